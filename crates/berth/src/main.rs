@@ -1,0 +1,2 @@
+//! The one binary: configuration, wiring, signals, supervisor and the roles.
+fn main() {}

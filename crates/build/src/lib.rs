@@ -1,0 +1,1 @@
+//! Source tree to artifact: build, cache, seal, garbage collection.

@@ -1,0 +1,1 @@
+//! REST wire types, error codes, OpenAPI, typed client.

@@ -1,0 +1,1 @@
+//! Commands to events to state; desired and observed to a plan; invariants.

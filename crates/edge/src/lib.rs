@@ -1,0 +1,1 @@
+//! The data plane: forwards requests by routing snapshots, probes health, drains.

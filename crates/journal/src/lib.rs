@@ -1,0 +1,1 @@
+//! Append-only event log with a global order, on SQLite.

@@ -1,0 +1,9 @@
+//! Route table, endpoints, matching and balancing arithmetic; and the messages between control and edge.
+//!
+//! Everything here is pure: the edge brings the sockets, control brings the state that a [`Snapshot`] is derived from.
+#![warn(missing_docs)]
+
+pub mod snapshot;
+pub mod wire;
+
+pub use snapshot::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};

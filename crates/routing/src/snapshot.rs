@@ -1,0 +1,116 @@
+//! The routing snapshot: everything that edge needs to serve, made by control and replaced as a whole.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use berth_spec::{AppId, InstanceId, Millis};
+use serde::{Deserialize, Serialize};
+
+/// Which snapshot: the journal position that it was derived from. A newer snapshot has a greater generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "g{}", self.0)
+    }
+}
+
+/// All routes at one generation.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The format of this document; see [`Snapshot::FORMAT`].
+    pub format: u32,
+    /// Where in the journal it was derived from.
+    pub generation: Generation,
+    /// The apps, by id; an app without hosts is probed but receives nothing.
+    pub apps: BTreeMap<AppId, AppRoute>,
+}
+
+impl Snapshot {
+    /// The format that this version writes. A reader refuses a greater one and reads all smaller ones.
+    pub const FORMAT: u32 = 1;
+}
+
+/// How one app is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRoute {
+    /// The hosts whose requests go to this app.
+    pub hosts: Vec<Host>,
+    /// The instances that edge knows of: routed ones get requests, the others are probed or drained.
+    pub backends: Vec<Backend>,
+    /// How health is probed.
+    pub probe: Probe,
+    /// How long a request may be held while no routed backend accepts a connection.
+    pub hold: Millis,
+}
+
+/// A host name in lower case without a port: `shop.example.com`, or `shop.*`, which matches any name
+/// whose first label is `shop` under `localhost`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Host(pub String);
+
+/// One instance as edge sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// What edge does with it.
+    pub role: Role,
+}
+
+/// Where an instance listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Endpoint {
+    /// A TCP address that edge can connect to itself.
+    Tcp {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// A Unix socket on which the instance's shim hands out sockets made inside the instance's network namespace.
+    Dialer {
+        /// The path of the shim's socket.
+        socket: String,
+        /// The address to connect the handed socket to, inside that namespace.
+        addr: SocketAddr,
+    },
+}
+
+/// What edge does with a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Probed every 10 to 200 ms until ready; receives no requests yet.
+    Candidate,
+    /// Receives requests; probed at the configured interval.
+    Routed,
+    /// Receives no new requests: drains, and is probed at the configured interval so that a rollback to it is safe.
+    Parked,
+}
+
+/// How the health of an app's instances is probed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What is asked.
+    pub path: ProbePath,
+    /// Time between probes of an instance that is ready.
+    pub interval: Millis,
+    /// How long one probe may take.
+    pub timeout: Millis,
+}
+
+/// What a probe asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "path")]
+pub enum ProbePath {
+    /// Only a 2xx on this path counts.
+    Strict(String),
+    /// `/healthz`, then `/up`: a 2xx counts, 404 and 405 fall through, anything else is reported and TCP decides.
+    Guess,
+}

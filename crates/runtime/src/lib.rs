@@ -1,0 +1,1 @@
+//! Start, adopt, watch and stop instances.

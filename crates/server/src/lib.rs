@@ -1,0 +1,1 @@
+//! Decide, append, publish; reconcilers; REST.

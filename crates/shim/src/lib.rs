@@ -1,0 +1,1 @@
+//! The small static program above each instance, and its wire protocol.

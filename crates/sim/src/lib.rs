@@ -1,0 +1,1 @@
+//! A seeded world in which the control plane is run and broken.

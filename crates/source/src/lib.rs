@@ -1,0 +1,1 @@
+//! A source tree: ignore rules, hash, chunk, pack, detection rules as data.
