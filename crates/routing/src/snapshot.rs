@@ -41,9 +41,8 @@ pub struct AppRoute {
     pub hosts: Vec<Host>,
     /// The instances that edge knows of: routed ones get requests, the others are probed or drained.
     pub backends: Vec<Backend>,
-    /// How health is probed.
-    pub probe: Probe,
-    /// How long a request may be held while no routed backend accepts a connection.
+    /// How long a request may be held while no routed backend accepts a connection; nought when the app was
+    /// scaled to nothing on purpose.
     pub hold: Millis,
 }
 
@@ -62,6 +61,8 @@ pub struct Backend {
     pub endpoint: Endpoint,
     /// What edge does with it.
     pub role: Role,
+    /// How its health is probed; two releases of one app may differ in it.
+    pub probe: Probe,
 }
 
 /// Where an instance listens.
@@ -94,7 +95,7 @@ pub enum Role {
     Parked,
 }
 
-/// How the health of an app's instances is probed.
+/// How the health of an instance is probed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// What is asked.
