@@ -1,0 +1,227 @@
+//! What the binary hands to control when it starts it: the home, the sockets, the keys, and the way back to the supervisor.
+//!
+//! The supervisor binds every socket and keeps it, so that control can die and return without a refused connection. The
+//! binary turns inherited descriptors into these types; nothing in this crate opens a listener of its own.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use berth_clock::Clock;
+
+/// Everything that control needs and does not make itself.
+#[derive(Debug)]
+pub struct ControlConfig {
+    /// The data directory, absolute and without links in it. It exists and was checked: owner, mode, format.
+    pub home: PathBuf,
+    /// The short directory with the sockets; `i/` below it, one socket for each shim, exists.
+    pub run_dir: PathBuf,
+    /// 16 hex digits that name this platform on the machine.
+    pub platform: String,
+    /// The key that encrypts the data keys of secrets.
+    pub key_encryption_key: KeyEncryptionKey,
+    /// The API on TCP, bound to loopback.
+    pub api_tcp: TcpListener,
+    /// The API on `api.sock`. Callers are known by their peer credentials.
+    pub api_unix: UnixListener,
+    /// `edge.sock`, which edge connects to.
+    pub edge_unix: UnixListener,
+    /// Reads end of file when the supervisor is gone: control then exits at once and leaves the instances alone.
+    pub leash: OwnedFd,
+    /// Takes one byte once the journal is replayed and the API answers, and is then closed.
+    pub ready: OwnedFd,
+    /// Takes lines of [`SupervisorRequest`]. Control writes, the supervisor reads; it never answers.
+    pub supervisor: UnixStream,
+    /// Who owns the home: on `api.sock` this user and root are the platform's owner.
+    pub owner_uid: u32,
+    /// The block of user ids when the platform runs as root, else everything runs as [`Self::owner_uid`].
+    pub uid_plan: Option<UidPlan>,
+    /// A copy of this binary that every app's user may execute, for the `__static` role.
+    pub exe: PathBuf,
+    /// Where edge listens, for the addresses that are shown to people.
+    pub edge_addr: SocketAddr,
+    /// Where the API listens, for the same.
+    pub api_addr: SocketAddr,
+    /// Time and randomness.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// 32 bytes that never print.
+#[derive(Clone)]
+pub struct KeyEncryptionKey([u8; 32]);
+
+impl KeyEncryptionKey {
+    /// Takes the bytes as they lie in the key file.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the one place that encrypts with them.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyEncryptionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyEncryptionKey(..)")
+    }
+}
+
+/// Who is who within the block of user ids that a platform which runs as root has claimed on its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UidPlan {
+    base: u32,
+}
+
+impl UidPlan {
+    /// How many user ids a block holds. Also the number of group ids: the same numbers serve as both.
+    pub const BLOCK: u32 = 4_096;
+    /// How many apps find a slot in one block.
+    pub const SLOTS: u32 = (Self::BLOCK - Self::FIRST_SLOT) / 2;
+    const FIRST_SLOT: u32 = 16;
+
+    /// The plan of the block that starts at `base`.
+    #[must_use]
+    pub const fn new(base: u32) -> Self {
+        Self { base }
+    }
+
+    /// The first id of the block.
+    #[must_use]
+    pub const fn base(self) -> u32 {
+        self.base
+    }
+
+    /// The user and group that edge runs as.
+    #[must_use]
+    pub const fn edge(self) -> u32 {
+        self.base
+    }
+
+    /// The group that may pass through the home: edge, apps and builds have it as a supplementary group.
+    #[must_use]
+    pub const fn platform_gid(self) -> u32 {
+        self.base + 1
+    }
+
+    /// The user that owns sealed artifacts, so that no app owns what it runs.
+    #[must_use]
+    pub const fn sealed(self) -> u32 {
+        self.base + 2
+    }
+
+    /// The user and group of the app in `slot`; `None` beyond [`Self::SLOTS`].
+    #[must_use]
+    pub const fn app(self, slot: u32) -> Option<u32> {
+        if slot < Self::SLOTS { Some(self.base + Self::FIRST_SLOT + 2 * slot) } else { None }
+    }
+
+    /// The user and group of the builds of the app in `slot`; `None` beyond [`Self::SLOTS`].
+    #[must_use]
+    pub const fn builds(self, slot: u32) -> Option<u32> {
+        if slot < Self::SLOTS { Some(self.base + Self::FIRST_SLOT + 2 * slot + 1) } else { None }
+    }
+}
+
+/// What control may ask of the supervisor: one line each, ended by a newline.
+///
+/// Both are of one version, since the supervisor starts control from its own executable; the lines need no version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SupervisorRequest {
+    /// Kill edge and start it anew: it did not answer in time.
+    RestartEdge,
+    /// End the platform, as if the supervisor had got SIGTERM.
+    Down,
+    /// What control has to stop before it exits, so that the supervisor knows what to say and how long to wait.
+    Stopping {
+        /// How many apps have instances.
+        apps: u32,
+        /// The longest time that their shutdown rules allow, in milliseconds.
+        within_ms: u64,
+    },
+}
+
+impl SupervisorRequest {
+    /// The longest line, the newline included: an end must not gather more without one.
+    pub const LINE_MAX: usize = 64;
+}
+
+impl fmt::Display for SupervisorRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RestartEdge => f.write_str("restart-edge"),
+            Self::Down => f.write_str("down"),
+            Self::Stopping { apps, within_ms } => write!(f, "stopping {apps} {within_ms}"),
+        }
+    }
+}
+
+/// A line that is no request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no request to the supervisor")]
+pub struct InvalidRequest(pub String);
+
+impl FromStr for SupervisorRequest {
+    type Err = InvalidRequest;
+
+    fn from_str(line: &str) -> Result<Self, Self::Err> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let parsed = match words.as_slice() {
+            ["restart-edge"] => Some(Self::RestartEdge),
+            ["down"] => Some(Self::Down),
+            ["stopping", apps, within_ms] => apps
+                .parse()
+                .ok()
+                .zip(within_ms.parse().ok())
+                .map(|(apps, within_ms)| Self::Stopping { apps, within_ms }),
+            _ => None,
+        };
+        parsed.ok_or_else(|| InvalidRequest(line.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_as_they_were_written() {
+        for request in [
+            SupervisorRequest::RestartEdge,
+            SupervisorRequest::Down,
+            SupervisorRequest::Stopping { apps: u32::MAX, within_ms: u64::MAX },
+        ] {
+            let line = request.to_string();
+            assert!(line.len() < SupervisorRequest::LINE_MAX);
+            assert_eq!(line.parse(), Ok(request));
+        }
+        for line in ["", "stopping", "stopping 1", "stopping 1 x", "down now"] {
+            assert_eq!(line.parse::<SupervisorRequest>(), Err(InvalidRequest(line.to_owned())));
+        }
+    }
+
+    #[test]
+    fn no_two_users_share_an_id() {
+        let plan = UidPlan::new(2_000_000_000);
+        let mut ids = vec![plan.edge(), plan.platform_gid(), plan.sealed()];
+        ids.extend((0..UidPlan::SLOTS).flat_map(|slot| [plan.app(slot), plan.builds(slot)]).flatten());
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+        assert!(ids.iter().all(|id| (plan.base()..plan.base() + UidPlan::BLOCK).contains(id)));
+        assert_eq!((plan.app(UidPlan::SLOTS), plan.builds(u32::MAX)), (None, None));
+    }
+
+    #[test]
+    fn the_key_does_not_print() {
+        assert_eq!(format!("{:?}", KeyEncryptionKey::new([7; 32])), "KeyEncryptionKey(..)");
+    }
+}
