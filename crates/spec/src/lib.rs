@@ -2,13 +2,23 @@
 //!
 //! Everything here is pure. Every id is a typed id below its tenant, so that no function can take an
 //! app of one tenant where it means another's: see [`id`]. Names are checked once, where they enter
-//! ([`name`]), and are plain strings of a known alphabet from there on.
+//! ([`name`]), and are plain strings of a known alphabet from there on. What people write in berth.toml and
+//! in a Procfile is read by [`manifest`] and [`procfile`] into one normalised [`Manifest`], and every mistake
+//! in it is reported with its place ([`problem`]).
 #![warn(missing_docs)]
 
+pub mod command;
 pub mod id;
+pub mod manifest;
 pub mod name;
+pub mod problem;
+pub mod procfile;
+pub mod schema;
 pub mod unit;
 
+pub use command::{Command, CommandError, RelativeDir};
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
+pub use manifest::Manifest;
 pub use name::{AppName, EnvName, InvalidName, ProcessName, ProjectName, TenantName};
+pub use problem::{Problem, Problems};
 pub use unit::{Millis, Timestamp};

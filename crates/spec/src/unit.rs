@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,34 @@ impl fmt::Display for Millis {
     }
 }
 
+/// Why a text is not a span of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a span of time")]
+pub struct InvalidSpan(String);
+
+impl FromStr for Millis {
+    type Err = InvalidSpan;
+    /// Takes whole numbers with units, the greatest first, none twice: `10m`, `1h30m`, `250ms`, `7d`.
+    fn from_str(text: &str) -> Result<Self, InvalidSpan> {
+        const UNITS: [(&str, u64); 5] =
+            [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+        let bad = || InvalidSpan(text.chars().take(40).collect());
+        let (mut rest, mut units, mut total) = (text, &UNITS[..], 0_u64);
+        while !rest.is_empty() || units.len() == UNITS.len() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+            let (number, tail) = rest.split_at(digits);
+            let letters = tail.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(tail.len());
+            let (unit, tail) = tail.split_at(letters);
+            let place = units.iter().position(|(name, _)| *name == unit).ok_or_else(bad)?;
+            let number: u64 = number.parse().ok().ok_or_else(bad)?;
+            let span = number.checked_mul(units[place].1).ok_or_else(bad)?;
+            total = total.checked_add(span).ok_or_else(bad)?;
+            (rest, units) = (tail, &units[place + 1..]);
+        }
+        Ok(Self(total))
+    }
+}
+
 impl Add<Millis> for Timestamp {
     type Output = Timestamp;
     fn add(self, span: Millis) -> Timestamp {
@@ -56,5 +85,49 @@ impl Sub<Timestamp> for Timestamp {
     /// The span since `earlier`, nought when the clock jumped back.
     fn sub(self, earlier: Timestamp) -> Millis {
         Millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn spans_are_read() {
+        let table =
+            [("10m", 600_000), ("1h30m", 5_400_000), ("250ms", 250), ("0s", 0), ("1d2h3m4s5ms", 93_784_005)];
+        for (text, expected) in table {
+            assert_eq!(text.parse(), Ok(Millis(expected)), "{text}");
+        }
+        for bad in [
+            "",
+            "10",
+            "m",
+            "1.5h",
+            "-1s",
+            "1m1h",
+            "1s1s",
+            "@daily",
+            "1 s",
+            "1S",
+            "1w",
+            "99999999999999999999s",
+            "9999999999999999d",
+        ] {
+            assert!(bad.parse::<Millis>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_span_comes_back_from_its_text(span: u64) {
+            prop_assert_eq!(Millis(span).to_string().parse(), Ok(Millis(span)));
+        }
+
+        #[test]
+        fn any_text_is_a_span_or_an_error(text in any::<String>()) {
+            drop(text.parse::<Millis>());
+        }
     }
 }

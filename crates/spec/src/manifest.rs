@@ -1,0 +1,354 @@
+//! The app manifest, normalised: every default applied, as releases and events hold it.
+//!
+//! [`Manifest::read`] makes it from what people write. Defaults are written into it, so that a release keeps
+//! the behaviour it was made with when a later version of Berth has other defaults.
+
+mod keys;
+mod read;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, RelativeDir};
+use crate::name::{AppName, EnvName, ProcessName};
+use crate::problem::Problems;
+use crate::procfile::Procfile;
+use crate::unit::Millis;
+
+/// The name of the file that people write.
+pub const FILE_NAME: &str = "berth.toml";
+/// The longest manifest that is read, in bytes; those people write have a few hundred.
+pub const MANIFEST_MAX: usize = 256 * 1024;
+/// The longest value of one environment variable, in bytes; the kernel ends at 128 KiB.
+pub const ENV_VALUE_MAX: usize = 32 * 1024;
+
+/// An app's manifest with every default applied.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of this form; a reader refuses those it does not know.
+    pub format: Format,
+    /// The app's name, when the manifest gives one.
+    pub app: Option<AppName>,
+    /// How the source becomes an artifact.
+    pub build: Build,
+    /// What runs, by process; empty when only the builder knows.
+    pub processes: BTreeMap<ProcessName, Command>,
+    /// Environment of every process; configuration and secrets win over it.
+    pub env: BTreeMap<EnvName, String>,
+    /// How a release replaces the one before.
+    pub deploy: Deploy,
+    /// How the web process is reached and probed.
+    pub http: Http,
+    /// How an instance is stopped.
+    pub shutdown: Shutdown,
+}
+
+impl Manifest {
+    /// The manifest of an app from the texts of its berth.toml and its Procfile, where it has them.
+    ///
+    /// `[processes]` in berth.toml replaces the Procfile as a whole: two half lists would hide which one runs.
+    /// Likewise its `deploy.release_command` wins over the Procfile's `release`.
+    ///
+    /// # Errors
+    /// All [`Problems`] of both files at once.
+    pub fn read(manifest: Option<&str>, procfile: Option<&str>) -> Result<Self, Problems> {
+        let (mut read, mut problems) = match manifest.map(Self::parse) {
+            None => (Self::default(), Vec::new()),
+            Some(Ok(read)) => (read, Vec::new()),
+            Some(Err(Problems(problems))) => (Self::default(), problems),
+        };
+        match procfile.map(Procfile::parse) {
+            None => {}
+            Some(Err(Problems(more))) => problems.extend(more),
+            Some(Ok(procfile)) if read.processes.is_empty() => {
+                read.processes = procfile.processes;
+                read.deploy.release_command = read.deploy.release_command.or(procfile.release);
+            }
+            Some(Ok(_)) => {}
+        }
+        if problems.is_empty() { Ok(read) } else { Err(Problems(problems)) }
+    }
+
+    /// The manifest from the text of a berth.toml.
+    ///
+    /// # Errors
+    /// All its [`Problems`] at once.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        read::manifest(text)
+    }
+}
+
+/// The version of the normalised form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub enum Format {
+    /// The first.
+    #[default]
+    One,
+}
+
+/// A version of the normalised form that this version of Berth does not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("manifest format {0} is newer than this version of Berth")]
+pub struct UnknownFormat(u32);
+
+impl TryFrom<u32> for Format {
+    type Error = UnknownFormat;
+    fn try_from(number: u32) -> Result<Self, UnknownFormat> {
+        if number == 1 { Ok(Self::One) } else { Err(UnknownFormat(number)) }
+    }
+}
+
+impl From<Format> for u32 {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::One => 1,
+        }
+    }
+}
+
+/// How the source becomes an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// Which builder; found from the source when not given.
+    pub builder: Option<Builder>,
+    /// What to run in the source before the builder takes over.
+    pub command: Option<Command>,
+    /// The directory below the source that becomes the artifact; the whole tree when not given.
+    pub output: Option<RelativeDir>,
+}
+
+/// What turns source into an artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Builder {
+    /// `cargo build --release`; the binaries are the artifact.
+    Cargo,
+    /// The tree as it is, after `build.command` if there is one.
+    Copy,
+    /// A directory of files that Berth serves itself.
+    Static,
+}
+
+/// How a release replaces the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deploy {
+    /// Runs once from the new artifact before traffic moves; a failure fails the deploy.
+    pub release_command: Option<Command>,
+    /// The strategy; by process when not given: bluegreen for web, recreate for the others.
+    pub strategy: Option<Strategy>,
+    /// How long activation may take, the build apart.
+    pub timeout: Millis,
+    /// How long the previous release's instances stay able to take over at once; nought turns it off.
+    pub warm: Millis,
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        Self {
+            release_command: None,
+            strategy: None,
+            timeout: Millis::from_secs(600),
+            warm: Millis::from_secs(600),
+        }
+    }
+}
+
+/// In which order new instances replace old ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// One instance at a time: a new one serves before an old one stops.
+    Rolling,
+    /// All new instances beside the old ones, then all traffic at once.
+    BlueGreen,
+    /// The old instances stop before the new ones start; for what must not run twice.
+    Recreate,
+}
+
+/// How the web process is reached and probed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// The port the app listens on where it has a network of its own; elsewhere Berth chooses PORT.
+    pub port: Option<u16>,
+    /// Hosts whose requests go to the app, beside its default one; in the order written, none twice.
+    pub hosts: Vec<HostName>,
+    /// How readiness is probed.
+    pub readiness: Readiness,
+}
+
+/// How the readiness of a web instance is probed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Readiness {
+    /// Must answer 2xx when given; else `/healthz` and `/up` are tried and then TCP decides.
+    pub path: Option<CheckPath>,
+    /// Time between probes once ready.
+    pub interval: Millis,
+    /// How long one probe may take.
+    pub timeout: Millis,
+    /// How long a new instance may take to become ready before it counts as failed.
+    pub grace: Millis,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            path: None,
+            interval: Millis::from_secs(1),
+            timeout: Millis::from_secs(5),
+            grace: Millis::from_secs(10),
+        }
+    }
+}
+
+/// How an instance is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    /// What the whole process group gets first.
+    pub signal: Signal,
+    /// How long requests in flight may take to end before the signal.
+    pub drain: Millis,
+    /// How long after the signal SIGKILL follows.
+    pub kill_after: Millis,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { signal: Signal::Term, drain: Millis::from_secs(30), kill_after: Millis::from_secs(30) }
+    }
+}
+
+/// The signals that ask a process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Signal {
+    /// SIGTERM
+    #[serde(rename = "SIGTERM")]
+    Term,
+    /// SIGINT
+    #[serde(rename = "SIGINT")]
+    Int,
+    /// SIGQUIT
+    #[serde(rename = "SIGQUIT")]
+    Quit,
+    /// SIGHUP
+    #[serde(rename = "SIGHUP")]
+    Hup,
+    /// SIGUSR1
+    #[serde(rename = "SIGUSR1")]
+    Usr1,
+    /// SIGUSR2
+    #[serde(rename = "SIGUSR2")]
+    Usr2,
+}
+
+impl Signal {
+    /// All of them, with their names.
+    pub const NAMED: [(&'static str, Self); 6] = [
+        ("SIGTERM", Self::Term),
+        ("SIGINT", Self::Int),
+        ("SIGQUIT", Self::Quit),
+        ("SIGHUP", Self::Hup),
+        ("SIGUSR1", Self::Usr1),
+        ("SIGUSR2", Self::Usr2),
+    ];
+
+    /// The kernel's number for it, the same on x86, ARM and RISC-V.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Hup => 1,
+            Self::Int => 2,
+            Self::Quit => 3,
+            Self::Usr1 => 10,
+            Self::Usr2 => 12,
+            Self::Term => 15,
+        }
+    }
+}
+
+macro_rules! checked_text {
+    ($($(#[$doc:meta])* $name:ident, $check:ident, $error:ident($message:literal);)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        #[doc = concat!("Why a text is not a ", stringify!($name), ".")]
+        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+        #[error($message)]
+        pub struct $error(String);
+
+        impl $name {
+            /// The text of it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = $error;
+            fn from_str(text: &str) -> Result<Self, $error> {
+                $check(text).map(Self).ok_or_else(|| $error(text.chars().take(80).collect()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $error;
+            fn try_from(text: String) -> Result<Self, $error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(text: $name) -> Self {
+                text.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+checked_text! {
+    /// A host name in lower case, without port and trailing dot.
+    HostName, check_host, InvalidHost("{0:?} is not a host name");
+    /// The path of a health check: begins with `/`, visible ASCII, no fragment.
+    CheckPath, check_path, InvalidPath("{0:?} is not the path of a check");
+}
+
+fn check_host(text: &str) -> Option<String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last_has_letter =
+        text.rsplit('.').next().is_some_and(|last| last.bytes().any(|b| b.is_ascii_alphabetic()));
+    // The last label of an IPv4 address is a number; a host may not look like one (RFC 1123 section 2.1).
+    (text.len() <= 253 && last_has_letter && text.split('.').all(label)).then(|| text.to_ascii_lowercase())
+}
+
+fn check_path(text: &str) -> Option<String> {
+    let fits = text.starts_with('/')
+        && text.len() <= 1024
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    fits.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! The keys of berth.toml, section by section: those that are read, and those whose feature is not there yet.
+
+/// The keys of one section.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// The section as people write it; empty for the top.
+    pub(super) section: &'static str,
+    /// Keys that this version reads.
+    pub(super) known: &'static [&'static str],
+    /// Keys that the design has and this version has not: an error that says so, never ignored.
+    pub(super) later: &'static [&'static str],
+}
+
+pub(super) const TOP: Keys = Keys {
+    section: "",
+    known: &["app", "build", "processes", "env", "deploy", "http", "shutdown"],
+    later: &["cron", "services", "scale", "resources", "slo", "volumes"],
+};
+pub(super) const BUILD: Keys =
+    Keys { section: "build", known: &["builder", "command", "output"], later: &["dockerfile", "image"] };
+pub(super) const DEPLOY: Keys = Keys {
+    section: "deploy",
+    known: &["release_command", "strategy", "timeout", "warm"],
+    later: &["canary"],
+};
+pub(super) const HTTP: Keys =
+    Keys { section: "http", known: &["port", "hosts", "checks"], later: &["force_https", "concurrency"] };
+pub(super) const CHECK: Keys =
+    Keys { section: "http.checks", known: &["type", "path", "interval", "timeout", "grace"], later: &[] };
+pub(super) const SHUTDOWN: Keys =
+    Keys { section: "shutdown", known: &["signal", "drain", "kill_after"], later: &[] };
+
+/// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
+pub(super) const SECTIONS: [&Keys; 6] = [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN];

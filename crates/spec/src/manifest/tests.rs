@@ -1,0 +1,349 @@
+//! Tests of the manifest: what is read, every mistake with its place, the schema and the page about it.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::{Strategy, *};
+use crate::schema::manifest_schema;
+
+const FULL: &str = r#"
+app = "shop"
+[build]
+command = "make site"
+output = "./dist/"
+builder = "copy"
+[processes]
+web = "bin/server --port $PORT"
+worker = ["bin/worker", "$RAW"]
+[env]
+LOG_LEVEL = "info"
+[deploy]
+release_command = "bin/migrate && bin/seed"
+strategy = "rolling"
+timeout = "5m"
+warm = "0s"
+[http]
+port = 8080
+hosts = ["Shop.example.com", "shop.example.com"]
+[[http.checks]]
+type = "readiness"
+path = "/healthz?deep=1"
+interval = "500ms"
+[shutdown]
+signal = "SIGINT"
+drain = "1m30s"
+kill_after = "5m"
+"#;
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = Manifest::parse(text).unwrap_err();
+    problems
+        .0
+        .into_iter()
+        .map(|p| {
+            let instead = p.instead.map(|text| format!(" | {text}")).unwrap_or_default();
+            format!("{}:{} {}{instead}", p.line, p.column, p.what)
+        })
+        .collect()
+}
+
+#[test]
+fn a_full_manifest_is_read() {
+    let read = Manifest::parse(FULL).unwrap();
+    assert_eq!(read.app, Some("shop".parse().unwrap()));
+    assert_eq!(read.build.builder, Some(Builder::Copy));
+    assert_eq!(read.build.output, Some(RelativeDir::new("dist").unwrap()));
+    assert_eq!(read.processes["web"], Command::Line("bin/server --port $PORT".into()));
+    assert_eq!(read.processes["worker"], Command::Argv(vec!["bin/worker".into(), "$RAW".into()]));
+    assert_eq!(read.env["LOG_LEVEL"], "info");
+    assert_eq!(read.deploy.release_command, Some(Command::Shell("bin/migrate && bin/seed".into())));
+    assert_eq!(read.deploy.strategy, Some(Strategy::Rolling));
+    assert_eq!((read.deploy.timeout, read.deploy.warm), (Millis(300_000), Millis(0)));
+    assert_eq!(read.http.port, Some(8080));
+    assert_eq!(read.http.hosts, ["shop.example.com".parse().unwrap()]);
+    assert_eq!(read.http.readiness.path, Some("/healthz?deep=1".parse().unwrap()));
+    assert_eq!((read.http.readiness.interval, read.http.readiness.timeout), (Millis(500), Millis(5_000)));
+    assert_eq!(
+        read.shutdown,
+        Shutdown { signal: Signal::Int, drain: Millis(90_000), kill_after: Millis(300_000) }
+    );
+}
+
+#[test]
+fn an_empty_manifest_has_the_defaults() {
+    let read = Manifest::parse("").unwrap();
+    assert_eq!(read, Manifest::default());
+    // The normalised form is persisted in events: its names and defaults are pinned here.
+    assert_eq!(
+        serde_json::to_value(&read).unwrap(),
+        serde_json::json!({
+            "format": 1, "app": null, "processes": {}, "env": {},
+            "build": {"builder": null, "command": null, "output": null},
+            "deploy": {"release_command": null, "strategy": null, "timeout": 600_000, "warm": 600_000},
+            "http": {"port": null, "hosts": [],
+                     "readiness": {"path": null, "interval": 1_000, "timeout": 5_000, "grace": 10_000}},
+            "shutdown": {"signal": "SIGTERM", "drain": 30_000, "kill_after": 30_000},
+        })
+    );
+}
+
+#[test]
+fn the_stored_form_comes_back_and_is_strict() {
+    let read = Manifest::parse(FULL).unwrap();
+    let json = serde_json::to_string(&read).unwrap();
+    assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), read);
+    for (from, to) in [
+        ("\"format\":1", "\"format\":2"),
+        ("\"app\":", "\"apq\":"),
+        ("\"SIGINT\"", "\"SIGSTOP\""),
+        ("\"shop\"", "\"../shop\""),
+        ("/healthz", "healthz"),
+    ] {
+        assert!(json.contains(from), "{from}");
+        assert!(serde_json::from_str::<Manifest>(&json.replace(from, to)).is_err(), "{to}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_with_their_places() {
+    let text = r#"app = "Shop"
+port = 1
+timeout = "1m"
+[deploy]
+release-command = "x"
+strategy = "blue-green"
+timeout = "10 minutes"
+warm = 30
+[env]
+PORT = "1"
+DEBUG = true
+[http]
+hosts = ["https://shop.example.com/", "*.example.com"]
+port = 70000
+[[http.checks]]
+path = "healthz"
+[shutdown]
+kill_after = "6m"
+signal = "TERM"
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "1:7 app name \"Shop\" may hold only a-z, 0-9 and -",
+            "2:1 unknown key `port` | `port` is a key of `[http]`",
+            "3:1 unknown key `timeout` | `timeout` is a key of `[deploy]`",
+            "5:1 unknown key `deploy.release-command` | did you mean `release_command`?",
+            "6:12 \"blue-green\" is not one of rolling, bluegreen, recreate | did you mean \"bluegreen\"?",
+            "7:11 \"10 minutes\" is not a span of time | write it like \"250ms\", \"30s\" or \"1h30m\"",
+            "8:8 expected a span of time, found integer | write \"30s\"",
+            "10:1 environment variable name \"PORT\" is reserved: Berth sets it for every instance",
+            "11:9 expected a string, found boolean | write \"true\"",
+            "13:10 \"https://shop.example.com/\" is not a host name | write \"shop.example.com\": no scheme, port, path or final dot",
+            "13:39 wildcard hosts are not available in this version of Berth",
+            "14:8 a port is a number from 1 to 65535",
+            "15:1 `http.checks` has no `type` | write type = \"readiness\"",
+            "16:8 \"healthz\" is not the path of a check | write \"/healthz\"",
+            "18:14 6m is not within 0s to 5m",
+            "19:10 \"TERM\" is not one of SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2 | did you mean \"SIGTERM\"?",
+        ]
+    );
+}
+
+#[test]
+fn keys_of_features_that_have_not_landed_say_so() {
+    let text = r#"
+[build]
+dockerfile = "Dockerfile"
+image = "x"
+[deploy]
+strategy = "canary"
+[deploy.canary]
+steps = [5]
+[http]
+force_https = true
+[http.concurrency]
+soft_limit = 200
+[[http.checks]]
+type = "liveness"
+[scale.web]
+min = 0
+[[cron]]
+schedule = "@daily"
+[[services]]
+type = "postgres"
+[resources.web]
+cpu = 1
+[slo]
+availability = 99.9
+"#;
+    let found = problems(text);
+    assert_eq!(found.len(), 12, "{found:#?}");
+    for problem in &found {
+        assert!(problem.contains("not available in this version of Berth"), "{problem}");
+    }
+    assert!(found.iter().any(|problem| problem.starts_with("17:3 `cron` is not available")), "{found:#?}");
+}
+
+#[test]
+fn wrong_shapes_are_mistakes() {
+    let table = [
+        ("app = 1", "1:7 expected a string, found integer"),
+        ("build = 1", "1:9 expected a table, found integer | write `[build]` on a line of its own"),
+        ("[processes]\nweb = 1", "2:7 expected a command, as a string or an array of strings, found integer"),
+        ("[processes]\nweb = [\"a\", 1]", "2:7 expected a string, found integer"),
+        ("[processes]\nweb = []", "2:7 the command is empty"),
+        (
+            "[processes]\nrelease = \"a\"",
+            "2:1 `release` is not a process here | write `release_command` below `[deploy]`",
+        ),
+        ("[http]\nhosts = \"a.b\"", "2:9 expected an array of host names, found string"),
+        (
+            "[http]\nhosts = [\"127.0.0.1\"]",
+            "2:10 \"127.0.0.1\" is not a host name | write a name like \"shop.example.com\"",
+        ),
+        ("[http]\nchecks = [1]", "2:11 expected a table, found integer"),
+        (
+            "[build]\nbuilder = \"node\"",
+            "2:11 builder `node` is not available in this version of Berth | build with `command` and `builder = \"copy\"`",
+        ),
+        (
+            "[build]\nbuilder = \"cargo\"\ncommand = \"x\"",
+            "3:1 `build.command` does not go with `builder = \"cargo\"` | run `cargo build` in it and use `builder = \"copy\"`",
+        ),
+        (
+            "[build]\nbuilder = \"static\"\n[processes]\nweb = \"x\"",
+            "3:2 a static site has no processes: Berth serves its files itself | leave out `[processes]`, or write `builder = \"copy\"`",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(problems(text), [expected], "{text}");
+    }
+    assert_eq!(problems("[build]\noutput = \"../x\"").len(), 1);
+    let two = "[[http.checks]]\ntype = \"readiness\"\n[[http.checks]]\ntype = \"readiness\"";
+    assert_eq!(problems(two), ["3:1 an app has at most one check in this version of Berth"]);
+}
+
+#[test]
+fn syntax_errors_have_places_and_are_all_reported() {
+    let found = problems("app = \n[deploy\nwarm = \"1m\"\n");
+    assert!(found.iter().any(|problem| problem.starts_with("1:")), "{found:?}");
+    assert!(found.iter().any(|problem| problem.starts_with("2:")), "{found:?}");
+    assert!(!problems("app = \"a\"\napp = \"b\"").is_empty());
+    assert_eq!(problems(&" ".repeat(MANIFEST_MAX + 1)), ["1:1 the file is longer than 256 KiB"]);
+}
+
+#[test]
+fn the_manifest_wins_over_the_procfile() {
+    let procfile = Some("web: a\nrelease: b");
+    let read = Manifest::read(None, procfile).unwrap();
+    assert_eq!(read.processes["web"], Command::Line("a".into()));
+    assert_eq!(read.deploy.release_command, Some(Command::Line("b".into())));
+    let read = Manifest::read(Some("[deploy]\nrelease_command = \"c\""), procfile).unwrap();
+    assert_eq!(read.deploy.release_command, Some(Command::Line("c".into())));
+    let read = Manifest::read(Some("[processes]\nweb = \"d\""), procfile).unwrap();
+    assert_eq!(read.processes["web"], Command::Line("d".into()));
+    assert_eq!(read.deploy.release_command, None);
+    let both = Manifest::read(Some("x = 1"), Some("y")).unwrap_err();
+    assert_eq!(both.0.iter().map(|p| p.file.as_str()).collect::<Vec<_>>(), ["berth.toml", "Procfile"]);
+}
+
+fn repository_file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+/// Objects with their keys in order, whichever map serde_json was built with.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let ordered: BTreeMap<_, _> =
+                map.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+            ordered.into_iter().collect()
+        }
+        Value::Array(values) => values.iter().map(sorted).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn the_schema_is_the_published_one() {
+    let path = repository_file("contracts/manifest.schema.json");
+    let text = serde_json::to_string_pretty(&sorted(&manifest_schema())).unwrap() + "\n";
+    if std::env::var_os("BERTH_UPDATE_GOLDENS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let published = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(published == text, "{} differs; run the tests with BERTH_UPDATE_GOLDENS=1", path.display());
+}
+
+#[test]
+fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
+    let schema = manifest_schema();
+    let page = std::fs::read_to_string(repository_file("docs/manifest.md")).unwrap();
+    let defs = [
+        ("build", "Build"),
+        ("deploy", "Deploy"),
+        ("http", "Http"),
+        ("http.checks", "Check"),
+        ("shutdown", "Shutdown"),
+    ];
+    for keys in keys::SECTIONS {
+        let at = defs.iter().find(|(section, _)| *section == keys.section);
+        let object = at.map_or(&schema, |(_, name)| &schema["$defs"][name]);
+        let mut described: Vec<&str> =
+            object["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut known = keys.known.to_vec();
+        described.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(described, known, "[{}]", keys.section);
+        assert_eq!(object["additionalProperties"], Value::Bool(false));
+        for key in keys.known.iter().chain(keys.later) {
+            let heading =
+                if keys.section.is_empty() { (*key).to_owned() } else { format!("{}.{key}", keys.section) };
+            assert!(page.contains(&format!("`{heading}`")), "docs/manifest.md does not explain `{heading}`");
+        }
+    }
+}
+
+#[test]
+fn every_example_on_the_page_is_read() {
+    let page = std::fs::read_to_string(repository_file("docs/manifest.md")).unwrap();
+    let examples: Vec<&str> =
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() >= 5);
+    for example in examples {
+        if let Err(problems) = Manifest::parse(example) {
+            panic!("{problems}\n{example}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in any::<String>()) {
+        if let Err(problems) = Manifest::parse(&text) {
+            prop_assert!(!problems.0.is_empty());
+            prop_assert!(problems.0.iter().all(|problem| problem.line > 0 && problem.column > 0));
+            drop(problems.to_string());
+        }
+    }
+
+    #[test]
+    fn any_mutation_of_a_manifest_is_read_or_refused(at in 0..FULL.len(), cut in 0..20_usize, put in "[\\[\\]=\".a0\n'{},é\0-]{0,6}") {
+        let end = (at + cut).min(FULL.len());
+        let text = format!("{}{put}{}", FULL.get(..at).unwrap(), FULL.get(end..).unwrap());
+        match Manifest::parse(&text) {
+            Ok(read) => {
+                let json = serde_json::to_string(&read).unwrap();
+                prop_assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), read);
+            }
+            Err(problems) => prop_assert!(!problems.0.is_empty()),
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_not_overflown(depth in 0..100_000_usize) {
+        drop(Manifest::parse(&format!("a = {}", "[".repeat(depth))));
+    }
+}

@@ -1,0 +1,162 @@
+//! The JSON Schema of berth.toml as people write it, for editors.
+//!
+//! The types here are never filled: [`crate::manifest`] reads the file, so that it can report every mistake
+//! with its place. A test keeps their keys equal to those that are read, and the schema equal to
+//! `contracts/manifest.schema.json`; run the tests with `BERTH_UPDATE_GOLDENS=1` to write it anew.
+#![expect(dead_code, reason = "the fields are read by the derive alone")]
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+
+/// The schema as JSON (draft 2020-12).
+#[must_use]
+pub fn manifest_schema() -> serde_json::Value {
+    schemars::schema_for!(Manifest).into()
+}
+
+/// How Berth builds, runs and serves an app.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, title = "berth.toml")]
+struct Manifest {
+    /// The app's name: a-z, 0-9 and -, starting with a letter, of at most 40 characters.
+    #[schemars(regex(pattern = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"))]
+    app: Option<String>,
+    /// How the source becomes an artifact. Leave it out and Berth detects.
+    build: Option<Build>,
+    /// What runs, by process. `web` receives HTTP.
+    processes: Option<BTreeMap<String, Command>>,
+    /// Environment of every process. Configuration and secrets win over it.
+    env: Option<BTreeMap<String, String>>,
+    /// How a release replaces the one before.
+    deploy: Option<Deploy>,
+    /// How the web process is reached and probed.
+    http: Option<Http>,
+    /// How an instance is stopped.
+    shutdown: Option<Shutdown>,
+}
+
+/// A line split by POSIX rules with $VAR expanded, or an array taken as it is. A line that needs operators runs as
+/// `sh -c` as the app's own user.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Command {
+    Line(String),
+    Argv(#[schemars(length(min = 1))] Vec<String>),
+}
+
+/// A span of time: `250ms`, `30s`, `10m`, `1h30m`.
+#[derive(JsonSchema)]
+struct Span(
+    #[schemars(regex(pattern = r"^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"))] String,
+);
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Build {
+    /// What turns source into an artifact. Found from the source when left out.
+    builder: Option<Builder>,
+    /// What to run in the source, as the app's build user, before the artifact is taken.
+    command: Option<Command>,
+    /// The directory below the source that becomes the artifact. The whole tree when left out.
+    output: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Builder {
+    /// `cargo build --release`; the binaries are the artifact.
+    Cargo,
+    /// The tree as it is.
+    Copy,
+    /// Files that Berth serves itself.
+    Static,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Deploy {
+    /// Runs once from the new artifact before traffic moves. Non-zero fails the deploy.
+    release_command: Option<Command>,
+    /// bluegreen for web and recreate for the others when left out.
+    strategy: Option<Strategy>,
+    /// How long activation may take, the build apart. 10m when left out, 1s to 1d.
+    timeout: Option<Span>,
+    /// How long the previous release stays able to take over at once. 10m when left out, at most 1d, 0s for never.
+    warm: Option<Span>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Strategy {
+    /// One instance at a time.
+    Rolling,
+    /// All new instances beside the old ones, then all traffic at once.
+    BlueGreen,
+    /// The old instances stop before the new ones start.
+    Recreate,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Http {
+    /// The port the app listens on where it has a network of its own. Elsewhere Berth chooses PORT.
+    #[schemars(range(min = 1))]
+    port: Option<u16>,
+    /// Hosts whose requests go to the app, beside its default one.
+    #[schemars(length(max = 100))]
+    hosts: Option<Vec<String>>,
+    /// How health is probed: at most one check.
+    #[schemars(length(max = 1))]
+    checks: Option<Vec<Check>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Check {
+    /// The kind of check.
+    r#type: CheckType,
+    /// Must answer 2xx. When left out, /healthz and /up are tried and then TCP decides.
+    #[schemars(regex(pattern = "^/"))]
+    path: Option<String>,
+    /// Time between probes once ready. 1s when left out, 100ms to 1h.
+    interval: Option<Span>,
+    /// How long one probe may take. 5s when left out, 10ms to 5m.
+    timeout: Option<Span>,
+    /// How long a new instance may take to become ready. 10s when left out, at most 1h.
+    grace: Option<Span>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum CheckType {
+    /// Decides whether an instance receives requests.
+    Readiness,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Shutdown {
+    /// What the process group gets first. SIGTERM when left out.
+    signal: Option<Signal>,
+    /// How long requests in flight may take to end before the signal. 30s when left out, at most 1h.
+    drain: Option<Span>,
+    /// How long after the signal SIGKILL follows. 30s when left out, at most 5m.
+    kill_after: Option<Span>,
+}
+
+#[derive(JsonSchema)]
+enum Signal {
+    #[schemars(rename = "SIGTERM")]
+    Term,
+    #[schemars(rename = "SIGINT")]
+    Int,
+    #[schemars(rename = "SIGQUIT")]
+    Quit,
+    #[schemars(rename = "SIGHUP")]
+    Hup,
+    #[schemars(rename = "SIGUSR1")]
+    Usr1,
+    #[schemars(rename = "SIGUSR2")]
+    Usr2,
+}
