@@ -3,7 +3,12 @@
 //! Everything here is pure: the edge brings the sockets, control brings the state that a [`Snapshot`] is derived from.
 #![warn(missing_docs)]
 
+pub mod balance;
+pub mod health;
+pub mod host;
 pub mod snapshot;
+pub mod table;
 pub mod wire;
 
 pub use snapshot::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
+pub use table::{Flaw, InvalidSnapshot, Table};

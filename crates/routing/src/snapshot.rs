@@ -74,13 +74,6 @@ pub enum Endpoint {
         /// The address.
         addr: SocketAddr,
     },
-    /// A Unix socket on which the instance's shim hands out sockets made inside the instance's network namespace.
-    Dialer {
-        /// The path of the shim's socket.
-        socket: String,
-        /// The address to connect the handed socket to, inside that namespace.
-        addr: SocketAddr,
-    },
 }
 
 /// What edge does with a backend.

@@ -1,7 +1,9 @@
 //! The messages between control and edge: frames of a 4-byte little-endian length and that many bytes of JSON.
 
 use berth_spec::{AppId, InstanceId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::snapshot::{Generation, Snapshot};
 
@@ -84,4 +86,125 @@ pub struct AppCounts {
     pub by_class: [u64; 5],
     /// Requests that edge could not hand to any instance.
     pub unserved: u64,
+}
+
+/// Why a frame was refused. The connection that it came on is of no more use.
+#[derive(Debug, Error)]
+pub enum FrameError {
+    /// It is longer than [`FRAME_MAX`].
+    #[error("a frame of {length} bytes is longer than the {FRAME_MAX} that are allowed")]
+    TooLong {
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// It is not a message of the expected kind.
+    #[error("a frame is not a message")]
+    Message(#[source] serde_json::Error),
+}
+
+/// The bytes of one frame with `message` in it.
+///
+/// # Errors
+/// [`FrameError::TooLong`] when the message does not fit.
+pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message).map_err(FrameError::Message)?;
+    let length = frame.len() - 4;
+    let header = u32::try_from(length).ok().filter(|length| *length <= FRAME_MAX);
+    let header = header.ok_or(FrameError::TooLong { length: length as u64 })?;
+    frame[..4].copy_from_slice(&header.to_le_bytes());
+    Ok(frame)
+}
+
+/// Takes frames out of a stream of bytes that arrives in pieces. It does no input itself.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// Bytes that arrived; those before `taken` were decoded already. Never longer than one frame and one piece.
+    buffer: Vec<u8>,
+    taken: usize,
+}
+
+impl Decoder {
+    /// Adds bytes that arrived.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next message, `None` until more bytes arrive.
+    ///
+    /// # Errors
+    /// [`FrameError`] when the peer breaks the protocol; every later call fails too.
+    pub fn message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+        let rest = self.buffer.get(self.taken..).unwrap_or_default();
+        let Some((header, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*header);
+        if length > FRAME_MAX {
+            return Err(FrameError::TooLong { length: length.into() });
+        }
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some(body) = rest.get(..length) else { return Ok(None) };
+        let message = serde_json::from_slice(body).map_err(FrameError::Message)?;
+        self.taken += 4 + length;
+        Ok(Some(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_frame_is_its_length_and_json() {
+        let frame = encode(&ToEdge::Hello { protocol: PROTOCOL }).unwrap();
+        assert_eq!(frame, b"\x1d\0\0\0{\"type\":\"hello\",\"protocol\":1}");
+        let snapshot = encode(&ToEdge::Snapshot(Snapshot::default())).unwrap();
+        let mut decoder = Decoder::default();
+        decoder.feed(&snapshot);
+        assert_eq!(decoder.message::<ToEdge>().unwrap(), Some(ToEdge::Snapshot(Snapshot::default())));
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_is_refused_by_its_header() {
+        let mut decoder = Decoder::default();
+        decoder.feed(&(FRAME_MAX + 1).to_le_bytes());
+        assert!(matches!(decoder.message::<ToEdge>(), Err(FrameError::TooLong { .. })));
+        assert!(matches!(decoder.message::<ToEdge>(), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn what_is_not_a_message_is_refused() {
+        let mut decoder = Decoder::default();
+        decoder.feed(b"\x02\0\0\0{}");
+        assert!(matches!(decoder.message::<ToEdge>(), Err(FrameError::Message(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_back_however_they_are_cut(
+            generations in proptest::collection::vec(any::<u64>(), 0..10),
+            cuts in proptest::collection::vec(1_usize..40, 1..50),
+        ) {
+            let sent: Vec<FromEdge> = generations
+                .into_iter()
+                .map(|generation| FromEdge::Applied { generation: Generation(generation) })
+                .collect();
+            let mut stream: &[u8] = &sent.iter().flat_map(|message| encode(message).unwrap()).collect::<Vec<_>>();
+            let (mut decoder, mut came) = (Decoder::default(), Vec::new());
+            for cut in cuts.into_iter().cycle() {
+                let (piece, rest) = stream.split_at(cut.min(stream.len()));
+                stream = rest;
+                decoder.feed(piece);
+                while let Some(message) = decoder.message::<FromEdge>().unwrap() {
+                    came.push(message);
+                }
+                if stream.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(came, sent);
+        }
+    }
 }
