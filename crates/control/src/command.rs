@@ -1,0 +1,217 @@
+//! What is asked: by people through the API, and by the reconcilers as facts that they found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_spec::manifest::Manifest;
+use berth_spec::{AppId, EnvName, ProcessName, ProjectId, ReleaseNumber, TenantId};
+
+use crate::event::{
+    Artifact, Event, Exit, Failure, GoneCause, Grant, Ordinal, SealedSecret, StopReason, Stream, WarmEnd,
+};
+
+/// A wish or a fact, to be decided on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Makes the tenant and the project if they are not there.
+    EnsureProject { project: ProjectId },
+    /// Makes a token valid.
+    IssueToken { token: String, sha256: String, grants: Vec<Grant> },
+    /// Writes down that an invariant was found broken.
+    ReportBreach { invariant: String, detail: String },
+    /// A wish about one app.
+    App { app: AppId, wish: Wish },
+    /// A fact about one app, found by its reconciler.
+    Fact { app: AppId, fact: Fact },
+}
+
+/// What somebody wants of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// The app is to exist.
+    Create,
+    /// A new release from source; creates the app if need be.
+    Deploy(Box<Deploy>),
+    /// A new release that is as an old one was.
+    Rollback {
+        /// The old one.
+        to: ReleaseNumber,
+        /// Whether configuration and secrets stay as they are now.
+        keep_config: bool,
+    },
+    /// Change environment variables.
+    ChangeConfig { set: BTreeMap<EnvName, String>, unset: BTreeSet<EnvName> },
+    /// Change secrets. Each new value is sealed for the version that it will be; see [`next_secret_version`].
+    ChangeSecrets { set: BTreeMap<EnvName, SealedSecret>, unset: BTreeSet<EnvName> },
+    /// Change how many instances run.
+    Scale { processes: BTreeMap<ProcessName, u32> },
+    /// The app is to go.
+    Destroy,
+}
+
+/// A release from source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deploy {
+    /// The id of the tree, all of which the platform has.
+    pub tree: String,
+    /// The manifest, with its defaults.
+    pub manifest: Manifest,
+    /// What the submitter says about it.
+    pub description: Option<String>,
+    /// The commit that the tree was packed from.
+    pub commit: Option<String>,
+}
+
+/// What a reconciler found or takes upon itself. A fact that is no longer true when it is decided is refused as stale,
+/// and the reconciler looks again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// The artifact stands.
+    Built { release: ReleaseNumber, artifact: Artifact },
+    /// The release cannot go on.
+    Failed { release: ReleaseNumber, failure: Failure },
+    /// It is this release's turn.
+    BeginActivation { release: ReleaseNumber },
+    /// The release command ended well.
+    CommandFinished { release: ReleaseNumber },
+    /// The warm instances of the release that is rolled back to serve the new one.
+    AdoptWarm { release: ReleaseNumber },
+    /// These processes are the new release's from here on.
+    HandOver { release: ReleaseNumber, processes: BTreeSet<ProcessName> },
+    /// New instances, one for each token.
+    Assign { release: ReleaseNumber, process: ProcessName, tokens: Vec<String> },
+    /// The instance's shim runs.
+    Started { ordinal: Ordinal, port: Option<u16> },
+    /// Requests go to these from here on.
+    Route { ordinals: BTreeSet<Ordinal> },
+    /// The release serves.
+    Activate { release: ReleaseNumber },
+    /// The previous release is no longer kept warm.
+    EndWarm { release: ReleaseNumber, why: WarmEnd },
+    /// The instance is to stop.
+    Stop { ordinal: Ordinal, why: StopReason },
+    /// The app within the instance exited.
+    Exited { ordinal: Ordinal, exit: Exit, more: u64 },
+    /// The instance is gone.
+    Gone { ordinal: Ordinal, cause: GoneCause },
+    /// Nothing of the app is left.
+    Destroyed,
+}
+
+/// What follows from a command: events for one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The stream they go to.
+    pub stream: Stream,
+    /// The events in order; none when what was asked is so already.
+    pub events: Vec<Event>,
+}
+
+/// Why a command is not carried out. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such tenant.
+    #[error("there is no tenant {0}")]
+    NoSuchTenant(TenantId),
+    /// There is no such project.
+    #[error("there is no project {0}")]
+    NoSuchProject(ProjectId),
+    /// There is no such app.
+    #[error("there is no app {0}")]
+    NoSuchApp(AppId),
+    /// The app is being destroyed.
+    #[error("the app {0} is being destroyed")]
+    BeingDestroyed(AppId),
+    /// No release runs such a process.
+    #[error("{app} has no process {process}; it has {}", names(.has))]
+    NoSuchProcess {
+        /// The app.
+        app: AppId,
+        /// The process asked for.
+        process: ProcessName,
+        /// The processes there are.
+        has: Vec<ProcessName>,
+    },
+    /// There is no such release.
+    #[error("{app} has no release {number}")]
+    NoSuchRelease {
+        /// The app.
+        app: AppId,
+        /// The number asked for.
+        number: ReleaseNumber,
+    },
+    /// The release never served, so there is nothing to go back to.
+    #[error("{number} of {app} never served, so it cannot be rolled back to")]
+    NeverServed {
+        /// The app.
+        app: AppId,
+        /// The number asked for.
+        number: ReleaseNumber,
+    },
+    /// Another app answers for the host.
+    #[error("the host {host} belongs to {owner}")]
+    HostTaken {
+        /// The host.
+        host: String,
+        /// The app that has it.
+        owner: AppId,
+    },
+    /// A secret was changed at the same time.
+    #[error("the secret {name} was changed by somebody else at the same time")]
+    SecretRace {
+        /// Its name.
+        name: EnvName,
+    },
+    /// More instances than one app may have.
+    #[error("{process}={count} is more than the {max} instances that one process may have")]
+    TooManyInstances {
+        /// The process.
+        process: ProcessName,
+        /// The count asked for.
+        count: u32,
+        /// The most there may be.
+        max: u32,
+    },
+    /// More than an app may hold.
+    #[error("{app} would have {count} {what}, more than the {max} that one app may have")]
+    TooMany {
+        /// The app.
+        app: AppId,
+        /// What there would be too many of.
+        what: &'static str,
+        /// How many there would be.
+        count: usize,
+        /// The most there may be.
+        max: usize,
+    },
+    /// All uids that the platform may give out are given out.
+    #[error("the platform has given out all its {0} user ids")]
+    SlotsExhausted(u32),
+    /// A reconciler's fact is no longer true. Never seen by people.
+    #[error("the fact no longer holds: {0}")]
+    Stale(&'static str),
+}
+
+fn names(processes: &[ProcessName]) -> String {
+    let names: Vec<&str> = processes.iter().map(ProcessName::as_str).collect();
+    if names.is_empty() { "none yet".to_owned() } else { names.join(", ") }
+}
+
+impl Refusal {
+    /// The code that the error's page has.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoSuchTenant(_) => "no_such_tenant",
+            Self::NoSuchProject(_) => "no_such_project",
+            Self::NoSuchApp(_) => "no_such_app",
+            Self::BeingDestroyed(_) => "app_being_destroyed",
+            Self::NoSuchProcess { .. } => "no_such_process",
+            Self::NoSuchRelease { .. } => "no_such_release",
+            Self::NeverServed { .. } => "release_never_served",
+            Self::HostTaken { .. } => "host_taken",
+            Self::SecretRace { .. } | Self::Stale(_) => "conflict",
+            Self::TooManyInstances { .. } | Self::TooMany { .. } => "limit_exceeded",
+            Self::SlotsExhausted(_) => "user_ids_exhausted",
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What a reconciler found: true still, or stale.
+//!
+//! These checks are what keeps the order of a rollout, whoever asks and however late: a reconciler that planned on an
+//! older state, or two of them at once, get nothing worse than [`Refusal::Stale`].
+
+use std::collections::BTreeSet;
+
+use berth_spec::{ProcessName, ReleaseNumber};
+
+use crate::command::{Fact, Refusal};
+use crate::event::{Artifact, Event, Ordinal, StopReason, WarmEnd};
+use crate::state::{Activation, App, Life, Phase};
+
+type Outcome = Result<Vec<Event>, Refusal>;
+
+pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
+    if app.life == Life::Destroyed {
+        return Err(Refusal::Stale("the app is destroyed"));
+    }
+    match fact {
+        Fact::Built { release, artifact } => built(app, *release, artifact),
+        Fact::Failed { release, failure } => {
+            let phase = app.release(*release).map(|release| release.phase);
+            if phase.is_none_or(Phase::is_settled) {
+                return Err(Refusal::Stale("the release is settled already"));
+            }
+            let mut events = vec![Event::ReleaseFailed { number: *release, failure: failure.clone() }];
+            events.extend(route_back(app, *release));
+            Ok(events)
+        }
+        Fact::BeginActivation { release } => begin_activation(app, *release),
+        Fact::CommandFinished { release } => {
+            let activation = activating(app, *release)?;
+            if activation.command_done {
+                return Ok(Vec::new());
+            }
+            Ok(vec![Event::ReleaseCommandFinished { number: *release }])
+        }
+        Fact::AdoptWarm { release } => adopt_warm(app, *release),
+        Fact::HandOver { release, processes } => {
+            let activation = activating(app, *release)?;
+            let new: BTreeSet<ProcessName> = processes.difference(&activation.handed_over).cloned().collect();
+            if new.is_empty() {
+                return Ok(Vec::new());
+            }
+            Ok(vec![Event::ProcessesHandedOver { number: *release, processes: new }])
+        }
+        Fact::Assign { release, process, tokens } => assign(app, *release, process, tokens),
+        Fact::Started { ordinal, port } => match app.instances.get(ordinal) {
+            Some(it) if it.started && it.port == *port => Ok(Vec::new()),
+            Some(_) => Ok(vec![Event::InstanceStarted { ordinal: *ordinal, port: *port }]),
+            None => Err(Refusal::Stale("the instance is gone")),
+        },
+        Fact::Route { ordinals } => route(app, ordinals),
+        Fact::Activate { release } => activate(app, *release),
+        Fact::EndWarm { release, why } => {
+            if app.warm != Some(*release) {
+                return Err(Refusal::Stale("the release is not warm"));
+            }
+            Ok(vec![Event::WarmEnded { number: *release, why: *why }])
+        }
+        Fact::Stop { ordinal, why } => stop(app, *ordinal, *why),
+        Fact::Exited { ordinal, exit, more } => match app.instances.get(ordinal) {
+            Some(_) => Ok(vec![Event::InstanceExited { ordinal: *ordinal, exit: *exit, more: *more }]),
+            None => Err(Refusal::Stale("the instance is gone")),
+        },
+        Fact::Gone { ordinal, cause } => match app.instances.get(ordinal) {
+            Some(_) => Ok(vec![Event::InstanceGone { ordinal: *ordinal, cause: cause.clone() }]),
+            None => Err(Refusal::Stale("the instance is gone already")),
+        },
+        Fact::Destroyed => {
+            if app.life != Life::Destroying || !app.instances.is_empty() {
+                return Err(Refusal::Stale("something of the app is left"));
+            }
+            Ok(vec![Event::AppDestroyed {}])
+        }
+    }
+}
+
+fn activating(app: &App, release: ReleaseNumber) -> Result<&Activation, Refusal> {
+    app.activation
+        .as_ref()
+        .filter(|activation| activation.release == release)
+        .ok_or(Refusal::Stale("it is not this release's turn"))
+}
+
+fn built(app: &App, number: ReleaseNumber, artifact: &Artifact) -> Outcome {
+    match app.release(number) {
+        Some(release) if release.phase == Phase::Submitted => {
+            Ok(vec![Event::ReleaseBuilt { number, artifact: artifact.clone() }])
+        }
+        _ => Err(Refusal::Stale("the release does not wait for a build")),
+    }
+}
+
+fn begin_activation(app: &App, number: ReleaseNumber) -> Outcome {
+    let ready = app.release(number).is_some_and(|release| release.phase == Phase::Built);
+    if !ready || app.activation.is_some() || app.life != Life::Alive {
+        return Err(Refusal::Stale("it is not this release's turn"));
+    }
+    // In submit order: whatever is older and not settled has been overtaken, and will never be activated.
+    let older = app.releases.range(..number).filter(|(_, release)| !release.phase.is_settled());
+    let superseded = older.map(|(&older, _)| Event::ReleaseSuperseded { number: older, by: number });
+    Ok(superseded.chain([Event::ActivationBegan { number }]).collect())
+}
+
+fn adopt_warm(app: &App, number: ReleaseNumber) -> Outcome {
+    activating(app, number)?;
+    let Some(warm) = app.warm.filter(|&warm| crate::plan::can_adopt(app, number, warm)) else {
+        return Err(Refusal::Stale("there is nothing warm to adopt"));
+    };
+    let ordinals: BTreeSet<Ordinal> = app
+        .instances
+        .iter()
+        .filter(|(_, it)| it.release == warm && it.is_wanted())
+        .map(|(&o, _)| o)
+        .collect();
+    Ok(vec![
+        Event::InstancesAdopted { number, ordinals },
+        Event::WarmEnded { number: warm, why: WarmEnd::Used },
+    ])
+}
+
+fn assign(app: &App, number: ReleaseNumber, process: &ProcessName, tokens: &[String]) -> Outcome {
+    let activating = app.activation.as_ref().is_some_and(|activation| activation.release == number);
+    if app.life != Life::Alive || !(activating || app.serving == Some(number)) {
+        return Err(Refusal::Stale("the release neither serves nor is about to"));
+    }
+    let first = app.last_ordinal + 1;
+    Ok((first..)
+        .zip(tokens)
+        .map(|(ordinal, token)| Event::InstanceAssigned {
+            ordinal,
+            process: process.clone(),
+            release: number,
+            token: token.clone(),
+        })
+        .collect())
+}
+
+fn route(app: &App, ordinals: &BTreeSet<Ordinal>) -> Outcome {
+    if *ordinals == app.routed {
+        return Ok(Vec::new());
+    }
+    if app.life != Life::Alive {
+        return Err(Refusal::Stale("the app is being destroyed"));
+    }
+    let fit = |ordinal: &Ordinal| {
+        app.instances
+            .get(ordinal)
+            .is_some_and(|it| it.process.is_web() && it.is_wanted() && it.port.is_some())
+    };
+    if !ordinals.iter().all(fit) {
+        return Err(Refusal::Stale("an instance cannot be routed to"));
+    }
+    Ok(vec![Event::Routed { ordinals: ordinals.clone() }])
+}
+
+/// What requests go to once `number` has failed: the serving release's instances again, where traffic had moved.
+fn route_back(app: &App, number: ReleaseNumber) -> Option<Event> {
+    let of = |release: Option<ReleaseNumber>| -> BTreeSet<Ordinal> {
+        let fit = app.instances.iter().filter(|(_, it)| {
+            Some(it.release) == release && it.process.is_web() && it.is_wanted() && it.port.is_some()
+        });
+        fit.map(|(&ordinal, _)| ordinal).collect()
+    };
+    let moved = app.routed.iter().any(|ordinal| app.instances[ordinal].release == number);
+    moved.then(|| Event::Routed { ordinals: of(app.serving) })
+}
+
+fn activate(app: &App, number: ReleaseNumber) -> Outcome {
+    activating(app, number)?;
+    if app.routed.iter().any(|ordinal| app.instances[ordinal].release != number) {
+        return Err(Refusal::Stale("requests still go to the release before"));
+    }
+    let now = app.secret_versions();
+    // Instances that hold a value which was revoked or replaced since must not come back by a rollback.
+    let previous = app.serving_release().filter(|before| {
+        let warm = app.release(number).is_some_and(|new| new.manifest.deploy.warm.0 > 0);
+        let alive = app.instances.values().any(|it| it.release == before.number && it.is_wanted());
+        warm && alive && before.secrets.iter().all(|(name, version)| now.get(name) == Some(version))
+    });
+    let mut events = Vec::new();
+    if let Some(displaced) = app.warm {
+        events.push(Event::WarmEnded { number: displaced, why: WarmEnd::Displaced });
+    }
+    let previous = previous.map(|release| release.number);
+    events.push(Event::ReleaseActivated { number, previous });
+    Ok(events)
+}
+
+fn stop(app: &App, ordinal: Ordinal, why: StopReason) -> Outcome {
+    let Some(instance) = app.instances.get(&ordinal) else {
+        return Err(Refusal::Stale("the instance is gone"));
+    };
+    if !instance.is_wanted() {
+        return Ok(Vec::new());
+    }
+    let mut events = Vec::new();
+    if app.routed.contains(&ordinal) {
+        let mut rest = app.routed.clone();
+        rest.remove(&ordinal);
+        // Only where a gap is what was asked for may the last one go before its successor serves.
+        let gap = match why {
+            StopReason::Replaced | StopReason::ScaledDown | StopReason::Destroyed => true,
+            StopReason::Retired | StopReason::ReleaseFailed => false,
+        };
+        if rest.is_empty() && !gap {
+            return Err(Refusal::Stale("nothing else serves yet"));
+        }
+        events.push(Event::Routed { ordinals: rest });
+    }
+    events.push(Event::InstanceStopping { ordinal, why });
+    Ok(events)
+}

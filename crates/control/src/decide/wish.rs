@@ -1,0 +1,272 @@
+//! What people want of an app.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_spec::manifest::HostName;
+use berth_spec::{AppId, EnvName, ProcessName, ReleaseNumber};
+
+use super::{MAX_INSTANCES, MAX_SLOTS, MAX_VARIABLES, next_secret_version};
+use crate::command::{Deploy, Refusal, Wish};
+use crate::event::{Artifact, Event, Reason, ReleaseSubmitted, SealedSecret, WarmEnd};
+use crate::route::{default_host, hosts_of};
+use crate::state::{App, Life, Phase, Release, State};
+
+pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event>, Refusal> {
+    match wish {
+        Wish::Create => create(state, id).map(|(_, created)| created.into_iter().collect()),
+        Wish::Deploy(submission) => deploy(state, id, submission),
+        Wish::ChangeConfig { set, unset } => {
+            let (app, created) = create(state, id)?;
+            Ok(created.into_iter().chain(change_config(&app, set, unset)?).collect())
+        }
+        Wish::ChangeSecrets { set, unset } => {
+            let (app, created) = create(state, id)?;
+            Ok(created.into_iter().chain(change_secrets(&app, set, unset)?).collect())
+        }
+        Wish::Rollback { to, keep_config } => rollback(alive(state, id)?, *to, *keep_config),
+        Wish::Scale { processes } => scale(alive(state, id)?, processes),
+        Wish::Destroy => destroy(state, id),
+    }
+}
+
+fn alive<'a>(state: &'a State, id: &AppId) -> Result<&'a App, Refusal> {
+    match state.apps.get(id) {
+        Some(app) if app.life == Life::Alive => Ok(app),
+        Some(app) if app.life == Life::Destroying => Err(Refusal::BeingDestroyed(id.clone())),
+        _ => Err(Refusal::NoSuchApp(id.clone())),
+    }
+}
+
+/// The app as it is, or as it will be right after the event that creates it.
+fn create(state: &State, id: &AppId) -> Result<(App, Option<Event>), Refusal> {
+    if !state.platform.projects.contains(&id.project_id()) {
+        return Err(Refusal::NoSuchProject(id.project_id()));
+    }
+    match state.apps.get(id) {
+        Some(app) if app.life == Life::Alive => Ok((App::clone(app), None)),
+        Some(app) if app.life == Life::Destroying => Err(Refusal::BeingDestroyed(id.clone())),
+        former => {
+            let slot = match former {
+                Some(app) => app.slot,
+                None => state.platform.next_slot,
+            };
+            if slot >= MAX_SLOTS {
+                return Err(Refusal::SlotsExhausted(MAX_SLOTS));
+            }
+            let app = former.map_or_else(|| App::new(id.clone()), |app| App::clone(app));
+            Ok((app, Some(Event::AppCreated { slot })))
+        }
+    }
+}
+
+fn deploy(state: &State, id: &AppId, submission: &Deploy) -> Result<Vec<Event>, Refusal> {
+    let (app, created) = create(state, id)?;
+    check_hosts(state, id, &submission.manifest.http.hosts)?;
+    let release = ReleaseSubmitted {
+        number: app.next_number(),
+        reason: Reason::Deploy,
+        tree: submission.tree.clone(),
+        manifest: submission.manifest.clone(),
+        artifact: None,
+        config: app.config.clone(),
+        secrets: app.secret_versions(),
+        description: submission.description.clone(),
+        commit: submission.commit.clone(),
+    };
+    Ok(created.into_iter().chain([Event::ReleaseSubmitted(Box::new(release))]).collect())
+}
+
+/// A host belongs to the app whose unsettled or serving release names it.
+fn check_hosts(state: &State, id: &AppId, hosts: &[HostName]) -> Result<(), Refusal> {
+    let wanted: BTreeSet<&str> = hosts.iter().map(HostName::as_str).collect();
+    for other in state.apps.values().filter(|other| other.life != Life::Destroyed && other.id != *id) {
+        let taken = hosts_of(other).into_iter().find(|host| wanted.contains(host.as_str()));
+        if let Some(host) = taken {
+            return Err(Refusal::HostTaken { host, owner: other.id.clone() });
+        }
+    }
+    // The hosts that Berth itself makes up are an app's own, whether or not the app exists yet.
+    for host in wanted {
+        if host.ends_with(".localhost") && host != default_host(id) {
+            let owner = state.apps.keys().find(|other| default_host(other) == host);
+            if let Some(owner) = owner {
+                return Err(Refusal::HostTaken { host: host.to_owned(), owner: owner.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The release whose source a change of configuration goes with: the newest that is on its way, else the one that serves.
+fn current(app: &App) -> Option<&Release> {
+    let coming = app.releases.values().rev().find(|release| !release.phase.is_settled());
+    coming.or_else(|| app.serving_release()).map(|release| &**release)
+}
+
+/// A release that differs from the current one in configuration or secrets alone.
+fn reconfigured(
+    app: &App,
+    reason: Reason,
+    config: BTreeMap<EnvName, String>,
+    secrets: BTreeMap<EnvName, u64>,
+) -> Option<Event> {
+    let base = current(app)?;
+    Some(Event::ReleaseSubmitted(Box::new(ReleaseSubmitted {
+        number: app.next_number(),
+        reason,
+        tree: base.tree.clone(),
+        manifest: base.manifest.clone(),
+        artifact: base.artifact.clone(),
+        config,
+        secrets,
+        description: None,
+        commit: base.commit.clone(),
+    })))
+}
+
+fn within_limit(app: &App, what: &'static str, count: usize) -> Result<(), Refusal> {
+    if count > MAX_VARIABLES {
+        return Err(Refusal::TooMany { app: app.id.clone(), what, count, max: MAX_VARIABLES });
+    }
+    Ok(())
+}
+
+fn change_config(
+    app: &App,
+    set: &BTreeMap<EnvName, String>,
+    unset: &BTreeSet<EnvName>,
+) -> Result<Vec<Event>, Refusal> {
+    let mut config = app.config.clone();
+    config.retain(|name, _| !unset.contains(name));
+    config.extend(set.iter().map(|(name, value)| (name.clone(), value.clone())));
+    if config == app.config {
+        return Ok(Vec::new());
+    }
+    within_limit(app, "environment variables", config.len())?;
+    let changed = Event::ConfigChanged { set: set.clone(), unset: unset.clone() };
+    let release = reconfigured(app, Reason::Config, config, app.secret_versions());
+    Ok([changed].into_iter().chain(release).collect())
+}
+
+fn change_secrets(
+    app: &App,
+    set: &BTreeMap<EnvName, SealedSecret>,
+    unset: &BTreeSet<EnvName>,
+) -> Result<Vec<Event>, Refusal> {
+    for (name, value) in set {
+        if value.version != next_secret_version(Some(app), name) {
+            return Err(Refusal::SecretRace { name: name.clone() });
+        }
+    }
+    let mut versions = app.secret_versions();
+    versions.retain(|name, _| !unset.contains(name));
+    versions.extend(set.iter().map(|(name, value)| (name.clone(), value.version)));
+    if versions == app.secret_versions() {
+        return Ok(Vec::new());
+    }
+    within_limit(app, "secrets", versions.len())?;
+    let mut events = vec![Event::SecretsChanged { set: set.clone(), unset: unset.clone() }];
+    // A warm instance that holds a value which was revoked or replaced must not be able to come back.
+    let warm = app.warm.and_then(|number| app.release(number));
+    if let Some(warm) = warm.filter(|warm| warm.secrets.iter().any(|(name, v)| versions.get(name) != Some(v)))
+    {
+        events.push(Event::WarmEnded { number: warm.number, why: WarmEnd::SecretRevoked });
+    }
+    events.extend(reconfigured(app, Reason::Secrets, app.config.clone(), versions));
+    Ok(events)
+}
+
+fn rollback(app: &App, to: ReleaseNumber, keep_config: bool) -> Result<Vec<Event>, Refusal> {
+    let id = &app.id;
+    let target = app.release(to).ok_or_else(|| Refusal::NoSuchRelease { app: id.clone(), number: to })?;
+    let artifact: &Artifact = match (&target.artifact, target.phase) {
+        (Some(artifact), Phase::Activated) => artifact,
+        _ => return Err(Refusal::NeverServed { app: id.clone(), number: to }),
+    };
+    let set_now = app.secret_versions();
+    let (config, secrets) = if keep_config {
+        (app.config.clone(), set_now.clone())
+    } else {
+        (target.config.clone(), target.secrets.clone())
+    };
+    let mut events = Vec::new();
+    if config != app.config {
+        let unset = app.config.keys().filter(|name| !config.contains_key(*name)).cloned().collect();
+        let set = config.iter().filter(|(name, value)| app.config.get(*name) != Some(value));
+        let set = set.map(|(name, value)| (name.clone(), value.clone())).collect();
+        events.push(Event::ConfigChanged { set, unset });
+    }
+    events.extend(restore_secrets(app, &secrets));
+    events.push(Event::ReleaseSubmitted(Box::new(ReleaseSubmitted {
+        number: app.next_number(),
+        reason: Reason::Rollback { of: to, keep_config },
+        tree: target.tree.clone(),
+        manifest: target.manifest.clone(),
+        artifact: Some(artifact.clone()),
+        config,
+        secrets,
+        description: None,
+        commit: target.commit.clone(),
+    })));
+    Ok(events)
+}
+
+/// Makes the app's secrets be what the release that is rolled back to had, without a new value: a value that was
+/// replaced comes back under its old version, one that was added since is unset.
+fn restore_secrets(app: &App, wanted: &BTreeMap<EnvName, u64>) -> Option<Event> {
+    let now = app.secret_versions();
+    if now == *wanted {
+        return None;
+    }
+    let unset: BTreeSet<EnvName> = now.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+    let set = wanted.iter().filter(|(name, version)| now.get(*name) != Some(version));
+    let set = set.filter_map(|(name, version)| {
+        let sealed = app.secrets.get(name)?.values.get(version)?.clone();
+        Some((name.clone(), SealedSecret { version: *version, sealed }))
+    });
+    Some(Event::SecretsChanged { set: set.collect(), unset })
+}
+
+fn scale(app: &App, processes: &BTreeMap<ProcessName, u32>) -> Result<Vec<Event>, Refusal> {
+    let known =
+        app.serving_release().or_else(|| app.releases.values().rev().find(|it| it.artifact.is_some()));
+    if let Some(known) = known {
+        let has: Vec<ProcessName> =
+            known.processes().into_iter().flat_map(|processes| processes.keys().cloned()).collect();
+        if let Some(process) = processes.keys().find(|process| !has.contains(process)) {
+            return Err(Refusal::NoSuchProcess { app: app.id.clone(), process: process.clone(), has });
+        }
+    }
+    if let Some((process, &count)) = processes.iter().find(|(_, count)| **count > MAX_INSTANCES) {
+        return Err(Refusal::TooManyInstances { process: process.clone(), count, max: MAX_INSTANCES });
+    }
+    let changed: BTreeMap<ProcessName, u32> = processes
+        .iter()
+        .filter(|(process, count)| app.wanted(process) != **count)
+        .map(|(process, count)| (process.clone(), *count))
+        .collect();
+    if changed.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Event::ScaleChanged { processes: changed }])
+}
+
+fn destroy(state: &State, id: &AppId) -> Result<Vec<Event>, Refusal> {
+    match state.apps.get(id) {
+        // Asked again while it goes: so it is already.
+        Some(app) if app.life == Life::Destroying => Ok(Vec::new()),
+        _ => {
+            let app = alive(state, id)?;
+            let unsettled = app.releases.values().filter(|release| !release.phase.is_settled());
+            let failed = unsettled.map(|release| Event::ReleaseFailed {
+                number: release.number,
+                failure: crate::event::Failure {
+                    code: "app_being_destroyed".to_owned(),
+                    summary: "the app was destroyed before this release served".to_owned(),
+                    detail: Vec::new(),
+                },
+            });
+            Ok(failed.chain([Event::AppDestroying {}]).collect())
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! What has happened: the events that are kept for ever.
+//!
+//! An event is written by one version of Berth and read by all later ones and, until `upgrade commit`, by the
+//! previous one. Each kind therefore carries the schema number it was written with ([`Event::SCHEMA`]), fields are only ever
+//! added with a default, and `contracts/events/` holds a sample of every kind and schema ever written, which a test
+//! decodes and folds. Never rename a field; never give an old one a new meaning.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_spec::command::Command;
+use berth_spec::manifest::Manifest;
+use berth_spec::{AppId, EnvName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId};
+use serde::{Deserialize, Serialize};
+
+/// The number of an instance within its app; see [`berth_spec::InstanceId`].
+pub type Ordinal = u64;
+
+/// The journal stream that an event belongs to, and with it the part of the state that it changes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    /// What belongs to no app: tenants, projects, tokens.
+    Platform,
+    /// One app, over all the lives its name has.
+    App(AppId),
+}
+
+impl std::fmt::Display for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Platform => f.write_str("platform"),
+            Self::App(app) => write!(f, "app/{app}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Stream {
+    type Err = UnknownStream;
+    fn from_str(text: &str) -> Result<Self, UnknownStream> {
+        if text == "platform" {
+            return Ok(Self::Platform);
+        }
+        let app = text.strip_prefix("app/").and_then(|id| id.parse().ok());
+        app.map(Self::App).ok_or_else(|| UnknownStream(text.to_owned()))
+    }
+}
+
+/// The journal holds a stream that this version does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the journal holds the stream {0:?}, which this version does not know")]
+pub struct UnknownStream(pub String);
+
+/// An event as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "data")]
+pub enum Event {
+    // The platform's own stream.
+    /// A tenant exists from here on.
+    TenantCreated { tenant: TenantId },
+    /// A project exists from here on.
+    ProjectCreated { project: ProjectId },
+    /// A token for the API was issued. Only its hash is kept.
+    TokenIssued { token: String, sha256: String, grants: Vec<Grant> },
+    /// The token no longer opens anything.
+    TokenRevoked { token: String },
+    /// An invariant was found broken; see docs/invariants.md.
+    InvariantBroken { invariant: String, detail: String },
+
+    // An app's stream.
+    /// The app exists from here on, with the uid slot that its processes run under.
+    AppCreated { slot: u32 },
+    /// Environment variables were set or unset.
+    ConfigChanged { set: BTreeMap<EnvName, String>, unset: BTreeSet<EnvName> },
+    /// Secrets were set, sealed under the key-encryption key, or unset.
+    SecretsChanged { set: BTreeMap<EnvName, SealedSecret>, unset: BTreeSet<EnvName> },
+    /// How many instances of a process are wanted.
+    ScaleChanged { processes: BTreeMap<ProcessName, u32> },
+    /// A release was submitted: everything it is made of but the artifact.
+    ReleaseSubmitted(Box<ReleaseSubmitted>),
+    /// The release's artifact stands, sealed.
+    ReleaseBuilt { number: ReleaseNumber, artifact: Artifact },
+    /// The release command ended well.
+    ReleaseCommandFinished { number: ReleaseNumber },
+    /// The release is the one that moves traffic from here on.
+    ActivationBegan { number: ReleaseNumber },
+    /// These processes are the new release's from here on: the old one's instances of them stop first.
+    ProcessesHandedOver { number: ReleaseNumber, processes: BTreeSet<ProcessName> },
+    /// An instance is to be started.
+    InstanceAssigned { ordinal: Ordinal, process: ProcessName, release: ReleaseNumber, token: String },
+    /// The instance's shim runs; a web instance has its port.
+    InstanceStarted { ordinal: Ordinal, port: Option<u16> },
+    /// Instances that were started for another release serve this one, which is the same in all they can see.
+    InstancesAdopted { number: ReleaseNumber, ordinals: BTreeSet<Ordinal> },
+    /// Requests go to these instances from here on, and to no others.
+    Routed { ordinals: BTreeSet<Ordinal> },
+    /// The release serves.
+    ReleaseActivated { number: ReleaseNumber, previous: Option<ReleaseNumber> },
+    /// The release will never serve.
+    ReleaseFailed { number: ReleaseNumber, failure: Failure },
+    /// The release will never serve, because a newer one was ready first.
+    ReleaseSuperseded { number: ReleaseNumber, by: ReleaseNumber },
+    /// The previous release's instances are no longer kept for a rollback.
+    WarmEnded { number: ReleaseNumber, why: WarmEnd },
+    /// The instance is to be stopped.
+    InstanceStopping { ordinal: Ordinal, why: StopReason },
+    /// The app exited within its instance; the shim starts it again. Rate-limited: `more` counts the exits that were
+    /// not written since the last one that was.
+    InstanceExited { ordinal: Ordinal, exit: Exit, more: u64 },
+    /// The instance is gone, its whole tree with it.
+    InstanceGone { ordinal: Ordinal, cause: GoneCause },
+    /// The app is to go, with all it has.
+    AppDestroying {},
+    /// Nothing of the app is left but its history.
+    AppDestroyed {},
+}
+
+/// What a token opens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "on")]
+pub enum Grant {
+    /// Everything on the platform.
+    Platform,
+    /// Everything of one tenant.
+    Tenant { tenant: TenantId },
+    /// Everything of one project.
+    Project { project: ProjectId },
+}
+
+/// A secret's value, sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedSecret {
+    /// Counts the values that this name has had in this app, from 1.
+    pub version: u64,
+    /// The envelope, base64; only the server can open it.
+    pub sealed: String,
+}
+
+/// What a release is made of, given at submit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseSubmitted {
+    /// Its number.
+    pub number: ReleaseNumber,
+    /// Why there is a new release.
+    pub reason: Reason,
+    /// The id of its source tree.
+    pub tree: String,
+    /// The manifest, with its defaults.
+    pub manifest: Manifest,
+    /// Set when the artifact stands already: the release needs no build.
+    pub artifact: Option<Artifact>,
+    /// The app's configuration at submit.
+    pub config: BTreeMap<EnvName, String>,
+    /// The versions of the app's secrets at submit.
+    pub secrets: BTreeMap<EnvName, u64>,
+    /// What the submitter said about it.
+    pub description: Option<String>,
+    /// The commit that the tree was packed from.
+    pub commit: Option<String>,
+}
+
+/// Why there is a new release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Reason {
+    /// New source.
+    Deploy,
+    /// `config set`, `config unset`.
+    Config,
+    /// `secrets set`, `secrets unset`.
+    Secrets,
+    /// A rollback.
+    Rollback {
+        /// The release whose artifact, configuration and secrets this one has.
+        of: ReleaseNumber,
+        /// Whether the configuration and the secrets were left as they are.
+        keep_config: bool,
+    },
+}
+
+/// A sealed artifact and how to start what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Its id: the hash of what it was built from.
+    pub id: String,
+    /// The commands of its processes.
+    pub processes: BTreeMap<ProcessName, Command>,
+    /// Its size on disk, in bytes.
+    pub bytes: u64,
+    /// How it came to be, in words: the rules of detection that fitted.
+    #[serde(default)]
+    pub why: Vec<String>,
+}
+
+/// Why a release failed, fit to be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// A code that has a page in docs/errors.
+    pub code: String,
+    /// One sentence.
+    pub summary: String,
+    /// The facts behind it, a line each: answers of probes, ports listened on, last lines of the log.
+    pub detail: Vec<String>,
+}
+
+/// Why an instance is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// Its release no longer serves.
+    Retired,
+    /// Its release failed before it served.
+    ReleaseFailed,
+    /// Fewer instances are wanted.
+    ScaledDown,
+    /// The new release takes its place, and both may not run at once.
+    Replaced,
+    /// The app goes.
+    Destroyed,
+}
+
+/// Why the previous release is no longer kept warm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmEnd {
+    /// Its time is over.
+    Expired,
+    /// A newer release is the previous one now.
+    Displaced,
+    /// It was rolled back to.
+    Used,
+    /// Memory is short.
+    MemoryPressure,
+    /// It holds a secret that was revoked.
+    SecretRevoked,
+    /// None of its instances is left.
+    Gone,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit status, when it exited.
+    pub status: Option<i32>,
+    /// The signal, when one ended it.
+    pub signal: Option<i32>,
+    /// How long it had run.
+    pub after: Millis,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.status, self.signal) {
+            (Some(status), _) => write!(f, "exited with status {status}")?,
+            (None, Some(9)) => {
+                f.write_str("was killed by signal 9, as the kernel does when memory is short")?
+            }
+            (None, Some(signal)) => write!(f, "was ended by signal {signal}")?,
+            (None, None) => f.write_str("ended")?,
+        }
+        write!(f, " after {}.{:03} s", self.after.0 / 1_000, self.after.0 % 1_000)
+    }
+}
+
+/// Why an instance is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum GoneCause {
+    /// It was told to stop and did.
+    Stopped,
+    /// Its shim died, was killed, or the machine was started again.
+    Lost,
+    /// It could not be started.
+    NotStarted {
+        /// Why.
+        detail: String,
+    },
+    /// The platform was shut down.
+    PlatformDown,
+}
+
+impl Event {
+    /// The schema that this version writes, for every kind: raised for a kind when a field is added to it.
+    pub const SCHEMA: u32 = 1;
+
+    /// The kind as the journal names it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TenantCreated { .. } => "tenant_created",
+            Self::ProjectCreated { .. } => "project_created",
+            Self::TokenIssued { .. } => "token_issued",
+            Self::TokenRevoked { .. } => "token_revoked",
+            Self::InvariantBroken { .. } => "invariant_broken",
+            Self::AppCreated { .. } => "app_created",
+            Self::ConfigChanged { .. } => "config_changed",
+            Self::SecretsChanged { .. } => "secrets_changed",
+            Self::ScaleChanged { .. } => "scale_changed",
+            Self::ReleaseSubmitted(_) => "release_submitted",
+            Self::ReleaseBuilt { .. } => "release_built",
+            Self::ReleaseCommandFinished { .. } => "release_command_finished",
+            Self::ActivationBegan { .. } => "activation_began",
+            Self::ProcessesHandedOver { .. } => "processes_handed_over",
+            Self::InstanceAssigned { .. } => "instance_assigned",
+            Self::InstanceStarted { .. } => "instance_started",
+            Self::InstancesAdopted { .. } => "instances_adopted",
+            Self::Routed { .. } => "routed",
+            Self::ReleaseActivated { .. } => "release_activated",
+            Self::ReleaseFailed { .. } => "release_failed",
+            Self::ReleaseSuperseded { .. } => "release_superseded",
+            Self::WarmEnded { .. } => "warm_ended",
+            Self::InstanceStopping { .. } => "instance_stopping",
+            Self::InstanceExited { .. } => "instance_exited",
+            Self::InstanceGone { .. } => "instance_gone",
+            Self::AppDestroying {} => "app_destroying",
+            Self::AppDestroyed {} => "app_destroyed",
+        }
+    }
+
+    /// The event as the journal keeps it: JSON of its data.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("events are plain data with string keys")
+    }
+
+    /// Reads an event that was written with `schema`.
+    ///
+    /// # Errors
+    /// [`UnreadableEvent`] when a newer version wrote it, or the bytes are not such an event.
+    pub fn decode(kind: &str, schema: u32, body: &[u8]) -> Result<Self, UnreadableEvent> {
+        if schema > Self::SCHEMA {
+            return Err(UnreadableEvent::Newer { kind: kind.to_owned(), schema });
+        }
+        serde_json::from_slice(body)
+            .map_err(|source| UnreadableEvent::Malformed { kind: kind.to_owned(), source })
+    }
+}
+
+/// An event of the journal cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadableEvent {
+    /// A newer version wrote it.
+    #[error("the event {kind} has schema {schema}, which a newer version of Berth wrote")]
+    Newer {
+        /// Its kind.
+        kind: String,
+        /// Its schema.
+        schema: u32,
+    },
+    /// The bytes are not such an event.
+    #[error("the event {kind} cannot be decoded")]
+    Malformed {
+        /// Its kind.
+        kind: String,
+        /// What the decoder said.
+        source: serde_json::Error,
+    },
+}

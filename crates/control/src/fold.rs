@@ -1,0 +1,295 @@
+//! Folding events into the state. Total: an event of the journal is a fact, and is never refused here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use berth_spec::{ReleaseNumber, Timestamp};
+
+use crate::event::{Event, ReleaseSubmitted, Stream};
+use crate::state::{
+    Activation, App, Instance, Life, Phase, Platform, Position, Release, Secret, State, Token,
+};
+
+/// What the journal keeps beside an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// Where in the journal it stands.
+    pub position: Position,
+    /// When it was appended.
+    pub at: Timestamp,
+    /// Who caused it.
+    pub actor: String,
+}
+
+impl State {
+    /// Folds in the event that stands next in the journal.
+    pub fn apply(&mut self, stream: &Stream, event: &Event, stamp: &Stamp) {
+        self.position = stamp.position;
+        match stream {
+            Stream::Platform => Arc::make_mut(&mut self.platform).apply(event),
+            Stream::App(id) => {
+                if let Event::AppCreated { slot } = event {
+                    let platform = Arc::make_mut(&mut self.platform);
+                    platform.next_slot = platform.next_slot.max(slot + 1);
+                }
+                let app = self.apps.entry(id.clone()).or_insert_with(|| Arc::new(App::new(id.clone())));
+                Arc::make_mut(app).apply(event, stamp);
+            }
+        }
+    }
+}
+
+impl Platform {
+    fn apply(&mut self, event: &Event) {
+        self.version += 1;
+        match event {
+            Event::TenantCreated { tenant } => {
+                self.tenants.insert(tenant.clone());
+            }
+            Event::ProjectCreated { project } => {
+                self.projects.insert(project.clone());
+            }
+            Event::TokenIssued { token, sha256, grants } => {
+                self.tokens.insert(token.clone(), Token { sha256: sha256.clone(), grants: grants.clone() });
+            }
+            Event::TokenRevoked { token } => {
+                self.tokens.remove(token);
+            }
+            Event::InvariantBroken { .. } => self.breaches += 1,
+            Event::AppCreated { .. }
+            | Event::ConfigChanged { .. }
+            | Event::SecretsChanged { .. }
+            | Event::ScaleChanged { .. }
+            | Event::ReleaseSubmitted(_)
+            | Event::ReleaseBuilt { .. }
+            | Event::ReleaseCommandFinished { .. }
+            | Event::ActivationBegan { .. }
+            | Event::ProcessesHandedOver { .. }
+            | Event::InstanceAssigned { .. }
+            | Event::InstanceStarted { .. }
+            | Event::InstancesAdopted { .. }
+            | Event::Routed { .. }
+            | Event::ReleaseActivated { .. }
+            | Event::ReleaseFailed { .. }
+            | Event::ReleaseSuperseded { .. }
+            | Event::WarmEnded { .. }
+            | Event::InstanceStopping { .. }
+            | Event::InstanceExited { .. }
+            | Event::InstanceGone { .. }
+            | Event::AppDestroying {}
+            | Event::AppDestroyed {} => {}
+        }
+    }
+}
+
+impl App {
+    fn apply(&mut self, event: &Event, stamp: &Stamp) {
+        self.version += 1;
+        self.position = stamp.position;
+        match event {
+            Event::AppCreated { slot } => self.create(*slot, stamp.at),
+            Event::ConfigChanged { set, unset } => {
+                self.config.retain(|name, _| !unset.contains(name));
+                self.config.extend(set.iter().map(|(name, value)| (name.clone(), value.clone())));
+            }
+            Event::SecretsChanged { set, unset } => {
+                for (name, value) in set {
+                    let secret = self
+                        .secrets
+                        .entry(name.clone())
+                        .or_insert_with(|| Secret { current: None, values: BTreeMap::new() });
+                    secret.current = Some(value.version);
+                    secret.values.insert(value.version, value.sealed.clone());
+                }
+                for name in unset {
+                    if let Some(secret) = self.secrets.get_mut(name) {
+                        secret.current = None;
+                    }
+                }
+            }
+            Event::ScaleChanged { processes } => {
+                self.scale.extend(processes.iter().map(|(process, count)| (process.clone(), *count)));
+            }
+            Event::AppDestroying {} => {
+                self.life = Life::Destroying;
+                self.activation = None;
+                self.serving = None;
+                self.warm = None;
+                self.route(&BTreeSet::new(), stamp.position);
+            }
+            Event::AppDestroyed {} => self.destroy(),
+            Event::ReleaseSubmitted(_)
+            | Event::ReleaseBuilt { .. }
+            | Event::ReleaseCommandFinished { .. }
+            | Event::ActivationBegan { .. }
+            | Event::ProcessesHandedOver { .. }
+            | Event::ReleaseActivated { .. }
+            | Event::ReleaseFailed { .. }
+            | Event::ReleaseSuperseded { .. }
+            | Event::WarmEnded { .. } => self.apply_to_release(event, stamp),
+            Event::InstanceAssigned { .. }
+            | Event::InstanceStarted { .. }
+            | Event::InstancesAdopted { .. }
+            | Event::Routed { .. }
+            | Event::InstanceStopping { .. }
+            | Event::InstanceExited { .. }
+            | Event::InstanceGone { .. } => self.apply_to_instance(event, stamp.position),
+            Event::TenantCreated { .. }
+            | Event::ProjectCreated { .. }
+            | Event::TokenIssued { .. }
+            | Event::TokenRevoked { .. }
+            | Event::InvariantBroken { .. } => {}
+        }
+    }
+
+    fn apply_to_release(&mut self, event: &Event, stamp: &Stamp) {
+        match event {
+            Event::ReleaseSubmitted(submitted) => self.submit(submitted, stamp),
+            Event::ReleaseBuilt { number, artifact } => self.change(*number, |release| {
+                release.phase = Phase::Built;
+                release.artifact = Some(artifact.clone());
+            }),
+            Event::ActivationBegan { number } => {
+                self.change(*number, |release| release.phase = Phase::Activating);
+                self.activation = Some(Activation {
+                    release: *number,
+                    began_at: stamp.at,
+                    handed_over: BTreeSet::new(),
+                    command_done: false,
+                });
+            }
+            Event::ReleaseCommandFinished { .. } => {
+                if let Some(activation) = &mut self.activation {
+                    activation.command_done = true;
+                }
+            }
+            Event::ProcessesHandedOver { processes, .. } => {
+                if let Some(activation) = &mut self.activation {
+                    activation.handed_over.extend(processes.iter().cloned());
+                }
+            }
+            Event::ReleaseActivated { number, previous } => {
+                self.settle(*number, Phase::Activated, stamp.at);
+                self.activation = None;
+                self.serving = Some(*number);
+                self.warm = *previous;
+            }
+            Event::ReleaseFailed { number, failure } => {
+                self.settle(*number, Phase::Failed, stamp.at);
+                self.change(*number, |release| release.failure = Some(failure.clone()));
+                self.activation.take_if(|activation| activation.release == *number);
+            }
+            Event::ReleaseSuperseded { number, .. } => self.settle(*number, Phase::Superseded, stamp.at),
+            Event::WarmEnded { .. } => self.warm = None,
+            _ => unreachable!("apply() hands over only events of releases"),
+        }
+    }
+
+    fn apply_to_instance(&mut self, event: &Event, position: Position) {
+        match event {
+            Event::InstanceAssigned { ordinal, process, release, token } => {
+                self.last_ordinal = self.last_ordinal.max(*ordinal);
+                let instance = Instance {
+                    process: process.clone(),
+                    release: *release,
+                    started_as: *release,
+                    token: token.clone(),
+                    port: None,
+                    started: false,
+                    stopping: None,
+                    routing_changed_at: position,
+                };
+                self.instances.insert(*ordinal, instance);
+            }
+            Event::InstanceStarted { ordinal, port } => {
+                if let Some(instance) = self.instances.get_mut(ordinal) {
+                    instance.started = true;
+                    instance.port = *port;
+                    instance.routing_changed_at = position;
+                }
+            }
+            Event::InstancesAdopted { number, ordinals } => {
+                for ordinal in ordinals {
+                    if let Some(instance) = self.instances.get_mut(ordinal) {
+                        instance.release = *number;
+                    }
+                }
+            }
+            Event::Routed { ordinals } => self.route(ordinals, position),
+            Event::InstanceStopping { ordinal, why } => {
+                if let Some(instance) = self.instances.get_mut(ordinal) {
+                    instance.stopping = Some(*why);
+                }
+            }
+            Event::InstanceGone { ordinal, .. } => {
+                self.instances.remove(ordinal);
+                self.routed.remove(ordinal);
+            }
+            Event::InstanceExited { .. } => {}
+            _ => unreachable!("apply() hands over only events of instances"),
+        }
+    }
+
+    fn create(&mut self, slot: u32, at: Timestamp) {
+        self.slot = slot;
+        self.created_at = at;
+        self.life = Life::Alive;
+    }
+
+    /// Only what keeps numbers unique and explains the past is left.
+    fn destroy(&mut self) {
+        self.life = Life::Destroyed;
+        self.config.clear();
+        self.secrets.clear();
+        self.scale.clear();
+        self.instances.clear();
+        self.routed.clear();
+        if let Some((&last, _)) = self.releases.last_key_value() {
+            self.releases.retain(|&number, _| number == last);
+        }
+    }
+
+    fn submit(&mut self, submitted: &ReleaseSubmitted, stamp: &Stamp) {
+        let release = Release {
+            number: submitted.number,
+            reason: submitted.reason.clone(),
+            phase: if submitted.artifact.is_some() { Phase::Built } else { Phase::Submitted },
+            submitted_at: stamp.at,
+            submitted_by: stamp.actor.clone(),
+            settled_at: None,
+            tree: submitted.tree.clone(),
+            manifest: submitted.manifest.clone(),
+            artifact: submitted.artifact.clone(),
+            config: submitted.config.clone(),
+            secrets: submitted.secrets.clone(),
+            description: submitted.description.clone(),
+            commit: submitted.commit.clone(),
+            failure: None,
+        };
+        self.releases.insert(submitted.number, Arc::new(release));
+    }
+
+    fn settle(&mut self, number: ReleaseNumber, phase: Phase, at: Timestamp) {
+        self.change(number, |release| {
+            release.phase = phase;
+            release.settled_at = Some(at);
+        });
+    }
+
+    fn change(&mut self, number: ReleaseNumber, change: impl FnOnce(&mut Release)) {
+        if let Some(release) = self.releases.get_mut(&number) {
+            change(Arc::make_mut(release));
+        }
+    }
+
+    /// Requests go to `ordinals` from here on; notes at which position each instance's place changed.
+    fn route(&mut self, ordinals: &BTreeSet<u64>, position: Position) {
+        for (ordinal, instance) in &mut self.instances {
+            if self.routed.contains(ordinal) != ordinals.contains(ordinal) {
+                instance.routing_changed_at = position;
+            }
+        }
+        self.routed =
+            ordinals.iter().copied().filter(|ordinal| self.instances.contains_key(ordinal)).collect();
+    }
+}

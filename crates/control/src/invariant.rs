@@ -1,0 +1,284 @@
+//! What must always hold: each with an id, one definition, and the same check for simulation and production.
+//!
+//! The ids and their words are in docs/invariants.md. A check returns the breaches it found; the simulation stops at the first, a debug
+//! build panics, a release build counts and writes [`crate::event::Event::InvariantBroken`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use berth_routing::{Generation, Role, Snapshot};
+use berth_spec::{ProcessName, ReleaseNumber};
+
+use crate::event::{Event, Ordinal, StopReason};
+use crate::plan::stop_is_safe;
+use crate::state::{App, Life, Phase, Position, State};
+use crate::world::AppWorld;
+
+/// An invariant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// DUR-1: what was acknowledged is in the journal.
+    AcknowledgedIsDurable,
+    /// DUR-2: replaying the journal gives the state that was served.
+    ReplayGivesServedState,
+    /// RTE-1: no request can reach an instance that is told to stop.
+    StoppedIsUnreachable,
+    /// RTE-2: no release stops serving before its successor serves.
+    SomethingServes,
+    /// RTE-3: edge never goes back to an older snapshot, and a snapshot is durable before it is sent.
+    SnapshotsGoForward,
+    /// RTE-4: only living instances of the serving release or of the one being activated are routed.
+    RoutedIsAlive,
+    /// DEP-1: at most one deployment of an app moves traffic.
+    OneMovesTraffic,
+    /// DEP-2: releases are activated in submit order.
+    ActivatedInOrder,
+    /// DEP-3: what may be rolled back to exists.
+    RollbackExists,
+    /// NUM-1: numbers of releases and instances are never given twice.
+    NumbersAreUnique,
+    /// INS-1: no instance outlives its app, or what wanted it, by more than one pass of the reconciler.
+    NothingLeaks,
+}
+
+impl Invariant {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::AcknowledgedIsDurable,
+        Self::ReplayGivesServedState,
+        Self::StoppedIsUnreachable,
+        Self::SomethingServes,
+        Self::SnapshotsGoForward,
+        Self::RoutedIsAlive,
+        Self::OneMovesTraffic,
+        Self::ActivatedInOrder,
+        Self::RollbackExists,
+        Self::NumbersAreUnique,
+        Self::NothingLeaks,
+    ];
+
+    /// The id that docs/invariants.md explains.
+    #[must_use]
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::AcknowledgedIsDurable => "DUR-1",
+            Self::ReplayGivesServedState => "DUR-2",
+            Self::StoppedIsUnreachable => "RTE-1",
+            Self::SomethingServes => "RTE-2",
+            Self::SnapshotsGoForward => "RTE-3",
+            Self::RoutedIsAlive => "RTE-4",
+            Self::OneMovesTraffic => "DEP-1",
+            Self::ActivatedInOrder => "DEP-2",
+            Self::RollbackExists => "DEP-3",
+            Self::NumbersAreUnique => "NUM-1",
+            Self::NothingLeaks => "INS-1",
+        }
+    }
+}
+
+/// A breach of an invariant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breach {
+    /// Which.
+    pub invariant: Invariant,
+    /// What was found.
+    pub detail: String,
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}: {}", self.invariant.id(), self.invariant, self.detail)
+    }
+}
+
+type Checked = Result<(), Breach>;
+
+fn hold(invariant: Invariant, holds: bool, detail: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Breach { invariant, detail: detail() }) }
+}
+
+/// An answer that rests on `position` is about to be given while the journal is durable up to `durable`.
+///
+/// # Errors
+/// [`Invariant::AcknowledgedIsDurable`].
+pub fn check_answer(position: Position, durable: Position) -> Checked {
+    hold(Invariant::AcknowledgedIsDurable, position <= durable, || {
+        format!("an answer rests on position {position}, and only {durable} is durable")
+    })
+}
+
+/// The journal was replayed.
+///
+/// # Errors
+/// [`Invariant::ReplayGivesServedState`].
+pub fn check_replay(served: &State, replayed: &State) -> Checked {
+    hold(Invariant::ReplayGivesServedState, served == replayed, || {
+        let differs = served.apps.iter().find(|(id, app)| replayed.apps.get(*id) != Some(*app));
+        let what =
+            differs.map_or_else(|| "the platform or the position".to_owned(), |(id, _)| id.to_string());
+        format!("served {}, replayed {}: {what} differs", served.position, replayed.position)
+    })
+}
+
+/// Somebody is about to stop `ordinal`.
+///
+/// # Errors
+/// [`Invariant::StoppedIsUnreachable`].
+pub fn check_stop(app: &App, ordinal: Ordinal, world: &AppWorld, drain_over: bool) -> Checked {
+    hold(Invariant::StoppedIsUnreachable, stop_is_safe(app, ordinal, world, drain_over), || {
+        format!(
+            "{} instance {ordinal} was to be stopped while edge may still reach it: {:?}",
+            app.id, world.edge
+        )
+    })
+}
+
+/// Edge, which uses `applied`, is about to be sent `next`, while `durable` is on the disk.
+///
+/// # Errors
+/// [`Invariant::SnapshotsGoForward`].
+pub fn check_snapshot(applied: Generation, durable: Generation, next: &Snapshot) -> Checked {
+    let next = next.generation;
+    hold(Invariant::SnapshotsGoForward, applied <= next && next <= durable, || {
+        format!("edge uses {applied} and was to be sent {next} while {durable} is durable")
+    })
+}
+
+/// A routed backend of a snapshot that is about to be published is one that the state routes.
+///
+/// # Errors
+/// [`Invariant::RoutedIsAlive`].
+pub fn check_routes(state: &State, snapshot: &Snapshot) -> Checked {
+    for (id, route) in &snapshot.apps {
+        for backend in route.backends.iter().filter(|backend| backend.role == Role::Routed) {
+            let routed = state.apps.get(id).is_some_and(|app| app.routed.contains(&backend.instance.ordinal));
+            hold(Invariant::RoutedIsAlive, routed, || {
+                format!("{} is in the snapshot only", backend.instance)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The state of one app, whenever.
+///
+/// # Errors
+/// The first breach found.
+pub fn check_app(app: &App) -> Checked {
+    let activating = app.activation.as_ref().map(|activation| activation.release);
+    for ordinal in &app.routed {
+        let instance = app.instances.get(ordinal);
+        let alive = instance.is_some_and(|it| {
+            it.is_wanted()
+                && it.port.is_some()
+                && (Some(it.release) == app.serving || Some(it.release) == activating)
+        });
+        hold(Invariant::RoutedIsAlive, alive, || format!("{} routes to {ordinal}: {instance:?}", app.id))?;
+    }
+    let moving: BTreeSet<ReleaseNumber> = app
+        .releases
+        .values()
+        .filter(|release| release.phase == Phase::Activating)
+        .map(|release| release.number)
+        .collect();
+    let one = moving.len() <= 1 && (app.life != Life::Alive || moving.first().copied() == activating);
+    hold(Invariant::OneMovesTraffic, one, || {
+        format!("{} is activating {moving:?}, and {activating:?} has the turn", app.id)
+    })
+}
+
+/// The artifact of every release that may be rolled back to, for a check of what is on the disk.
+#[must_use]
+pub fn kept_artifacts(app: &App) -> BTreeSet<String> {
+    let kept = app.releases.values().filter(|release| {
+        !release.phase.is_settled()
+            || release.phase == Phase::Activated
+            || app.instances.values().any(|it| it.release == release.number)
+    });
+    kept.filter_map(|release| release.artifact.as_ref().map(|artifact| artifact.id.clone())).collect()
+}
+
+/// What is on the disk has all that may be rolled back to.
+///
+/// # Errors
+/// [`Invariant::RollbackExists`].
+pub fn check_artifacts(app: &App, on_disk: &BTreeSet<String>) -> Checked {
+    let missing = kept_artifacts(app).into_iter().find(|id| !on_disk.contains(id));
+    hold(Invariant::RollbackExists, missing.is_none(), || format!("{} has lost {missing:?}", app.id))
+}
+
+/// The events of one decision took `before` to `after`.
+///
+/// # Errors
+/// The first breach found.
+pub fn check_step(before: &App, events: &[Event], after: &App) -> Checked {
+    let mut last_ordinal = before.last_ordinal;
+    for event in events {
+        match event {
+            Event::ReleaseSubmitted(release) => {
+                let fresh = release.number >= before.next_number();
+                hold(Invariant::NumbersAreUnique, fresh, || format!("{} again", release.number))?;
+            }
+            Event::InstanceAssigned { ordinal, .. } => {
+                hold(Invariant::NumbersAreUnique, *ordinal > last_ordinal, || format!("{ordinal} again"))?;
+                last_ordinal = *ordinal;
+            }
+            Event::ReleaseActivated { number, .. } => {
+                let newest = before
+                    .releases
+                    .values()
+                    .filter(|it| it.phase == Phase::Activated)
+                    .map(|it| it.number)
+                    .max();
+                let forward = newest.is_none_or(|newest| newest < *number);
+                hold(Invariant::ActivatedInOrder, forward, || format!("{number} after {newest:?}"))?;
+                let own = after.routed.iter().all(|it| after.instances[it].release == *number);
+                hold(Invariant::SomethingServes, own, || {
+                    format!("{number} is active, and others are routed")
+                })?;
+            }
+            _ => {}
+        }
+    }
+    hold(Invariant::SomethingServes, gap_is_wanted(before, events, after), || {
+        format!("{} went from {:?} to nothing by {events:?}", before.id, before.routed)
+    })?;
+    check_app(after)
+}
+
+/// Whether nothing is routed any more only where that was asked for, or where what was routed is gone or failed.
+fn gap_is_wanted(before: &App, events: &[Event], after: &App) -> bool {
+    if before.routed.is_empty() || !after.routed.is_empty() {
+        return true;
+    }
+    let scaled_to_nothing = after.scale.iter().any(|(process, &count)| process.is_web() && count == 0);
+    // A release without a web process, or one that recreates it, takes the old one's away first.
+    let taken_away = before.activation.as_ref().is_some_and(|activation| {
+        let has_web = before
+            .release(activation.release)
+            .and_then(|release| release.processes())
+            .is_some_and(|processes| processes.keys().any(ProcessName::is_web));
+        !has_web || activation.handed_over.iter().any(ProcessName::is_web)
+    });
+    scaled_to_nothing
+        || taken_away
+        || events.iter().any(|event| match event {
+            Event::InstanceStopping { why, .. } => match why {
+                StopReason::Replaced | StopReason::ScaledDown | StopReason::Destroyed => true,
+                StopReason::Retired | StopReason::ReleaseFailed => false,
+            },
+            Event::InstanceGone { .. } | Event::ReleaseFailed { .. } | Event::AppDestroying {} => true,
+            _ => false,
+        })
+}
+
+/// What the runtime has beyond the state was there already when the reconciler last looked.
+///
+/// # Errors
+/// [`Invariant::NothingLeaks`].
+pub fn check_leaks(app: &App, seen_twice: &BTreeSet<Ordinal>) -> Checked {
+    let leaked = seen_twice.iter().find(|ordinal| !app.instances.contains_key(ordinal));
+    hold(Invariant::NothingLeaks, leaked.is_none(), || {
+        format!("{} still has {leaked:?}, which nothing wants", app.id)
+    })
+}

@@ -1,0 +1,300 @@
+//! Activating a release: start beside the old, wait until ready, hand over, shift traffic, be done.
+
+use std::collections::BTreeSet;
+
+use berth_routing::Generation;
+use berth_spec::manifest::Strategy;
+use berth_spec::{ProcessName, ReleaseNumber};
+
+use crate::command::Fact;
+use crate::event::{Failure, Ordinal, Reason, StopReason};
+use crate::state::{Activation, App, Position, Release};
+use crate::world::{Life, Listener, Mark, ReleaseCommand};
+
+use super::{APPLY_DEADLINE, Action, CRASHES, ELSEWHERE_GRACE, Planner};
+
+/// Whether the instances of `warm` are in all they can see what release `number` wants: a rollback to the very release, with its
+/// configuration and secrets.
+pub(crate) fn can_adopt(app: &App, number: ReleaseNumber, warm: ReleaseNumber) -> bool {
+    let (Some(new), Some(old)) = (app.release(number), app.release(warm)) else {
+        return false;
+    };
+    let rollback = matches!(new.reason, Reason::Rollback { .. });
+    rollback
+        && new.artifact == old.artifact
+        && new.manifest == old.manifest
+        && new.config == old.config
+        && new.secrets == old.secrets
+}
+
+impl Planner<'_> {
+    /// The next steps of the activation, if there is one.
+    pub(super) fn activate(&mut self) {
+        let app = self.app;
+        let Some(activation) = &app.activation else {
+            return;
+        };
+        let Some(release) = app.release(activation.release) else {
+            return;
+        };
+        if let Some(failure) = self.failure(release) {
+            self.record(Fact::Failed { release: release.number, failure });
+            return;
+        }
+        if app.warm.is_some_and(|warm| can_adopt(app, release.number, warm)) {
+            self.record(Fact::AdoptWarm { release: release.number });
+            return;
+        }
+        if !activation.command_done {
+            self.release_command(release);
+            return;
+        }
+        if self.start_and_hand_over(release, activation) && self.is_applied(release) {
+            self.record(Fact::Activate { release: release.number });
+        }
+    }
+
+    /// A deploy and a change of configuration run the release command; a rollback does not, since the old release's command would
+    /// migrate the wrong way.
+    fn release_command(&mut self, release: &Release) {
+        let rollback = matches!(release.reason, Reason::Rollback { .. });
+        let number = release.number;
+        if rollback || release.manifest.deploy.release_command.is_none() {
+            self.record(Fact::CommandFinished { release: number });
+            return;
+        }
+        match self.world.commands.get(&number) {
+            None => self.act(Action::RunReleaseCommand(number)),
+            Some(ReleaseCommand::Running) => {}
+            Some(ReleaseCommand::Succeeded) => self.record(Fact::CommandFinished { release: number }),
+            Some(ReleaseCommand::Failed(failure)) => {
+                self.record(Fact::Failed { release: number, failure: failure.clone() });
+            }
+        }
+    }
+
+    /// Web first, beside the old; then the processes of which only one release may run; then the shift. Returns whether all of it is done.
+    fn start_and_hand_over(&mut self, release: &Release, activation: &Activation) -> bool {
+        let Some(processes) = release.processes() else {
+            return false;
+        };
+        let (web, others): (Vec<_>, Vec<_>) = processes.keys().cloned().partition(ProcessName::is_web);
+        let strategy = web.first().map(|process| release.strategy(process));
+        let beside = strategy == Some(Strategy::BlueGreen);
+        if beside && !self.start_all(release.number, &web[0]) {
+            return false;
+        }
+        if !others.is_empty() && !self.hand_over(release.number, others, activation) {
+            return false;
+        }
+        if let Some(process) = web.first().filter(|_| !beside)
+            && !activation.handed_over.contains(process)
+        {
+            self.record(Fact::HandOver { release: release.number, processes: [process.clone()].into() });
+            return false;
+        }
+        match (strategy, web.first()) {
+            (Some(Strategy::BlueGreen), Some(process)) => self.shift(release.number, process),
+            (Some(Strategy::Rolling), Some(process)) => self.roll(release.number, process),
+            (Some(Strategy::Recreate), Some(process)) => {
+                self.stop_old_web(release.number)
+                    && self.start_all(release.number, process)
+                    && self.shift(release.number, process)
+            }
+            // No web process: nothing of the app is routed from here on.
+            _ => self.stop_old_web(release.number),
+        }
+    }
+
+    /// Starts as many as are wanted; returns whether all of them are ready.
+    fn start_all(&mut self, release: ReleaseNumber, process: &ProcessName) -> bool {
+        let wanted = self.app.wanted(process) as usize;
+        self.assign_missing(release, process, wanted) && self.ready(release, process).len() >= wanted
+    }
+
+    /// Stops the old release's instances of `processes` and starts the new one's; returns whether these are ready.
+    fn hand_over(
+        &mut self,
+        release: ReleaseNumber,
+        processes: Vec<ProcessName>,
+        activation: &Activation,
+    ) -> bool {
+        let processes: BTreeSet<ProcessName> = processes.into_iter().collect();
+        if !processes.is_subset(&activation.handed_over) {
+            self.record(Fact::HandOver { release, processes });
+            return false;
+        }
+        // Instances of the old release are told to stop by retire(), since the process is no longer theirs.
+        let app = self.app;
+        let old_left = |process: &ProcessName| {
+            app.instances.values().any(|it| it.process == *process && it.release != release)
+        };
+        let mut all_ready = true;
+        for process in &processes {
+            all_ready &= !old_left(process) && self.start_all(release, process);
+        }
+        all_ready
+    }
+
+    /// Routes to all of the new release's instances at once; returns whether that is so.
+    fn shift(&mut self, release: ReleaseNumber, process: &ProcessName) -> bool {
+        let wanted = self.app.wanted(process) as usize;
+        let mut target: Vec<Ordinal> = self.ready(release, process).into_iter().collect();
+        // Once shifted, what is routed stays so even if it fails its probes: the activation ends by being applied.
+        let routed_new = self.app.running(release, process).filter(|(it, _)| self.app.routed.contains(it));
+        target.extend(routed_new.map(|(ordinal, _)| ordinal));
+        let target: BTreeSet<Ordinal> = target.into_iter().collect();
+        if target.len() < wanted {
+            return false;
+        }
+        if target != self.app.routed {
+            self.record(Fact::Route { ordinals: target });
+            return false;
+        }
+        true
+    }
+
+    /// One new instance for one old at a time, never fewer than are wanted; returns whether all are new.
+    fn roll(&mut self, release: ReleaseNumber, process: &ProcessName) -> bool {
+        let app = self.app;
+        let wanted = app.wanted(process) as usize;
+        let ready = self.ready(release, process);
+        let fit = |it: &Ordinal| app.routed.contains(it) || ready.contains(it);
+        let new: BTreeSet<Ordinal> = app.running(release, process).map(|(it, _)| it).filter(fit).collect();
+        let old = app.routed.iter().filter(|it| app.instances[*it].release != release);
+        let target: BTreeSet<Ordinal> =
+            new.iter().chain(old.take(wanted.saturating_sub(new.len()))).copied().collect();
+        if target != app.routed {
+            // The old ones that fall out of the routing are stopped by retire(), since the process went over.
+            self.record(Fact::Route { ordinals: target });
+            return false;
+        }
+        if new.len() < wanted {
+            self.assign_missing(release, process, new.len() + 1);
+        }
+        new.len() >= wanted
+    }
+
+    /// Takes the old release's web instances out of the routing and stops them, before the new ones start; returns whether none is left.
+    fn stop_old_web(&mut self, release: ReleaseNumber) -> bool {
+        let app = self.app;
+        let mut none_left = true;
+        for (&ordinal, instance) in &app.instances {
+            if instance.process.is_web() && instance.release != release {
+                none_left = false;
+                if instance.is_wanted() {
+                    self.record(Fact::Stop { ordinal, why: StopReason::Replaced });
+                }
+            }
+        }
+        none_left
+    }
+
+    /// Whether edge uses the routing as it is now. If it does not in time, the deployment fails and edge is restarted; nothing is
+    /// ever stopped past it.
+    fn is_applied(&mut self, release: &Release) -> bool {
+        let changed = crate::route::changed_at(self.app);
+        let edge = self.world.edge;
+        if edge.durable.0 >= changed && edge.alive.is_some_and(|edge| edge.applied.0 >= changed) {
+            return true;
+        }
+        if self.edge_must_apply(changed) {
+            let failure = Failure {
+                code: "edge_unresponsive".to_owned(),
+                summary: "edge did not take over the new routing within 5 s and was restarted".to_owned(),
+                detail: vec![format!("waited for generation {changed}; edge has {:?}", edge.alive)],
+            };
+            self.record(Fact::Failed { release: release.number, failure });
+        }
+        false
+    }
+
+    /// Restarts edge when it has lived past the deadline without applying generation `changed`. Returns whether it has.
+    pub(super) fn edge_must_apply(&mut self, changed: Position) -> bool {
+        let edge = self.world.edge;
+        // Before the snapshot is durable edge was not told; when edge is dead the supervisor is starting it already.
+        if edge.durable.0 < changed || edge.alive.is_none() {
+            return false;
+        }
+        let late = self.is_over(Mark::Unapplied(Generation(changed)), APPLY_DEADLINE);
+        if late {
+            self.act(Action::RestartEdge);
+        }
+        late
+    }
+
+    /// Why the release that is being activated cannot make it, if so.
+    fn failure(&mut self, release: &Release) -> Option<Failure> {
+        let app = self.app;
+        let number = release.number;
+        for (&ordinal, instance) in
+            app.instances.iter().filter(|(_, it)| it.started_as == number && it.is_wanted())
+        {
+            let name = format!("{}.{ordinal}", instance.process);
+            let Some(seen) = self.seen(ordinal, instance).cloned() else {
+                continue;
+            };
+            if let Life::NotStarted { detail } = seen.life {
+                return Some(Failure {
+                    code: "instance_not_started".to_owned(),
+                    summary: format!("{name} could not be started"),
+                    detail: vec![detail],
+                });
+            }
+            if seen.restarts >= CRASHES {
+                let exit = seen.last_exit.map_or_else(String::new, |exit| format!(": it {exit}"));
+                return Some(Failure {
+                    code: "crash_loop".to_owned(),
+                    summary: format!("{name} exited {} times before it was ready{exit}", seen.restarts),
+                    detail: seen.log_tail,
+                });
+            }
+            if let (Listener::Elsewhere(ports), Some(port)) = (&seen.listener, instance.port)
+                && self.is_over(Mark::Elsewhere(ordinal), ELSEWHERE_GRACE)
+            {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                return Some(Failure {
+                    code: "wrong_port".to_owned(),
+                    summary: format!("{name} is listening on {}, expected {port}", ports.join(", ")),
+                    detail: vec![
+                        "an app must listen on the port that the environment variable PORT names".to_owned(),
+                    ],
+                });
+            }
+        }
+        let timeout = release.manifest.deploy.timeout;
+        if !self.is_over(Mark::Activating(number), timeout) {
+            return None;
+        }
+        Some(Failure {
+            code: "deploy_timeout".to_owned(),
+            summary: format!("the release was not ready within {timeout}"),
+            detail: self.evidence(number),
+        })
+    }
+
+    /// What each instance of the release last showed.
+    fn evidence(&self, number: ReleaseNumber) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (ordinal, instance) in self.app.instances.iter().filter(|(_, it)| it.release == number) {
+            let name = format!("{}.{ordinal}", instance.process);
+            if let Some(seen) = self.seen(*ordinal, instance) {
+                let port = instance.port.map_or_else(String::new, |port| format!(" on port {port}"));
+                lines.push(match (&seen.life, &seen.listener) {
+                    (Life::Running, Listener::None) if instance.process.is_web() => {
+                        format!("{name} runs and does not listen{port}")
+                    }
+                    (Life::Running, Listener::Expected) => format!("{name} runs and listens{port}"),
+                    (life, _) => format!("{name}: {life:?}"),
+                });
+                lines.extend(seen.last_exit.map(|exit| format!("{name} {exit}")));
+                lines.extend(seen.log_tail.iter().cloned());
+            }
+            let probed = self.world.health.get(ordinal);
+            lines.extend(
+                probed.into_iter().flat_map(|it| it.evidence.iter().map(|line| format!("{name}: {line}"))),
+            );
+        }
+        lines
+    }
+}

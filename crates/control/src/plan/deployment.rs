@@ -1,0 +1,39 @@
+//! Builds, and whose turn it is.
+
+use crate::command::Fact;
+use crate::state::Phase;
+use crate::world::Build;
+
+use super::{Action, Planner};
+
+impl Planner<'_> {
+    /// Builds run in parallel; those of releases that are settled are ended.
+    pub(super) fn builds(&mut self) {
+        let app = self.app;
+        for (&number, release) in app.releases.iter().rev() {
+            let build = self.world.builds.get(&number);
+            match (release.phase, build) {
+                (Phase::Submitted, None) => self.act(Action::Build(number)),
+                (Phase::Submitted, Some(Build::Done(artifact))) => {
+                    self.record(Fact::Built { release: number, artifact: artifact.clone() });
+                }
+                (Phase::Submitted, Some(Build::Failed(failure))) => {
+                    self.record(Fact::Failed { release: number, failure: failure.clone() });
+                }
+                (Phase::Submitted, Some(Build::Running)) | (_, None) => {}
+                (_, Some(_)) => self.act(Action::CancelBuild(number)),
+            }
+        }
+    }
+
+    /// The newest release that is built is next; it supersedes all older ones that are not settled.
+    pub(super) fn begin_activation(&mut self) {
+        if self.app.activation.is_some() {
+            return;
+        }
+        let ready = self.app.releases.iter().rev().find(|(_, release)| release.phase == Phase::Built);
+        if let Some((&release, _)) = ready {
+            self.record(Fact::BeginActivation { release });
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Instances: starting those that are assigned, noticing those that are gone, keeping as many as are wanted.
+
+use std::collections::BTreeSet;
+
+use berth_routing::wire::Health;
+use berth_spec::{ProcessName, ReleaseNumber};
+
+use crate::command::Fact;
+use crate::event::{GoneCause, Ordinal, StopReason};
+use crate::state::Instance;
+use crate::world::{Life, Listener, Mark};
+
+use super::{Action, Planner, START_RETRY, WORKER_READY};
+
+impl Planner<'_> {
+    /// Starts what is assigned, and writes down what has started and what is gone.
+    pub(super) fn lost_instances(&mut self) {
+        let app = self.app;
+        for (&ordinal, instance) in &app.instances {
+            let seen = self.seen(ordinal, instance).map(|seen| (seen.life.clone(), seen.port));
+            match seen {
+                None if instance.started => self.gone(ordinal, instance),
+                None if instance.is_wanted() => self.act(Action::Start(ordinal)),
+                // It was never started, and is not wanted any more.
+                None => self.record(Fact::Gone { ordinal, cause: GoneCause::Stopped }),
+                Some((Life::Gone, _)) => self.gone(ordinal, instance),
+                Some((Life::NotStarted { detail }, _)) => {
+                    // What serves is tried again, under the same ordinal so that a full disk is not filled with events; what is
+                    // being activated fails its release.
+                    if app.serving != Some(instance.release) || !instance.is_wanted() {
+                        self.record(Fact::Gone { ordinal, cause: GoneCause::NotStarted { detail } });
+                    } else if self.is_over(Mark::NotStarted(ordinal), START_RETRY) {
+                        self.watch.restart(Mark::NotStarted(ordinal), self.now);
+                        self.act(Action::Start(ordinal));
+                    }
+                }
+                Some((Life::Starting | Life::Running | Life::BackingOff | Life::Stopping, port)) => {
+                    if !instance.started || instance.port != port {
+                        self.record(Fact::Started { ordinal, port });
+                    }
+                }
+            }
+        }
+    }
+
+    fn gone(&mut self, ordinal: Ordinal, instance: &Instance) {
+        let cause = if instance.is_wanted() { GoneCause::Lost } else { GoneCause::Stopped };
+        self.record(Fact::Gone { ordinal, cause });
+    }
+
+    /// Whether the instance can do its work: a web instance answers edge's probes on the port it was given, any other has been
+    /// alive for a while.
+    pub(super) fn is_ready(&mut self, ordinal: Ordinal, instance: &Instance) -> bool {
+        let Some(seen) = self.seen(ordinal, instance) else {
+            return false;
+        };
+        if seen.life != Life::Running {
+            return false;
+        }
+        if instance.process.is_web() {
+            let healthy =
+                self.world.health.get(&ordinal).is_some_and(|probed| probed.health == Health::Ready);
+            return healthy && instance.port.is_some() && seen.listener == Listener::Expected;
+        }
+        let restarts = seen.restarts;
+        self.is_over(Mark::Alive(ordinal, restarts), WORKER_READY)
+    }
+
+    /// The instances of `process` that serve `release` and are ready.
+    pub(super) fn ready(&mut self, release: ReleaseNumber, process: &ProcessName) -> BTreeSet<Ordinal> {
+        let app = self.app;
+        app.running(release, process)
+            .filter(|(ordinal, instance)| self.is_ready(*ordinal, instance))
+            .map(|(ordinal, _)| ordinal)
+            .collect()
+    }
+
+    /// Assigns what is missing to have `count` instances of `process` for `release`. Returns whether none is missing.
+    pub(super) fn assign_missing(
+        &mut self,
+        release: ReleaseNumber,
+        process: &ProcessName,
+        count: usize,
+    ) -> bool {
+        let have = self.app.running(release, process).count();
+        let missing = u32::try_from(count.saturating_sub(have)).unwrap_or(u32::MAX);
+        if missing > 0 {
+            self.act(Action::Assign { release, process: process.clone(), count: missing });
+        }
+        missing == 0
+    }
+
+    /// Keeps as many instances of the serving release as are wanted, and routes to those that are ready.
+    pub(super) fn steady(&mut self) {
+        let app = self.app;
+        let Some(serving) = app.serving_release() else {
+            return;
+        };
+        let processes: Vec<&ProcessName> = serving.processes().into_iter().flat_map(|it| it.keys()).collect();
+        for process in processes {
+            if !app.holds(serving.number, process) {
+                continue;
+            }
+            let wanted = app.wanted(process) as usize;
+            self.assign_missing(serving.number, process, wanted);
+            if process.is_web() {
+                // Once traffic has begun to move the routing is the activation's to change.
+                let moving = app.activation.as_ref().is_some_and(|activation| {
+                    app.routed.iter().any(|it| app.instances[it].release == activation.release)
+                });
+                let planned =
+                    self.plan.actions.iter().any(|it| matches!(it, Action::Record(Fact::Route { .. })));
+                if !moving && !planned {
+                    self.steady_web(serving.number, process, wanted);
+                }
+            } else {
+                let surplus: Vec<Ordinal> =
+                    app.running(serving.number, process).skip(wanted).map(|(ordinal, _)| ordinal).collect();
+                for ordinal in surplus {
+                    self.record(Fact::Stop { ordinal, why: StopReason::ScaledDown });
+                }
+            }
+        }
+    }
+
+    fn steady_web(&mut self, serving: ReleaseNumber, process: &ProcessName, wanted: usize) {
+        let app = self.app;
+        let ready = self.ready(serving, process);
+        let running: Vec<Ordinal> = app.running(serving, process).map(|(ordinal, _)| ordinal).collect();
+        // Those that stay: routed ones first, then ready ones, then the oldest.
+        let mut keep = running.clone();
+        keep.sort_by_key(|ordinal| (!app.routed.contains(ordinal), !ready.contains(ordinal), *ordinal));
+        let surplus = keep.split_off(wanted.min(keep.len()));
+        // A routed instance stays routed while it fails its probes: edge avoids it where it can, and control does not add to an
+        // outage by taking away the last one.
+        let target: BTreeSet<Ordinal> =
+            keep.iter().filter(|it| app.routed.contains(it) || ready.contains(it)).copied().collect();
+        if target != app.routed {
+            self.record(Fact::Route { ordinals: target });
+            return;
+        }
+        for ordinal in surplus {
+            self.record(Fact::Stop { ordinal, why: StopReason::ScaledDown });
+        }
+    }
+}

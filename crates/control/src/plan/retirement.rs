@@ -1,0 +1,111 @@
+//! Taking down: what is no longer needed is drained, stopped and cleared away.
+
+use berth_spec::ReleaseNumber;
+
+use crate::command::Fact;
+use crate::event::{Ordinal, StopReason, WarmEnd};
+use crate::state::{Instance, Phase};
+use crate::world::{Life, Mark};
+
+use super::{Action, Planner, stop_is_safe};
+
+impl Planner<'_> {
+    /// The previous release stays warm for its time, while there is memory.
+    pub(super) fn warmth(&mut self) {
+        let app = self.app;
+        let Some(warm) = app.warm else {
+            return;
+        };
+        let any_left = app.instances.values().any(|it| it.release == warm && it.is_wanted());
+        let span = app.serving_release().map(|release| release.manifest.deploy.warm).unwrap_or_default();
+        // Its time stands still while another release is being activated: that may need it.
+        let expired = self.is_over(Mark::Warm(warm), span) && app.activation.is_none();
+        let why = if !any_left {
+            WarmEnd::Gone
+        } else if self.world.memory_short {
+            WarmEnd::MemoryPressure
+        } else if expired {
+            WarmEnd::Expired
+        } else {
+            return;
+        };
+        self.record(Fact::EndWarm { release: warm, why });
+    }
+
+    /// Tells the instances to stop that serve no release which serves, is warm or is being activated; and stops those that were
+    /// told and are drained.
+    pub(super) fn retire(&mut self) {
+        let app = self.app;
+        for (&ordinal, instance) in &app.instances {
+            if instance.is_wanted() {
+                if let Some(why) = self.reason_to_stop(instance)
+                    && !app.routed.contains(&ordinal)
+                {
+                    self.record(Fact::Stop { ordinal, why });
+                }
+            } else {
+                self.stop_when_drained(ordinal, instance);
+            }
+        }
+    }
+
+    fn reason_to_stop(&self, instance: &Instance) -> Option<StopReason> {
+        let app = self.app;
+        let release = instance.release;
+        let activating = app.activation.as_ref().is_some_and(|activation| activation.release == release);
+        if activating || app.serving == Some(release) {
+            // One that is the release's no longer because the process went over to the new one.
+            let went_over = !activating && !app.holds(release, &instance.process);
+            return went_over.then_some(StopReason::Replaced);
+        }
+        if app.warm == Some(release) {
+            // Only what can be routed to is kept warm: two releases of a worker would both do its work.
+            return (!instance.process.is_web()).then_some(StopReason::Retired);
+        }
+        let failed = |number: ReleaseNumber| {
+            app.release(number).is_some_and(|it| matches!(it.phase, Phase::Failed | Phase::Superseded))
+        };
+        Some(if failed(release) { StopReason::ReleaseFailed } else { StopReason::Retired })
+    }
+
+    fn stop_when_drained(&mut self, ordinal: Ordinal, instance: &Instance) {
+        let Some(seen) = self.seen(ordinal, instance) else {
+            return;
+        };
+        match seen.life {
+            Life::Gone | Life::Stopping | Life::NotStarted { .. } => return,
+            Life::Starting | Life::Running | Life::BackingOff => {}
+        }
+        let drain = self
+            .app
+            .release(instance.release)
+            .map(|release| release.manifest.shutdown.drain)
+            .unwrap_or_default();
+        let edge = self.world.edge;
+        let unrouted = edge.alive.is_some_and(|edge| edge.applied.0 >= instance.routing_changed_at);
+        let drain_over = unrouted && self.is_over(Mark::Draining(ordinal), drain);
+        if stop_is_safe(self.app, ordinal, self.world, drain_over) {
+            self.act(Action::Stop(ordinal));
+        } else if !unrouted {
+            self.edge_must_apply(instance.routing_changed_at);
+        }
+    }
+
+    /// Everything of the app goes: nothing is routed any more, so that each instance stops once it is drained.
+    pub(super) fn destroy(&mut self) {
+        let app = self.app;
+        for &number in self.world.builds.keys() {
+            self.act(Action::CancelBuild(number));
+        }
+        for (&ordinal, instance) in &app.instances {
+            if instance.is_wanted() {
+                self.record(Fact::Stop { ordinal, why: StopReason::Destroyed });
+            } else {
+                self.stop_when_drained(ordinal, instance);
+            }
+        }
+        if app.instances.is_empty() && self.world.instances.is_empty() && self.world.builds.is_empty() {
+            self.record(Fact::Destroyed);
+        }
+    }
+}

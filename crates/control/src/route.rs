@@ -1,0 +1,102 @@
+//! The routing snapshot as it follows from the state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
+use berth_spec::{AppId, Millis};
+
+use crate::state::{App, Life, Position, State};
+
+/// How long edge holds a request while an app has no instance that takes connections: the budget of the design for the
+/// only instance of an app being started again.
+pub const HOLD: Millis = Millis::from_secs(5);
+/// The project and the tenant that need not be named in a host.
+pub const DEFAULT_NAME: &str = "default";
+
+/// The host that an app has without asking: `shop.localhost`, and outside the default project
+/// `shop.project.tenant.localhost`.
+#[must_use]
+pub fn default_host(app: &AppId) -> String {
+    let (project, tenant) = (app.project.as_str(), app.tenant.as_str());
+    if project == DEFAULT_NAME && tenant == DEFAULT_NAME {
+        return format!("{}.localhost", app.app);
+    }
+    format!("{}.{project}.{tenant}.localhost", app.app)
+}
+
+/// The hosts that are an app's: its own and those that a release names which serves or is not settled.
+#[must_use]
+pub fn hosts_of(app: &App) -> BTreeSet<String> {
+    let claims = app.releases.values().filter(|release| {
+        app.serving == Some(release.number) || app.warm == Some(release.number) || !release.phase.is_settled()
+    });
+    let named =
+        claims.flat_map(|release| release.manifest.http.hosts.iter().map(|host| host.as_str().to_owned()));
+    named.chain([default_host(&app.id)]).collect()
+}
+
+/// The hosts that requests for the app come in by: its own and those of the release that serves.
+#[must_use]
+pub fn serving_hosts(app: &App) -> Vec<String> {
+    let named = app.serving_release().into_iter().flat_map(|release| &release.manifest.http.hosts);
+    let hosts = named.map(|host| host.as_str().to_owned()).chain([default_host(&app.id)]);
+    hosts.collect::<BTreeSet<String>>().into_iter().collect()
+}
+
+/// Where in the journal the app's routing last changed: a snapshot of that generation or a later one shows it as it is.
+#[must_use]
+pub fn changed_at(app: &App) -> Position {
+    let reachable = app.instances.values().filter(|it| it.process.is_web() && it.port.is_some());
+    reachable.map(|it| it.routing_changed_at).max().unwrap_or(0)
+}
+
+/// Whether `newer` has to be published after `last`: it says something else, or an instance's place changed since and changed
+/// back, which what waits for the generation must learn.
+#[must_use]
+pub fn must_publish(last: &Snapshot, newer: &Snapshot, state: &State) -> bool {
+    newer.apps != last.apps || state.apps.values().any(|app| changed_at(app) > last.generation.0)
+}
+
+/// The routing snapshot for `state`.
+#[must_use]
+pub fn snapshot(state: &State) -> Snapshot {
+    let alive = state.apps.values().filter(|app| app.life != Life::Destroyed);
+    let apps: BTreeMap<AppId, AppRoute> = alive.map(|app| (app.id.clone(), app_route(app))).collect();
+    Snapshot { format: Snapshot::FORMAT, generation: Generation(state.position), apps }
+}
+
+fn app_route(app: &App) -> AppRoute {
+    let backends = app.instances.iter().filter(|(_, it)| it.process.is_web()).filter_map(|(&ordinal, it)| {
+        let role = if app.routed.contains(&ordinal) {
+            Role::Routed
+        } else if it.is_wanted() && Some(it.release) != app.warm {
+            Role::Candidate
+        } else {
+            Role::Parked
+        };
+        Some(Backend {
+            instance: app.id.instance(it.process.clone(), ordinal),
+            endpoint: Endpoint::Tcp { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, it.port?)) },
+            role,
+            probe: app.release(it.release).map(|release| probe(&release.manifest))?,
+        })
+    });
+    let web_wanted =
+        app.scale.iter().find(|(process, _)| process.is_web()).is_none_or(|(_, &count)| count > 0);
+    AppRoute {
+        hosts: serving_hosts(app).into_iter().map(Host).collect(),
+        backends: backends.collect(),
+        hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
+    }
+}
+
+fn probe(manifest: &berth_spec::manifest::Manifest) -> Probe {
+    let readiness = &manifest.http.readiness;
+    let path = readiness.path.as_ref();
+    Probe {
+        path: path.map_or(ProbePath::Guess, |path| ProbePath::Strict(path.as_str().to_owned())),
+        interval: readiness.interval,
+        timeout: readiness.timeout,
+    }
+}

@@ -1,0 +1,357 @@
+//! What is true: the fold of the events.
+//!
+//! An app is behind an [`Arc`] and changed by copy, so that the speculative state and the published one (see
+//! [`crate::ledger`]) share all that did not change, and a reader keeps a consistent app without a lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use berth_spec::command::Command;
+use berth_spec::manifest::{Manifest, Strategy};
+use berth_spec::{AppId, EnvName, InstanceId, ProcessName, ProjectId, ReleaseNumber, TenantId, Timestamp};
+
+use crate::event::{Artifact, Failure, Grant, Ordinal, Reason, StopReason, Stream};
+
+/// A position in the journal, from 1; nought is before the first event.
+pub type Position = u64;
+
+/// Everything that the journal says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct State {
+    /// The position of the last event folded in.
+    pub position: Position,
+    /// What belongs to no app.
+    pub platform: Arc<Platform>,
+    /// The apps, destroyed ones included: their numbers go on if the name is used again.
+    pub apps: BTreeMap<AppId, Arc<App>>,
+}
+
+impl State {
+    /// The number of events in `stream`, which the next append to it must expect.
+    #[must_use]
+    pub fn version(&self, stream: &Stream) -> u64 {
+        match stream {
+            Stream::Platform => self.platform.version,
+            Stream::App(app) => self.apps.get(app).map_or(0, |app| app.version),
+        }
+    }
+
+    /// The app, unless it never was or is destroyed.
+    #[must_use]
+    pub fn live_app(&self, id: &AppId) -> Option<&Arc<App>> {
+        self.apps.get(id).filter(|app| app.life != Life::Destroyed)
+    }
+
+    /// The apps of one project that are not destroyed.
+    pub fn live_apps<'a>(&'a self, project: &'a ProjectId) -> impl Iterator<Item = &'a Arc<App>> {
+        self.apps
+            .values()
+            .filter(move |app| app.life != Life::Destroyed)
+            .filter(move |app| app.id.tenant == project.tenant && app.id.project == project.project)
+    }
+}
+
+/// What belongs to no app.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Platform {
+    /// The number of events in the platform's stream.
+    pub version: u64,
+    /// The tenants.
+    pub tenants: BTreeSet<TenantId>,
+    /// The projects.
+    pub projects: BTreeSet<ProjectId>,
+    /// The tokens that open the API, by their id.
+    pub tokens: BTreeMap<String, Token>,
+    /// The lowest uid slot that no app ever had.
+    pub next_slot: u32,
+    /// How many breaches of an invariant were written.
+    pub breaches: u64,
+}
+
+/// A token for the API.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Token {
+    /// SHA-256 of it, in hex.
+    pub sha256: String,
+    /// What it opens.
+    pub grants: Vec<Grant>,
+}
+
+/// An app.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct App {
+    /// Which.
+    pub id: AppId,
+    /// The number of events in its stream.
+    pub version: u64,
+    /// The position of the newest event of its stream.
+    pub position: Position,
+    /// The uid slot that its processes run under.
+    pub slot: u32,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Whether it lives.
+    pub life: Life,
+    /// Its environment variables.
+    pub config: BTreeMap<EnvName, String>,
+    /// Its secrets: the newest value, and the older ones that a release may still need.
+    pub secrets: BTreeMap<EnvName, Secret>,
+    /// How many instances are wanted; a process that is missing here has one.
+    pub scale: BTreeMap<ProcessName, u32>,
+    /// Its releases.
+    pub releases: BTreeMap<ReleaseNumber, Arc<Release>>,
+    /// Its instances that are not gone.
+    pub instances: BTreeMap<Ordinal, Instance>,
+    /// How many instances it ever had.
+    pub last_ordinal: Ordinal,
+    /// The release that serves.
+    pub serving: Option<ReleaseNumber>,
+    /// The release that served before and can take over at once.
+    pub warm: Option<ReleaseNumber>,
+    /// The release that moves traffic just now.
+    pub activation: Option<Activation>,
+    /// The instances that requests go to.
+    pub routed: BTreeSet<Ordinal>,
+}
+
+/// Whether an app lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Life {
+    /// It lives.
+    Alive,
+    /// It is being taken down.
+    Destroying,
+    /// Only its history is left.
+    Destroyed,
+}
+
+/// A secret of an app.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Secret {
+    /// The version that is in force, if it is set; a rollback puts an older one in force again.
+    pub current: Option<u64>,
+    /// Every value it had, sealed, by version.
+    pub values: BTreeMap<u64, String>,
+}
+
+/// A release being activated: the only one of its app that moves traffic.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Activation {
+    /// Which.
+    pub release: ReleaseNumber,
+    /// Since when.
+    pub began_at: Timestamp,
+    /// The processes that are the new release's already.
+    pub handed_over: BTreeSet<ProcessName>,
+    /// Whether the release command ended well, or there is none to run.
+    pub command_done: bool,
+}
+
+/// A release: artifact, configuration and secret versions, immutable.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Release {
+    /// Its number.
+    pub number: ReleaseNumber,
+    /// Why it was made.
+    pub reason: Reason,
+    /// Where it stands.
+    pub phase: Phase,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// Who submitted it.
+    pub submitted_by: String,
+    /// When it was activated, failed or superseded.
+    pub settled_at: Option<Timestamp>,
+    /// The id of its source tree.
+    pub tree: String,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its artifact, once it is built.
+    pub artifact: Option<Artifact>,
+    /// Its environment variables.
+    pub config: BTreeMap<EnvName, String>,
+    /// The versions of its secrets.
+    pub secrets: BTreeMap<EnvName, u64>,
+    /// What the submitter said about it.
+    pub description: Option<String>,
+    /// The commit that its tree was packed from.
+    pub commit: Option<String>,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+impl Release {
+    /// The processes of the artifact and their commands; none before it is built.
+    #[must_use]
+    pub fn processes(&self) -> Option<&BTreeMap<ProcessName, Command>> {
+        self.artifact.as_ref().map(|artifact| &artifact.processes)
+    }
+
+    /// Whether it has a process of this name.
+    #[must_use]
+    pub fn runs(&self, process: &ProcessName) -> bool {
+        self.processes().is_some_and(|processes| processes.contains_key(process))
+    }
+
+    /// How this process of it takes over from the release before.
+    #[must_use]
+    pub fn strategy(&self, process: &ProcessName) -> Strategy {
+        let default = if process.is_web() { Strategy::BlueGreen } else { Strategy::Recreate };
+        if process.is_web() { self.manifest.deploy.strategy.unwrap_or(default) } else { default }
+    }
+}
+
+/// Where a release stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub enum Phase {
+    /// Submitted; its artifact is being built or waits to be.
+    Submitted,
+    /// Its artifact stands; it waits for its turn.
+    Built,
+    /// It is taking over.
+    Activating,
+    /// It serves, or did: [`App::serving`] names the one that does.
+    Activated,
+    /// It will never serve.
+    Failed,
+    /// It will never serve, because a newer one was ready first.
+    Superseded,
+}
+
+impl Phase {
+    /// Whether the release's deployment is over.
+    #[must_use]
+    pub fn is_settled(self) -> bool {
+        match self {
+            Self::Submitted | Self::Built | Self::Activating => false,
+            Self::Activated | Self::Failed | Self::Superseded => true,
+        }
+    }
+}
+
+/// An instance that is assigned and not gone.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Instance {
+    /// The process it runs.
+    pub process: ProcessName,
+    /// The release it serves.
+    pub release: ReleaseNumber,
+    /// The release it was started for: what `RELEASE_VERSION` says in it.
+    pub started_as: ReleaseNumber,
+    /// Distinguishes it from every other instance that ever was, in hex.
+    pub token: String,
+    /// Its port, once it runs and if it has one.
+    pub port: Option<u16>,
+    /// Whether its shim was started.
+    pub started: bool,
+    /// Set when it is to stop.
+    pub stopping: Option<StopReason>,
+    /// Where in the journal its place in the routing last changed: a snapshot of that generation or a later one shows it as it is now.
+    pub routing_changed_at: Position,
+}
+
+impl Instance {
+    /// Whether it is not told to stop.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.stopping.is_none()
+    }
+}
+
+impl App {
+    /// An app of which nothing is known but its name.
+    #[must_use]
+    pub fn new(id: AppId) -> Self {
+        Self {
+            id,
+            version: 0,
+            position: 0,
+            slot: 0,
+            created_at: Timestamp::default(),
+            life: Life::Destroyed,
+            config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            scale: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            last_ordinal: 0,
+            serving: None,
+            warm: None,
+            activation: None,
+            routed: BTreeSet::new(),
+        }
+    }
+
+    /// The release of this number.
+    #[must_use]
+    pub fn release(&self, number: ReleaseNumber) -> Option<&Arc<Release>> {
+        self.releases.get(&number)
+    }
+
+    /// The release that serves.
+    #[must_use]
+    pub fn serving_release(&self) -> Option<&Arc<Release>> {
+        self.serving.and_then(|number| self.release(number))
+    }
+
+    /// The number that the next release gets.
+    #[must_use]
+    pub fn next_number(&self) -> ReleaseNumber {
+        self.releases.last_key_value().map_or(ReleaseNumber(1), |(number, _)| number.next())
+    }
+
+    /// The full id of one of its instances.
+    #[must_use]
+    pub fn instance_id(&self, ordinal: Ordinal) -> Option<InstanceId> {
+        self.instances.get(&ordinal).map(|instance| self.id.instance(instance.process.clone(), ordinal))
+    }
+
+    /// How many instances of `process` are wanted.
+    #[must_use]
+    pub fn wanted(&self, process: &ProcessName) -> u32 {
+        self.scale.get(process).copied().unwrap_or(1)
+    }
+
+    /// The instances of `process` that serve `release` and are not told to stop, oldest first.
+    pub fn running<'a>(
+        &'a self,
+        release: ReleaseNumber,
+        process: &'a ProcessName,
+    ) -> impl Iterator<Item = (Ordinal, &'a Instance)> {
+        self.instances
+            .iter()
+            .filter(move |(_, it)| it.release == release && it.is_wanted() && it.process == *process)
+            .map(|(&ordinal, it)| (ordinal, it))
+    }
+
+    /// Whether `release` is the one that runs `process` now: handed over, or serving and not handed over.
+    #[must_use]
+    pub fn holds(&self, release: ReleaseNumber, process: &ProcessName) -> bool {
+        match &self.activation {
+            Some(activation) if activation.handed_over.contains(process) => activation.release == release,
+            _ => self.serving == Some(release),
+        }
+    }
+
+    /// The versions of the secrets that are set now.
+    #[must_use]
+    pub fn secret_versions(&self) -> BTreeMap<EnvName, u64> {
+        self.secrets.iter().filter_map(|(name, secret)| Some((name.clone(), secret.current?))).collect()
+    }
+
+    /// The newest release that a rollback without a number goes back to: the one that was activated before the
+    /// one that serves, leaving out releases that are the same by rollback.
+    #[must_use]
+    pub fn rollback_target(&self) -> Option<ReleaseNumber> {
+        let serving = self.serving?;
+        let same = |release: &Release| match release.reason {
+            Reason::Rollback { of, keep_config: false } => of,
+            Reason::Rollback { .. } | Reason::Deploy | Reason::Config | Reason::Secrets => release.number,
+        };
+        let current = same(self.release(serving)?);
+        let mut activated: Vec<&Arc<Release>> =
+            self.releases.values().filter(|release| release.phase == Phase::Activated).collect();
+        activated.sort_by_key(|release| release.number);
+        activated.iter().rev().map(|release| same(release)).find(|&number| number < current)
+    }
+}

@@ -1,0 +1,181 @@
+//! What is seen: the observations that a plan is made from, none of which is kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use berth_routing::Generation;
+use berth_routing::wire::Health;
+use berth_spec::{AppId, Millis, ReleaseNumber};
+
+use crate::event::{Artifact, Exit, Failure, Ordinal};
+
+/// What is seen of one app just now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AppWorld {
+    /// The instances that the runtime knows, whether or not the state does.
+    pub instances: BTreeMap<Ordinal, Seen>,
+    /// What edge makes of the instances' health, for those that it has said something about.
+    pub health: BTreeMap<Ordinal, Probed>,
+    /// The generation as of which edge has drained an instance.
+    pub drained: BTreeMap<Ordinal, Generation>,
+    /// Builds that run or have ended and were not taken note of yet.
+    pub builds: BTreeMap<ReleaseNumber, Build>,
+    /// Release commands that run or have ended.
+    pub commands: BTreeMap<ReleaseNumber, ReleaseCommand>,
+    /// Edge and its snapshot, the same for all apps.
+    pub edge: Edge,
+    /// Whether memory is so short that what is only kept warm should go.
+    pub memory_short: bool,
+}
+
+/// An instance as the runtime sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The token of the instance that runs under this ordinal.
+    pub token: String,
+    /// What it does.
+    pub life: Life,
+    /// Its port, if it has one.
+    pub port: Option<u16>,
+    /// Where it listens.
+    pub listener: Listener,
+    /// How often the app in it exited and was started again.
+    pub restarts: u32,
+    /// The last exit.
+    pub last_exit: Option<Exit>,
+    /// The last lines of its log, when it has exited.
+    pub log_tail: Vec<String>,
+}
+
+/// What an instance does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Life {
+    /// The shim runs, the app not yet.
+    Starting,
+    /// The app runs.
+    Running,
+    /// The app exited and waits to be started again.
+    BackingOff,
+    /// It was told to stop and is about to.
+    Stopping,
+    /// Nothing of it is left.
+    Gone,
+    /// It could not be started.
+    NotStarted {
+        /// Why.
+        detail: String,
+    },
+}
+
+/// Where an instance listens.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Listener {
+    /// Not looked yet, or on no port.
+    #[default]
+    None,
+    /// On the port it was given.
+    Expected,
+    /// On other ports only.
+    Elsewhere(Vec<u16>),
+}
+
+/// An instance's health by edge's probes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// What edge makes of it.
+    pub health: Health,
+    /// The last answers, newest last.
+    pub evidence: Vec<String>,
+}
+
+/// A build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Build {
+    /// It runs, or waits for its turn.
+    Running,
+    /// The artifact stands.
+    Done(Artifact),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// A release command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReleaseCommand {
+    /// It runs.
+    Running,
+    /// It ended with status 0.
+    Succeeded,
+    /// It did not.
+    Failed(Failure),
+}
+
+/// Edge, as control sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Edge {
+    /// The newest generation that is durable, and since when.
+    pub durable: Generation,
+    /// The process and what it said, if it lives; `None` once no edge process is left, which pidfds prove.
+    pub alive: Option<EdgeProcess>,
+}
+
+/// A living edge process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EdgeProcess {
+    /// The newest generation that all its threads use; nought until it said so.
+    pub applied: Generation,
+}
+
+/// Everything that the runtime has and the state does not: to be cleared away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// The app it says it is of.
+    pub app: AppId,
+    /// Its ordinal.
+    pub ordinal: Ordinal,
+}
+
+/// A stopwatch that is not wound back by a jump of the wall clock or kept over a restart: how long something has been so since this
+/// process first saw it. A restart makes waits longer, never shorter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stopwatch {
+    since: BTreeMap<Mark, (Duration, bool)>,
+}
+
+/// What a stopwatch runs for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// The release is being activated.
+    Activating(ReleaseNumber),
+    /// The release is kept warm.
+    Warm(ReleaseNumber),
+    /// Edge has not applied this generation.
+    Unapplied(Generation),
+    /// The instance is out of the routing that edge uses.
+    Draining(Ordinal),
+    /// The instance runs since its so many-th restart.
+    Alive(Ordinal, u32),
+    /// The instance listens elsewhere only.
+    Elsewhere(Ordinal),
+    /// The instance could not be started and is not tried again yet.
+    NotStarted(Ordinal),
+}
+
+impl Stopwatch {
+    /// How long `mark` has been so, as of `now`.
+    pub fn elapsed(&mut self, mark: Mark, now: Duration) -> Millis {
+        let (since, seen) = self.since.entry(mark).or_insert((now, true));
+        *seen = true;
+        Millis(u64::try_from(now.saturating_sub(*since).as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Starts `mark` anew at `now`.
+    pub fn restart(&mut self, mark: Mark, now: Duration) {
+        self.since.insert(mark, (now, true));
+    }
+
+    /// Forgets the marks that were not asked for since the last call.
+    pub fn forget_unasked(&mut self) {
+        self.since.retain(|_, (_, seen)| std::mem::replace(seen, false));
+    }
+}
