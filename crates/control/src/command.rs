@@ -201,12 +201,12 @@ impl Refusal {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoSuchTenant(_) => "no_such_tenant",
-            Self::NoSuchProject(_) => "no_such_project",
-            Self::NoSuchApp(_) => "no_such_app",
-            Self::BeingDestroyed(_) => "app_being_destroyed",
-            Self::NoSuchProcess { .. } => "no_such_process",
-            Self::NoSuchRelease { .. } => "no_such_release",
+            Self::NoSuchTenant(_) => "tenant_not_found",
+            Self::NoSuchProject(_) => "project_not_found",
+            Self::NoSuchApp(_) => "app_not_found",
+            Self::BeingDestroyed(_) => "app_destroying",
+            Self::NoSuchProcess { .. } => "process_not_found",
+            Self::NoSuchRelease { .. } => "release_not_found",
             Self::NeverServed { .. } => "release_never_served",
             Self::HostTaken { .. } => "host_taken",
             Self::SecretRace { .. } | Self::Stale(_) => "conflict",

@@ -261,7 +261,7 @@ fn destroy(state: &State, id: &AppId) -> Result<Vec<Event>, Refusal> {
             let failed = unsettled.map(|release| Event::ReleaseFailed {
                 number: release.number,
                 failure: crate::event::Failure {
-                    code: "app_being_destroyed".to_owned(),
+                    code: "app_destroying".to_owned(),
                     summary: "the app was destroyed before this release served".to_owned(),
                     detail: Vec::new(),
                 },

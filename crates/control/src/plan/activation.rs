@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use berth_routing::Generation;
+use berth_routing::wire::Health;
 use berth_spec::manifest::Strategy;
 use berth_spec::{ProcessName, ReleaseNumber};
 
@@ -236,7 +237,7 @@ impl Planner<'_> {
             };
             if let Life::NotStarted { detail } = seen.life {
                 return Some(Failure {
-                    code: "instance_not_started".to_owned(),
+                    code: "start_failed".to_owned(),
                     summary: format!("{name} could not be started"),
                     detail: vec![detail],
                 });
@@ -244,7 +245,7 @@ impl Planner<'_> {
             if seen.restarts >= CRASHES {
                 let exit = seen.last_exit.map_or_else(String::new, |exit| format!(": it {exit}"));
                 return Some(Failure {
-                    code: "crash_loop".to_owned(),
+                    code: "crashed_at_start".to_owned(),
                     summary: format!("{name} exited {} times before it was ready{exit}", seen.restarts),
                     detail: seen.log_tail,
                 });
@@ -254,7 +255,7 @@ impl Planner<'_> {
             {
                 let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
                 return Some(Failure {
-                    code: "wrong_port".to_owned(),
+                    code: "listens_elsewhere".to_owned(),
                     summary: format!("{name} is listening on {}, expected {port}", ports.join(", ")),
                     detail: vec![
                         "an app must listen on the port that the environment variable PORT names".to_owned(),
@@ -267,10 +268,22 @@ impl Planner<'_> {
             return None;
         }
         Some(Failure {
-            code: "deploy_timeout".to_owned(),
+            code: self.timeout_code(number).to_owned(),
             summary: format!("the release was not ready within {timeout}"),
             detail: self.evidence(number),
         })
+    }
+
+    /// What the release was still waiting for.
+    fn timeout_code(&self, number: ReleaseNumber) -> &'static str {
+        let waiting = self.app.instances.iter().filter(|(_, it)| it.release == number && it.process.is_web());
+        let listeners: Vec<_> =
+            waiting.filter_map(|(ordinal, it)| Some((*ordinal, &self.seen(*ordinal, it)?.listener))).collect();
+        if listeners.iter().any(|(_, listener)| **listener == Listener::None) {
+            return "never_listened";
+        }
+        let unhealthy = |ordinal| self.world.health.get(ordinal).is_none_or(|it| it.health != Health::Ready);
+        if listeners.iter().any(|(ordinal, _)| unhealthy(ordinal)) { "health_check_failed" } else { "deploy_timed_out" }
     }
 
     /// What each instance of the release last showed.
