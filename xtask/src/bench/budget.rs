@@ -1,0 +1,72 @@
+//! What the figures should be: the budgets of the design, one row each.
+
+use super::record::Figure;
+
+/// A bound on one figure.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Budget {
+    AtMost(f64),
+    AtLeast(f64),
+    /// At most so many times the figure of the peer whose name begins so.
+    TimesPeer(f64, &'static str),
+}
+
+/// By bench and key of the figure.
+const BUDGETS: &[(&str, &str, Budget)] = &[
+    ("deploy", "deploy_unchanged_p50_ms", Budget::AtMost(1_000.0)),
+    ("deploy", "rollback_p99_ms", Budget::AtMost(1_000.0)),
+    ("deploy", "rollback_max_ms", Budget::AtMost(1_000.0)),
+    ("deploy", "idle_pss_mb", Budget::AtMost(50.0)),
+    ("deploy", "idle_cpu_pct", Budget::AtMost(1.0)),
+    ("deploy", "shim_private_kb", Budget::AtMost(2_048.0)),
+    ("deploy", "replay_events_per_s", Budget::AtLeast(300_000.0)),
+    ("deploy", "failed_requests", Budget::AtMost(0.0)),
+    ("deploy", "edge_plain_us", Budget::TimesPeer(1.35, "nginx")),
+];
+
+/// The budget of a figure; none when it has none.
+pub(super) fn of(bench: &str, key: &str) -> Option<Budget> {
+    BUDGETS.iter().find(|(name, figure, _)| *name == bench && *figure == key).map(|(_, _, budget)| *budget)
+}
+
+impl Budget {
+    /// Whether `figure` is within; none when the peer was not there.
+    pub(super) fn holds(self, figure: &Figure) -> Option<bool> {
+        match self {
+            Self::AtMost(bound) => Some(figure.value <= bound),
+            Self::AtLeast(bound) => Some(figure.value >= bound),
+            Self::TimesPeer(times, peer) => {
+                let (_, value) = figure.peer.iter().find(|(name, _)| name.starts_with(peer))?;
+                Some(figure.value <= times * value)
+            }
+        }
+    }
+
+    /// In words, without the unit.
+    pub(super) fn words(self) -> String {
+        match self {
+            Self::AtMost(bound) => format!("at most {bound}"),
+            Self::AtLeast(bound) => format!("at least {bound}"),
+            Self::TimesPeer(times, peer) => format!("at most {times} x {peer}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_budget_against_a_peer_needs_the_peer() {
+        let mut figure = Figure { value: 13.0, unit: "us".to_owned(), n: 1, peer: BTreeMap::new() };
+        let budget = of("deploy", "edge_plain_us").unwrap();
+        assert_eq!(budget.holds(&figure), None);
+        figure.peer.insert("nginx 1.22".to_owned(), 10.0);
+        assert_eq!(budget.holds(&figure), Some(true));
+        figure.value = 14.0;
+        assert_eq!(budget.holds(&figure), Some(false));
+        assert!(of("build", "edge_plain_us").is_none());
+    }
+}

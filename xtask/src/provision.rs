@@ -1,0 +1,107 @@
+//! Programs that tests and benches need beside Rust: installed where we may, named loudly where we may not.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::program::{self, Program};
+
+/// A program of the distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tool {
+    pub program: &'static str,
+    /// Debian's package.
+    pub package: &'static str,
+    pub for_what: &'static str,
+}
+
+/// What the tests use.
+pub(crate) const FOR_TESTS: &[Tool] = &[
+    Tool {
+        program: "strace",
+        package: "strace",
+        for_what: "proves that data is on disk before the answer is given",
+    },
+    Tool {
+        program: "faketime",
+        package: "faketime",
+        for_what: "lets a process believe that the clock jumped",
+    },
+    Tool { program: "setpriv", package: "util-linux", for_what: "runs the platform as an ordinary user" },
+];
+
+/// Installs what is missing, as root on a Debian, and gives what is still missing afterwards, said loudly.
+pub(crate) fn provide(tools: &'static [Tool]) -> Vec<Tool> {
+    let missing =
+        || tools.iter().filter(|tool| program::find(tool.program).is_none()).copied().collect::<Vec<_>>();
+    let wanted = missing();
+    if !wanted.is_empty()
+        && may_install()
+        && let Err(error) = install(&wanted)
+    {
+        println!("!! apt-get failed: {error:#}");
+    }
+    let still = missing();
+    for tool in &still {
+        println!(
+            "!! NOT INSTALLED: {} ({}). `apt-get install {}`",
+            tool.program, tool.for_what, tool.package
+        );
+    }
+    still
+}
+
+fn may_install() -> bool {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    is_root && program::find("apt-get").is_some()
+}
+
+fn install(tools: &[Tool]) -> Result<()> {
+    let mut packages: Vec<&str> = tools.iter().map(|tool| tool.package).collect();
+    packages.dedup();
+    println!("installing {}", packages.join(", "));
+    let _guard = NoServices::raise()?;
+    let apt = || Program::new("apt-get").arg("-qq").env("DEBIAN_FRONTEND", "noninteractive");
+    apt().arg("update").run()?;
+    apt().args(["install", "--yes", "--no-install-recommends"]).args(packages).run()
+}
+
+/// While it lives, a package that is installed starts no service: nginx would take port 80 for itself.
+struct NoServices {
+    policy: Option<PathBuf>,
+}
+
+impl NoServices {
+    fn raise() -> Result<Self> {
+        let policy = Path::new("/usr/sbin/policy-rc.d");
+        if policy.try_exists().context("cannot look for a service policy")? {
+            return Ok(Self { policy: None });
+        }
+        // invoke-rc.d(8): 101 forbids the action.
+        std::fs::write(policy, "#!/bin/sh\nexit 101\n").context("cannot write a service policy")?;
+        std::fs::set_permissions(policy, std::fs::Permissions::from_mode(0o755))?;
+        Ok(Self { policy: Some(policy.to_owned()) })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.policy
+            && let Err(error) = std::fs::remove_file(policy)
+        {
+            println!("!! {} is left over: {error}", policy.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_missing() {
+        const THERE: &[Tool] = &[Tool { program: "sh", package: "dash", for_what: "everything" }];
+        assert!(provide(THERE).is_empty());
+    }
+}
