@@ -23,11 +23,7 @@ pub(super) fn check(workspace: &Workspace, files: &[PathBuf]) -> Result<Vec<Find
         }
         let named = workspace.read(MAP).is_ok_and(|map| is_on_map(&map, &folder));
         if !named {
-            findings.push(Finding::new(
-                MAP,
-                0,
-                format!("`crates/{folder}` is missing: a paragraph per crate"),
-            ));
+            findings.push(Finding::new(MAP, 0, format!("`{folder}` is missing: a paragraph per crate")));
         }
     }
     let is_clippy = |path: &&PathBuf| path.ends_with("clippy.toml") || path.ends_with(".clippy.toml");
