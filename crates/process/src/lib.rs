@@ -1,1 +1,39 @@
 //! The only place that starts programs: argument vectors, limits, kill of whole trees.
+//!
+//! [`Program`] is the allow-list: what is not named there cannot be started. What a tenant brings (its commands,
+//! and compilers, which run its build scripts) can only be started on a [`Ground`], which as root demands a uid of
+//! the tenant's own. [`Launch`] gives the child what it was told and nothing else: a cleared environment, no
+//! descriptor beyond 0, 1, 2 and those named, its own session or process group, limits. There is no way to
+//! build a command line as one string.
+//!
+//! [`Tree::kill`] ends a program with everything it started, through its cgroup where there is one and through
+//! `/proc` where there is none. [`Identity`] names a process so that a reused pid does not fool anybody.
+//!
+//! With the feature `tokio` a [`Child`] can be awaited and its pipes read without blocking.
+#![warn(missing_docs)]
+
+#[cfg(feature = "tokio")]
+mod async_child;
+mod cgroup;
+mod child;
+mod ground;
+mod identity;
+mod image;
+mod launch;
+pub mod procfs;
+mod program;
+mod spawner;
+mod stage;
+mod tree;
+
+#[cfg(feature = "tokio")]
+pub use async_child::{AsyncPipes, exited};
+pub use cgroup::{Cgroup, CgroupKind, Cgroups};
+pub use child::{Child, reap_orphans};
+pub use ground::{Ground, GroundError, User};
+pub use identity::{BootId, Identity, Mark};
+pub use image::SealedImage;
+pub use launch::{Group, Launch, LaunchError, Limits, Stdio};
+pub use program::Program;
+pub use rustix::process::Signal;
+pub use tree::{KillError, Tree};

@@ -1,0 +1,107 @@
+//! The allow-list: every program that Berth starts.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::ground::Ground;
+use crate::image::SealedImage;
+use crate::launch::LaunchError;
+
+/// A program that Berth may start. What is not a variant here cannot be started.
+#[derive(Debug, Clone)]
+pub enum Program {
+    /// Berth's own binary again, as another role. Run through `/proc/self/exe`, so that a binary which was
+    /// replaced on disk meanwhile is not picked up by half of the roles.
+    Own,
+    /// A program that Berth carries within itself: the shim.
+    Image(SealedImage),
+    /// Cargo on a build's ground: it runs the build scripts of the sources it is given.
+    Cargo(Ground),
+    /// Git, for sources that are given as a repository.
+    Git,
+    /// A program that a tenant named; made by [`Ground::program`] and [`Ground::shell`] alone.
+    Tenant(TenantProgram),
+}
+
+/// A program that a tenant named, on its own ground.
+#[derive(Debug, Clone)]
+pub struct TenantProgram {
+    pub(crate) path: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) ground: Ground,
+}
+
+impl Program {
+    /// The ground that the program is bound to.
+    pub(crate) fn ground(&self) -> Option<&Ground> {
+        match self {
+            Self::Cargo(ground) | Self::Tenant(TenantProgram { ground, .. }) => Some(ground),
+            Self::Own | Self::Image(_) | Self::Git => None,
+        }
+    }
+
+    /// Where the program lies.
+    pub(crate) fn path(&self) -> Result<PathBuf, LaunchError> {
+        let search = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let named = |name: &'static str| {
+            find(name, &search).ok_or_else(|| LaunchError::NotFound { program: name.to_owned() })
+        };
+        match self {
+            Self::Own => Ok(PathBuf::from("/proc/self/exe")),
+            Self::Image(image) => Ok(image.path()),
+            Self::Cargo(_) => named("cargo"),
+            Self::Git => named("git"),
+            Self::Tenant(program) => Ok(program.path.clone()),
+        }
+    }
+
+    /// Arguments that belong to the program itself.
+    pub(crate) fn args(&self) -> &[String] {
+        match self {
+            Self::Tenant(program) => &program.args,
+            Self::Own | Self::Image(_) | Self::Cargo(_) | Self::Git => &[],
+        }
+    }
+
+    /// The program as messages name it.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Own => "berth".to_owned(),
+            Self::Image(_) => "the shim".to_owned(),
+            Self::Cargo(_) => "cargo".to_owned(),
+            Self::Git => "git".to_owned(),
+            Self::Tenant(program) => program.path.display().to_string(),
+        }
+    }
+}
+
+/// The first executable file called `name` in the absolute folders of `search`. Relative ones are skipped: they
+/// would pick a program out of whatever directory we happen to be in.
+pub(crate) fn find(name: &str, search: &OsStr) -> Option<PathBuf> {
+    if name.is_empty() || name.contains('/') {
+        return None;
+    }
+    std::env::split_paths(search)
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(name))
+        .find(|path| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_absolute_folders_are_searched() {
+        assert_eq!(find("sh", OsStr::new("/nowhere:/bin")), Some("/bin/sh".into()));
+        assert_eq!(find("sh", OsStr::new("bin:.:")), None);
+        assert_eq!(find("../bin/sh", OsStr::new("/bin")), None);
+        assert_eq!(find("", OsStr::new("/bin")), None);
+    }
+}
