@@ -1,1 +1,18 @@
-//! A source tree: ignore rules, hash, chunk, pack, detection rules as data.
+//! A source tree: walk it with its ignore rules, hash, chunk, keep and lay it out again; detection rules as data.
+//!
+//! The CLI [`pack`](walk::pack)s a directory into a [`Tree`] and sends the chunks that the platform lacks. There a
+//! [`ChunkStore`] keeps them per tenant, and [`materialise`](lay::materialise) lays a tree out for a build, so that no path and
+//! no link in it, however hostile, leaves the directory. [`detect()`] says how to build what is in it.
+#![warn(missing_docs)]
+
+pub mod chunk;
+pub mod detect;
+pub mod lay;
+pub mod store;
+pub mod tree;
+pub mod walk;
+
+pub use chunk::ChunkId;
+pub use detect::{Detection, Files, NothingFits, detect};
+pub use store::{ChunkStore, StoreError};
+pub use tree::{Entry, InvalidTree, Node, Tree, TreeId};
