@@ -43,7 +43,7 @@ pub struct Journal {
     /// Present until the journal closes.
     running: Option<Running>,
     /// Held until the writer is gone.
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Journal {
             move |source| OpenError::File { path, source }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(file_error(dir))?;
-        let lock = lock(dir)?;
+        let lock = Lock::take(dir)?;
         let path = dir.join("journal.db");
         // Made before SQLite opens it, which would use 0644; the files beside it get the same mode. Never open this
         // file by other means while SQLite has it open: closing it would drop SQLite's locks, which belong to the process.
@@ -294,14 +294,29 @@ impl Drop for Journal {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join("journal.lock");
-    let file_error = |source| OpenError::File { path: path.clone(), source };
-    let file = private().write(true).create(true).truncate(false).open(&path).map_err(file_error)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(file_error(source)),
+/// The claim on a directory.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    fn take(dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.join("journal.lock");
+        let file_error = |source| OpenError::File { path: path.clone(), source };
+        let file = private().write(true).create(true).truncate(false).open(&path).map_err(file_error)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(file_error(source)),
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a program that another thread is just starting has a copy of it until its exec.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "cannot unlock the journal");
+        }
     }
 }
 
