@@ -1,1 +1,39 @@
 //! REST wire types, error codes, OpenAPI, typed client.
+//!
+//! What crosses the wire between the platform and whoever speaks to it is defined here once: requests (strict: an
+//! unknown field is refused), answers (open: a reader skips fields it does not know, so that an older client keeps
+//! working), server-sent events and problems. Handlers declare their paths with the templates of [`route`], clients build
+//! them with its functions. The typed client is behind the feature `client`.
+#![warn(missing_docs)]
+
+pub mod app;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod code;
+pub mod history;
+pub mod logs;
+pub mod openapi;
+pub mod platform;
+pub mod problem;
+pub mod release;
+pub mod route;
+pub mod settings;
+pub mod upload;
+
+pub use app::{
+    App, AppList, AppState, AppSummary, CreateApp, Exit, Instance, InstanceList, InstanceState, ProcessCount,
+    Scale,
+};
+pub use code::{Code, ExitStatus};
+pub use history::{Evidence, TimelineEntry, TimelinePage, TimelineQuery, Why, WhyQuery};
+pub use logs::{LogLine, LogQuery, LogStream};
+pub use platform::{Isolation, Platform, PlatformDown, Role};
+pub use problem::{Problem, SourceError};
+pub use release::{
+    Failure, OutputLine, ProgressEvent, Reason, Release, ReleaseList, ReleaseState, RollBack, Stage,
+    Strategy, SubmitRelease,
+};
+pub use settings::{
+    Config, ConfigChanged, ConfigPatch, SecretNames, SecretValue, SecretsChanged, SecretsPatch,
+};
+pub use upload::{ChunkHash, ChunksMissing, ChunksQuery, InvalidHash, TreeCreated, TreeId};

@@ -1,0 +1,199 @@
+//! Apps, their instances and how many are wanted.
+
+use std::collections::BTreeMap;
+
+use berth_spec::{AppId, AppName, InstanceId, ProcessName, ReleaseNumber, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Makes an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateApp {
+    /// Its name, unique within the project and the first label of its host.
+    #[schema(value_type = String, example = "shop")]
+    pub name: AppName,
+}
+
+/// The apps of a project, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppList {
+    /// The apps.
+    pub apps: Vec<AppSummary>,
+}
+
+/// How an app is, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AppState {
+    /// Nothing was deployed successfully yet.
+    Empty,
+    /// Every instance that is wanted runs.
+    Running,
+    /// Some that are wanted do not run.
+    Degraded,
+    /// None runs although some are wanted.
+    Down,
+    /// None is wanted.
+    Stopped,
+    /// It is being destroyed.
+    Destroying,
+}
+
+impl AppState {
+    /// The state as it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Stopped => "stopped",
+            Self::Destroying => "destroying",
+        }
+    }
+}
+
+/// An app in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppSummary {
+    /// Its id.
+    #[schema(value_type = String, example = "default/default/shop")]
+    pub id: AppId,
+    /// Its name, the last segment of the id.
+    #[schema(value_type = String, example = "shop")]
+    pub name: AppName,
+    /// How it is.
+    pub state: AppState,
+    /// Where it answers.
+    pub urls: Vec<String>,
+    /// The active release.
+    #[schema(value_type = Option<u64>)]
+    pub release: Option<ReleaseNumber>,
+    /// Its processes: how many instances are wanted and how many run.
+    #[schema(value_type = BTreeMap<String, ProcessCount>)]
+    pub processes: BTreeMap<ProcessName, ProcessCount>,
+}
+
+/// How many instances of a process there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessCount {
+    /// How many are wanted.
+    pub wanted: u32,
+    /// How many of the active release are ready.
+    pub running: u32,
+}
+
+/// One app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct App {
+    /// What the list says of it.
+    #[serde(flatten)]
+    pub summary: AppSummary,
+    /// When it was made.
+    #[schema(value_type = u64)]
+    pub created_at: Timestamp,
+    /// The release whose deployment is under way or waits, newest.
+    #[schema(value_type = Option<u64>)]
+    pub deploying: Option<ReleaseNumber>,
+    /// The release that stays warm and can take over at once.
+    #[schema(value_type = Option<u64>)]
+    pub warm: Option<ReleaseNumber>,
+    /// What it last logged or did that needs someone's eye: a crash loop, a failed deployment.
+    pub trouble: Option<String>,
+}
+
+/// How many instances of each process are wanted, by process. As a request it changes the named ones only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = BTreeMap<String, u32>)]
+pub struct Scale(pub BTreeMap<ProcessName, u32>);
+
+/// An app's instances, sorted by process and ordinal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceList {
+    /// The instances.
+    pub instances: Vec<Instance>,
+}
+
+/// How an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Started, not ready yet.
+    Starting,
+    /// Ready, and routed to when it is of the web process.
+    Ready,
+    /// Was ready; its health check fails now.
+    Unhealthy,
+    /// Ended by itself and waits to be started again.
+    Backoff,
+    /// Out of routing; what was in flight still ends.
+    Draining,
+    /// Out of routing and kept running, so that a rollback is at once.
+    Warm,
+    /// Told to stop.
+    Stopping,
+    /// Ended.
+    Exited,
+}
+
+impl InstanceState {
+    /// The state as it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Unhealthy => "unhealthy",
+            Self::Backoff => "backoff",
+            Self::Draining => "draining",
+            Self::Warm => "warm",
+            Self::Stopping => "stopping",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Instance {
+    /// Its id.
+    #[schema(value_type = String, example = "default/default/shop/web.7")]
+    pub id: InstanceId,
+    /// The process it runs.
+    #[schema(value_type = String, example = "web")]
+    pub process: ProcessName,
+    /// The release it runs.
+    #[schema(value_type = u64)]
+    pub release: ReleaseNumber,
+    /// How it is.
+    pub state: InstanceState,
+    /// Since when it is so.
+    #[schema(value_type = u64)]
+    pub since: Timestamp,
+    /// When its program was last started.
+    #[schema(value_type = Option<u64>)]
+    pub started_at: Option<Timestamp>,
+    /// The process id of its program.
+    pub pid: Option<u32>,
+    /// The port it is told to listen on.
+    pub port: Option<u16>,
+    /// How often its program was started again after it ended by itself.
+    pub restarts: u32,
+    /// How its program last ended.
+    pub exit: Option<Exit>,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Exit {
+    /// What it ended with, when it ended by itself.
+    pub status: Option<i32>,
+    /// The number of the signal that ended it.
+    pub signal: Option<i32>,
+    /// When.
+    #[schema(value_type = u64)]
+    pub at: Timestamp,
+}

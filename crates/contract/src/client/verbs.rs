@@ -1,0 +1,215 @@
+//! One method for every path of the API.
+
+use std::io;
+
+use berth_spec::{AppId, AppName, ProjectId, ReleaseNumber, TenantName};
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use http::Method;
+use serde_json::json;
+
+use super::connection::Call;
+use super::{Client, ClientError, EventStream, UPLOADS_AT_ONCE};
+use crate::app::{App, AppList, CreateApp, InstanceList, Scale};
+use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
+use crate::logs::{LogLine, LogQuery};
+use crate::platform::{Platform, PlatformDown};
+use crate::release::{ProgressEvent, Release, ReleaseList, RollBack, SubmitRelease};
+use crate::settings::{Config, ConfigChanged, ConfigPatch, SecretNames, SecretsChanged, SecretsPatch};
+use crate::upload::{CHUNKS_QUERY_MAX, ChunkHash, ChunksMissing, ChunksQuery, TreeCreated};
+use crate::{route, upload::TreeId};
+
+/// Every method fails with a [`ClientError`]: what the platform refused, or that it could not be asked.
+#[expect(clippy::missing_errors_doc, reason = "said once for all methods of the block")]
+impl Client {
+    /// How the platform is.
+    pub async fn platform(&self) -> Result<Platform, ClientError> {
+        self.get(route::PLATFORM.to_owned()).await
+    }
+
+    /// Stops every app and then the platform.
+    pub async fn platform_down(&self) -> Result<PlatformDown, ClientError> {
+        self.change(Method::POST, route::PLATFORM_DOWN.to_owned(), &json!({})).await
+    }
+
+    /// The apps of a project.
+    pub async fn apps(&self, project: &ProjectId) -> Result<AppList, ClientError> {
+        self.get(route::apps(project)).await
+    }
+
+    /// Makes an app.
+    pub async fn create_app(&self, project: &ProjectId, name: AppName) -> Result<App, ClientError> {
+        self.change(Method::POST, route::apps(project), &CreateApp { name }).await
+    }
+
+    /// One app.
+    pub async fn app(&self, app: &AppId) -> Result<App, ClientError> {
+        self.get(route::app(app)).await
+    }
+
+    /// Stops an app and removes everything of it but its history.
+    pub async fn destroy_app(&self, app: &AppId) -> Result<(), ClientError> {
+        let call = Call::change(Method::DELETE, route::app(app), (self.inside.keys)(), Bytes::new(), "");
+        self.exchange(&call).await.map(drop)
+    }
+
+    /// An app's releases, newest first.
+    pub async fn releases(&self, app: &AppId) -> Result<ReleaseList, ClientError> {
+        self.get(route::below_app(app, "releases")).await
+    }
+
+    /// One release.
+    pub async fn release(&self, app: &AppId, number: ReleaseNumber) -> Result<Release, ClientError> {
+        self.get(route::release(app, number)).await
+    }
+
+    /// Deploys an uploaded tree. The answer comes when the release is taken on, before it is built.
+    pub async fn submit(&self, app: &AppId, release: &SubmitRelease) -> Result<Release, ClientError> {
+        self.change(Method::POST, route::below_app(app, "releases"), release).await
+    }
+
+    /// Makes a release out of an earlier one.
+    pub async fn roll_back(&self, app: &AppId, rollback: &RollBack) -> Result<Release, ClientError> {
+        self.change(Method::POST, route::below_app(app, "rollback"), rollback).await
+    }
+
+    /// How a release's deployment is getting on, from its begin to its end.
+    #[must_use]
+    pub fn progress(&self, app: &AppId, number: ReleaseNumber) -> EventStream<ProgressEvent> {
+        let path = format!("{}/progress", route::release(app, number));
+        EventStream::new(self, path, route::EVENT_PROGRESS, false, |event| {
+            event.log.is_none() && event.stage.is_end()
+        })
+    }
+
+    /// An app's configuration.
+    pub async fn config(&self, app: &AppId) -> Result<Config, ClientError> {
+        self.get(route::below_app(app, "config")).await
+    }
+
+    /// Changes an app's configuration.
+    pub async fn patch_config(&self, app: &AppId, patch: &ConfigPatch) -> Result<ConfigChanged, ClientError> {
+        self.change(Method::PATCH, route::below_app(app, "config"), patch).await
+    }
+
+    /// The names of an app's secrets.
+    pub async fn secrets(&self, app: &AppId) -> Result<SecretNames, ClientError> {
+        self.get(route::below_app(app, "secrets")).await
+    }
+
+    /// Changes an app's secrets.
+    pub async fn patch_secrets(
+        &self,
+        app: &AppId,
+        patch: &SecretsPatch,
+    ) -> Result<SecretsChanged, ClientError> {
+        self.change(Method::PATCH, route::below_app(app, "secrets"), patch).await
+    }
+
+    /// An app's log lines.
+    #[must_use]
+    pub fn logs(&self, app: &AppId, query: &LogQuery) -> EventStream<LogLine> {
+        let pairs = [
+            ("follow", query.follow.then(|| "true".to_owned())),
+            ("lines", query.lines.map(|lines| lines.to_string())),
+            ("process", query.process.as_ref().map(ToString::to_string)),
+            ("instance", query.instance.clone()),
+            ("after", query.after.clone()),
+        ];
+        let path = route::query(&route::below_app(app, "logs"), &pairs);
+        EventStream::new(self, path, route::EVENT_LINE, !query.follow, |_| false)
+    }
+
+    /// An app's instances.
+    pub async fn instances(&self, app: &AppId) -> Result<InstanceList, ClientError> {
+        self.get(route::below_app(app, "instances")).await
+    }
+
+    /// Sets how many instances of the named processes are wanted; gives what is wanted of all.
+    pub async fn scale(&self, app: &AppId, scale: &Scale) -> Result<Scale, ClientError> {
+        self.change(Method::PUT, route::below_app(app, "scale"), scale).await
+    }
+
+    /// What happened: to an app, or on the whole platform.
+    pub async fn timeline(
+        &self,
+        app: Option<&AppId>,
+        query: &TimelineQuery,
+    ) -> Result<TimelinePage, ClientError> {
+        let path =
+            app.map_or_else(|| route::PLATFORM_TIMELINE.to_owned(), |app| route::below_app(app, "timeline"));
+        let pairs = [
+            ("after", query.after.map(|after| after.to_string())),
+            ("limit", query.limit.map(|n| n.to_string())),
+        ];
+        self.get(route::query(&path, &pairs)).await
+    }
+
+    /// Why an app is as it is.
+    pub async fn why(&self, app: &AppId, query: &WhyQuery) -> Result<Why, ClientError> {
+        self.get(route::query(&route::below_app(app, "why"), &[("subject", query.subject.clone())])).await
+    }
+
+    /// Which of `chunks` the tenant does not have, in the order given. Asks in parts when there are many.
+    pub async fn missing_chunks(
+        &self,
+        tenant: &TenantName,
+        chunks: &[ChunkHash],
+    ) -> Result<Vec<ChunkHash>, ClientError> {
+        let mut missing = Vec::new();
+        for part in chunks.chunks(CHUNKS_QUERY_MAX) {
+            let query = ChunksQuery { chunks: part.to_vec() };
+            let path = route::below_tenant(tenant, "chunks/missing");
+            let answer: ChunksMissing = self.change(Method::POST, path, &query).await?;
+            missing.extend(answer.missing);
+        }
+        Ok(missing)
+    }
+
+    /// Sends chunks, four at a time. `read` gives a chunk's bytes when its turn comes, so that no more than those under way
+    /// are in memory; `sent` is told the length of each that has arrived.
+    pub async fn upload_chunks(
+        &self,
+        tenant: &TenantName,
+        chunks: &[ChunkHash],
+        read: impl Fn(&ChunkHash) -> io::Result<Vec<u8>>,
+        sent: impl Fn(usize),
+    ) -> Result<(), ClientError> {
+        let (read, sent) = (&read, &sent);
+        stream::iter(chunks)
+            .map(|hash| async move {
+                let bytes = Bytes::from(read(hash).map_err(ClientError::Source)?);
+                let length = bytes.len();
+                self.put_chunk(tenant, hash, bytes).await?;
+                sent(length);
+                Ok::<(), ClientError>(())
+            })
+            .buffer_unordered(UPLOADS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    async fn put_chunk(
+        &self,
+        tenant: &TenantName,
+        hash: &ChunkHash,
+        bytes: Bytes,
+    ) -> Result<(), ClientError> {
+        let path = route::chunk(tenant, hash);
+        let call = Call::change(Method::PUT, path, (self.inside.keys)(), bytes, "application/octet-stream");
+        self.exchange(&call).await.map(drop)
+    }
+
+    /// Stores a tree, given as its canonical JSON; every chunk that it names has to be there.
+    pub async fn put_tree(&self, tenant: &TenantName, canonical: Vec<u8>) -> Result<TreeId, ClientError> {
+        let path = route::below_tenant(tenant, "trees");
+        let call = Call::change(
+            Method::POST,
+            path,
+            (self.inside.keys)(),
+            Bytes::from(canonical),
+            "application/json",
+        );
+        self.json::<TreeCreated>(&call).await.map(|created| created.tree)
+    }
+}

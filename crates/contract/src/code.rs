@@ -1,0 +1,241 @@
+//! Every way in which Berth says no, as a code with a page.
+//!
+//! A code is a promise: programs match on it, its page under docs/errors explains it, contracts/error-codes.txt pins
+//! its HTTP status and the exit status of the command line. Add a code at its place in the alphabet, write its page, refresh
+//! the golden. A code is never renamed and never changes its meaning.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What the command line ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ExitStatus {
+    /// It was done.
+    Ok = 0,
+    /// It was tried and did not work out.
+    Failed = 1,
+    /// It was not asked for properly.
+    Usage = 2,
+    /// What it is about does not exist.
+    NotFound = 3,
+    /// The platform refused: it contradicts what is there.
+    Refused = 4,
+    /// The platform cannot be reached, or is not ready.
+    Unreachable = 5,
+    /// A newer deployment took its place.
+    Superseded = 6,
+    /// Whoever asks may not do it.
+    NotAllowed = 7,
+    /// Ctrl-C; what was begun on the platform goes on.
+    Interrupted = 130,
+}
+
+impl From<ExitStatus> for std::process::ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident = $text:literal, $http:literal, $exit:ident, $title:literal;)*) => {
+        /// An error code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = $title] $name,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of the alphabet.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The code as it is written: `app_not_found`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// The HTTP status of a request that ends with it. Codes that explain a failed release, or that only the command
+            /// line gives, end no request by themselves: they have 500.
+            #[must_use]
+            pub const fn http_status(self) -> u16 {
+                match self { $(Self::$name => $http,)* }
+            }
+
+            /// What the command line ends with.
+            #[must_use]
+            pub const fn exit_status(self) -> ExitStatus {
+                match self { $(Self::$name => ExitStatus::$exit,)* }
+            }
+
+            /// One line that says what it means, the same for every occurrence.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+
+            /// The page that explains it: `docs/errors/app_not_found.md`.
+            #[must_use]
+            pub const fn page(self) -> &'static str {
+                match self { $(Self::$name => concat!("docs/errors/", $text, ".md"),)* }
+            }
+        }
+    };
+}
+
+codes! {
+    AppDestroying = "app_destroying", 409, Refused, "The app is being destroyed";
+    AppDestroying = "app_destroying", 409, Refused, "The app is being destroyed";
+    AppExists = "app_exists", 409, Refused, "The app exists already";
+
+    AppNotFound = "app_not_found", 404, NotFound, "There is no such app";
+    BuildFailed = "build_failed", 500, Failed, "The build failed";
+    BuildTimedOut = "build_timed_out", 500, Failed, "The build took longer than it may";
+    ChunkMismatch = "chunk_mismatch", 422, Refused, "The bytes of a chunk do not have its hash";
+    ChunksMissing = "chunks_missing", 409, Refused, "The tree names chunks that were not uploaded";
+    Conflict = "conflict", 409, Refused, "Something else changed it at the same time";
+    ContextInvalid = "context_invalid", 500, Usage, "The file that says where the platform is cannot be read";
+    CrashedAtStart = "crashed_at_start", 500, Failed, "An instance ended before it was ready";
+    DeployTimedOut = "deploy_timed_out", 500, Failed, "The deployment did not end in time";
+    DiskFull = "disk_full", 507, Failed, "The disk has no space left";
+    EdgeUnresponsive = "edge_unresponsive", 500, Failed, "The edge did not take over the new routes in time";
+    Forbidden = "forbidden", 403, NotAllowed, "You may not do that";
+    HealthCheckFailed = "health_check_failed", 500, Failed, "The health check did not succeed";
+    HomeInUse = "home_in_use", 500, Refused, "Another platform runs in this home";
+    HomeUnusable = "home_unusable", 500, Failed, "The home directory cannot be used";
+    HostTaken = "host_taken", 409, Refused, "Another app has the host";
+    HostTaken = "host_taken", 409, Refused, "Another app answers for the host";
+    IdempotencyKeyMissing = "idempotency_key_missing", 400, Usage, "The request has no idempotency key";
+    IdempotencyKeyReused = "idempotency_key_reused", 422, Refused, "The idempotency key was used for another request";
+    InstanceNotFound = "instance_not_found", 404, NotFound, "There is no such instance";
+    Internal = "internal", 500, Failed, "Berth itself failed";
+    Interrupted = "interrupted", 500, Interrupted, "The command was interrupted";
+    InvalidTree = "invalid_tree", 422, Refused, "The source tree is not valid";
+    LimitExceeded = "limit_exceeded", 422, Refused, "It would be more than an app may have";
+    LimitExceeded = "limit_exceeded", 422, Refused, "That is more than one app may have";
+    ListensElsewhere = "listens_elsewhere", 500, Failed, "The app listens on another port than PORT";
+    ManifestInvalid = "manifest_invalid", 422, Refused, "berth.toml or the Procfile is not valid";
+    MethodNotAllowed = "method_not_allowed", 405, Usage, "The resource does not take this method";
+    NeverDeployed = "never_deployed", 409, Refused, "The app has no release yet";
+    NeverListened = "never_listened", 500, Failed, "The app never listened on PORT";
+    NoRollbackTarget = "no_rollback_target", 409, Refused, "There is no earlier release to go back to";
+    NotConfirmed = "not_confirmed", 500, Refused, "The command was not confirmed";
+    NothingToRun = "nothing_to_run", 422, Refused, "Nothing in the source says how to run it";
+    Overloaded = "overloaded", 503, Unreachable, "The platform has more to do than it takes on";
+    PayloadTooLarge = "payload_too_large", 413, Refused, "The request is larger than it may be";
+    PortTaken = "port_taken", 500, Failed, "Another program listens on the address";
+    ProcessNotFound = "process_not_found", 404, NotFound, "The app has no such process";
+    ProjectNotFound = "project_not_found", 404, NotFound, "There is no such project";
+    ReleaseCommandFailed = "release_command_failed", 500, Failed, "The release command failed";
+    ReleaseGone = "release_gone", 410, Refused, "The release cannot be brought back any more";
+    ReleaseNeverServed = "release_never_served", 409, Refused, "The release never served";
+    ReleaseNeverServed = "release_never_served", 409, Refused, "The release never served";
+    ReleaseNotFound = "release_not_found", 404, NotFound, "There is no such release";
+    RequestInvalid = "request_invalid", 400, Usage, "The request is not what the API takes";
+    RequestTimedOut = "request_timed_out", 408, Unreachable, "The request did not arrive in time";
+    RouteNotFound = "route_not_found", 404, NotFound, "The API has no such path";
+    SourceDamaged = "source_damaged", 500, Failed, "Stored source is damaged";
+    SourceUnreadable = "source_unreadable", 500, Failed, "The source cannot be read";
+    StartFailed = "start_failed", 500, Failed, "An instance could not be started";
+    Stopping = "stopping", 503, Unreachable, "The platform is going down";
+    StorageFailed = "storage_failed", 500, Failed, "The platform could not read or write its files";
+    Superseded = "superseded", 500, Superseded, "A newer deployment took its place";
+    TenantNotFound = "tenant_not_found", 404, NotFound, "There is no such tenant";
+    TreeNotFound = "tree_not_found", 404, NotFound, "There is no such source tree";
+    Unauthenticated = "unauthenticated", 401, NotAllowed, "The platform does not know who asks";
+    Unreachable = "unreachable", 500, Unreachable, "The platform cannot be reached";
+    UsageInvalid = "usage_invalid", 500, Usage, "The command line is not valid";
+    UserIdsExhausted = "user_ids_exhausted", 507, Failed, "The platform has no user ids left for apps";
+    UserIdsExhausted = "user_ids_exhausted", 507, Refused, "The platform has no user id left for another app";
+}
+
+impl Code {
+    /// The code that is written `text`.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    /// A code that a newer platform knows and this program does not is read as [`Code::Internal`]: its title and detail
+    /// still reach the reader.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(Self::from_text(&text).unwrap_or(Self::Internal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::path::Path;
+
+    use super::*;
+
+    const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+    #[test]
+    fn error_codes_golden() {
+        let mut table = String::from("# code, HTTP status, exit status of the command line, title\n");
+        for code in Code::ALL {
+            let exit = code.exit_status() as u8;
+            writeln!(table, "{code} {} {exit} {}", code.http_status(), code.title()).unwrap();
+        }
+        let path = Path::new(ROOT).join("contracts/error-codes.txt");
+        if std::env::var_os("BERTH_UPDATE_GOLDENS").is_some() {
+            std::fs::write(&path, &table).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(golden, table, "contracts/error-codes.txt is stale: run with BERTH_UPDATE_GOLDENS=1");
+    }
+
+    #[test]
+    fn every_code_has_a_page_that_explains_it() {
+        for code in Code::ALL {
+            let text = std::fs::read_to_string(Path::new(ROOT).join(code.page()))
+                .unwrap_or_else(|problem| panic!("{}: {problem}", code.page()));
+            let head = format!("# {code}\n\n{}.", code.title());
+            assert!(text.starts_with(&head), "{} must start with {head:?}", code.page());
+            for section in ["\n## What happened\n", "\n## Why\n", "\n## What to do\n"] {
+                assert!(text.contains(section), "{} lacks {section:?}", code.page());
+            }
+        }
+    }
+
+    #[test]
+    fn every_page_belongs_to_a_code() {
+        for entry in std::fs::read_dir(Path::new(ROOT).join("docs/errors")).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let code = name.strip_suffix(".md").unwrap_or(&name);
+            assert!(
+                code == "README" || Code::from_text(code).is_some(),
+                "docs/errors/{name} explains no code"
+            );
+        }
+    }
+
+    #[test]
+    fn codes_stand_in_the_order_of_the_alphabet() {
+        assert!(Code::ALL.is_sorted_by(|one, other| one.as_str() < other.as_str()));
+    }
+
+    #[test]
+    fn an_unknown_code_is_read_as_internal() {
+        assert_eq!(serde_json::from_str::<Code>("\"from_the_future\"").unwrap(), Code::Internal);
+        assert_eq!(serde_json::from_str::<Code>("\"app_not_found\"").unwrap(), Code::AppNotFound);
+    }
+}

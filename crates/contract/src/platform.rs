@@ -1,0 +1,66 @@
+//! The platform as a whole.
+
+use berth_spec::{Millis, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::AppSummary;
+
+/// How the platform is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Platform {
+    /// Its id, 16 hex digits.
+    pub platform: String,
+    /// The version of the program.
+    pub version: String,
+    /// The directory that holds everything of it.
+    pub home: String,
+    /// Where edge listens for requests to apps: `127.0.0.1:8080`.
+    pub edge: String,
+    /// Where the API listens: `127.0.0.1:7070`.
+    pub api: String,
+    /// The Unix socket of the API.
+    pub socket: String,
+    /// What keeps apps apart.
+    pub isolation: Isolation,
+    /// When control last started.
+    #[schema(value_type = u64)]
+    pub started_at: Timestamp,
+    /// For how long control has run.
+    #[schema(value_type = u64)]
+    pub uptime_ms: Millis,
+    /// The position of the journal's last event.
+    pub position: u64,
+    /// The programs that make it up.
+    pub roles: Vec<Role>,
+    /// Its apps that the caller may see, sorted by id.
+    pub apps: Vec<AppSummary>,
+}
+
+/// What keeps apps apart from each other and from the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// Nothing: every app runs as the platform's own user.
+    None,
+    /// A user of its own for every app.
+    User,
+    /// A sandbox around every instance.
+    Sandbox,
+}
+
+/// A program of the platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Role {
+    /// `supervisor`, `control`, `edge`.
+    pub name: String,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// The platform goes down: apps stop first, then the platform's own programs end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlatformDown {
+    /// How many instances are being stopped.
+    pub instances: u32,
+}

@@ -1,0 +1,157 @@
+//! Where each resource lives: the templates that handlers declare and the paths that clients ask for.
+//!
+//! Templates use `{name}`, which axum and OpenAPI read alike. No segment needs percent-encoding, because the alphabets of
+//! names and hashes hold nothing that a path gives a meaning to; queries are encoded by [`query`].
+
+use std::fmt::Write as _;
+
+use berth_spec::{AppId, ProjectId, ReleaseNumber, TenantName};
+
+use crate::upload::ChunkHash;
+
+/// What every path starts with.
+pub const PREFIX: &str = "/api/v1";
+/// The platform as a whole.
+pub const PLATFORM: &str = "/api/v1/platform";
+/// Stops the platform and every app on it.
+pub const PLATFORM_DOWN: &str = "/api/v1/platform/down";
+/// What happened on the whole platform.
+pub const PLATFORM_TIMELINE: &str = "/api/v1/timeline";
+/// The OpenAPI document.
+pub const OPENAPI: &str = "/api/v1/openapi.json";
+/// Asks which chunks of a list the tenant does not have.
+pub const CHUNKS_MISSING: &str = "/api/v1/tenants/{tenant}/chunks/missing";
+/// One chunk.
+pub const CHUNK: &str = "/api/v1/tenants/{tenant}/chunks/{hash}";
+/// Source trees.
+pub const TREES: &str = "/api/v1/tenants/{tenant}/trees";
+/// The apps of a project.
+pub const APPS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps";
+/// One app.
+pub const APP: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}";
+/// An app's releases.
+pub const RELEASES: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/releases";
+/// One release; `{number}` is `42` or `v42`.
+pub const RELEASE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/releases/{number}";
+/// How a release's deployment is getting on, as server-sent events.
+pub const PROGRESS: &str =
+    "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/releases/{number}/progress";
+/// Makes a release out of an earlier one.
+pub const ROLLBACK: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/rollback";
+/// An app's configuration.
+pub const CONFIG: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/config";
+/// The names of an app's secrets.
+pub const SECRETS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/secrets";
+/// An app's log lines, as server-sent events.
+pub const LOGS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/logs";
+/// An app's instances.
+pub const INSTANCES: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/instances";
+/// How many instances of each process are wanted.
+pub const SCALE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/scale";
+/// What happened to an app.
+pub const TIMELINE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/timeline";
+/// Why an app is as it is.
+pub const WHY: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/why";
+
+/// The header that makes a repeated mutation harmless; required on every POST, PUT, PATCH and DELETE.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The header that names the last server-sent event seen.
+pub const LAST_EVENT_ID: &str = "last-event-id";
+/// The media type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+/// The media type of a stream of server-sent events.
+pub const EVENT_STREAM: &str = "text/event-stream";
+
+/// The name of the server-sent event that carries a [`crate::ProgressEvent`].
+pub const EVENT_PROGRESS: &str = "progress";
+/// The name of the server-sent event that carries a [`crate::LogLine`].
+pub const EVENT_LINE: &str = "line";
+/// The name of the server-sent event that carries a [`crate::Problem`] and ends the stream.
+pub const EVENT_PROBLEM: &str = "problem";
+
+/// `/api/v1/tenants/T/projects/P/apps`
+#[must_use]
+pub fn apps(project: &ProjectId) -> String {
+    format!("{PREFIX}/tenants/{}/projects/{}/apps", project.tenant, project.project)
+}
+
+/// `/api/v1/tenants/T/projects/P/apps/A`
+#[must_use]
+pub fn app(app: &AppId) -> String {
+    format!("{}/{}", apps(&app.project_id()), app.app)
+}
+
+/// A resource directly below an app: `releases`, `config` and so on.
+#[must_use]
+pub fn below_app(id: &AppId, resource: &str) -> String {
+    format!("{}/{resource}", app(id))
+}
+
+/// `.../releases/42`
+#[must_use]
+pub fn release(id: &AppId, number: ReleaseNumber) -> String {
+    format!("{}/releases/{}", app(id), number.0)
+}
+
+/// A resource directly below a tenant: `trees`, `chunks/missing`.
+#[must_use]
+pub fn below_tenant(tenant: &TenantName, resource: &str) -> String {
+    format!("{PREFIX}/tenants/{tenant}/{resource}")
+}
+
+/// `/api/v1/tenants/T/chunks/HASH`
+#[must_use]
+pub fn chunk(tenant: &TenantName, hash: &ChunkHash) -> String {
+    below_tenant(tenant, &format!("chunks/{hash}"))
+}
+
+/// `path?a=1&b=2` of the pairs that have a value; names are ours and stay as they are, values are percent-encoded.
+#[must_use]
+pub fn query(path: &str, pairs: &[(&str, Option<String>)]) -> String {
+    let mut text = path.to_owned();
+    let mut separator = '?';
+    for (name, value) in pairs {
+        let Some(value) = value else { continue };
+        text.push(separator);
+        separator = '&';
+        text.push_str(name);
+        text.push('=');
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                text.push(char::from(byte));
+            } else {
+                write!(text, "%{byte:02X}").expect("writing to a string cannot fail");
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_fill_their_templates() {
+        let id: AppId = "t/p/shop".parse().unwrap();
+        let fill = |template: &str| {
+            template
+                .replace("{tenant}", "t")
+                .replace("{project}", "p")
+                .replace("{app}", "shop")
+                .replace("{number}", "42")
+        };
+        assert_eq!(app(&id), fill(APP));
+        assert_eq!(apps(&id.project_id()), fill(APPS));
+        assert_eq!(release(&id, ReleaseNumber(42)), fill(RELEASE));
+        assert_eq!(below_app(&id, "config"), fill(CONFIG));
+        assert_eq!(below_tenant(&id.tenant, "chunks/missing"), fill(CHUNKS_MISSING));
+    }
+
+    #[test]
+    fn values_of_a_query_are_encoded() {
+        let path =
+            query("/x", &[("a", Some("1&b=2 \u{e4}/".to_owned())), ("n", None), ("f", Some("true".into()))]);
+        assert_eq!(path, "/x?a=1%26b%3D2%20%C3%A4%2F&f=true");
+    }
+}
