@@ -246,6 +246,8 @@ impl App {
         self.routed.clear();
         if let Some((&last, _)) = self.releases.last_key_value() {
             self.releases.retain(|&number, _| number == last);
+            // The next life of the name must not go back to it: its artifact is collected, its secrets are gone.
+            self.change(last, |release| release.artifact = None);
         }
     }
 

@@ -3,16 +3,17 @@
 //! The ids and their words are in docs/invariants.md. A check returns the breaches it found; the simulation stops at the first, a debug
 //! build panics, a release build counts and writes [`crate::event::Event::InvariantBroken`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use berth_routing::{Generation, Role, Snapshot};
+use berth_routing::wire::Health;
+use berth_routing::{Backend, Endpoint, Generation, Role, Snapshot};
 use berth_spec::{ProcessName, ReleaseNumber};
 
-use crate::event::{Event, Ordinal, StopReason};
+use crate::event::{Event, Ordinal};
 use crate::plan::stop_is_safe;
 use crate::state::{App, Life, Phase, Position, State};
-use crate::world::AppWorld;
+use crate::world::{AppWorld, Listener};
 
 /// An invariant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,8 @@ pub enum Invariant {
     SnapshotsGoForward,
     /// RTE-4: only living instances of the serving release or of the one being activated are routed.
     RoutedIsAlive,
+    /// RTE-5: what is meant for one instance never reaches another.
+    EndpointsAreNotShared,
     /// DEP-1: at most one deployment of an app moves traffic.
     OneMovesTraffic,
     /// DEP-2: releases are activated in submit order.
@@ -43,13 +46,14 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AcknowledgedIsDurable,
         Self::ReplayGivesServedState,
         Self::StoppedIsUnreachable,
         Self::SomethingServes,
         Self::SnapshotsGoForward,
         Self::RoutedIsAlive,
+        Self::EndpointsAreNotShared,
         Self::OneMovesTraffic,
         Self::ActivatedInOrder,
         Self::RollbackExists,
@@ -67,6 +71,7 @@ impl Invariant {
             Self::SomethingServes => "RTE-2",
             Self::SnapshotsGoForward => "RTE-3",
             Self::RoutedIsAlive => "RTE-4",
+            Self::EndpointsAreNotShared => "RTE-5",
             Self::OneMovesTraffic => "DEP-1",
             Self::ActivatedInOrder => "DEP-2",
             Self::RollbackExists => "DEP-3",
@@ -144,18 +149,53 @@ pub fn check_snapshot(applied: Generation, durable: Generation, next: &Snapshot)
     })
 }
 
-/// A routed backend of a snapshot that is about to be published is one that the state routes.
+/// A snapshot that is about to be published routes to what the state routes to, and no two of its backends are at one endpoint.
 ///
 /// # Errors
-/// [`Invariant::RoutedIsAlive`].
+/// [`Invariant::RoutedIsAlive`], [`Invariant::SomethingServes`] and [`Invariant::EndpointsAreNotShared`].
 pub fn check_routes(state: &State, snapshot: &Snapshot) -> Checked {
+    let mut endpoints = BTreeMap::new();
     for (id, route) in &snapshot.apps {
-        for backend in route.backends.iter().filter(|backend| backend.role == Role::Routed) {
-            let routed = state.apps.get(id).is_some_and(|app| app.routed.contains(&backend.instance.ordinal));
-            hold(Invariant::RoutedIsAlive, routed, || {
+        let routed = |backend: &&Backend| backend.role == Role::Routed;
+        for backend in route.backends.iter().filter(routed) {
+            let known = state.apps.get(id).is_some_and(|app| app.routed.contains(&backend.instance.ordinal));
+            hold(Invariant::RoutedIsAlive, known, || {
                 format!("{} is in the snapshot only", backend.instance)
             })?;
         }
+        for backend in &route.backends {
+            let Endpoint::Tcp { addr } = &backend.endpoint;
+            let other = endpoints.insert(*addr, &backend.instance);
+            hold(Invariant::EndpointsAreNotShared, other.is_none(), || {
+                format!("{} and {other:?} are both at {addr}", backend.instance)
+            })?;
+        }
+    }
+    for app in state.apps.values() {
+        let backends = snapshot.apps.get(&app.id).map(|route| &route.backends[..]).unwrap_or_default();
+        let missing = app.routed.iter().find(|&&ordinal| {
+            !backends.iter().any(|it| it.instance.ordinal == ordinal && it.role == Role::Routed)
+        });
+        hold(Invariant::SomethingServes, missing.is_none(), || {
+            format!("{} routes to {missing:?}, and the snapshot does not", app.id)
+        })?;
+    }
+    Ok(())
+}
+
+/// The reconciler is about to have requests sent to `ordinals`: those that got none before are ready.
+///
+/// # Errors
+/// [`Invariant::RoutedIsAlive`].
+pub fn check_newly_routed(app: &App, ordinals: &BTreeSet<Ordinal>, world: &AppWorld) -> Checked {
+    for ordinal in ordinals.difference(&app.routed) {
+        let runs = world.instances.get(ordinal).is_some_and(|seen| {
+            seen.life == crate::world::Life::Running && seen.listener == Listener::Expected
+        });
+        let ready = world.health.get(ordinal).is_some_and(|probed| probed.health == Health::Ready);
+        hold(Invariant::RoutedIsAlive, runs && ready, || {
+            format!("{} was to route to {ordinal}, which is not ready", app.id)
+        })?;
     }
     Ok(())
 }
@@ -260,16 +300,11 @@ fn gap_is_wanted(before: &App, events: &[Event], after: &App) -> bool {
             .is_some_and(|processes| processes.keys().any(ProcessName::is_web));
         !has_web || activation.handed_over.iter().any(ProcessName::is_web)
     });
-    scaled_to_nothing
-        || taken_away
-        || events.iter().any(|event| match event {
-            Event::InstanceStopping { why, .. } => match why {
-                StopReason::Replaced | StopReason::ScaledDown | StopReason::Destroyed => true,
-                StopReason::Retired | StopReason::ReleaseFailed => false,
-            },
-            Event::InstanceGone { .. } | Event::ReleaseFailed { .. } | Event::AppDestroying {} => true,
-            _ => false,
-        })
+    // What a stop is said to be for does not excuse it: that is what a wrong plan would say too.
+    let lost = |event: &Event| {
+        matches!(event, Event::InstanceGone { .. } | Event::ReleaseFailed { .. } | Event::AppDestroying {})
+    };
+    scaled_to_nothing || taken_away || events.iter().any(lost)
 }
 
 /// What the runtime has beyond the state was there already when the reconciler last looked.

@@ -56,7 +56,7 @@ pub enum Action {
     },
     /// Build the release's artifact.
     Build(ReleaseNumber),
-    /// End the build, if it runs.
+    /// End the release's build and its release command, if they run, and forget how they ended.
     CancelBuild(ReleaseNumber),
     /// Run the release command.
     RunReleaseCommand(ReleaseNumber),
@@ -92,10 +92,12 @@ pub fn plan(app: &App, world: &AppWorld, watch: &mut Stopwatch, now: Duration) -
             planner.steady();
             planner.warmth();
             planner.retire();
+            planner.edge_follows();
         }
         Life::Destroying => {
             planner.lost_instances();
             planner.destroy();
+            planner.edge_follows();
         }
         Life::Destroyed => {}
     }
@@ -131,8 +133,11 @@ pub fn stop_is_safe(app: &App, ordinal: Ordinal, world: &AppWorld, drain_over: b
 }
 
 impl Planner<'_> {
+    /// Adds `action`; once is enough even where two steps find the same need.
     pub(crate) fn act(&mut self, action: Action) {
-        self.plan.actions.push(action);
+        if !self.plan.actions.contains(&action) {
+            self.plan.actions.push(action);
+        }
     }
 
     pub(crate) fn record(&mut self, fact: Fact) {

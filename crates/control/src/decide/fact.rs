@@ -47,7 +47,8 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
         }
         Fact::Assign { release, process, tokens } => assign(app, *release, process, tokens),
         Fact::Started { ordinal, port } => match app.instances.get(ordinal) {
-            Some(it) if it.started && it.port == *port => Ok(Vec::new()),
+            // A port once known stays: whoever does not see it has not looked yet.
+            Some(it) if it.started && (it.port == *port || port.is_none()) => Ok(Vec::new()),
             Some(_) => Ok(vec![Event::InstanceStarted { ordinal: *ordinal, port: *port }]),
             None => Err(Refusal::Stale("the instance is gone")),
         },
@@ -123,12 +124,16 @@ fn adopt_warm(app: &App, number: ReleaseNumber) -> Outcome {
 
 fn assign(app: &App, number: ReleaseNumber, process: &ProcessName, tokens: &[String]) -> Outcome {
     let activating = app.activation.as_ref().is_some_and(|activation| activation.release == number);
-    if app.life != Life::Alive || !(activating || app.serving == Some(number)) {
-        return Err(Refusal::Stale("the release neither serves nor is about to"));
+    let serves = app.serving == Some(number) && app.holds(number, process);
+    let runs = app.release(number).is_some_and(|release| release.runs(process));
+    if app.life != Life::Alive || !runs || !(activating || serves) {
+        return Err(Refusal::Stale("the process is not this release's to run"));
     }
+    // Never more than are wanted, however often the same lack was seen.
+    let lacking = (app.wanted(process) as usize).saturating_sub(app.running(number, process).count());
     let first = app.last_ordinal + 1;
     Ok((first..)
-        .zip(tokens)
+        .zip(tokens.iter().take(lacking))
         .map(|(ordinal, token)| Event::InstanceAssigned {
             ordinal,
             process: process.clone(),
@@ -145,15 +150,39 @@ fn route(app: &App, ordinals: &BTreeSet<Ordinal>) -> Outcome {
     if app.life != Life::Alive {
         return Err(Refusal::Stale("the app is being destroyed"));
     }
+    let activating = app.activation.as_ref().map(|activation| activation.release);
     let fit = |ordinal: &Ordinal| {
-        app.instances
-            .get(ordinal)
-            .is_some_and(|it| it.process.is_web() && it.is_wanted() && it.port.is_some())
+        app.instances.get(ordinal).is_some_and(|it| {
+            let release = Some(it.release);
+            let serves = release == app.serving || release == activating;
+            serves && it.process.is_web() && it.is_wanted() && it.port.is_some()
+        })
     };
     if !ordinals.iter().all(fit) {
         return Err(Refusal::Stale("an instance cannot be routed to"));
     }
+    if ordinals.is_empty() && !may_go_dark(app) {
+        return Err(Refusal::Stale("nothing else serves yet"));
+    }
     Ok(vec![Event::Routed { ordinals: ordinals.clone() }])
+}
+
+/// Whether it was asked for that nothing is routed: the app is scaled to nothing, or the release that is being activated has no web
+/// process or replaces it.
+fn may_go_dark(app: &App) -> bool {
+    let web = web_processes(app, app.serving).next();
+    web.is_some_and(|web| app.wanted(web) == 0)
+        || app.activation.as_ref().is_some_and(|activation| {
+            let release = Some(activation.release);
+            web_processes(app, release).next().is_none()
+                || activation.handed_over.iter().any(ProcessName::is_web)
+        })
+}
+
+/// The web process of a release, if it has one.
+fn web_processes(app: &App, release: Option<ReleaseNumber>) -> impl Iterator<Item = &ProcessName> {
+    let processes = release.and_then(|number| app.release(number)).and_then(|release| release.processes());
+    processes.into_iter().flat_map(|processes| processes.keys()).filter(|process| process.is_web())
 }
 
 /// What requests go to once `number` has failed: the serving release's instances again, where traffic had moved.
@@ -172,6 +201,10 @@ fn activate(app: &App, number: ReleaseNumber) -> Outcome {
     activating(app, number)?;
     if app.routed.iter().any(|ordinal| app.instances[ordinal].release != number) {
         return Err(Refusal::Stale("requests still go to the release before"));
+    }
+    let wanted: usize = web_processes(app, Some(number)).map(|process| app.wanted(process) as usize).sum();
+    if app.routed.len() < wanted {
+        return Err(Refusal::Stale("one of its instances was lost just now"));
     }
     let now = app.secret_versions();
     // Instances that hold a value which was revoked or replaced since must not come back by a rollback.
@@ -200,12 +233,7 @@ fn stop(app: &App, ordinal: Ordinal, why: StopReason) -> Outcome {
     if app.routed.contains(&ordinal) {
         let mut rest = app.routed.clone();
         rest.remove(&ordinal);
-        // Only where a gap is what was asked for may the last one go before its successor serves.
-        let gap = match why {
-            StopReason::Replaced | StopReason::ScaledDown | StopReason::Destroyed => true,
-            StopReason::Retired | StopReason::ReleaseFailed => false,
-        };
-        if rest.is_empty() && !gap {
+        if rest.is_empty() && !may_go_dark(app) {
             return Err(Refusal::Stale("nothing else serves yet"));
         }
         events.push(Event::Routed { ordinals: rest });

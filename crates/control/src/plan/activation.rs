@@ -217,8 +217,16 @@ impl Planner<'_> {
         if edge.durable.0 < changed || edge.alive.is_none() {
             return false;
         }
-        let late = self.is_over(Mark::Unapplied(Generation(changed)), APPLY_DEADLINE);
+        let applied = edge.alive.is_some_and(|edge| edge.applied.0 >= changed);
+        if applied {
+            return false;
+        }
+        let mark = Mark::Unapplied(Generation(changed));
+        let late = self.is_over(mark.clone(), APPLY_DEADLINE);
         if late {
+            // The next process gets as long; without this it would be killed before it is up, and the one after it too.
+            self.watch.restart(mark, self.now);
+            self.look_again(APPLY_DEADLINE);
             self.act(Action::RestartEdge);
         }
         late
@@ -277,13 +285,18 @@ impl Planner<'_> {
     /// What the release was still waiting for.
     fn timeout_code(&self, number: ReleaseNumber) -> &'static str {
         let waiting = self.app.instances.iter().filter(|(_, it)| it.release == number && it.process.is_web());
-        let listeners: Vec<_> =
-            waiting.filter_map(|(ordinal, it)| Some((*ordinal, &self.seen(*ordinal, it)?.listener))).collect();
+        let listeners: Vec<_> = waiting
+            .filter_map(|(ordinal, it)| Some((*ordinal, &self.seen(*ordinal, it)?.listener)))
+            .collect();
         if listeners.iter().any(|(_, listener)| **listener == Listener::None) {
             return "never_listened";
         }
         let unhealthy = |ordinal| self.world.health.get(ordinal).is_none_or(|it| it.health != Health::Ready);
-        if listeners.iter().any(|(ordinal, _)| unhealthy(ordinal)) { "health_check_failed" } else { "deploy_timed_out" }
+        if listeners.iter().any(|(ordinal, _)| unhealthy(ordinal)) {
+            "health_check_failed"
+        } else {
+            "deploy_timed_out"
+        }
     }
 
     /// What each instance of the release last showed.

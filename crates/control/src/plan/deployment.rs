@@ -7,9 +7,14 @@ use crate::world::Build;
 use super::{Action, Planner};
 
 impl Planner<'_> {
-    /// Builds run in parallel; those of releases that are settled are ended.
+    /// Builds run in parallel; those of releases that are settled are ended, and so are their release commands.
     pub(super) fn builds(&mut self) {
         let app = self.app;
+        for number in self.world.commands.keys() {
+            if app.release(*number).is_none_or(|release| release.phase.is_settled()) {
+                self.act(Action::CancelBuild(*number));
+            }
+        }
         for (&number, release) in app.releases.iter().rev() {
             let build = self.world.builds.get(&number);
             match (release.phase, build) {

@@ -7,7 +7,7 @@ use berth_spec::{ProcessName, ReleaseNumber};
 
 use crate::command::Fact;
 use crate::event::{GoneCause, Ordinal, StopReason};
-use crate::state::Instance;
+use crate::state::{self, Instance};
 use crate::world::{Life, Listener, Mark};
 
 use super::{Action, Planner, START_RETRY, WORKER_READY};
@@ -20,13 +20,17 @@ impl Planner<'_> {
             let seen = self.seen(ordinal, instance).map(|seen| (seen.life.clone(), seen.port));
             match seen {
                 None if instance.started => self.gone(ordinal, instance),
-                None if instance.is_wanted() => self.act(Action::Start(ordinal)),
+                None if self.is_to_start(instance) => self.act(Action::Start(ordinal)),
+                None if instance.is_wanted() => {}
                 // It was never started, and is not wanted any more.
                 None => self.record(Fact::Gone { ordinal, cause: GoneCause::Stopped }),
                 Some((Life::Gone, _)) => self.gone(ordinal, instance),
                 Some((Life::NotStarted { detail }, _)) => {
                     // What serves is tried again, under the same ordinal so that a full disk is not filled with events; what is
-                    // being activated fails its release.
+                    // being activated fails its release, see failure(), and goes with that.
+                    if self.is_activating(instance.started_as) && instance.is_wanted() {
+                        continue;
+                    }
                     if app.serving != Some(instance.release) || !instance.is_wanted() {
                         self.record(Fact::Gone { ordinal, cause: GoneCause::NotStarted { detail } });
                     } else if self.is_over(Mark::NotStarted(ordinal), START_RETRY) {
@@ -35,12 +39,21 @@ impl Planner<'_> {
                     }
                 }
                 Some((Life::Starting | Life::Running | Life::BackingOff | Life::Stopping, port)) => {
-                    if !instance.started || instance.port != port {
+                    if !instance.started || (port.is_some() && instance.port != port) {
                         self.record(Fact::Started { ordinal, port });
                     }
                 }
             }
         }
+    }
+
+    /// Whether an assigned instance is to be started: nothing speaks for its being stopped in the same pass.
+    fn is_to_start(&self, instance: &Instance) -> bool {
+        self.app.life == state::Life::Alive && instance.is_wanted() && self.reason_to_stop(instance).is_none()
+    }
+
+    pub(super) fn is_activating(&self, release: ReleaseNumber) -> bool {
+        self.app.activation.as_ref().is_some_and(|activation| activation.release == release)
     }
 
     fn gone(&mut self, ordinal: Ordinal, instance: &Instance) {

@@ -49,10 +49,10 @@ impl Planner<'_> {
         }
     }
 
-    fn reason_to_stop(&self, instance: &Instance) -> Option<StopReason> {
+    pub(super) fn reason_to_stop(&self, instance: &Instance) -> Option<StopReason> {
         let app = self.app;
         let release = instance.release;
-        let activating = app.activation.as_ref().is_some_and(|activation| activation.release == release);
+        let activating = self.is_activating(release);
         if activating || app.serving == Some(release) {
             // One that is the release's no longer because the process went over to the new one.
             let went_over = !activating && !app.holds(release, &instance.process);
@@ -86,15 +86,19 @@ impl Planner<'_> {
         let drain_over = unrouted && self.is_over(Mark::Draining(ordinal), drain);
         if stop_is_safe(self.app, ordinal, self.world, drain_over) {
             self.act(Action::Stop(ordinal));
-        } else if !unrouted {
-            self.edge_must_apply(instance.routing_changed_at);
         }
+    }
+
+    /// Edge has to take over what concerns the app, also where no deployment waits for it: a new instance that is to be probed, one
+    /// more to route to, one less that is to be stopped.
+    pub(super) fn edge_follows(&mut self) {
+        self.edge_must_apply(crate::route::changed_at(self.app));
     }
 
     /// Everything of the app goes: nothing is routed any more, so that each instance stops once it is drained.
     pub(super) fn destroy(&mut self) {
         let app = self.app;
-        for &number in self.world.builds.keys() {
+        for &number in self.world.builds.keys().chain(self.world.commands.keys()) {
             self.act(Action::CancelBuild(number));
         }
         for (&ordinal, instance) in &app.instances {
@@ -104,7 +108,9 @@ impl Planner<'_> {
                 self.stop_when_drained(ordinal, instance);
             }
         }
-        if app.instances.is_empty() && self.world.instances.is_empty() && self.world.builds.is_empty() {
+        let world = self.world;
+        let nothing_left = world.instances.is_empty() && world.builds.is_empty() && world.commands.is_empty();
+        if app.instances.is_empty() && nothing_left {
             self.record(Fact::Destroyed);
         }
     }
