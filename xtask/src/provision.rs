@@ -36,11 +36,8 @@ pub(crate) fn provide(tools: &'static [Tool]) -> Vec<Tool> {
     let missing =
         || tools.iter().filter(|tool| program::find(tool.program).is_none()).copied().collect::<Vec<_>>();
     let wanted = missing();
-    if !wanted.is_empty()
-        && may_install()
-        && let Err(error) = install(&wanted)
-    {
-        println!("!! apt-get failed: {error:#}");
+    if !wanted.is_empty() && may_install() {
+        install(&wanted).unwrap_or_else(|error| println!("!! nothing could be installed: {error:#}"));
     }
     let still = missing();
     for tool in &still {
@@ -57,14 +54,17 @@ fn may_install() -> bool {
     is_root && program::find("apt-get").is_some()
 }
 
+/// One by one: a package that this release of the distribution lacks keeps none of the others away.
 fn install(tools: &[Tool]) -> Result<()> {
-    let mut packages: Vec<&str> = tools.iter().map(|tool| tool.package).collect();
-    packages.dedup();
-    println!("installing {}", packages.join(", "));
     let _guard = NoServices::raise()?;
     let apt = || Program::new("apt-get").arg("-qq").env("DEBIAN_FRONTEND", "noninteractive");
     apt().arg("update").run()?;
-    apt().args(["install", "--yes", "--no-install-recommends"]).args(packages).run()
+    for tool in tools {
+        println!("installing {}", tool.package);
+        let installed = apt().args(["install", "--yes", "--no-install-recommends", tool.package]).run();
+        installed.unwrap_or_else(|error| println!("!! {error:#}"));
+    }
+    Ok(())
 }
 
 /// While it lives, a package that is installed starts no service: nginx would take port 80 for itself.
