@@ -148,7 +148,7 @@ pub(crate) fn survive_or_die(error: rusqlite::Error) -> rusqlite::Error {
 /// may be on disk, and a restart would find events that were reported as failed. Then the process ends, nobody is answered,
 /// and the next start finds out.
 pub(crate) fn commit(connection: &Connection) -> rusqlite::Result<()> {
-    let Err(error) = connection.execute_batch("COMMIT") else { return Ok(()) };
+    let Err(error) = connection.execute_batch("COMMIT").map_err(survive_or_die) else { return Ok(()) };
     match extended_code(&error) {
         Some(ffi::SQLITE_FULL | ffi::SQLITE_IOERR_WRITE) => {
             rollback(connection);
