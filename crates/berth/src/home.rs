@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use berth_server::config::{KeyEncryptionKey, UidPlan};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use create::{Halt, create};
+pub(crate) use create::{create, prepare_directory};
 pub(crate) use durable::write_atomically;
 
 /// The format that this version writes. A greater one is refused.
@@ -76,6 +76,7 @@ pub(crate) enum HomeError {
     NoBlock { ranges: PathBuf },
     #[error("neither XDG_DATA_HOME nor HOME is set: give the home with --home")]
     NoDefault,
+    #[cfg(test)]
     #[error("stopped by a test")]
     Halted,
 }

@@ -151,7 +151,8 @@ fn set_modes(home: &Path, plan: Option<UidPlan>) -> Result<(), HomeError> {
     for name in PASSAGES {
         open_to_group(name, plan.platform_gid(), 0o710)?;
     }
-    open_to_group("routing", plan.edge(), 0o750)?;
+    // Set-group-id: the snapshots that control writes there belong to edge's group by themselves.
+    open_to_group("routing", plan.edge(), 0o2750)?;
     open_to_group(".", plan.platform_gid(), 0o710)
 }
 

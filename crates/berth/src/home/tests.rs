@@ -78,7 +78,7 @@ fn only_its_owner_reads_it() {
     let mode = |name: &str| fs::metadata(home.path.join(name)).unwrap().mode() & 0o7777;
     let root = home.platform.uid_base.is_some();
     assert_eq!(mode("."), if root { 0o710 } else { 0o700 });
-    assert_eq!(mode("routing"), if root { 0o750 } else { 0o700 });
+    assert_eq!(mode("routing"), if root { 0o2750 } else { 0o700 });
     assert_eq!((mode("keys"), mode("keys/kek"), mode("platform.json")), (0o700, 0o600, 0o600));
     assert_eq!((mode("journal"), mode("chunks"), mode("logs/platform")), (0o700, 0o700, 0o700));
     assert_eq!(home.platform.platform.len(), 16);

@@ -112,7 +112,7 @@ mod tests {
             fs::create_dir(home).unwrap();
         }
         let first: Vec<u32> = homes.iter().map(|home| claim(&ranges, home).unwrap()).collect();
-        assert_eq!(first, [FIRST, FIRST + 4_096, FIRST + 8_192]);
+        assert_eq!(first, [FIRST, FIRST + UidPlan::BLOCK, FIRST + 2 * UidPlan::BLOCK]);
         let again: Vec<u32> = homes.iter().map(|home| claim(&ranges, home).unwrap()).collect();
         assert_eq!(again, first);
     }

@@ -1,0 +1,72 @@
+//! The roles that the supervisor, or a shim, starts this binary as.
+
+mod control;
+mod edge;
+mod static_files;
+mod tree;
+
+use std::io;
+use std::os::fd::RawFd;
+use std::process::ExitCode;
+
+use crate::args::{RoleArgs, Verb};
+use crate::home::HomeError;
+use crate::{inherit, logs, signals};
+
+/// Why a role ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoleError {
+    #[error("descriptor {number} was not handed down")]
+    Descriptor { number: RawFd, source: io::Error },
+    #[error("the role cannot {attempt}")]
+    System { attempt: &'static str, source: io::Error },
+    #[error("the role was started for platform {started_for}, but the home is of {found}")]
+    OtherHome { started_for: String, found: String },
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error(transparent)]
+    Control(#[from] berth_server::RunError),
+    #[error("this build has no edge")]
+    NoEdge,
+}
+
+impl RoleError {
+    fn system(attempt: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { attempt, source }
+    }
+}
+
+/// Runs the role that `verb` names; `None` where it names none.
+pub(crate) fn run(verb: &Verb) -> Option<Result<ExitCode, RoleError>> {
+    let result = match verb {
+        Verb::Up(_) => return None,
+        Verb::Control(args) => enter().and_then(|()| control::run(args)),
+        Verb::Edge(args) => enter().and_then(|()| edge::run(args)),
+        Verb::Static(args) => static_files::run(args),
+    };
+    Some(result.map(|()| ExitCode::SUCCESS))
+}
+
+/// What control and edge do first: undo the supervisor's signal mask, and log to the file that is their standard error.
+fn enter() -> Result<(), RoleError> {
+    signals::unblock_all().map_err(RoleError::system("let signals through"))?;
+    logs::log_to(io::stderr);
+    Ok(())
+}
+
+/// Takes a descriptor and makes it what it is.
+fn take<T: From<std::os::fd::OwnedFd>>(number: RawFd) -> Result<T, RoleError> {
+    inherit::take(number).map(T::from).map_err(|source| RoleError::Descriptor { number, source })
+}
+
+/// The pipe to say that we are ready, and the leash.
+struct Ties {
+    ready: std::os::fd::OwnedFd,
+    leash: std::os::fd::OwnedFd,
+}
+
+impl Ties {
+    fn take(args: &RoleArgs) -> Result<Self, RoleError> {
+        Ok(Self { ready: take(args.ready)?, leash: take(args.leash)? })
+    }
+}

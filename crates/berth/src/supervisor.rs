@@ -1,0 +1,263 @@
+//! The supervisor: takes the home, binds every listener, starts control and edge, and stays to restart them.
+//!
+//! It has no async runtime and does nothing that a role could do: what it does not do cannot kill it, and while it lives
+//! listeners, accept queues and orphaned shims have an owner.
+
+mod detach;
+mod handover;
+mod launch;
+mod lock;
+mod orphans;
+mod port_holder;
+mod requests;
+mod role;
+mod sockets;
+mod stop;
+mod voice;
+mod watch;
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use berth_clock::SystemClock;
+use rustix::process::Signal;
+
+use crate::args::UpArgs;
+use crate::home::{self, Home, HomeError};
+use crate::logs::{self, RoleLog};
+use crate::run_dir::{self, RunDirError};
+use crate::signals::Signals;
+use crate::{exe, inherit};
+
+use launch::{RoleKind, Site};
+use lock::{HomeLock, LockError};
+use orphans::Orphan;
+use sockets::{SocketError, Sockets};
+use voice::Voice;
+use watch::{Turn, Watch, WatchError};
+
+/// Where the machine keeps which block of user ids is whose.
+const RANGES: &str = "/var/lib/berth-ranges";
+const EDGE_PORT: u16 = 8_080;
+const API_PORT: u16 = 7_070;
+/// How long an orphaned control may take to see that its supervisor is gone.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the kernel may take to end a killed process.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the platform did not come up, or did not stay up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpError {
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Sockets(#[from] SocketError),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    #[error("the home {} cannot be found", path.display())]
+    NoSuchPlace { path: PathBuf, source: io::Error },
+    #[error("the supervisor cannot {attempt}")]
+    System { attempt: &'static str, source: io::Error },
+    #[error("process {pid}, a {role} of a supervisor that is gone, does not end although it was killed")]
+    Immortal { pid: u32, role: RoleKind },
+    #[error("the supervisor in the background ended without a word; its log is {}", log.display())]
+    Silent { log: PathBuf },
+    #[error(transparent)]
+    Launch(#[from] berth_process::LaunchError),
+}
+
+impl UpError {
+    /// The exit status: 4 where somebody else has what we wanted, else 1.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Lock(LockError::Held { .. }) | Self::Sockets(SocketError::Taken { .. }) => 4,
+            _ => 1,
+        }
+    }
+
+    fn system(attempt: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { attempt, source }
+    }
+}
+
+/// `berth up`: runs the platform until it is stopped.
+///
+/// # Errors
+/// [`UpError`].
+pub(crate) fn up(args: &UpArgs) -> Result<ExitCode, UpError> {
+    let path = home_path(args)?;
+    if args.detach && args.starter.is_none() {
+        return detach::start(args, &path);
+    }
+    let starter =
+        args.starter.map(inherit::take).transpose().map_err(UpError::system("reach its starter"))?;
+    let starter = starter.map(File::from);
+    let for_failure =
+        starter.as_ref().map(File::try_clone).transpose().map_err(UpError::system("copy a pipe"))?;
+    let result = supervise(args, &path, starter);
+    if let (Err(error), Some(pipe)) = (&result, for_failure) {
+        voice::tell(pipe, error.status(), &crate::report::chain(error));
+    }
+    result
+}
+
+fn supervise(args: &UpArgs, path: &Path, starter: Option<File>) -> Result<ExitCode, UpError> {
+    // Before anything that may take long: a signal from here on waits for the loop.
+    let signals = Signals::watch().map_err(UpError::system("watch for signals"))?;
+    // Shims outlive the control that starts them and come to us, who reap them.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| UpError::System { attempt: "become a subreaper", source: error.into() })?;
+    let clock = SystemClock::new();
+    home::prepare_directory(path)?;
+    let mut lock = HomeLock::take(path)?;
+    let home = home::create(path, Path::new(RANGES), &clock, &mut || Ok(()))?;
+    let log = RoleLog::open(&home.logs(), "supervisor").map_err(UpError::system("open its log"))?;
+    log.bound().map_err(UpError::system("bound its log"))?;
+    logs::log_to(log.writer().map_err(UpError::system("open its log"))?);
+    let platform = home.platform.platform.clone();
+    let users = role_users(&home);
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let run_dir = run_dir::locate(&platform, users[0], runtime.as_deref());
+    run_dir::prepare(&run_dir, users[0])?;
+    let result = open_site(args, home, &run_dir, &users, &mut lock).and_then(|(site, orphans)| {
+        let mut watch = Watch::new(site, orphans, signals, &clock, Voice::new(log, starter));
+        watch_until_down(args, &mut watch)
+    });
+    // After a failed start an orphaned edge may serve on, and the next start needs its handover.sock.
+    let serves_on = Orphan::find_all(&platform, &users)
+        .map_err(UpError::system("look for roles of an earlier supervisor"))?
+        .iter()
+        .any(|orphan| orphan.kind == RoleKind::Edge);
+    if !serves_on {
+        run_dir::remove(&run_dir);
+    }
+    drop(lock);
+    result
+}
+
+/// The users that roles of this home run as, our own first.
+fn role_users(home: &Home) -> Vec<u32> {
+    let own = rustix::process::geteuid().as_raw();
+    [own].into_iter().chain(home.uid_plan().map(|plan| plan.edge())).collect()
+}
+
+/// Everything up to the point where roles can be started.
+fn open_site(
+    args: &UpArgs,
+    mut home: Home,
+    run_dir: &Path,
+    users: &[u32],
+    lock: &mut HomeLock,
+) -> Result<(Site, Vec<Orphan>), UpError> {
+    let orphans = Orphan::find_all(&home.platform.platform, users)
+        .map_err(UpError::system("look for roles of an earlier supervisor"))?;
+    let (orphans, inherited) = settle_orphans(orphans, run_dir)?;
+    let edge = args.edge.or(home.platform.edge).unwrap_or((Ipv4Addr::LOCALHOST, EDGE_PORT).into());
+    let api = args.api.or(home.platform.api).unwrap_or((Ipv4Addr::LOCALHOST, API_PORT).into());
+    let edge_user = home.uid_plan().map(|plan| plan.edge());
+    let sockets = Sockets::bind(edge, api, inherited, run_dir, edge_user)?;
+    home.remember(sockets.edge_addr, sockets.api_addr)?;
+    lock.announce(sockets.edge_addr, sockets.api_addr).map_err(UpError::system("write its lock"))?;
+    let exe = exe::publish(&home)?;
+    let site =
+        Site::new(home, run_dir.to_owned(), sockets, exe).map_err(UpError::system("open the logs"))?;
+    Ok((site, orphans))
+}
+
+fn watch_until_down(args: &UpArgs, watch: &mut Watch<'_>) -> Result<ExitCode, UpError> {
+    loop {
+        match watch.turn()? {
+            Turn::Quiet => {}
+            Turn::Up => {
+                let message = greeting(args, watch.site());
+                watch.voice().came_up(&message);
+            }
+            Turn::Down => {
+                watch.voice().say("stopped");
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+}
+
+/// What is printed once the platform serves.
+fn greeting(args: &UpArgs, site: &Site) -> String {
+    let (edge, api) = (site.sockets.edge_addr, site.sockets.api_addr);
+    let home = site.home.path.display();
+    if args.json {
+        return serde_json::json!({
+            "home": home.to_string(),
+            "run": site.run_dir.display().to_string(),
+            "platform": site.home.platform.platform,
+            "edge": edge.to_string(),
+            "api": api.to_string(),
+            "pid": std::process::id(),
+        })
+        .to_string();
+    }
+    let end = if args.detach { "`berth down` stops it" } else { "Ctrl-C stops it and its apps" };
+    format!(
+        "Berth is up; {end}.\n  apps  http://APP.localhost:{} (at {edge})\n  API   http://{api}\n  home  {home}",
+        edge.port()
+    )
+}
+
+/// Waits for orphaned controls to be gone, and gets an orphaned edge's listeners. Gives the edges that go on serving until
+/// ours does.
+fn settle_orphans(orphans: Vec<Orphan>, run_dir: &Path) -> Result<(Vec<Orphan>, Vec<TcpListener>), UpError> {
+    let (controls, edges): (Vec<Orphan>, Vec<Orphan>) =
+        orphans.into_iter().partition(|orphan| orphan.kind == RoleKind::Control);
+    for control in controls {
+        tracing::info!(pid = control.pid, "waiting for an orphaned control to end");
+        if !control.wait(CONTROL_PATIENCE) {
+            kill_orphan(&control)?;
+        }
+    }
+    if edges.is_empty() {
+        return Ok((edges, Vec::new()));
+    }
+    match handover::ask(run_dir) {
+        Ok(listeners) => {
+            tracing::info!(listeners = listeners.len(), "an orphaned edge handed its listeners over");
+            Ok((edges, listeners))
+        }
+        // It holds listeners that the kernel deals connections to, and does not serve: better to refuse for a moment.
+        Err(error) => {
+            tracing::warn!(%error, "an orphaned edge does not answer: killing it");
+            edges.iter().try_for_each(kill_orphan)?;
+            Ok((Vec::new(), Vec::new()))
+        }
+    }
+}
+
+fn kill_orphan(orphan: &Orphan) -> Result<(), UpError> {
+    orphan.signal(Signal::KILL);
+    if orphan.wait(KILL_PATIENCE) {
+        return Ok(());
+    }
+    Err(UpError::Immortal { pid: orphan.pid, role: orphan.kind })
+}
+
+/// The home, absolute and without links above it, so that every role and every claim calls it the same.
+fn home_path(args: &UpArgs) -> Result<PathBuf, UpError> {
+    let uid = rustix::process::geteuid().as_raw();
+    let path = match &args.home {
+        Some(path) => path.clone(),
+        None => home::default_path(uid, |name| std::env::var(name).ok())?,
+    };
+    let fail = |source| UpError::NoSuchPlace { path: path.clone(), source };
+    let absolute = std::path::absolute(&path).map_err(fail)?;
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Err(fail(io::ErrorKind::InvalidInput.into()));
+    };
+    fs::create_dir_all(parent).map_err(fail)?;
+    Ok(fs::canonicalize(parent).map_err(fail)?.join(name))
+}

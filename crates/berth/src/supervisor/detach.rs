@@ -1,0 +1,51 @@
+//! `up --detach`: a supervisor in the background, and the wait for its word.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use berth_process::{Group, Launch, Program};
+use rustix::pipe::PipeFlags;
+
+use super::UpError;
+use super::voice::Outcome;
+use crate::args::UpArgs;
+
+/// Of our environment the supervisor in the background gets all: it is the same person's program as we are, and hands on
+/// to its roles only what they need.
+pub(super) fn start(args: &UpArgs, home: &Path) -> Result<ExitCode, UpError> {
+    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|error| UpError::System { attempt: "make a pipe", source: error.into() })?;
+    let mut launch = Launch::new(Program::Own)
+        .arg0("berth")
+        .args(["up", "--detach", "--home"])
+        .arg(home)
+        .envs(std::env::vars_os())
+        .dir("/")
+        // A session of its own: the terminal's end is not its end.
+        .group(Group::Session);
+    let starter = launch.inherit(&theirs).map_err(UpError::system("hand on a pipe"))?;
+    launch = launch.arg("--starter").arg(starter.to_string());
+    for (option, address) in [("--edge", args.edge), ("--api", args.api)] {
+        if let Some(address) = address {
+            launch = launch.arg(option).arg(address.to_string());
+        }
+    }
+    if args.json {
+        launch = launch.arg("--json");
+    }
+    let mut supervisor = launch.start()?;
+    // Ours must go, or we would wait for a word from ourselves.
+    drop(theirs);
+    let mut text = Vec::new();
+    File::from(ours).read_to_end(&mut text).map_err(UpError::system("wait for the supervisor"))?;
+    let Ok(outcome) = serde_json::from_slice::<Outcome>(&text) else {
+        supervisor.wait().map_err(UpError::system("wait for the supervisor"))?;
+        return Err(UpError::Silent { log: home.join("logs/platform/supervisor.log") });
+    };
+    let mut out: Box<dyn Write> =
+        if outcome.status == 0 { Box::new(io::stdout()) } else { Box::new(io::stderr()) };
+    writeln!(out, "{}", outcome.message).map_err(UpError::system("print"))?;
+    Ok(ExitCode::from(outcome.status))
+}

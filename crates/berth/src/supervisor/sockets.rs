@@ -1,0 +1,259 @@
+//! Every listener of the platform. The supervisor binds them and keeps them, so that a role may die and return while the
+//! kernel queues who connects meanwhile.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::port_holder;
+
+/// How many may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4_096;
+/// One listener for each core that edge may use. Beyond 64 edge gains nothing that it was measured for, and a message can
+/// hand over no more than 253.
+const LISTENERS_MAX: usize = 64;
+
+/// The listeners, all of them non-blocking.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// What edge accepts on, one for each core.
+    pub(crate) edge: Vec<TcpListener>,
+    pub(crate) edge_addr: SocketAddr,
+    pub(crate) api_tcp: TcpListener,
+    pub(crate) api_addr: SocketAddr,
+    pub(crate) api_unix: UnixListener,
+    pub(crate) edge_unix: UnixListener,
+    /// Bound beside its final name; see [`Self::publish_handover`].
+    pub(crate) handover: UnixListener,
+    /// Listeners with SO_REUSEPORT do not keep out others of the same user: this does.
+    _edge_claim: UnixListener,
+}
+
+/// Why the platform cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SocketError {
+    #[error("{addr} is taken{}: choose another address with --{option}, for example --{option} {suggestion}", by(holder.as_deref()))]
+    Taken { addr: SocketAddr, holder: Option<String>, option: &'static str, suggestion: SocketAddr },
+    #[error(
+        "the API does not listen on {addr}: without TLS it would send tokens in the clear; give --api a loopback address"
+    )]
+    Exposed { addr: SocketAddr },
+    #[error("cannot listen on {addr}")]
+    Tcp { addr: SocketAddr, source: io::Error },
+    #[error("cannot listen on {}", path.display())]
+    Unix { path: PathBuf, source: io::Error },
+}
+
+fn by(holder: Option<&str>) -> String {
+    holder.map(|holder| format!(" by {holder}")).unwrap_or_default()
+}
+
+impl Sockets {
+    /// Binds everything. `inherited` are an orphaned edge's listeners: they are used when they listen where we want to.
+    /// `edge_uid` is the user that must be able to connect to `edge.sock`.
+    pub(crate) fn bind(
+        edge: SocketAddr,
+        api: SocketAddr,
+        inherited: Vec<TcpListener>,
+        run_dir: &Path,
+        edge_uid: Option<u32>,
+    ) -> Result<Self, SocketError> {
+        if !api.ip().is_loopback() {
+            return Err(SocketError::Exposed { addr: api });
+        }
+        let inherited = if all_listen_at(&inherited, edge) { inherited } else { Vec::new() };
+        let edge_listeners = if inherited.is_empty() { bind_for_each_core(edge)? } else { inherited };
+        let edge_addr = local_address(&edge_listeners[0], edge)?;
+        let edge_claim = claim(edge_addr).map_err(|source| taken_or(edge_addr, "edge", source))?;
+        let api_tcp = bind_alone(api).map_err(|source| taken_or(api, "api", source))?;
+        let api_addr = local_address(&api_tcp, api)?;
+        let at = |name: &str| run_dir.join(name);
+        Ok(Self {
+            edge: edge_listeners,
+            edge_addr,
+            api_tcp,
+            api_addr,
+            // Callers are known by their peer credentials; as a user the directory keeps all others out besides.
+            api_unix: bind_unix(&at("api.sock"), 0o666, None)?,
+            edge_unix: bind_unix(&at("edge.sock"), 0o600, edge_uid)?,
+            handover: bind_unix(&at("handover.sock.new"), 0o600, None)?,
+            _edge_claim: edge_claim,
+        })
+    }
+
+    /// Gives handover.sock its name once edge serves. Until then the name leads to the orphan, if there is one: should we
+    /// be killed now, the next supervisor still finds the edge that serves.
+    pub(crate) fn publish_handover(run_dir: &Path) -> io::Result<()> {
+        fs::rename(run_dir.join("handover.sock.new"), run_dir.join("handover.sock"))
+    }
+}
+
+/// The listener for `addr`, which may have port 0, are these.
+fn all_listen_at(listeners: &[TcpListener], addr: SocketAddr) -> bool {
+    listeners.iter().all(|listener| {
+        listener
+            .local_addr()
+            .is_ok_and(|local| local == addr || (addr.port() == 0 && local.ip() == addr.ip()))
+    })
+}
+
+fn bind_for_each_core(addr: SocketAddr) -> Result<Vec<TcpListener>, SocketError> {
+    let fail = |source| taken_or(addr, "edge", source);
+    // With SO_REUSEPORT the bind would succeed beside another program of our user that set it, and the kernel would deal
+    // the connections out to both. Without it the bind says whether anybody is there.
+    if addr.port() != 0 {
+        drop(bind_alone(addr).map_err(fail)?);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(LISTENERS_MAX);
+    let first = bind_shared(addr).map_err(fail)?;
+    let addr = local_address(&first, addr)?;
+    let mut listeners = vec![first];
+    for _ in 1..cores {
+        listeners.push(bind_shared(addr).map_err(fail)?);
+    }
+    Ok(listeners)
+}
+
+fn bind_alone(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tcp_socket(addr)?;
+    listen(socket, addr)
+}
+
+fn bind_shared(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tcp_socket(addr)?;
+    socket.set_reuse_port(true)?;
+    listen(socket, addr)
+}
+
+fn tcp_socket(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections in TIME_WAIT do not keep a restarted platform from its port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket, addr: SocketAddr) -> io::Result<TcpListener> {
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A name in the machine's abstract namespace (of this network namespace, as the port is) that one platform can have. The
+/// kernel releases it with its last holder.
+fn claim(addr: SocketAddr) -> io::Result<UnixListener> {
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("berth-edge-{addr}"))?;
+    UnixListener::bind_addr(&name)
+}
+
+fn taken_or(addr: SocketAddr, option: &'static str, source: io::Error) -> SocketError {
+    if source.kind() != io::ErrorKind::AddrInUse {
+        return SocketError::Tcp { addr, source };
+    }
+    let mut suggestion = addr;
+    suggestion.set_port(addr.port().checked_add(1).unwrap_or(8_080));
+    SocketError::Taken { addr, holder: port_holder::find(addr), option, suggestion }
+}
+
+fn local_address(listener: &TcpListener, wanted: SocketAddr) -> Result<SocketAddr, SocketError> {
+    listener.local_addr().map_err(|source| SocketError::Tcp { addr: wanted, source })
+}
+
+/// Binds beside the name and moves there, so that nobody meets a name without a listener.
+fn bind_unix(path: &Path, mode: u32, owner: Option<u32>) -> Result<UnixListener, SocketError> {
+    let beside = path.with_extension("binding");
+    let bind = || -> io::Result<UnixListener> {
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&beside)?;
+        listener.set_nonblocking(true)?;
+        chown(&beside, owner, None)?;
+        fs::set_permissions(&beside, fs::Permissions::from_mode(mode))?;
+        fs::rename(&beside, path)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| SocketError::Unix { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    fn bind(
+        edge: SocketAddr,
+        inherited: Vec<TcpListener>,
+    ) -> (tempfile::TempDir, Result<Sockets, SocketError>) {
+        let run = tempfile::tempdir().unwrap();
+        let sockets = Sockets::bind(edge, any(), inherited, run.path(), None);
+        (run, sockets)
+    }
+
+    #[test]
+    fn the_same_address_is_not_shared_with_another_platform() {
+        let (_run, first) = bind(any(), vec![]);
+        let first = first.unwrap();
+        let (_run, second) = bind(first.edge_addr, vec![]);
+        let message = second.unwrap_err().to_string();
+        assert!(message.contains("is taken by") && message.contains("--edge 127.0.0.1:"), "{message}");
+    }
+
+    #[test]
+    fn a_taken_api_port_says_who_has_it() {
+        let holder = TcpListener::bind(any()).unwrap();
+        let run = tempfile::tempdir().unwrap();
+        let api = holder.local_addr().unwrap();
+        let error = Sockets::bind(any(), api, vec![], run.path(), None).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        assert!(message.contains("--api"), "{message}");
+    }
+
+    #[test]
+    fn an_orphans_listeners_are_used_where_they_fit_alone() {
+        let (_run, first) = bind(any(), vec![]);
+        let first = first.unwrap();
+        let hand = || first.edge.iter().map(|listener| listener.try_clone().unwrap()).collect::<Vec<_>>();
+        // As after the death of the supervisor that held the claim.
+        let addr = first.edge_addr;
+        let handed = hand();
+        let misfits = hand();
+        drop(first);
+        let (_run, second) = bind(addr, handed);
+        assert_eq!(second.unwrap().edge_addr, addr);
+        let (_run, third) = bind(any(), misfits);
+        assert_eq!(third.unwrap().edge_addr, addr, "port 0 takes whatever is there");
+        let (_run, fourth) = bind("127.0.0.2:0".parse().unwrap(), vec![TcpListener::bind(addr).unwrap()]);
+        assert_ne!(fourth.unwrap().edge_addr, addr);
+    }
+
+    #[test]
+    fn the_api_stays_on_loopback() {
+        let run = tempfile::tempdir().unwrap();
+        let error = Sockets::bind(any(), "0.0.0.0:7070".parse().unwrap(), vec![], run.path(), None);
+        assert!(matches!(error, Err(SocketError::Exposed { .. })));
+    }
+
+    #[test]
+    fn sockets_of_a_killed_platform_are_replaced() {
+        let run = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let sockets = Sockets::bind(any(), any(), vec![], run.path(), None).unwrap();
+            Sockets::publish_handover(run.path()).unwrap();
+            drop(sockets);
+            let mode = |name: &str| fs::metadata(run.path().join(name)).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode("api.sock"), mode("edge.sock"), mode("handover.sock")), (0o666, 0o600, 0o600));
+        }
+    }
+}
