@@ -257,6 +257,7 @@ impl App {
             reason: submitted.reason.clone(),
             phase: if submitted.artifact.is_some() { Phase::Built } else { Phase::Submitted },
             submitted_at: stamp.at,
+            submitted_position: stamp.position,
             submitted_by: stamp.actor.clone(),
             settled_at: None,
             tree: submitted.tree.clone(),

@@ -158,6 +158,8 @@ pub struct Release {
     pub phase: Phase,
     /// When it was submitted.
     pub submitted_at: Timestamp,
+    /// Where in the journal that stands.
+    pub submitted_position: Position,
     /// Who submitted it.
     pub submitted_by: String,
     /// When it was activated, failed or superseded.
