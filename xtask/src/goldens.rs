@@ -20,16 +20,15 @@ pub(crate) fn run(workspace: &Workspace, mut args: Args) -> Result<()> {
         bail!("the goldens differ: look at each difference, then `cargo xtask goldens --update`");
     }
     if update {
-        return Program::new("git").args(["status", "--short", FOLDER]).dir(workspace.root()).run();
+        return Program::git(workspace).args(["status", "--short", FOLDER]).run();
     }
     check_unchanged(workspace)
 }
 
 /// Fails when the folder differs from what is committed, new files included.
 pub(crate) fn check_unchanged(workspace: &Workspace) -> Result<()> {
-    Program::new("git").args(["--no-pager", "diff", "--exit-code", FOLDER]).dir(workspace.root()).run()?;
-    let status =
-        Program::new("git").args(["status", "--porcelain", FOLDER]).dir(workspace.root()).output()?;
+    Program::git(workspace).args(["diff", "--exit-code", FOLDER]).run()?;
+    let status = Program::git(workspace).args(["status", "--porcelain", FOLDER]).output()?;
     if !status.is_empty() {
         bail!("not committed:\n{status}");
     }

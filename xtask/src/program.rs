@@ -33,6 +33,12 @@ impl Program {
         if is_ci() && verb != "fmt" { program.arg("--locked") } else { program }
     }
 
+    /// Git in the workspace's root, also where the clone belongs to another user than the one that tests it.
+    pub(crate) fn git(workspace: &Workspace) -> Self {
+        let safe = format!("safe.directory={}", workspace.root().display());
+        Self::new("git").args(["--no-pager", "-c", &safe]).dir(workspace.root())
+    }
+
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self

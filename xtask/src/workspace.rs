@@ -112,7 +112,7 @@ impl Workspace {
     /// # Errors
     /// Git fails.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>> {
-        let git = Program::new("git").dir(&self.root);
+        let git = Program::git(self);
         let list = git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).output()?;
         let mut files: Vec<PathBuf> =
             list.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from).collect();

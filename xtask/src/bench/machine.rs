@@ -32,7 +32,7 @@ pub(super) fn describe(target_dir: &Path) -> Result<String> {
 /// # Errors
 /// Git fails.
 pub(super) fn commit(workspace: &Workspace) -> Result<String> {
-    let git = || Program::new("git").dir(workspace.root());
+    let git = || Program::git(workspace);
     let commit = git().args(["rev-parse", "--short=12", "HEAD"]).output()?;
     // The records that benches write are no change of what is measured.
     let changes = git().args(["status", "--porcelain", "--", ".", ":!docs"]).output()?;

@@ -1,4 +1,4 @@
-//! What the documents promise is in the code, and the other way round: error codes and invariants.
+//! What the documents promise is in the code, and the other way round: error codes, decisions, invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use crate::workspace::Workspace;
 /// Written by a golden test of the crate contract, a line for each that begins with it.
 const CODES: &str = "contracts/error-codes.txt";
 const CODE_PAGES: &str = "docs/errors";
+const DECISIONS: &str = "docs/decisions";
 const INVARIANTS: &str = "docs/invariants.md";
 
 pub(super) fn check(workspace: &Workspace, files: &[PathBuf]) -> Result<Vec<Finding>> {
@@ -19,6 +20,8 @@ pub(super) fn check(workspace: &Workspace, files: &[PathBuf]) -> Result<Vec<Find
         Ok(codes) => findings.extend(check_codes(&codes, files)),
         Err(_) => findings.push(Finding::new(CODES, 0, "missing: `cargo xtask goldens --update` writes it")),
     }
+    let index = workspace.read(Path::new(DECISIONS).join("README.md")).unwrap_or_default();
+    findings.extend(check_decisions(&index, files));
     let Ok(page) = workspace.read(INVARIANTS) else {
         findings.push(Finding::new(INVARIANTS, 0, "missing: every invariant has an id and a sentence there"));
         return Ok(findings);
@@ -58,6 +61,30 @@ fn check_codes(codes: &str, files: &[PathBuf]) -> Vec<Finding> {
     findings.extend(
         unknown.map(|(code, path)| Finding::new(path, 0, format!("there is no error code `{code}`"))),
     );
+    findings
+}
+
+/// A record that the index does not link is never found; one number is one decision.
+fn check_decisions(index: &str, files: &[PathBuf]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut numbers = BTreeSet::new();
+    for path in files
+        .iter()
+        .filter(|path| path.parent() == Some(Path::new(DECISIONS)) && !path.ends_with("README.md"))
+    {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !index.contains(&format!("({name})")) {
+            findings.push(Finding::new(path, 0, format!("{DECISIONS}/README.md does not list it")));
+        }
+        let number = name.split('-').next().unwrap_or_default().to_owned();
+        if number.len() != 4 || !number.bytes().all(|byte| byte.is_ascii_digit()) || !numbers.insert(number) {
+            findings.push(Finding::new(
+                path,
+                0,
+                "a decision's file begins with four digits of its own and a dash",
+            ));
+        }
+    }
     findings
 }
 
@@ -104,7 +131,10 @@ mod tests {
     #[test]
     fn codes_and_pages_match() {
         let files = ["docs/errors/a-b.md", "docs/errors/old.md", "docs/errors/README.md"].map(PathBuf::from);
-        let found: Vec<String> = check_codes("# code, status\na-b 404\nnew 500 1 Title\n", &files).iter().map(ToString::to_string).collect();
+        let found: Vec<String> = check_codes("# code, status\na-b 404\nnew 500 1 Title\n", &files)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             found,
             [
@@ -112,6 +142,15 @@ mod tests {
                 "docs/errors/old.md:1: there is no error code `old`"
             ]
         );
+    }
+
+    #[test]
+    fn decisions_are_listed_and_numbered() {
+        let files =
+            ["0001-a.md", "0001-b.md", "two-c.md", "README.md"].map(|name| Path::new(DECISIONS).join(name));
+        assert!(check_decisions("[x](0001-a.md)", &files[..1]).is_empty());
+        assert_eq!(check_decisions("[x](0001-a.md) [y](0001-b.md) [z](two-c.md)", &files).len(), 2);
+        assert_eq!(check_decisions("", &files[..1]).len(), 1);
     }
 
     #[test]
