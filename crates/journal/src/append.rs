@@ -13,8 +13,8 @@ use crate::writer::Command;
 
 /// Events for one stream, decided together and recorded together or not at all.
 ///
-/// Without events it records its idempotency key alone, and without that it is a barrier: its ticket resolves after
-/// everything before it.
+/// Without events it records its idempotency key alone, and without that it is a barrier: its ticket resolves
+/// after everything before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Append {
     /// The epoch in which this was decided.
@@ -47,8 +47,9 @@ pub struct NewEvent {
 /// Who, when and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
-    /// When it was decided. The decider gives it, not the journal: the state folded from an event before it is durable
-    /// must be the one that a replay gives, time included. It need not be monotonic; only positions order events.
+    /// When it was decided. The decider gives it, not the journal: the state folded from an event before it
+    /// is durable must be the one that a replay gives, time included. It need not be monotonic; only
+    /// positions order events.
     pub at: Timestamp,
     /// Who caused it.
     pub actor: String,
@@ -97,8 +98,8 @@ pub struct Committed {
     pub at: Timestamp,
 }
 
-/// A place in the writer's queue. Taking it before deciding means that nothing decided can be lost on its way into the
-/// queue, be it for want of room or because a future was dropped.
+/// A place in the writer's queue. Taking it before deciding means that nothing decided can be lost on its way
+/// into the queue, be it for want of room or because a future was dropped.
 #[derive(Debug)]
 pub struct Permit<'a> {
     pub(crate) place: mpsc::Permit<'a, Command>,

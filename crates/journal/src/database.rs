@@ -10,12 +10,13 @@ use crate::error::{Cause, ReadError};
 use crate::events;
 
 /// Page cache of the writer and of each reader, in KiB. The kernel's page cache stands behind them and is not
-/// charged to us when memory is short; ours only has to hold the inner nodes of the indexes and the pages one group dirties.
+/// charged to us when memory is short; ours only has to hold the inner nodes of the indexes and the pages one
+/// group dirties.
 const WRITER_CACHE_KIB: i32 = 1024;
 const READER_CACHE_KIB: i32 = 256;
 
-/// Readers kept open. More than this many readers at once open further connections and close them when done: how many
-/// that can be is bounded by the threads on which callers read, never by the length of a queue.
+/// Readers kept open. More than this many readers at once open further connections and close them when done:
+/// how many that can be is bounded by the threads on which callers read, never by the length of a queue.
 const IDLE_READERS: usize = 4;
 
 /// The write-ahead log is cut back to this size, in bytes, when it starts over. Twice the size at which it is
@@ -28,10 +29,12 @@ pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     harden(&connection, WRITER_CACHE_KIB)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // FULL: each commit waits for the write-ahead log's fdatasync. NORMAL would sync only when the log is folded.
+    // FULL: each commit waits for the write-ahead log's fdatasync. NORMAL would sync only when the log is
+    // folded.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", KEPT_WAL_BYTES)?;
-    // SQLite's own checkpoint runs inside the commit, before anybody is answered, and swallows a failed fsync.
+    // SQLite's own checkpoint runs inside the commit, before anybody is answered, and swallows a failed
+    // fsync.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(connection)
 }
@@ -70,7 +73,8 @@ pub(crate) fn checkpoint(connection: &Connection, fold: Fold) -> rusqlite::Resul
     })
 }
 
-/// Read-only connections, lent one at a time. A reader sees what is committed and synced, and never waits for the writer.
+/// Read-only connections, lent one at a time. A reader sees what is committed and synced, and never waits for
+/// the writer.
 #[derive(Debug)]
 pub(crate) struct Readers {
     path: PathBuf,
@@ -128,9 +132,10 @@ pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
 /// Ends the process if `error` is a failed fsync.
 ///
 /// After a failed fsync Linux marks the pages clean all the same and reports the error once. A second fsync
-/// then succeeds though the bytes never reached the disk, and what we read back comes from memory: nothing that this process
-/// can still observe tells it what is durable. Only starting over does: opening the journal copies the write-ahead
-/// log into the database page by page, which dirties and syncs everything anew, or finds it damaged.
+/// then succeeds though the bytes never reached the disk, and what we read back comes from memory: nothing
+/// that this process can still observe tells it what is durable. Only starting over does: opening the journal
+/// copies the write-ahead log into the database page by page, which dirties and syncs everything anew, or
+/// finds it damaged.
 pub(crate) fn survive_or_die(error: rusqlite::Error) -> rusqlite::Error {
     match extended_code(&error) {
         Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
@@ -142,11 +147,12 @@ pub(crate) fn survive_or_die(error: rusqlite::Error) -> rusqlite::Error {
 
 /// Commits, or rolls back and says why, or ends the process.
 ///
-/// The statement writes the log's frames, syncs, and then publishes them to the readers. A failed *write* of a frame leaves the
-/// log without a whole commit frame, so the transaction is certainly gone. (SQLite repeats the commit
-/// frame to fill the sector only on disks that may damage neighbours of a write, a property that its Unix layer rules out.) A failure later on leaves it in doubt: the frame
-/// may be on disk, and a restart would find events that were reported as failed. Then the process ends, nobody is answered,
-/// and the next start finds out.
+/// The statement writes the log's frames, syncs, and then publishes them to the readers. A failed *write* of
+/// a frame leaves the log without a whole commit frame, so the transaction is certainly gone. (SQLite repeats
+/// the commit frame to fill the sector only on disks that may damage neighbours of a write, a property that
+/// its Unix layer rules out.) A failure later on leaves it in doubt: the frame may be on disk, and a restart
+/// would find events that were reported as failed. Then the process ends, nobody is answered, and the next
+/// start finds out.
 pub(crate) fn commit(connection: &Connection) -> rusqlite::Result<()> {
     let Err(error) = connection.execute_batch("COMMIT").map_err(survive_or_die) else { return Ok(()) };
     match extended_code(&error) {

@@ -110,8 +110,9 @@ pub enum AppendError {
         /// Why.
         source: Cause,
     },
-    /// The writer went away without an answer. Only here the outcome is unknown; the SQLite writer never does it, because
-    /// it answers everything in its queue before it ends and takes the process along when it fails.
+    /// The writer went away without an answer. Only here the outcome is unknown; the SQLite writer never does
+    /// it, because it answers everything in its queue before it ends and takes the process along when it
+    /// fails.
     #[error("the journal's writer is gone")]
     Closed,
 }

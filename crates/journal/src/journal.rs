@@ -27,8 +27,9 @@ const PAGE_BYTES: u64 = 4096;
 /// How to open a journal.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Most bytes the database may have, rounded down to pages; beyond it appends fail with [`crate::AppendError::Full`]. It never makes
-    /// an existing database unusable: one that is larger just cannot grow. `None` leaves it to the disk.
+    /// Most bytes the database may have, rounded down to pages; beyond it appends fail with
+    /// [`crate::AppendError::Full`]. It never makes an existing database unusable: one that is larger just
+    /// cannot grow. `None` leaves it to the disk.
     pub max_bytes: Option<u64>,
 }
 
@@ -55,11 +56,12 @@ struct Running {
 impl Journal {
     /// Opens the journal in `dir`, making both if need be.
     ///
-    /// Whatever a reader can see afterwards is durable, also what a crash left committed but not synced: the write-ahead log
-    /// is synced and folded into the database first.
+    /// Whatever a reader can see afterwards is durable, also what a crash left committed but not synced: the
+    /// write-ahead log is synced and folded into the database first.
     ///
     /// # Errors
-    /// When it is open already, in this process or another, is of a newer format, belongs to something else, or when the disk refuses.
+    /// When it is open already, in this process or another, is of a newer format, belongs to something else,
+    /// or when the disk refuses.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
         let file_error = |path: &Path| {
             let path = path.to_owned();
@@ -68,8 +70,9 @@ impl Journal {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(file_error(dir))?;
         let lock = Lock::take(dir)?;
         let path = dir.join("journal.db");
-        // Made before SQLite opens it, which would use 0644; the files beside it get the same mode. Never open this
-        // file by other means while SQLite has it open: closing it would drop SQLite's locks, which belong to the process.
+        // Made before SQLite opens it, which would use 0644; the files beside it get the same mode. Never
+        // open this file by other means while SQLite has it open: closing it would drop SQLite's locks, which
+        // belong to the process.
         match private().write(true).create_new(true).open(&path) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -102,7 +105,8 @@ impl Journal {
         &self.dir
     }
 
-    /// Begins an epoch. Appends of earlier ones that are in the queue are answered first; later ones are refused.
+    /// Begins an epoch. Appends of earlier ones that are in the queue are answered first; later ones are
+    /// refused.
     pub async fn begin_epoch(&self) -> EpochStart {
         self.ask(|reply| Command::BeginEpoch { reply }).await
     }
@@ -113,12 +117,14 @@ impl Journal {
         Permit { place: place.expect("the writer takes from the queue for as long as the journal is open") }
     }
 
-    /// [`Self::reserve`] and [`Permit::append`] in one. When the future is dropped before it gives a ticket, nothing is appended.
+    /// [`Self::reserve`] and [`Permit::append`] in one. When the future is dropped before it gives a ticket,
+    /// nothing is appended.
     pub async fn append(&self, append: Append) -> Ticket {
         self.reserve().await.append(append)
     }
 
-    /// Deletes idempotency records that were made before `before`; gives their number. Appends have their turn in between.
+    /// Deletes idempotency records that were made before `before`; gives their number. Appends have their
+    /// turn in between.
     ///
     /// # Errors
     /// When the database cannot write.
@@ -191,8 +197,9 @@ impl Journal {
         self.readers.stream_version(stream)
     }
 
-    /// Shows every event from `from` to `to`, or to the head if that comes first, to `visit`, in order; gives their number. Nothing is
-    /// copied. `visit` should not dwell: up to 4,096 events are read in one transaction.
+    /// Shows every event from `from` to `to`, or to the head if that comes first, to `visit`, in order; gives
+    /// their number. Nothing is copied. `visit` should not dwell: up to 4,096 events are read in one
+    /// transaction.
     ///
     /// # Errors
     /// When the database cannot be read, when an event is missing, or when `visit` fails.
@@ -211,8 +218,9 @@ impl Journal {
         Subscription::new(Arc::clone(&self.readers), self.head.clone(), from)
     }
 
-    /// Copies the journal to `path`, which must not exist, while it is in use: all that is durable when it starts. The copy can be
-    /// put in the place of `journal.db`. It is made beside `path` under another name, so that what is at `path` is whole.
+    /// Copies the journal to `path`, which must not exist, while it is in use: all that is durable when it
+    /// starts. The copy can be put in the place of `journal.db`. It is made beside `path` under another name,
+    /// so that what is at `path` is whole.
     ///
     /// # Errors
     /// When something is there already or the copy cannot be made.
@@ -250,8 +258,8 @@ impl Journal {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(file_error)
     }
 
-    /// Checks everything: the database's structure, that positions have no hole, and that versions in each stream have none. Gives
-    /// what is wrong, in words. Reads the whole database.
+    /// Checks everything: the database's structure, that positions have no hole, and that versions in each
+    /// stream have none. Gives what is wrong, in words. Reads the whole database.
     ///
     /// # Errors
     /// When the database cannot be read at all.
@@ -269,7 +277,8 @@ impl Journal {
 
     fn stop(&mut self) -> Result<(), CloseError> {
         let Some(Running { queue, thread }) = self.running.take() else { return Ok(()) };
-        // The writer ends when the queue is empty and has no sender, and its connection is then the last: SQLite tidies up.
+        // The writer ends when the queue is empty and has no sender, and its connection is then the last:
+        // SQLite tidies up.
         self.readers.clear();
         drop(queue);
         thread.join().expect("a panic of the writer has ended the process")
@@ -312,7 +321,8 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Closing the file is not enough: a program that another thread is just starting has a copy of it until its exec.
+    /// Closing the file is not enough: a program that another thread is just starting has a copy of it until
+    /// its exec.
     fn drop(&mut self) {
         if let Err(error) = self.0.unlock() {
             tracing::warn!(%error, "cannot unlock the journal");

@@ -1,22 +1,23 @@
 //! Append-only event log with a global order, on SQLite.
 //!
-//! The journal stores bytes, not domain types: a stream name, a kind, a schema number, a body, and who, when and why.
-//! Nothing of SQLite shows in this interface, so that another database can stand behind it.
+//! The journal stores bytes, not domain types: a stream name, a kind, a schema number, a body, and who, when
+//! and why. Nothing of SQLite shows in this interface, so that another database can stand behind it.
 //!
-//! One [`Journal`] owns a directory. A thread of its own is the only writer; it gathers the appends that are waiting into one
-//! transaction and answers each [`Ticket`] after the disk has confirmed that transaction. Readers use read-only
-//! connections and never wait for the writer.
+//! One [`Journal`] owns a directory. A thread of its own is the only writer; it gathers the appends that are
+//! waiting into one transaction and answers each [`Ticket`] after the disk has confirmed that transaction.
+//! Readers use read-only connections and never wait for the writer.
 //!
 //! # Deciding ahead of the disk
 //!
-//! A single decider need not wait for the disk between two decisions. It calls [`Journal::begin_epoch`], folds the events up
-//! to [`EpochStart::head`], and then decides on its own speculative state. Positions are dense and given in the order of
-//! the calls to [`Permit::append`], so it knows them before they are durable: the first event of the epoch gets `head + 1`,
-//! each further event the next number. Putting the number into [`Append::first`] has it verified. Whatever
-//! is shown to the outside waits for the ticket.
+//! A single decider need not wait for the disk between two decisions. It calls [`Journal::begin_epoch`],
+//! folds the events up to [`EpochStart::head`], and then decides on its own speculative state. Positions are
+//! dense and given in the order of the calls to [`Permit::append`], so it knows them before they are durable:
+//! the first event of the epoch gets `head + 1`, each further event the next number. Putting the number into
+//! [`Append::first`] has it verified. Whatever is shown to the outside waits for the ticket.
 //!
-//! When an append fails, everything decided after it rests on a state that never became durable. The writer therefore
-//! refuses all later appends of that epoch; the decider drops its state, begins the next epoch and folds again.
+//! When an append fails, everything decided after it rests on a state that never became durable. The writer
+//! therefore refuses all later appends of that epoch; the decider drops its state, begins the next epoch and
+//! folds again.
 #![deny(clippy::wildcard_enum_match_arm)]
 #![warn(missing_docs)]
 

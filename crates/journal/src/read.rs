@@ -1,7 +1,8 @@
 //! Reading: forwards, backwards, one stream, or everything as fast as it goes.
 //!
-//! No read transaction lasts long. Events are never changed, so a read can stop and go on in another transaction without
-//! seeing another truth, and the write-ahead log, which cannot start over below an open read transaction, stays short.
+//! No read transaction lasts long. Events are never changed, so a read can stop and go on in another
+//! transaction without seeing another truth, and the write-ahead log, which cannot start over below an open
+//! read transaction, stays short.
 
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -65,8 +66,9 @@ impl Readers {
         before: Option<Position>,
         limit: usize,
     ) -> Result<Vec<Recorded>, ReadError> {
-        // Within a stream versions and positions rise together. The index is walked from the newest entry; entries not below
-        // `before` are skipped without touching their rows, because each ends in its position.
+        // Within a stream versions and positions rise together. The index is walked from the newest entry;
+        // entries not below `before` are skipped without touching their rows, because each ends in its
+        // position.
         let sql = concat!(select!(), "WHERE stream = ?1 AND position < ?2 ORDER BY version DESC LIMIT ?3");
         let before = before.map_or(i64::MAX, |before| to_sql(before.0));
         self.collect(sql, params![stream.as_str(), before, limit_to_sql(limit)], limit)
@@ -171,7 +173,8 @@ pub(crate) fn problems(connection: &Connection) -> rusqlite::Result<Vec<String>>
     }
     // A stream whose events are not numbered 1, 2, 3 in the order of their positions.
     let numbered = "SELECT stream FROM (
-            SELECT stream, version, row_number() OVER (PARTITION BY stream ORDER BY position) AS nth FROM event
+            SELECT stream, version, row_number() OVER (PARTITION BY stream ORDER BY position) AS nth
+            FROM event
         ) WHERE version <> nth GROUP BY stream";
     for stream in connection.prepare(numbered)?.query_map([], |row| row.get::<_, String>(0))? {
         problems.push(format!("stream {} is not numbered without holes", stream?));
@@ -218,12 +221,14 @@ fn event<'a>(row: &'a Row<'_>) -> Result<EventRef<'a>, ReadError> {
     })
 }
 
-/// SQLite's integers are signed. Positions and versions never reach their end; a time beyond it is the end of time.
+/// SQLite's integers are signed. Positions and versions never reach their end; a time beyond it is the end of
+/// time.
 pub(crate) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The journal never writes a negative number; a damaged one reads as nought, which the check for holes then finds.
+/// The journal never writes a negative number; a damaged one reads as nought, which the check for holes then
+/// finds.
 pub(crate) fn from_sql(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

@@ -7,8 +7,8 @@ use berth_spec::Timestamp;
 
 use crate::append::Meta;
 
-/// A place in the global order. Events have the positions 1, 2, 3 and so on without a hole, in the order in which they
-/// were committed; `Position(0)` is the place before the first event.
+/// A place in the global order. Events have the positions 1, 2, 3 and so on without a hole, in the order in
+/// which they were committed; `Position(0)` is the place before the first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position(pub u64);
 
@@ -35,7 +35,8 @@ impl fmt::Display for Position {
     }
 }
 
-/// The number of events in a stream, and so also the number of its latest event. A stream nobody wrote to has version 0.
+/// The number of events in a stream, and so also the number of its latest event. A stream nobody wrote to has
+/// version 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version(pub u64);
 
@@ -111,7 +112,8 @@ impl fmt::Display for Epoch {
 pub struct EpochStart {
     /// The epoch to put into each [`crate::Append`].
     pub epoch: Epoch,
-    /// The latest durable event. Everything of earlier epochs up to here is durable and nothing of them will follow.
+    /// The latest durable event. Everything of earlier epochs up to here is durable and nothing of them will
+    /// follow.
     pub head: Position,
 }
 

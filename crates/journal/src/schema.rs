@@ -1,8 +1,9 @@
 //! The tables, and how a database comes to have them.
 //!
-//! Migrations only go forward, and an older program must be able to go on after an upgrade was taken back. So a migration
-//! only adds (a table, an index, a column with a default), and states from which format on programs can work with its
-//! result; that number travels in the database, because the older program cannot know it.
+//! Migrations only go forward, and an older program must be able to go on after an upgrade was taken back. So
+//! a migration only adds (a table, an index, a column with a default), and states from which format on
+//! programs can work with its result; that number travels in the database, because the older program cannot
+//! know it.
 
 use std::path::Path;
 
@@ -23,8 +24,9 @@ struct Migration {
 /// Format n is the result of the first n migrations. Never edit one that was released; append another.
 const MIGRATIONS: &[Migration] = &[Migration { sql: FORMAT_1, readable_from: 1 }];
 
-/// Streams are named in each row instead of in a table of their own: it costs some 30 bytes an event and saves a look-up
-/// for each event of a replay. The version of a stream is the last entry in `event_by_stream`; a table of versions would be a second truth.
+/// Streams are named in each row instead of in a table of their own: it costs some 60 bytes an event and
+/// saves a look-up for each event of a replay. The version of a stream is the last entry in
+/// `event_by_stream`; a table of versions would be a second truth.
 const FORMAT_1: &str = "
     CREATE TABLE format (only INTEGER PRIMARY KEY CHECK (only = 1), readable_from INTEGER NOT NULL) STRICT;
     CREATE TABLE event (

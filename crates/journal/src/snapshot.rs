@@ -1,8 +1,9 @@
 //! Snapshots: a cache of a state folded from the journal, to start sooner.
 //!
-//! A snapshot is used only if everything about it is right: its checksum, the schema it was asked for, and the event at its
-//! position, whose fingerprint it carries. The last matters after a restored backup, when the same positions
-//! may hold another history. Anything else about it and it is ignored, since the journal can always be replayed.
+//! A snapshot is used only if everything about it is right: its checksum, the schema it was asked for, and
+//! the event at its position, whose fingerprint it carries. The last matters after a restored backup, when
+//! the same positions may hold another history. Anything else about it and it is ignored, since the journal
+//! can always be replayed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -33,8 +34,8 @@ pub struct Snapshot {
 }
 
 impl Journal {
-    /// Keeps `bytes`, the state after `position`, under `schema_key`, a hash of everything that shapes it. Snapshots
-    /// under other keys and older ones are deleted. Writes and syncs on the current thread.
+    /// Keeps `bytes`, the state after `position`, under `schema_key`, a hash of everything that shapes it.
+    /// Snapshots under other keys and older ones are deleted. Writes and syncs on the current thread.
     ///
     /// # Errors
     /// When the position is ahead of the head or the disk refuses.
@@ -57,7 +58,8 @@ impl Journal {
         Ok(())
     }
 
-    /// The snapshot under `schema_key`, if there is one that is right in every respect. Reads on the current thread.
+    /// The snapshot under `schema_key`, if there is one that is right in every respect. Reads on the current
+    /// thread.
     #[must_use]
     pub fn load_snapshot(&self, schema_key: [u8; 32]) -> Option<Snapshot> {
         let path = self.dir().join(format!("{PREFIX}{}", hex::encode(schema_key)));

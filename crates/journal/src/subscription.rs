@@ -1,9 +1,10 @@
 //! Following the journal: first what is on disk, then what comes, without a hole and without a repeat.
 //!
-//! The writer announces only the head. A subscription remembers where it stands and reads from disk whenever the head is beyond that,
-//! at the start as later on. So there is no hand-over from catching up to following in which an event could be lost or
-//! doubled, a slow subscriber costs neither memory nor the writer's time, and what was just written is still in the kernel's page cache.
-//! Rejected: a broadcast of the events, which needs all of that handled.
+//! The writer announces only the head. A subscription remembers where it stands and reads from disk whenever
+//! the head is beyond that, at the start as later on. So there is no hand-over from catching up to following
+//! in which an event could be lost or doubled, a slow subscriber costs neither memory nor the writer's time,
+//! and what was just written is still in the kernel's page cache. Rejected: a broadcast of the events, which
+//! needs all of that handled.
 
 use std::sync::Arc;
 
@@ -32,8 +33,8 @@ impl Subscription {
         self.next
     }
 
-    /// Waits until there is something to [`Self::take`]; false when the journal was closed and everything was taken.
-    /// Nothing is lost when the future is dropped.
+    /// Waits until there is something to [`Self::take`]; false when the journal was closed and everything was
+    /// taken. Nothing is lost when the future is dropped.
     pub async fn ready(&mut self) -> bool {
         loop {
             if *self.head.borrow_and_update() >= self.next {
@@ -45,7 +46,8 @@ impl Subscription {
         }
     }
 
-    /// At most `limit` events, those that are there; none when it has caught up. Reads from disk on the current thread.
+    /// At most `limit` events, those that are there; none when it has caught up. Reads from disk on the
+    /// current thread.
     ///
     /// # Errors
     /// When the disk cannot be read or what is on it is damaged. The subscription stays where it was.
@@ -63,8 +65,9 @@ impl Subscription {
         Ok(events)
     }
 
-    /// [`Self::ready`], then [`Self::take`]; `None` when the journal was closed and everything was taken. Reads on
-    /// the current thread: for a task that stays within some hundred events at a time, which take less than a millisecond.
+    /// [`Self::ready`], then [`Self::take`]; `None` when the journal was closed and everything was taken.
+    /// Reads on the current thread: for a task that stays within some hundred events at a time, which take
+    /// less than a millisecond.
     ///
     /// # Errors
     /// As [`Self::take`].

@@ -17,24 +17,24 @@ use crate::record::{Epoch, EpochStart, Position};
 /// configuration, which are refused far below this.
 pub const MAX_APPEND_BYTES: usize = 1 << 20;
 
-/// Most appends waiting for the writer; further callers wait for a [`crate::Permit`]. They cost at most this many times
-/// [`MAX_APPEND_BYTES`], 64 MiB, and in practice some 100 KiB. While one group is synced the next gathers here, and the
-/// writer keeps taking while it writes, so this need not be as large as a group.
+/// Most appends waiting for the writer; further callers wait for a [`crate::Permit`]. They cost at most this
+/// many times [`MAX_APPEND_BYTES`], 64 MiB, and in practice some 100 KiB. While one group is synced the next
+/// gathers here, and the writer keeps taking while it writes, so this need not be as large as a group.
 pub const QUEUED_APPENDS: usize = 64;
 
-/// Most appends in one transaction. The cost of an fdatasync is spread over a few dozen already; the bound is for the first of a
-/// group, which waits until the last is written: 256 small appends take some 5 ms.
+/// Most appends in one transaction. The cost of an fdatasync is spread over a few dozen already; the bound is
+/// for the first of a group, which waits until the last is written: 256 small appends take some 7 ms.
 pub const GROUP_APPENDS: usize = 256;
 
-/// No further append joins a transaction that has this many bytes: it bounds that same wait, and the pages that spill
-/// from the cache into the write-ahead log before the commit.
+/// No further append joins a transaction that has this many bytes: it bounds that same wait, and the pages
+/// that spill from the cache into the write-ahead log before the commit.
 pub const GROUP_BYTES: usize = 4 << 20;
 
-/// The write-ahead log is folded into the database beyond this many pages (4 MiB), as SQLite would by default. Every
-/// reader's look-up and every start pays for a longer one.
+/// The write-ahead log is folded into the database beyond this many pages (4 MiB), as SQLite would by
+/// default. Every reader's look-up and every start pays for a longer one.
 const FOLD_AT_PAGES: i32 = 1_000;
 
-/// Idempotency records deleted in one transaction, between which appends have their turn: some 5 ms.
+/// Idempotency records deleted in one transaction, between which appends have their turn: some milliseconds.
 const PURGED_AT_ONCE: i64 = 1_000;
 
 type Reply = oneshot::Sender<Result<Committed, AppendError>>;
@@ -82,7 +82,8 @@ struct Group {
 }
 
 thread_local! {
-    /// Pages in the write-ahead log after the latest commit of this thread. The hook takes no closure with state.
+    /// Pages in the write-ahead log after the latest commit of this thread. The hook takes no closure with
+    /// state.
     static WAL_PAGES: Cell<i32> = const { Cell::new(0) };
 }
 
@@ -124,7 +125,8 @@ impl Writer {
         }
     }
 
-    /// Writes `append` and what waits behind it; returns a command that it took from the queue but that ends the group.
+    /// Writes `append` and what waits behind it; returns a command that it took from the queue but that ends
+    /// the group.
     fn write_group(&mut self, append: Append, reply: Reply) -> Option<Command> {
         let mut group = Group { tail: *self.head.borrow(), bytes: 0, began: false, accepted: Vec::new() };
         self.admit(&mut group, append, reply);
@@ -169,8 +171,8 @@ impl Writer {
         }
     }
 
-    /// Everything that can be wrong with an append is found before its first row is written, so that those before it in
-    /// the group can still be committed.
+    /// Everything that can be wrong with an append is found before its first row is written, so that those
+    /// before it in the group can still be committed.
     fn check(&self, group: &mut Group, append: &Append) -> rusqlite::Result<Option<AppendError>> {
         let bytes = append.bytes();
         if bytes > MAX_APPEND_BYTES {
@@ -222,7 +224,8 @@ impl Writer {
         }
         if let Some(record) = &append.idempotency {
             let mut insert = self.connection.prepare_cached(
-                "INSERT INTO idempotency (scope, key, request_hash, result, position, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO idempotency (scope, key, request_hash, result, position, at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
             insert.execute(params![
                 record.scope,
@@ -283,7 +286,8 @@ impl Writer {
     fn purge(&self, before: Timestamp) -> Result<Purged, PurgeError> {
         let purge = || -> rusqlite::Result<usize> {
             self.connection.execute_batch("BEGIN IMMEDIATE")?;
-            let sql = "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency WHERE at < ?1 LIMIT ?2)";
+            let sql = "DELETE FROM idempotency
+                       WHERE rowid IN (SELECT rowid FROM idempotency WHERE at < ?1 LIMIT ?2)";
             let count =
                 self.connection.prepare_cached(sql)?.execute(params![to_sql(before.0), PURGED_AT_ONCE])?;
             commit(&self.connection)?;
@@ -312,7 +316,8 @@ impl Writer {
     }
 }
 
-/// A panic in the writer leaves appends of unknown outcome and nobody to answer further ones; the process must not go on.
+/// A panic in the writer leaves appends of unknown outcome and nobody to answer further ones; the process
+/// must not go on.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -16,11 +16,14 @@ const DIR: &str = "BERTH_JOURNAL_CHILD_DIR";
 /// What precedes an acknowledged position on the child's standard output.
 pub(crate) const ACK: &str = "ack ";
 
+/// How many appends [`Task::OneByOne`] makes: too few for the write-ahead log to be folded.
+pub(crate) const ONE_BY_ONE: u64 = 100;
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Task {
     /// Append without end, with several appends under way at once.
     Stream,
-    /// Append a hundred times, each after the last is acknowledged.
+    /// Append a hundred times, each after the last is acknowledged; end when standard input does.
     OneByOne,
     /// Come upon a limit for the size of files, have it raised, go on.
     OutOfSpace,
@@ -68,8 +71,8 @@ fn act() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         match task.as_str() {
-            "stream" => stream(&dir, 16, u64::MAX).await,
-            "one by one" => stream(&dir, 1, 100).await,
+            "stream" => stream(&open(&dir), 16, u64::MAX).await,
+            "one by one" => one_by_one(&dir).await,
             "out of space" => out_of_space(&dir).await,
             _ => panic!("unknown task {task}"),
         }
@@ -86,8 +89,13 @@ fn tell(position: u64) {
     std::io::stdout().write_all(format!("{ACK}{position}\n").as_bytes()).unwrap();
 }
 
-async fn stream(dir: &Path, under_way: usize, count: u64) {
+async fn one_by_one(dir: &Path) {
     let journal = open(dir);
+    stream(&journal, 1, ONE_BY_ONE).await;
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+async fn stream(journal: &Journal, under_way: usize, count: u64) {
     let start = journal.begin_epoch().await;
     end_line();
     let mut tickets: VecDeque<Ticket> = VecDeque::new();

@@ -1,9 +1,11 @@
 //! Children killed in the middle of their work, and children whose disk is full.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::Stdio;
 
-use crate::child::{Task, acknowledged, body, command};
+use crate::child::{ONE_BY_ONE, Task, acknowledged, body, command};
 use crate::fixture::{bodies, open};
 
 /// The journal is sound and has at least what was acknowledged; gives its head.
@@ -21,8 +23,8 @@ fn assert_kept(dir: &Path, last_acknowledged: u64) -> u64 {
 fn what_was_acknowledged_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let mut head = 0;
-    // Each round dies after another number of acknowledgements, spread over some folds of the write-ahead log; where
-    // the writer is at that moment is chance.
+    // Each round dies after another number of acknowledgements, spread over some folds of the write-ahead
+    // log; where the writer is at that moment is chance.
     for round in 0..8_u64 {
         let enough = 1 + (round * 2_654_435_761 % 1_500);
         let mut child = command(Task::Stream, dir.path(), &[]).spawn().unwrap();
@@ -49,6 +51,35 @@ fn what_was_acknowledged_survives_kill_9() {
         }
         head = assert_kept(dir.path(), last);
     }
+}
+
+/// After a loss of power the log may end anywhere behind what was synced, or hold rubbish there.
+#[test]
+fn a_torn_log_gives_a_prefix_of_the_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = command(Task::OneByOne, dir.path(), &[]).stdin(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut acknowledged = lines.map_while(Result::ok).filter_map(|line| acknowledged(&line));
+    assert!(acknowledged.any(|position| position == ONE_BY_ONE), "the child ended by itself");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let log = std::fs::read(dir.path().join("journal.db-wal")).unwrap();
+    let mut heads = BTreeSet::new();
+    for part in 0..=40 {
+        let at = log.len() * part / 40;
+        let torn = log[..at].to_vec();
+        let mut scribbled = log.clone();
+        scribbled[at..].iter_mut().take(64).for_each(|byte| *byte ^= 0x5a);
+        for log in [torn, scribbled] {
+            let copy = tempfile::tempdir().unwrap();
+            std::fs::copy(dir.path().join("journal.db"), copy.path().join("journal.db")).unwrap();
+            std::fs::write(copy.path().join("journal.db-wal"), log).unwrap();
+            heads.insert(assert_kept(copy.path(), 0));
+        }
+    }
+    assert_eq!((heads.first(), heads.last()), (Some(&0), Some(&ONE_BY_ONE)));
+    assert!(heads.len() > 20, "{heads:?}");
 }
 
 #[test]

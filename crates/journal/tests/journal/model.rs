@@ -53,12 +53,13 @@ fn attempts() -> impl Strategy<Value = Attempt> {
 }
 
 fn steps() -> impl Strategy<Value = Step> {
+    let look = |(from, limit, stream)| Step::Look { from, limit, stream };
     prop_oneof![
         6 => vec(attempts(), 1..12).prop_map(Step::Burst),
         2 => Just(Step::BeginEpoch),
         1 => Just(Step::Reopen),
         1 => (0..100_u64).prop_map(Step::Purge),
-        4 => (0..40_u64, 0..20_usize, 0..4_u8).prop_map(|(from, limit, stream)| Step::Look { from, limit, stream }),
+        4 => (0..40_u64, 0..20_usize, 0..4_u8).prop_map(look),
     ]
 }
 

@@ -1,4 +1,5 @@
-//! Children under strace: what is on its way to the disk when they acknowledge, and what they do when the disk fails.
+//! Children under strace: what is on its way to the disk when they acknowledge, and what they do when the
+//! disk fails.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -7,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::child::{ACK, Task, acknowledged, command};
+use crate::child::{ACK, ONE_BY_ONE, Task, acknowledged, command};
 use crate::fixture::{bodies, open};
 
 /// Whether this machine can trace. Says so when it cannot.
@@ -44,10 +45,11 @@ fn the_log_is_synced_before_the_acknowledgement() {
     let dir = tempfile::tempdir().unwrap();
     let (trace, acknowledged, output) = trace(dir.path(), &["-e", "trace=fdatasync,fsync,write,pwrite64"]);
     assert!(output.status.success(), "{}", output.status);
-    assert_eq!(acknowledged, (1..=100).collect::<Vec<_>>());
+    assert_eq!(acknowledged, (1..=ONE_BY_ONE).collect::<Vec<_>>());
 
     let acknowledgement = format!("\"{ACK}");
-    // Calls interrupted in the trace by another thread's end on a line of their own, which does not repeat the file.
+    // Calls interrupted in the trace by another thread's end on a line of their own, which does not repeat
+    // the file.
     let mut syncing = BTreeMap::new();
     let (mut unsynced, mut syncs, mut seen) = (false, 0, 0);
     for line in trace.lines() {
@@ -71,7 +73,7 @@ fn the_log_is_synced_before_the_acknowledgement() {
             syncs = 0;
         }
     }
-    assert_eq!(seen, 100);
+    assert_eq!(seen, ONE_BY_ONE);
 }
 
 #[test]
@@ -80,8 +82,8 @@ fn a_failed_sync_ends_the_process_without_an_acknowledgement() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    // strace counts calls by thread. Opening, on the main thread, takes far fewer than thirty; the writer then fails
-    // with its thirtieth.
+    // strace counts calls by thread. Opening, on the main thread, takes far fewer than thirty; the writer
+    // then fails with its thirtieth.
     let inject = "inject=fdatasync:error=EIO:when=30+";
     let (trace, acknowledged, output) = trace(dir.path(), &["-e", "trace=fdatasync", "-e", inject]);
     assert!(trace.contains("EIO"), "{trace}");
