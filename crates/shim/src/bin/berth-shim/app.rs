@@ -1,0 +1,155 @@
+//! The start of the app: what happens between fork and exec, and what is left to the parent.
+
+use std::ffi::{CString, c_char};
+use std::io;
+use std::os::fd::OwnedFd;
+
+use berth_shim::config::StartConfig;
+use berth_shim::wire::{Failure, Step};
+use rustix::pipe::PipeFlags;
+use rustix::process::{Gid, Pid, Signal, Uid};
+
+use crate::{lookup, system};
+
+/// Its output and its errors; `None` once they ended. They may outlive the app, held by what it started.
+pub(crate) type Pipes = [Option<OwnedFd>; 2];
+
+/// An app that was started.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) pid: u32,
+    /// Where the child says which step failed. The exec closes it.
+    failure: OwnedFd,
+}
+
+/// The app's texts in the form that exec takes, made before the fork.
+struct Texts {
+    paths: Vec<CString>,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    dir: CString,
+}
+
+type Failed = (Step, i32);
+
+impl App {
+    pub(crate) fn start(config: &StartConfig) -> Result<(Self, Pipes), Failure> {
+        Self::fork(config).map_err(|(step, errno)| Failure { step, errno })
+    }
+
+    fn fork(config: &StartConfig) -> Result<(Self, Pipes), Failed> {
+        let texts = Texts::of(config)?;
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(at(Step::Fork));
+        let (out, app_out) = pipe()?;
+        let (err, app_err) = pipe()?;
+        let (failure, app_failure) = pipe()?;
+        for fd in [&out, &err, &failure] {
+            // Ours alone: a pipe's two ends have a status each, so the app's end stays a blocking one.
+            rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK).map_err(at(Step::Fork))?;
+        }
+        let parent = rustix::process::getpid();
+        let Some(pid) = system::fork().map_err(at(Step::Fork))? else {
+            let (step, errno) = become_app(config, &texts, parent, &app_out, &app_err);
+            let [first, second, third, fourth] = errno.to_le_bytes();
+            // The parent reads it; when it is gone there is nobody to tell.
+            system::unheeded(rustix::io::write(&app_failure, &[step.number(), first, second, third, fourth]));
+            system::end_child(127);
+        };
+        Ok((Self { pid, failure }, [Some(out), Some(err)]))
+    }
+
+    /// The step at which the start failed. Asked once the child has ended.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        let mut report = [0; 5];
+        match rustix::io::read(&self.failure, &mut report) {
+            Ok(5) => {
+                let [step, first, second, third, fourth] = report;
+                let errno = i32::from_le_bytes([first, second, third, fourth]);
+                Some(Failure { step: Step::from_number(step), errno })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Texts {
+    fn of(config: &StartConfig) -> Result<Self, Failed> {
+        let text = |text: &String| CString::new(text.as_str()).map_err(|_nul| (Step::Setup, libc::EINVAL));
+        let program = config.argv.first().ok_or((Step::Exec, libc::ENOENT))?;
+        Ok(Self {
+            paths: lookup::candidates(program, &config.env),
+            argv: config.argv.iter().map(text).collect::<Result<_, _>>()?,
+            env: config.env.iter().map(text).collect::<Result<_, _>>()?,
+            dir: text(&config.dir)?,
+        })
+    }
+}
+
+/// Turns the forked child into the app. Gives what failed.
+fn become_app(config: &StartConfig, texts: &Texts, parent: Pid, out: &OwnedFd, err: &OwnedFd) -> Failed {
+    match prepare(config, texts, parent, out, err) {
+        Ok(()) => exec(texts),
+        Err(failed) => failed,
+    }
+}
+
+fn prepare(
+    config: &StartConfig,
+    texts: &Texts,
+    parent: Pid,
+    out: &OwnedFd,
+    err: &OwnedFd,
+) -> Result<(), Failed> {
+    use rustix::{process, stdio, thread};
+    process::setsid().map_err(at(Step::Setup))?;
+    if let Some(door) = &config.cgroup {
+        std::fs::write(door, "0").map_err(at(Step::Cgroup))?;
+    }
+    let null = std::fs::File::open("/dev/null").map_err(at(Step::Setup))?;
+    stdio::dup2_stdin(&null).map_err(at(Step::Setup))?;
+    stdio::dup2_stdout(out).map_err(at(Step::Setup))?;
+    stdio::dup2_stderr(err).map_err(at(Step::Setup))?;
+    for (resource, value) in &config.limits {
+        system::limit(*resource, *value).map_err(at(Step::Limits))?;
+    }
+    process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    if let Some(user) = &config.user {
+        let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+        thread::set_thread_groups(&groups).map_err(at(Step::User))?;
+        thread::set_thread_res_gid(gid, gid, gid).map_err(at(Step::User))?;
+        thread::set_thread_res_uid(uid, uid, uid).map_err(at(Step::User))?;
+    }
+    // As the app's user, so that it works in a directory which it can read.
+    process::chdir(&texts.dir).map_err(at(Step::Dir))?;
+    thread::set_no_new_privs(true).map_err(at(Step::Setup))?;
+    // After the change of user, which clears it; a shim that died before has left us another parent.
+    process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Step::Setup))?;
+    if process::getppid() != Some(parent) {
+        return Err((Step::Setup, libc::ESRCH));
+    }
+    system::close_on_exec().map_err(at(Step::Setup))?;
+    system::reset_signals();
+    Ok(())
+}
+
+fn exec(texts: &Texts) -> Failed {
+    let pointers = |texts: &[CString]| -> Vec<*const c_char> {
+        texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, env) = (pointers(&texts.argv), pointers(&texts.env));
+    let mut worst = libc::ENOENT;
+    for path in &texts.paths {
+        let errno = system::exec(path, &argv, &env).raw_os_error().unwrap_or(libc::EIO);
+        // As a shell does it: look on, but tell of the one that was there and could not be run.
+        match errno {
+            libc::ENOENT | libc::ENOTDIR => {}
+            other => worst = other,
+        }
+    }
+    (Step::Exec, worst)
+}
+
+fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> Failed {
+    move |error| (step, error.into().raw_os_error().unwrap_or(libc::EIO))
+}

@@ -1,0 +1,43 @@
+//! The shim: parent of one instance's app, and all that stands between it and the machine while control is away.
+//!
+//! One thread, one loop over poll(2): signals, the app's output, the clients of the socket. It starts the app, pumps
+//! its output into log segments, starts it again when it exits, and ends the whole tree when it is told to. Usage:
+//! `berth-shim <instance> <descriptor>`, the descriptor being that of a memory file with the start configuration.
+//! Other inherited descriptors (the lease of the instance's port) are merely held open, for as long as it lives.
+//!
+//! It asks the kernel for the time itself, and is exempt from the ban on that: it must link nothing of Berth's.
+
+mod app;
+mod backoff;
+mod client;
+mod log;
+mod lookup;
+mod supervise;
+mod sweep;
+mod system;
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use berth_shim::config::StartConfig;
+
+/// Exit statuses, for whoever started the shim and never heard of it: there is nowhere to print to.
+const BAD_CONFIG: u8 = 64;
+const BROKEN: u8 = 71;
+
+fn main() -> ExitCode {
+    let Some(config) = read_config() else {
+        return ExitCode::from(BAD_CONFIG);
+    };
+    match supervise::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(BROKEN),
+    }
+}
+
+fn read_config() -> Option<StartConfig> {
+    let number: u32 = std::env::args().nth(2)?.parse().ok()?;
+    let mut bytes = Vec::new();
+    std::fs::File::open(format!("/proc/self/fd/{number}")).ok()?.read_to_end(&mut bytes).ok()?;
+    StartConfig::decode(&bytes).ok()
+}

@@ -1,0 +1,346 @@
+//! The loop.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use berth_shim::config::{Restart, StartConfig};
+use berth_shim::wire::{EXITS_KEPT, Exit, FromShim, Hello, PROTOCOL, State, Status, ToShim};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, Signal};
+
+use crate::app::{App, Pipes};
+use crate::backoff::Waits;
+use crate::client::{self, Client};
+use crate::log::Log;
+use crate::sweep::{own_starttime, sweep};
+use crate::system::{self, Reaped};
+
+/// Milliseconds between two looks at what is left of a tree that is being killed: the first, doubling up to the last. What
+/// the kernel holds in an uninterruptible sleep may stay for long.
+const SWEEP_FIRST: u64 = 5;
+const SWEEP_LAST: u64 = 1_000;
+/// Milliseconds between two looks at whether the rest of a stopping process group has ended: not all of it are our children.
+const WIND_EVERY: u64 = 50;
+/// Milliseconds between two tellings that more lines were dropped.
+const TELL_EVERY: u64 = 1_000;
+/// Bytes read from a pipe at once, and how often in a turn: the clients must be heard while an app floods us.
+const READ_AT_ONCE: usize = 64 << 10;
+const READS_IN_A_TURN: usize = 16;
+
+/// Where the app is in its life. Times without a name are of the steady clock.
+#[derive(Debug)]
+enum Phase {
+    /// It is started when `until` has come.
+    Waiting { until: u64, wall: u64 },
+    /// It runs.
+    Running { app: App, since: u64, wall: u64 },
+    /// It has exited after being told to stop; others of its process group still wind up.
+    Winding { group: Pid },
+    /// What it left behind is being killed; after that it is started again after `wait`, or never.
+    Sweeping { wait: Option<u64>, pause: u64 },
+    /// That was it.
+    Ended,
+}
+
+struct Shim {
+    config: StartConfig,
+    starttime: u64,
+    phase: Phase,
+    pipes: Pipes,
+    /// When the tree is killed, once it was told to stop.
+    stop_by: Option<u64>,
+    /// Whether to exit as soon as the app has ended.
+    leave: bool,
+    waits: Waits,
+    log: Log,
+    clients: Vec<Client>,
+    restarts: u64,
+    exit_count: u64,
+    exits: Vec<Exit>,
+    /// Lines dropped as the clients know it, and when they were told.
+    told: (u64, u64),
+    buffer: Vec<u8>,
+}
+
+/// Runs the instance of `config` to its end.
+pub(crate) fn run(config: StartConfig) -> io::Result<()> {
+    // A name for people who look at the list of processes, which would show the number of a descriptor.
+    rustix::thread::set_name(c"berth-shim")?;
+    // The launcher made a session for us already, unless we were started by hand.
+    system::unheeded(rustix::process::setsid());
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let listener = system::listener(config.listener)?;
+    listener.set_nonblocking(true)?;
+    let signals = system::signals()?;
+    let now = system::steady();
+    let mut shim = Shim {
+        starttime: own_starttime(),
+        phase: Phase::Waiting { until: now, wall: system::wall() },
+        pipes: [None, None],
+        stop_by: None,
+        leave: false,
+        waits: Waits::new(config.backoff),
+        log: Log::new(&config, now),
+        clients: Vec::new(),
+        restarts: 0,
+        exit_count: 0,
+        exits: Vec::new(),
+        told: (0, now),
+        buffer: Vec::new(),
+        config,
+    };
+    while !(shim.leave && matches!(shim.phase, Phase::Ended)) {
+        shim.turn(&listener, &signals)?;
+    }
+    Ok(())
+}
+
+impl Shim {
+    fn turn(&mut self, listener: &UnixListener, signals: &OwnedFd) -> io::Result<()> {
+        let (now, wall) = (system::steady(), system::wall());
+        let life = self.advance(now);
+        let log = self.log.tick(now, wall);
+        self.wait(listener, signals, [life, log].into_iter().flatten().min())?;
+        if system::told_to_end(signals) {
+            self.leave = true;
+            self.stop(self.config.stop_signal, self.config.kill_after);
+        }
+        self.pump();
+        while let Some(reaped) = system::reap() {
+            self.reaped(&reaped);
+        }
+        self.serve(listener);
+        Ok(())
+    }
+
+    /// Does what has come due, and gives the milliseconds until more does.
+    fn advance(&mut self, now: u64) -> Option<u64> {
+        loop {
+            let stop_in = self.stop_by.map(|by| by.saturating_sub(now));
+            match &mut self.phase {
+                Phase::Waiting { .. } if stop_in.is_some() => self.enter(Phase::Ended),
+                Phase::Waiting { until, .. } if *until > now => return Some(*until - now),
+                Phase::Waiting { .. } => self.start(now),
+                Phase::Running { .. } if stop_in == Some(0) => {
+                    sweep(self.config.cgroup.as_deref());
+                    return Some(SWEEP_LAST);
+                }
+                Phase::Running { .. } => return stop_in,
+                Phase::Winding { group } => {
+                    let left = stop_in.unwrap_or(0);
+                    if left == 0 || rustix::process::test_kill_process_group(*group).is_err() {
+                        self.enter(Phase::Sweeping { wait: None, pause: SWEEP_FIRST });
+                    } else {
+                        return Some(left.min(WIND_EVERY));
+                    }
+                }
+                Phase::Sweeping { pause, .. } if sweep(self.config.cgroup.as_deref()) > 0 => {
+                    *pause = (*pause * 2).min(SWEEP_LAST);
+                    return Some(*pause);
+                }
+                Phase::Sweeping { wait, .. } => {
+                    let wait = wait.filter(|_| stop_in.is_none());
+                    self.drain();
+                    self.enter(match wait {
+                        Some(wait) => Phase::Waiting { until: now + wait, wall: system::wall() + wait },
+                        None => Phase::Ended,
+                    });
+                }
+                Phase::Ended => return None,
+            }
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.clients.iter_mut().for_each(|client| client.stale = true);
+    }
+
+    fn start(&mut self, now: u64) {
+        self.restarts += u64::from(self.exit_count > 0);
+        match App::start(&self.config) {
+            Ok((app, pipes)) => {
+                self.pipes = pipes;
+                self.enter(Phase::Running { app, since: now, wall: system::wall() });
+            }
+            Err(failure) => {
+                let exit =
+                    Exit { at: system::wall(), code: Some(127), failure: Some(failure), ..Exit::default() };
+                self.exited(exit);
+            }
+        }
+    }
+
+    fn reaped(&mut self, reaped: &Reaped) {
+        let Phase::Running { app, since, .. } = &self.phase else {
+            return;
+        };
+        if app.pid != reaped.pid {
+            return;
+        }
+        let exit = Exit {
+            at: system::wall(),
+            pid: reaped.pid,
+            code: reaped.code,
+            signal: reaped.signal,
+            core: reaped.core,
+            uptime: system::steady().saturating_sub(*since),
+            max_rss: reaped.max_rss,
+            failure: app.failure(),
+            stopped: self.stop_by.is_some(),
+        };
+        self.exited(exit);
+    }
+
+    fn exited(&mut self, exit: Exit) {
+        self.exit_count += 1;
+        if self.exits.len() >= EXITS_KEPT {
+            self.exits.remove(0);
+        }
+        self.exits.push(exit);
+        let wait = match self.config.restart {
+            Restart::Always => Some(self.waits.after(exit.uptime)),
+            Restart::Never => None,
+        };
+        let group = i32::try_from(exit.pid).ok().and_then(Pid::from_raw);
+        self.enter(match group {
+            Some(group) if self.stop_by.is_some() => Phase::Winding { group },
+            _ => Phase::Sweeping { wait, pause: SWEEP_FIRST },
+        });
+    }
+
+    /// Asks the app's process group to end, and sets when all of it is killed. Told again, the earlier time holds.
+    fn stop(&mut self, signal: i32, kill_after: u64) {
+        let by = system::steady().saturating_add(kill_after);
+        self.stop_by = Some(self.stop_by.map_or(by, |earlier| earlier.min(by)));
+        if let (Phase::Running { app, .. }, Some(signal)) = (&self.phase, Signal::from_named_raw(signal))
+            && let Some(group) = i32::try_from(app.pid).ok().and_then(Pid::from_raw)
+            && rustix::process::kill_process_group(group, signal).is_err()
+        {
+            // It has not made its session yet. The signal waits for it to be reset to its default.
+            system::unheeded(rustix::process::kill_process(group, signal));
+        }
+        self.clients.iter_mut().for_each(|client| client.stale = true);
+    }
+
+    /// Reads what the app wrote, as much as one turn allows.
+    fn pump(&mut self) {
+        let (now, wall) = (system::steady(), system::wall());
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(READ_AT_ONCE, 0);
+        for index in 0..self.pipes.len() {
+            for _ in 0..READS_IN_A_TURN {
+                let Some(pipe) = &self.pipes[index] else {
+                    break;
+                };
+                match rustix::io::read(pipe, &mut buffer[..]) {
+                    Ok(0) => {
+                        self.log.end(index, now, wall);
+                        self.pipes[index] = None;
+                    }
+                    Ok(length) => self.log.feed(index, &buffer[..length], now, wall),
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        self.log.flush(now);
+        self.buffer = buffer;
+    }
+
+    /// Takes the last of an app's output, once nobody is left to write more. A pipe holds at most 1 MiB.
+    fn drain(&mut self) {
+        self.pump();
+        let (now, wall) = (system::steady(), system::wall());
+        for index in 0..self.pipes.len() {
+            self.log.end(index, now, wall);
+        }
+        self.log.flush(now);
+        self.pipes = [None, None];
+    }
+
+    fn wait(&self, listener: &UnixListener, signals: &OwnedFd, timeout: Option<u64>) -> io::Result<()> {
+        let mut polled = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        polled.extend(self.pipes.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        polled.extend(self.clients.iter().map(|client| {
+            let more = if client.has_more() { PollFlags::OUT } else { PollFlags::empty() };
+            PollFd::new(client, PollFlags::IN | more)
+        }));
+        let timeout = timeout.map(|millis| Timespec {
+            tv_sec: i64::try_from(millis / 1_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(millis % 1_000).unwrap_or(0) * 1_000_000,
+        });
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn serve(&mut self, listener: &UnixListener) {
+        let mut clients = std::mem::take(&mut self.clients);
+        client::accept(listener, &mut clients, &|| FromShim::Hello(self.hello()).encode());
+        let mut commands = Vec::new();
+        clients.retain_mut(|client| match client.read() {
+            Some(read) => {
+                client.stale |= read.contains(&ToShim::Query);
+                commands.extend(read);
+                true
+            }
+            None => false,
+        });
+        self.clients = clients;
+        commands.into_iter().for_each(|command| self.obey(command));
+        self.tell();
+    }
+
+    fn obey(&mut self, command: ToShim) {
+        match command {
+            ToShim::Stop { signal, kill_after } => self.stop(signal, kill_after),
+            ToShim::Kill => self.stop(libc::SIGKILL, 0),
+            ToShim::Query => {}
+            ToShim::Leave => self.leave |= matches!(self.phase, Phase::Ended),
+        }
+    }
+
+    fn tell(&mut self) {
+        let now = system::steady();
+        if self.told.0 != self.log.dropped && now >= self.told.1 + TELL_EVERY {
+            self.told = (self.log.dropped, now);
+            self.clients.iter_mut().for_each(|client| client.stale = true);
+        }
+        let mut clients = std::mem::take(&mut self.clients);
+        clients.retain_mut(|client| client.write(&|| FromShim::Status(self.status()).encode()));
+        self.clients = clients;
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            instance: self.config.instance.clone(),
+            token: self.config.token,
+            pid: std::process::id(),
+            starttime: self.starttime,
+            status: self.status(),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let stopping = self.stop_by.is_some();
+        let state = match &self.phase {
+            Phase::Ended => State::Ended,
+            _ if stopping => State::Stopping,
+            Phase::Running { app, wall, .. } => State::Running { pid: app.pid, since: *wall },
+            Phase::Waiting { wall, .. } if self.exit_count > 0 => State::BackingOff { until: *wall },
+            Phase::Waiting { .. } | Phase::Sweeping { wait: Some(_), .. } => State::Starting,
+            Phase::Sweeping { wait: None, .. } | Phase::Winding { .. } => State::Stopping,
+        };
+        Status {
+            state,
+            restarts: self.restarts,
+            exit_count: self.exit_count,
+            exits: self.exits.clone(),
+            dropped: self.log.dropped,
+        }
+    }
+}

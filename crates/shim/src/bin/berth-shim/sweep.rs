@@ -1,0 +1,92 @@
+//! The end of everything that the app started.
+//!
+//! The shim is the subreaper of its tree: whatever lost its parent became a child of the shim, so that descent alone finds
+//! all of it. The crate `process` looks for trees too, from outside and by other signs; the shim links nothing of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::system;
+
+/// Kills all descendants of this process, and gives how many there still are. Called until that is none.
+///
+/// They are stopped first, until a look finds no new ones: a tree that keeps forking would outrun the killing.
+pub(crate) fn sweep(cgroup_door: Option<&str>) -> usize {
+    if let Some(group) = cgroup_door.and_then(|door| door.strip_suffix("cgroup.procs")) {
+        // Kernels without it are served by what follows.
+        system::unheeded(fs::write(format!("{group}cgroup.kill"), "1"));
+    }
+    let mut stopped = BTreeSet::new();
+    // Each turn finds the children of those that the turn before stopped; more turns than that only a race takes.
+    for _ in 0..64 {
+        let fresh: Vec<i32> = descendants().into_iter().filter(|pid| stopped.insert(*pid)).collect();
+        if fresh.is_empty() {
+            break;
+        }
+        fresh.into_iter().for_each(|pid| send(pid, Signal::STOP));
+    }
+    // Descendants of ours keep their pids until we reap them or their parent, which stands still, does.
+    stopped.iter().for_each(|pid| send(*pid, Signal::KILL));
+    stopped.len()
+}
+
+fn send(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // One that has ended meanwhile is what we want.
+        system::unheeded(kill_process(pid, signal));
+    }
+}
+
+/// The living descendants of this process.
+fn descendants() -> Vec<i32> {
+    let processes: Vec<(i32, i32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: i32| {
+            parent_of(&fs::read(format!("/proc/{pid}/stat")).ok()?).map(|parent| (pid, parent))
+        })
+        .collect();
+    let mut found = vec![rustix::process::getpid().as_raw_pid()];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(processes.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// When this process started, in clock ticks since boot.
+pub(crate) fn own_starttime() -> u64 {
+    let text = fs::read("/proc/self/stat").unwrap_or_default();
+    fields(&text).and_then(|fields| fields.get(19)?.parse().ok()).unwrap_or(0)
+}
+
+/// The parent in the text of `/proc/<pid>/stat`, `None` for the dead.
+fn parent_of(stat: &[u8]) -> Option<i32> {
+    match fields(stat)?.as_slice() {
+        ["Z" | "X", ..] => None,
+        [_, parent, ..] => parent.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The fields of `/proc/<pid>/stat` behind the name, which may hold anything, also `)`.
+fn fields(stat: &[u8]) -> Option<Vec<&str>> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    Some(std::str::from_utf8(stat.get(name_end + 1..)?).ok()?.split_ascii_whitespace().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parent_is_found_behind_any_name() {
+        assert_eq!(parent_of(b"9 (a) Z 1 (x) S 42 9 9"), Some(42));
+        assert_eq!(parent_of(b"9 (a) Z 42 9 9"), None);
+        assert_eq!(parent_of(b"9 (a"), None);
+    }
+}

@@ -1,0 +1,170 @@
+//! The system calls that have no safe form, and the clocks.
+#![expect(unsafe_code, reason = "fork, wait4 and signalfd have no safe form")]
+
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Says that an outcome changes nothing: what failed has either happened already or has nobody to be told to.
+pub(crate) fn unheeded<T, E>(_outcome: Result<T, E>) {}
+
+/// The wall clock, in milliseconds.
+pub(crate) fn wall() -> u64 {
+    millis(ClockId::Realtime)
+}
+
+/// A clock that never jumps, in milliseconds.
+pub(crate) fn steady() -> u64 {
+    millis(ClockId::Monotonic)
+}
+
+fn millis(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000 + u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0)
+}
+
+/// Takes the inherited listening socket.
+pub(crate) fn listener(number: RawFd) -> io::Result<UnixListener> {
+    if number < 3 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the descriptor was inherited for this purpose alone, and nothing else in the program takes it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(UnixListener::from(fd))
+}
+
+/// The signals that the loop reads as events.
+const EVENTS: [i32; 3] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT];
+
+/// Blocks the loop's signals and gives a descriptor to read them from.
+pub(crate) fn signals() -> io::Result<OwnedFd> {
+    // SAFETY: an all-zero set is a valid value, which sigemptyset then sets.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is valid and ours.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    for signal in EVENTS {
+        // SAFETY: `set` was set above, and the numbers are signals.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    // SAFETY: `set` was set above; the old mask is not asked for.
+    if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `set` was set above; -1 asks for a new descriptor.
+    let number = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Takes the signals that are there and tells whether one of them asks us to end.
+pub(crate) fn told_to_end(signals: &OwnedFd) -> bool {
+    let mut told = false;
+    // The kernel's record has 128 bytes and begins with the signal's number.
+    let mut buffer = [0; 128];
+    while let Ok(128) = rustix::io::read(signals, &mut buffer) {
+        let [first, second, third, fourth, ..] = buffer;
+        told |= i32::from_ne_bytes([first, second, third, fourth]) != libc::SIGCHLD;
+    }
+    told
+}
+
+/// A child that was reaped.
+pub(crate) struct Reaped {
+    pub(crate) pid: u32,
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) core: bool,
+    pub(crate) max_rss: u64,
+}
+
+/// Reaps one child that ended, `None` when there is none.
+pub(crate) fn reap() -> Option<Reaped> {
+    let mut status = 0;
+    // SAFETY: all-zero is a valid value, which the kernel overwrites.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to our own valid places.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
+    let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
+    let signalled = libc::WIFSIGNALED(status);
+    Some(Reaped {
+        pid,
+        code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+        signal: signalled.then(|| libc::WTERMSIG(status)),
+        core: signalled && libc::WCOREDUMP(status),
+        max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+    })
+}
+
+/// Forks; gives the child's pid to the parent and `None` to the child.
+pub(crate) fn fork() -> io::Result<Option<u32>> {
+    // SAFETY: the shim has one thread, so that the child finds everything as it was.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        pid => u32::try_from(pid).map(Some).map_err(|_negative| io::Error::last_os_error()),
+    }
+}
+
+/// Gives every signal its default again, and blocks none: neither what we ignore nor what we were started with may
+/// reach the app.
+pub(crate) fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: only sets a disposition; those that cannot be set are refused by the kernel.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero set is a valid value, which sigemptyset then sets.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `none` is valid and ours.
+    unsafe { libc::sigemptyset(&raw mut none) };
+    // SAFETY: `none` was set above; the old mask is not asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+}
+
+/// Has every descriptor from 3 on closed by the next exec.
+pub(crate) fn close_on_exec() -> io::Result<()> {
+    // SAFETY: takes no pointer, and only sets a flag on descriptors.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets both limits of `resource` to `value`, or to the hard limit that holds if that is less.
+pub(crate) fn limit(resource: u32, value: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to our own valid place.
+    if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_max = limit.rlim_max.min(value);
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to our own valid place.
+    if unsafe { libc::setrlimit(resource, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Becomes the program at `path`; gives the error if that fails.
+pub(crate) fn exec(
+    path: &std::ffi::CStr,
+    argv: &[*const libc::c_char],
+    env: &[*const libc::c_char],
+) -> io::Error {
+    debug_assert!(
+        argv.last().is_some_and(|last| last.is_null()) && env.last().is_some_and(|last| last.is_null())
+    );
+    // SAFETY: both arrays end with a null pointer, and what they point to lives until the process is replaced.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends a forked child without running anything of the parent's.
+pub(crate) fn end_child(status: i32) -> ! {
+    // SAFETY: ends the process at once.
+    unsafe { libc::_exit(status) }
+}

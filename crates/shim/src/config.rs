@@ -1,0 +1,282 @@
+//! What a shim is told at its start, through an inherited memory file.
+//!
+//! Not through its arguments or environment: those are on show in `/proc`, and an app's environment holds secrets.
+
+use crate::tlv::{self, Fields, Malformed, put, put_i32, put_u64};
+
+const MAGIC: &[u8; 8] = b"BERTHSH\x01";
+
+/// What becomes of an app that exited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// It is started again: the first time at once, then after a wait that doubles.
+    Always,
+    /// That was it: a one-off command.
+    Never,
+}
+
+/// How long the waits between restarts are, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The wait before the second restart; the first has none.
+    pub first: u64,
+    /// The longest wait.
+    pub most: u64,
+    /// A life as long as this makes the next exit count as the first.
+    pub good_life: u64,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first: 1_000, most: 60_000, good_life: 60_000 }
+    }
+}
+
+/// How much log is kept and taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPolicy {
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Segments kept.
+    pub segments: u64,
+    /// Bytes per second taken in the long run; lines beyond are dropped and counted.
+    pub rate: u64,
+    /// Bytes taken at once after a quiet time.
+    pub burst: u64,
+}
+
+impl Default for LogPolicy {
+    fn default() -> Self {
+        Self { segment_bytes: 4 << 20, segments: 4, rate: 2 << 20, burst: 8 << 20 }
+    }
+}
+
+/// As whom the app runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppUser {
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// Everything that a shim needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartConfig {
+    /// The instance's id, in full.
+    pub instance: String,
+    /// The mark of the instance's tree, which the shim repeats to whoever connects.
+    pub token: [u8; 16],
+    /// The app's command: a program and its arguments, looked up in the `PATH` of `env` unless it holds a slash.
+    pub argv: Vec<String>,
+    /// The app's environment, all of it, as `NAME=value`.
+    pub env: Vec<String>,
+    /// The app's working directory.
+    pub dir: String,
+    /// The app's user; `None` for the shim's own.
+    pub user: Option<AppUser>,
+    /// Limits as numbers of setrlimit(2) and values, both soft and hard.
+    pub limits: Vec<(u32, u64)>,
+    /// What becomes of an app that exited.
+    pub restart: Restart,
+    /// The waits between restarts.
+    pub backoff: Backoff,
+    /// The folder of the log segments.
+    pub log_dir: String,
+    /// How much log is kept and taken.
+    pub log: LogPolicy,
+    /// The file to which the app writes `0` to enter its control group.
+    pub cgroup: Option<String>,
+    /// The signal that asks the app to stop when the shim itself is told to by SIGTERM.
+    pub stop_signal: i32,
+    /// Milliseconds after which it is killed, in that case.
+    pub kill_after: u64,
+    /// The inherited descriptor of the listening socket.
+    pub listener: i32,
+}
+
+impl StartConfig {
+    /// The configuration as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        put(&mut out, 1, self.instance.as_bytes());
+        put(&mut out, 2, &self.token);
+        self.argv.iter().for_each(|arg| put(&mut out, 3, arg.as_bytes()));
+        self.env.iter().for_each(|entry| put(&mut out, 4, entry.as_bytes()));
+        put(&mut out, 5, self.dir.as_bytes());
+        if let Some(user) = &self.user {
+            let numbers = [user.uid, user.gid].into_iter().chain(user.groups.iter().copied());
+            put(&mut out, 6, &numbers.flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
+        }
+        for (resource, value) in &self.limits {
+            put(&mut out, 7, &[&resource.to_le_bytes()[..], &value.to_le_bytes()[..]].concat());
+        }
+        put(&mut out, 8, &[u8::from(self.restart == Restart::Always)]);
+        put_u64(&mut out, 9, self.backoff.first);
+        put_u64(&mut out, 10, self.backoff.most);
+        put_u64(&mut out, 11, self.backoff.good_life);
+        put(&mut out, 12, self.log_dir.as_bytes());
+        put_u64(&mut out, 13, self.log.segment_bytes);
+        put_u64(&mut out, 14, self.log.segments);
+        put_u64(&mut out, 15, self.log.rate);
+        put_u64(&mut out, 16, self.log.burst);
+        if let Some(cgroup) = &self.cgroup {
+            put(&mut out, 17, cgroup.as_bytes());
+        }
+        put_i32(&mut out, 18, self.stop_signal);
+        put_u64(&mut out, 19, self.kill_after);
+        put_i32(&mut out, 20, self.listener);
+        out
+    }
+
+    /// Reads a configuration. A field that is not known is an error: an instance must not run with less than it
+    /// was meant to have, a limit say.
+    ///
+    /// # Errors
+    /// [`Malformed`] says what is wrong with the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let fields =
+            bytes.strip_prefix(MAGIC).ok_or(Malformed("not a start configuration of this version"))?;
+        let mut config = Self::blank();
+        for field in Fields::of(fields) {
+            let (tag, field) = field?;
+            match tag {
+                1 => config.instance = tlv::text(field)?,
+                2 => {
+                    config.token =
+                        field.try_into().map_err(|_ignored| Malformed("a token is not 16 bytes long"))?
+                }
+                3 => config.argv.push(tlv::text(field)?),
+                4 => config.env.push(tlv::text(field)?),
+                5 => config.dir = tlv::text(field)?,
+                6 => config.user = Some(decode_user(field)?),
+                7 => config.limits.push(decode_limit(field)?),
+                8 => config.restart = if field == [1] { Restart::Always } else { Restart::Never },
+                9 => config.backoff.first = tlv::number(field)?,
+                10 => config.backoff.most = tlv::number(field)?,
+                11 => config.backoff.good_life = tlv::number(field)?,
+                12 => config.log_dir = tlv::text(field)?,
+                13 => config.log.segment_bytes = tlv::number(field)?,
+                14 => config.log.segments = tlv::number(field)?,
+                15 => config.log.rate = tlv::number(field)?,
+                16 => config.log.burst = tlv::number(field)?,
+                17 => config.cgroup = Some(tlv::text(field)?),
+                18 => config.stop_signal = tlv::small(field)?,
+                19 => config.kill_after = tlv::number(field)?,
+                20 => config.listener = tlv::small(field)?,
+                _ => return Err(Malformed("a field is not known")),
+            }
+        }
+        config.check()
+    }
+
+    fn blank() -> Self {
+        Self {
+            instance: String::new(),
+            token: [0; 16],
+            argv: Vec::new(),
+            env: Vec::new(),
+            dir: String::new(),
+            user: None,
+            limits: Vec::new(),
+            restart: Restart::Never,
+            backoff: Backoff::default(),
+            log_dir: String::new(),
+            log: LogPolicy::default(),
+            cgroup: None,
+            stop_signal: 15,
+            kill_after: 30_000,
+            listener: -1,
+        }
+    }
+
+    fn check(self) -> Result<Self, Malformed> {
+        let texts = self.argv.iter().chain(&self.env).chain([&self.dir, &self.log_dir]);
+        if texts.into_iter().any(|text| text.contains('\0')) {
+            return Err(Malformed("a text holds a NUL"));
+        }
+        if self.argv.first().is_none_or(String::is_empty) {
+            return Err(Malformed("there is no command"));
+        }
+        if self.log.segment_bytes == 0 || self.log.segments == 0 {
+            return Err(Malformed("there is no room for a log"));
+        }
+        Ok(self)
+    }
+}
+
+fn decode_user(bytes: &[u8]) -> Result<AppUser, Malformed> {
+    let mut numbers = bytes.chunks(4).map(tlv::unsigned).collect::<Result<Vec<u32>, _>>()?.into_iter();
+    let (Some(uid), Some(gid)) = (numbers.next(), numbers.next()) else {
+        return Err(Malformed("a user lacks a number"));
+    };
+    Ok(AppUser { uid, gid, groups: numbers.collect() })
+}
+
+fn decode_limit(bytes: &[u8]) -> Result<(u32, u64), Malformed> {
+    let (resource, value) = bytes.split_at_checked(4).ok_or(Malformed("a limit is cut short"))?;
+    Ok((tlv::unsigned(resource)?, tlv::number(value)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn example() -> StartConfig {
+        StartConfig {
+            instance: "default/default/shop/web.7".to_owned(),
+            token: [7; 16],
+            argv: vec!["bin/server".to_owned(), String::new(), "--x=ä".to_owned()],
+            env: vec!["PORT=20000".to_owned()],
+            dir: "/a b".to_owned(),
+            user: Some(AppUser { uid: 1, gid: 2, groups: vec![3, 4] }),
+            limits: vec![(7, 1024), (4, 0)],
+            restart: Restart::Always,
+            cgroup: Some("/sys/fs/cgroup/x/cgroup.procs".to_owned()),
+            log_dir: "/logs".to_owned(),
+            listener: 9,
+            ..StartConfig::blank()
+        }
+    }
+
+    #[test]
+    fn it_comes_back_from_its_bytes() {
+        assert_eq!(StartConfig::decode(&example().encode()).unwrap(), example());
+        let small =
+            StartConfig { user: None, cgroup: None, env: vec![], restart: Restart::Never, ..example() };
+        assert_eq!(StartConfig::decode(&small.encode()).unwrap(), small);
+    }
+
+    #[test]
+    fn what_is_cut_or_unknown_is_refused() {
+        let whole = example().encode();
+        for end in 0..MAGIC.len() {
+            assert!(StartConfig::decode(&whole[..end]).is_err());
+        }
+        let mut longer = whole.clone();
+        put(&mut longer, 99, b"");
+        assert!(StartConfig::decode(&longer).is_err());
+        assert!(StartConfig::decode(&whole[..whole.len() - 1]).is_err());
+        let nul = StartConfig { argv: vec!["a\0b".to_owned()], ..example() };
+        assert!(StartConfig::decode(&nul.encode()).is_err());
+        assert!(StartConfig::decode(&StartConfig { argv: vec![], ..example() }.encode()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            drop(StartConfig::decode(&[&MAGIC[..], &bytes].concat()));
+        }
+
+        #[test]
+        fn any_texts_come_back(argv in prop::collection::vec("[^\0]{1,20}", 1..5), env in prop::collection::vec("[^\0]*", 0..5)) {
+            let config = StartConfig { argv, env, ..example() };
+            prop_assert_eq!(StartConfig::decode(&config.encode()).unwrap(), config);
+        }
+    }
+}
