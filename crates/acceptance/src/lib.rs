@@ -1,1 +1,12 @@
-//! Black-box tests on the real binary.
+//! Black-box tests on the real binary: starting it in a home of its own, a strict client, and a search for what it left.
+//!
+//! Everything here panics with what it found when something is not as it should be: it is called by tests alone.
+#![warn(missing_docs)]
+
+mod binary;
+mod leaks;
+pub mod load;
+mod platform;
+
+pub use binary::{berth, example};
+pub use platform::{Answer, Options, Platform, User, wait_until};

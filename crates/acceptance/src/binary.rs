@@ -1,0 +1,77 @@
+//! Where the binary under test is, and that it is of the sources under test.
+//!
+//! Cargo builds the binaries of a package for that package's own tests alone, and a test crate that depended on `berth` would
+//! get its library, which it has not. So the harness looks where cargo puts it, two folders above the test's own executable,
+//! and has cargo build it once for each test process where it is missing or older than a source. `BERTH_BIN` names another
+//! binary, which is taken as it is: a release build, or one that was installed.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+/// The binary under test.
+#[must_use]
+pub fn berth() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match env::var_os("BERTH_BIN") {
+        Some(path) => fs::canonicalize(path).expect("BERTH_BIN names a file"),
+        None => built(),
+    })
+}
+
+/// The directory of an example of the repository.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    workspace().join("examples").join(name)
+}
+
+fn built() -> PathBuf {
+    let test = env::current_exe().expect("a process knows its executable");
+    let profile = test.ancestors().nth(2).expect("cargo puts tests into target/<profile>/deps");
+    let binary = profile.join("berth");
+    let age = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let fresh = age(&binary).is_some_and(|built| newest_source(&workspace().join("crates")) <= built);
+    if !fresh {
+        build(profile);
+    }
+    binary
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the harness stands outside of the platform and its allow-list"
+)]
+fn build(profile: &Path) {
+    let mut cargo = std::process::Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "berth"]).current_dir(workspace());
+    // target/debug is the profile `dev`; every other folder is called as its profile.
+    match profile.file_name().and_then(|name| name.to_str()) {
+        None | Some("debug") => {}
+        Some(name) => drop(cargo.args(["--profile", name])),
+    }
+    let status = cargo.status().expect("cargo can be started");
+    assert!(status.success(), "the binary under test does not build");
+}
+
+fn newest_source(directory: &Path) -> SystemTime {
+    let entries = fs::read_dir(directory).expect("the sources can be listed");
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok()?;
+            let skip = entry.file_name() == "tests" || entry.file_name() == "acceptance";
+            match metadata.is_dir() {
+                true if skip => None,
+                true => Some(newest_source(&entry.path())),
+                false => metadata.modified().ok(),
+            }
+        })
+        .max()
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this crate lies in crates/")
+}

@@ -1,0 +1,183 @@
+//! All that happened under a load, and what it means.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::client::Failure;
+use super::order::{self, Activation, Violation};
+
+/// An answer that was right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// When the request was begun.
+    pub start: Duration,
+    /// When the answer had been read.
+    pub end: Duration,
+    /// The connection, named by no other.
+    pub connection: u64,
+    /// The release that answered.
+    pub release: String,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// When it was begun.
+    pub start: Duration,
+    /// When it had failed.
+    pub end: Duration,
+    /// The connection.
+    pub connection: u64,
+    /// The method.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// Why.
+    pub failure: Failure,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, end, connection, method, path, failure } = self;
+        write!(f, "{method} {path} on connection {connection:x} from {start:?} to {end:?}: {failure}")
+    }
+}
+
+/// Something that was killed on purpose: what was in flight then may fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kill {
+    /// What.
+    pub what: String,
+    /// When, on the load's clock: just before the signal was sent.
+    pub at: Duration,
+    /// How long its effects may last: nought where only what was in flight may fail, 5 s and more for an app's only instance.
+    pub effect: Duration,
+}
+
+impl Kill {
+    /// Whether `failed` was in flight when this happened, or begun while its effects lasted. A refused connection is never
+    /// excused: the listeners belong to the supervisor, and the kernel queues.
+    fn explains(&self, failed: &Failed) -> bool {
+        failed.failure != Failure::Refused && failed.start <= self.at + self.effect && failed.end >= self.at
+    }
+}
+
+/// What came of a load.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Right answers, in the order of their ends.
+    pub samples: Vec<Sample>,
+    /// Failures, in the order of their ends.
+    pub failed: Vec<Failed>,
+    asked: u32,
+    took: Duration,
+}
+
+impl Outcome {
+    pub(super) fn new(asked: u32, took: Duration) -> Self {
+        Self { asked, took, ..Self::default() }
+    }
+
+    pub(super) fn add(&mut self, part: Self) {
+        self.samples.extend(part.samples);
+        self.failed.extend(part.failed);
+    }
+
+    pub(super) fn sort(&mut self) {
+        self.samples.sort_by_key(|sample| sample.end);
+        self.failed.sort_by_key(|failed| failed.end);
+    }
+
+    /// Requests in a second that were begun, which is less than was asked for where the machine or the server did not keep up.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        let requests = u32::try_from(self.samples.len() + self.failed.len()).unwrap_or(u32::MAX);
+        f64::from(requests) / self.took.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// Failures that none of `kills` explains.
+    #[must_use]
+    pub fn unexplained(&self, kills: &[Kill]) -> Vec<&Failed> {
+        self.failed.iter().filter(|failed| !kills.iter().any(|kill| kill.explains(failed))).collect()
+    }
+
+    /// Answers that came from a release whose time it was not.
+    #[must_use]
+    pub fn violations(&self, activations: &[Activation]) -> Vec<Violation> {
+        order::violations(&self.samples, activations)
+    }
+
+    /// Panics unless every failure is explained, every release answered in its time, and there was any load at all.
+    pub fn assert_clean(&self, activations: &[Activation], kills: &[Kill]) {
+        const SHOWN: usize = 20;
+        let show = |lines: Vec<String>| lines.into_iter().take(SHOWN).collect::<Vec<_>>().join("\n  ");
+        assert!(!self.samples.is_empty(), "no request was answered: {self}");
+        let unexplained = self.unexplained(kills);
+        let lines = unexplained.iter().map(ToString::to_string).collect();
+        assert!(unexplained.is_empty(), "{self}\nfailures that no kill explains:\n  {}", show(lines));
+        let violations = self.violations(activations);
+        let lines = violations.iter().map(ToString::to_string).collect();
+        assert!(violations.is_empty(), "{self}\nanswers out of order:\n  {}", show(lines));
+    }
+
+    /// The time within which `part` of a hundred right answers came.
+    fn percentile(&self, part: usize) -> Option<Duration> {
+        let mut times: Vec<Duration> = self.samples.iter().map(|sample| sample.end - sample.start).collect();
+        times.sort_unstable();
+        let index = (times.len() * part / 100).min(times.len().checked_sub(1)?);
+        Some(times[index])
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (right, wrong) = (self.samples.len(), self.failed.len());
+        write!(
+            f,
+            "{right} right and {wrong} failed in {:?}, {:.0}/s of {}/s",
+            self.took,
+            self.rate(),
+            self.asked
+        )?;
+        if let (Some(median), Some(late), true) = (self.percentile(50), self.percentile(99), right >= 100) {
+            write!(f, ", p50 {median:?}, p99 {late:?}")?;
+        }
+        let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+        for failed in &self.failed {
+            *kinds.entry(failed.failure.to_string()).or_default() += 1;
+        }
+        kinds.iter().try_for_each(|(kind, count)| write!(f, "\n  {count} x {kind}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(start: u64, end: u64, failure: Failure) -> Failed {
+        let ms = Duration::from_millis;
+        let (method, path) = ("GET".to_owned(), "/".to_owned());
+        Failed { start: ms(start), end: ms(end), connection: 1, method, path, failure }
+    }
+
+    #[test]
+    fn only_what_was_in_flight_is_explained_and_never_a_refusal() {
+        let mut outcome = Outcome::new(10, Duration::from_secs(1));
+        outcome.failed = vec![
+            failed(0, 90, Failure::ClosedWithin),
+            failed(90, 110, Failure::ClosedWithin),
+            failed(120, 130, Failure::ClosedBefore { reused: true }),
+            failed(95, 105, Failure::Refused),
+        ];
+        let kill = |effect| Kill {
+            what: "edge".to_owned(),
+            at: Duration::from_millis(100),
+            effect: Duration::from_millis(effect),
+        };
+        assert_eq!(outcome.unexplained(&[]).len(), 4);
+        assert_eq!(outcome.unexplained(&[kill(0)]).len(), 3);
+        assert_eq!(outcome.unexplained(&[kill(50)]).len(), 2);
+        assert!(outcome.to_string().contains("2 x closed within the answer"));
+    }
+}
