@@ -1,1 +1,274 @@
 //! The data plane: forwards requests by routing snapshots, probes health, drains.
+//!
+//! [`run`] takes the listeners from the supervisor and one worker thread serves each ([`worker`]); the thread that
+//! called it follows control, probes and gives the orders ([`control_thread`]). A request goes through
+//! [`client_stream`] and [`strict`] (what is refused before hyper sees it), [`forward`] (which app, which instance,
+//! when again) and [`upstream`] (the pool). Threads share nothing on the way but the counts in [`fleet`].
+//!
+//! Deliberately absent: any way for a request to reach control, any file but the snapshot, and any queue of requests
+//! besides the bounded one of those that wait for an instance.
+#![warn(missing_docs)]
+
+mod access_log;
+mod answer;
+mod body;
+mod boot;
+mod client;
+mod client_stream;
+mod control_thread;
+mod events;
+mod fleet;
+mod forward;
+pub mod handover;
+mod headers;
+mod ledger;
+mod limits;
+mod link;
+mod patience;
+mod probe;
+mod record;
+mod strict;
+mod upgrade;
+mod upstream;
+mod worker;
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_clock::Clock;
+use rustix::net::sockopt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thiserror::Error;
+use tokio::net::unix::pipe;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::LocalSet;
+
+pub use access_log::AccessLog;
+pub use limits::Limits;
+pub use patience::Patience;
+
+use crate::access_log::{Buffer, Writer};
+use crate::control_thread::{ControlThread, Hand, Outside, Signals};
+use crate::worker::{Orders, Standing, Worker};
+
+/// What an edge is started with.
+pub struct Config {
+    /// Bound and listening sockets; each gets a thread of its own.
+    pub listeners: Vec<TcpListener>,
+    /// The directory that holds `current.json`, opened.
+    pub routing_dir: OwnedFd,
+    /// Where control listens. It need not be there.
+    pub control_socket: PathBuf,
+    /// The reading end of a pipe whose other end the supervisor holds.
+    pub leash: Option<OwnedFd>,
+    /// Where a new supervisor asks for the listeners.
+    pub handover: Option<UnixListener>,
+    /// Who may ask for them, besides root.
+    pub owner_uid: u32,
+    /// Where requests are logged.
+    pub access_log: AccessLog,
+    /// What is allowed and how long is waited.
+    pub limits: Limits,
+    /// Time and randomness.
+    pub clock: Arc<dyn Clock>,
+    /// Whether it may run as root: it parses what strangers send.
+    pub allow_root: bool,
+    /// Stops edge like SIGTERM does.
+    pub stop: oneshot::Receiver<()>,
+}
+
+/// Why an edge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitReason {
+    /// It was told to stop, and every request came to its end.
+    Drained,
+    /// It was told to stop, and some requests took too long.
+    DeadlinePassed {
+        /// How many.
+        cut: usize,
+    },
+}
+
+/// Why an edge could not start or go on.
+#[derive(Debug, Error)]
+pub enum EdgeError {
+    /// It was started as root.
+    #[error("edge runs as root, and must not: it parses what strangers send")]
+    Root,
+    /// There is nothing to listen on.
+    #[error("edge was given no listener")]
+    NoListener,
+    /// A thread, a socket or a signal handler could not be set up.
+    #[error("edge failed to set up {what}")]
+    Setup {
+        /// What it was.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread ended that should not have. The supervisor starts edge anew; the listeners' queues live on with it.
+    #[error("a thread of edge died")]
+    WorkerDied,
+}
+
+fn setup(what: &'static str) -> impl FnOnce(io::Error) -> EdgeError {
+    move |source| EdgeError::Setup { what, source }
+}
+
+/// Serves until SIGTERM or [`Config::stop`], and then until the requests in flight have ended.
+///
+/// # Errors
+/// [`EdgeError`] when it cannot start, or one of its threads dies.
+pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
+    if !config.allow_root && rustix::process::geteuid().is_root() {
+        return Err(EdgeError::Root);
+    }
+    if config.listeners.is_empty() {
+        return Err(EdgeError::NoListener);
+    }
+    let limits = config.limits.within(raise_file_limit(), config.listeners.len());
+    let duplicates = config.listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
+    let duplicates = duplicates.collect::<io::Result<Vec<_>>>().map_err(setup("the listeners"))?;
+    let runtime = runtime()?;
+    let local = LocalSet::new();
+    let entered = runtime.enter();
+    // The handler is there before anything is served, so that no SIGTERM kills what it should drain.
+    let terminate = signal(SignalKind::terminate()).map_err(setup("the signal handler"))?;
+    let leash = config.leash.map(pipe::Receiver::from_owned_fd).transpose().map_err(setup("the leash"))?;
+    let handover = config.handover.map(into_async).transpose().map_err(setup("the handover socket"))?;
+    let writer = Writer::start(config.access_log).map_err(setup("the access log"))?;
+    drop(entered);
+
+    let outcome = local.block_on(&runtime, async {
+        let changed = Arc::<Notify>::default();
+        let signals = Signals {
+            fleet: watch::Sender::default(),
+            stir: watch::Sender::default(),
+            stop: watch::Sender::default(),
+        };
+        let orders = || Orders {
+            fleet: signals.fleet.subscribe(),
+            stir: signals.stir.subscribe(),
+            stop: signals.stop.subscribe(),
+        };
+        let orders: Vec<Orders> = config.listeners.iter().map(|_| orders()).collect();
+        let thread = ControlThread::boot(&config.routing_dir, Arc::clone(&changed), signals);
+        let fleet = thread.fleet();
+        let (mut hands, mut threads) = (Vec::new(), Vec::new());
+        let count = config.listeners.len();
+        for (listener, orders) in config.listeners.into_iter().zip(orders) {
+            let log = writer.as_ref().map(|writer| writer.buffer(&*config.clock));
+            let post = Post { listener, orders, limits, clock: Arc::clone(&config.clock), log };
+            let standing =
+                Arc::new(Standing { generation: fleet.generation().0.into(), changed: Arc::clone(&changed) });
+            let (hand, joined) = start_worker(post, standing, Arc::clone(&fleet))?;
+            hands.push(hand);
+            threads.push(joined);
+        }
+        events::started(count, fleet.generation());
+        drop(fleet);
+        let outside = Outside {
+            control_socket: config.control_socket,
+            leash,
+            handover,
+            stop: config.stop,
+            terminate,
+            owner_uid: config.owner_uid,
+            listeners: duplicates,
+        };
+        let reason = thread.run(hands, outside).await?;
+        let joined = threads.into_iter().all(|thread| thread.join().is_ok());
+        if joined { Ok(reason) } else { Err(EdgeError::WorkerDied) }
+    });
+    // A buffer of a worker that died may still exist, so that the writer would wait for ever.
+    if outcome.is_ok()
+        && let Some(writer) = writer
+    {
+        writer.finish();
+    }
+    outcome
+}
+
+/// What one worker thread is started with.
+struct Post {
+    listener: TcpListener,
+    orders: Orders,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    log: Option<Buffer>,
+}
+
+fn start_worker(
+    post: Post,
+    standing: Arc<Standing>,
+    fleet: Arc<fleet::Fleet>,
+) -> Result<(Hand, std::thread::JoinHandle<()>), EdgeError> {
+    /// Wakes the control thread when the worker's thread ends, by a panic too.
+    struct Farewell(Arc<Notify>);
+    impl Drop for Farewell {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    prepare(&post.listener).map_err(setup("a listener"))?;
+    let runtime = runtime()?;
+    let (farewell, ended) = oneshot::channel();
+    let hand = Hand { standing: Arc::clone(&standing), ended };
+    let work = move || {
+        // Declared first, so that it goes last: after the sender below.
+        let _farewell = Farewell(Arc::clone(&standing.changed));
+        let farewell = farewell;
+        let worker = Worker::new(post.clock, post.limits, fleet, post.log);
+        let local = LocalSet::new();
+        let served = local.block_on(&runtime, async {
+            let listener = tokio::net::TcpListener::from_std(post.listener)?;
+            Ok::<_, io::Error>(worker::run(worker, listener, post.orders, standing).await)
+        });
+        match served {
+            // Nobody listens any more when the control thread has failed, which ends the process anyway.
+            Ok(cut) => drop(farewell.send(cut)),
+            Err(error) => events::accept_failed(&error),
+        }
+    };
+    let thread =
+        std::thread::Builder::new().name("edge".to_owned()).spawn(work).map_err(setup("a thread"))?;
+    Ok((hand, thread))
+}
+
+/// Options that accepted sockets inherit, which saves two system calls for each connection.
+fn prepare(listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    sockopt::set_tcp_nodelay(listener, true)?;
+    // A WebSocket whose client has vanished is found out within two minutes.
+    sockopt::set_socket_keepalive(listener, true)?;
+    sockopt::set_tcp_keepidle(listener, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(listener, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepcnt(listener, 4)?;
+    Ok(())
+}
+
+fn runtime() -> Result<Runtime, EdgeError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(setup("a runtime"))
+}
+
+fn into_async(listener: UnixListener) -> io::Result<tokio::net::UnixListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::UnixListener::from_std(listener)
+}
+
+/// Raises the number of open files to what is allowed, and gives it.
+fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where it is refused the lower one holds, and the number of connections follows from it.
+    let holds = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    holds.unwrap_or(u64::MAX)
+}

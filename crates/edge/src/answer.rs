@@ -1,0 +1,115 @@
+//! What edge answers itself: short, with a code, the request's id, and what to do next.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::body::ResponseBody;
+use crate::record::Record;
+
+/// Why a request got no answer from an app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    BadRequest,
+    BadBody,
+    UriTooLong,
+    Connect,
+    NoApp,
+    NotReady,
+    Busy,
+    NoAnswer,
+}
+
+impl Reason {
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest | Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoApp => StatusCode::NOT_FOUND,
+            Self::NotReady | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoAnswer => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad-request",
+            Self::BadBody => "bad-request-body",
+            Self::UriTooLong => "uri-too-long",
+            Self::Connect => "method-not-allowed",
+            Self::NoApp => "no-app-here",
+            Self::NotReady => "app-not-ready",
+            Self::Busy => "too-many-waiting",
+            Self::NoAnswer => "app-gave-no-answer",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::BadRequest => "This request is not valid HTTP: it needs exactly one valid host.",
+            Self::BadBody => "The body of this request broke off or is not framed correctly.",
+            Self::UriTooLong => "The address is longer than 8192 bytes.",
+            Self::Connect => "CONNECT is not supported here.",
+            Self::NoApp => "No app is at this host. Check the name, or add the host to an app.",
+            Self::NotReady => "The app is not ready. Try again in a moment.",
+            Self::Busy => "Too many requests wait for this app already. Try again in a moment.",
+            Self::NoAnswer => "The app closed the connection before it answered.",
+        }
+    }
+
+    /// After these the rest of the connection cannot be trusted, or is not worth reading.
+    fn closes(self) -> bool {
+        matches!(self, Self::BadRequest | Self::BadBody | Self::UriTooLong | Self::Connect)
+    }
+}
+
+/// The answer for `reason`, as HTML when `accept` names it, else as plain text.
+pub(crate) fn refuse(
+    reason: Reason,
+    accept: Option<&HeaderValue>,
+    mut record: Record,
+) -> Response<ResponseBody> {
+    let status = reason.status();
+    record.refused(status.as_u16());
+    if matches!(reason, Reason::NotReady | Reason::Busy) {
+        record.unserved();
+    }
+    let wants_html = accept.is_some_and(|accept| contains(accept.as_bytes(), b"text/html"));
+    let (code, text, id) = (reason.code(), reason.text(), record.id().as_str());
+    // Nothing of the request is in it, so there is nothing to escape.
+    let body = if wants_html {
+        format!(
+            "<!doctype html><meta charset=utf-8><title>{status}</title>\
+             <body style=\"font:16px/1.5 system-ui;max-width:36em;margin:4em auto;padding:0 1em\">\
+             <h1>{status}</h1><p>{text}</p><p><small>{code}, request {id}</small></p>\n"
+        )
+    } else {
+        format!("{status}\n{text}\n{code}, request {id}\n")
+    };
+    let mut headers = HeaderMap::with_capacity(6);
+    let kind = if wants_html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert("x-request-id", id);
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    if reason.closes() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let mut response = Response::new(ResponseBody::own(Bytes::from(body), record));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+}

@@ -1,0 +1,191 @@
+//! A client's socket: passes on only strict HTTP and shows how it gets on.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::strict::{Phase, Scanner};
+
+/// What passed on a client's connection, for the sweeper that ends the ones that are too slow.
+///
+/// Atomics although one thread alone touches it: hyper demands of a stream that may be upgraded that it can be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    phase: AtomicU8,
+    heads: AtomicU32,
+    moved: AtomicBool,
+    wants_read: AtomicBool,
+    wants_write: AtomicBool,
+}
+
+/// What a connection did since it was last looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// What the client is in the middle of.
+    pub(crate) phase: Phase,
+    /// How many heads came so far.
+    pub(crate) heads: u32,
+    /// Whether any byte moved, in either direction.
+    pub(crate) moved: bool,
+    /// Whether we wait for the client's bytes.
+    pub(crate) wants_read: bool,
+    /// Whether we wait for the client to take ours.
+    pub(crate) wants_write: bool,
+}
+
+impl Progress {
+    /// What happened since the last look.
+    pub(crate) fn look(&self) -> Seen {
+        Seen {
+            phase: match self.phase.load(Relaxed) {
+                0 => Phase::Idle,
+                1 => Phase::Head,
+                2 => Phase::Body,
+                _ => Phase::Raw,
+            },
+            heads: self.heads.load(Relaxed),
+            moved: self.moved.swap(false, Relaxed),
+            wants_read: self.wants_read.load(Relaxed),
+            wants_write: self.wants_write.load(Relaxed),
+        }
+    }
+
+    fn read(&self, scanner: &Scanner) {
+        let phase = match scanner.phase() {
+            Phase::Idle => 0,
+            Phase::Head => 1,
+            Phase::Body => 2,
+            Phase::Raw => 3,
+        };
+        self.phase.store(phase, Relaxed);
+        self.heads.store(scanner.heads(), Relaxed);
+        self.moved.store(true, Relaxed);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// A head was refused. What hyper got of it ends in a NUL byte; the end of a head makes hyper look at it.
+    EndHead,
+    /// A body was refused: hyper hears of an error.
+    BadBody,
+    /// Nothing comes any more.
+    Closed,
+}
+
+/// A client's socket.
+///
+/// A refused head is not answered here. Its offending byte is replaced by NUL, which hyper takes nowhere in a head, so
+/// that hyper answers 400 itself, after the answers to the requests before.
+#[derive(Debug)]
+pub(crate) struct ClientStream {
+    socket: TcpStream,
+    scanner: Scanner,
+    gate: Gate,
+    progress: Arc<Progress>,
+}
+
+impl ClientStream {
+    pub(crate) fn new(socket: TcpStream, progress: Arc<Progress>) -> Self {
+        Self { socket, scanner: Scanner::new(), gate: Gate::Open, progress }
+    }
+
+    /// The socket, when the client may still be sending something that nobody will read.
+    pub(crate) fn unread(self) -> Option<TcpStream> {
+        (self.gate != Gate::Open || self.scanner.phase() != Phase::Idle).then_some(self.socket)
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match this.gate {
+            Gate::Open => {}
+            Gate::EndHead => {
+                const END: &[u8] = b"\r\n\r\n";
+                buffer.put_slice(END.get(..buffer.remaining().min(END.len())).unwrap_or_default());
+                this.gate = Gate::Closed;
+                return Poll::Ready(Ok(()));
+            }
+            Gate::BadBody => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            Gate::Closed => return Poll::Ready(Ok(())),
+        }
+        let before = buffer.filled().len();
+        let Poll::Ready(outcome) = Pin::new(&mut this.socket).poll_read(cx, buffer) else {
+            this.progress.wants_read.store(true, Relaxed);
+            return Poll::Pending;
+        };
+        this.progress.wants_read.store(false, Relaxed);
+        outcome?;
+        let fresh = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+        if fresh.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let scanned = this.scanner.scan(fresh);
+        this.progress.read(&this.scanner);
+        let Err(refusal) = scanned else { return Poll::Ready(Ok(())) };
+        if refusal.in_head {
+            if let Some(byte) = fresh.get_mut(refusal.at) {
+                *byte = 0;
+            }
+            buffer.set_filled(before + refusal.at + 1);
+            this.gate = Gate::EndHead;
+        } else {
+            buffer.set_filled(before + refusal.at);
+            this.gate = Gate::BadBody;
+            if refusal.at == 0 {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl ClientStream {
+    fn written(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.progress.wants_write.store(outcome.is_pending(), Relaxed);
+        let count = ready!(outcome)?;
+        self.progress.moved.store(true, Relaxed);
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.written(outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.socket).poll_write_vectored(cx, pieces);
+        this.written(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,81 @@
+//! What edge tells its operator, one function for each kind of event.
+
+use std::io;
+
+use berth_routing::{Flaw, Generation, InvalidSnapshot};
+use tokio::task::JoinError;
+use tracing::{debug, error, info, warn};
+
+use crate::boot::BootError;
+use crate::handover::HandoverError;
+use crate::link::LinkError;
+
+pub(crate) fn started(listeners: usize, generation: Generation) {
+    info!(listeners, %generation, "edge serves");
+}
+
+pub(crate) fn boot_failed(error: &BootError) {
+    error!(
+        error = chain(error),
+        "edge starts without routes and holds every request until control sends some"
+    );
+}
+
+pub(crate) fn applied(generation: Generation) {
+    info!(%generation, "every thread uses the snapshot");
+}
+
+pub(crate) fn snapshot_refused(refusal: &InvalidSnapshot) {
+    error!(error = %refusal, "a snapshot is refused");
+}
+
+pub(crate) fn snapshot_flawed(flaw: &Flaw) {
+    warn!(%flaw, "a part of the snapshot is left out");
+}
+
+pub(crate) fn control_connected() {
+    info!("connected to control");
+}
+
+pub(crate) fn control_lost(error: &LinkError) {
+    warn!(error = chain(error), "no connection to control, serving goes on");
+}
+
+pub(crate) fn supervisor_died() {
+    warn!("the supervisor is gone, serving goes on until another takes over");
+}
+
+pub(crate) fn handed_over() {
+    info!("the listeners were handed to a new supervisor");
+}
+
+pub(crate) fn handover_failed(error: &HandoverError) {
+    warn!(error = chain(error), "the listeners were not handed over");
+}
+
+pub(crate) fn accept_failed(error: &io::Error) {
+    error!(%error, "no connection can be accepted, trying again in a moment");
+}
+
+pub(crate) fn task_failed(error: &JoinError) {
+    if error.is_panic() {
+        error!(%error, "a connection's task panicked");
+    } else {
+        debug!(%error, "a connection's task was ended");
+    }
+}
+
+pub(crate) fn draining() {
+    info!("told to stop: no new connections, letting requests finish");
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,340 @@
+//! The snapshot in use: the table, and the instances with what is in flight to them over all threads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use berth_routing::balance::{self, Load};
+use berth_routing::wire::AppCounts;
+use berth_routing::{Endpoint, Flaw, Generation, InvalidSnapshot, Probe, Role, Snapshot, Table};
+use berth_spec::{AppId, InstanceId};
+use tokio::sync::Notify;
+
+/// One instance at one address, the same object from snapshot to snapshot.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    /// Unlike any other backend's of this process.
+    pub(crate) key: u64,
+    pub(crate) instance: InstanceId,
+    /// The instance as the access log names it.
+    pub(crate) label: Box<str>,
+    pub(crate) addr: SocketAddr,
+    /// Whether its probes fail, so that others are preferred.
+    pub(crate) failing: AtomicBool,
+    in_flight: AtomicU64,
+    open: AtomicU64,
+    /// Set while control waits for this backend to drain, so that only then the last guard wakes the control thread.
+    watched: AtomicBool,
+    drained: Arc<Notify>,
+}
+
+impl Backend {
+    /// Whether nothing is in flight to it and no connection to it is open.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight.load(SeqCst) == 0 && self.open.load(SeqCst) == 0
+    }
+
+    /// Whether the last guard to go tells the control thread. The caller looks at [`Backend::is_quiet`] after this:
+    /// a guard either goes before that look or sees the flag.
+    pub(crate) fn watch(&self, watched: bool) {
+        self.watched.store(watched, SeqCst);
+    }
+
+    fn left(&self, count: &AtomicU64) {
+        let before = count.fetch_sub(1, SeqCst);
+        debug_assert!(before > 0, "every guard adds one first");
+        if before == 1 && self.watched.load(SeqCst) {
+            self.drained.notify_one();
+        }
+    }
+}
+
+/// A request in flight, from the moment of the pick until its response has ended.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<Backend>);
+
+impl InFlight {
+    fn new(backend: &Arc<Backend>) -> Self {
+        backend.in_flight.fetch_add(1, SeqCst);
+        Self(Arc::clone(backend))
+    }
+
+    pub(crate) fn backend(&self) -> &Arc<Backend> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.left(&self.0.in_flight);
+    }
+}
+
+/// A connection to a backend, in use, pooled or upgraded. It lives inside the socket's owner.
+#[derive(Debug)]
+pub(crate) struct Open(Arc<Backend>);
+
+impl Open {
+    pub(crate) fn new(backend: &Arc<Backend>) -> Self {
+        backend.open.fetch_add(1, SeqCst);
+        Self(Arc::clone(backend))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.left(&self.0.open);
+    }
+}
+
+/// An app's requests since they were last taken.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    by_class: [AtomicU64; 5],
+    unserved: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn answered(&self, status: u16) {
+        let class = usize::from(status / 100).wrapping_sub(1);
+        if let Some(count) = self.by_class.get(class) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn unserved(&self) {
+        self.unserved.fetch_add(1, Relaxed);
+    }
+
+    fn take(&self, app: &AppId) -> Option<AppCounts> {
+        let by_class = self.by_class.each_ref().map(|count| count.swap(0, Relaxed));
+        let unserved = self.unserved.swap(0, Relaxed);
+        let any = unserved > 0 || by_class.iter().any(|count| *count > 0);
+        any.then(|| AppCounts { app: app.clone(), by_class, unserved })
+    }
+}
+
+/// One app of the snapshot in use.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) hold: Duration,
+    pub(crate) counters: Arc<Counters>,
+    routed: Vec<Arc<Backend>>,
+}
+
+impl App {
+    /// Chooses a backend that is not in `tried` and counts the request in flight to it at once, so that there is no
+    /// moment in which a thread has chosen and the count does not show it.
+    pub(crate) fn pick(&self, tried: &[u64], random: (u32, u32)) -> Option<InFlight> {
+        let load = |place: usize| {
+            let backend = self.routed.get(place).filter(|backend| !tried.contains(&backend.key))?;
+            let in_flight = backend.in_flight.load(Relaxed);
+            Some(Load { failing: backend.failing.load(Relaxed), in_flight })
+        };
+        let place = balance::pick(self.routed.len(), load, random)?;
+        self.routed.get(place).map(InFlight::new)
+    }
+}
+
+/// A snapshot as the threads use it.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    table: Table,
+    apps: Vec<Arc<App>>,
+    routed: BTreeSet<u64>,
+    /// False when edge started without being able to read its snapshot: what it does not know may exist.
+    pub(crate) complete: bool,
+}
+
+impl Fleet {
+    pub(crate) fn generation(&self) -> Generation {
+        self.table.generation()
+    }
+
+    pub(crate) fn app(&self, host: &str) -> Option<&Arc<App>> {
+        self.apps.get(self.table.app_at(host)?)
+    }
+
+    /// Whether connections to this backend may be kept.
+    pub(crate) fn routes(&self, key: u64) -> bool {
+        self.routed.contains(&key)
+    }
+}
+
+/// What to probe and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) probe: Probe,
+    /// The name that the app expects to be called by.
+    pub(crate) host: String,
+}
+
+/// Everything that outlives a snapshot. Owned by the control thread.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    /// All backends of the last snapshot, and those that left it until they are quiet.
+    backends: BTreeMap<(InstanceId, SocketAddr), Arc<Backend>>,
+    counters: BTreeMap<AppId, Arc<Counters>>,
+    next_key: u64,
+    drained: Arc<Notify>,
+}
+
+impl Registry {
+    pub(crate) fn new(drained: Arc<Notify>) -> Self {
+        Self { backends: BTreeMap::new(), counters: BTreeMap::new(), next_key: 0, drained }
+    }
+
+    /// Compiles `snapshot`, and gives what is to be probed as of it.
+    pub(crate) fn compile(
+        &mut self,
+        snapshot: &Snapshot,
+        applied: Generation,
+    ) -> Result<(Fleet, Vec<Target>, Vec<Flaw>), InvalidSnapshot> {
+        let (table, flaws) = Table::compile(snapshot, applied)?;
+        let mut fleet = Fleet { table, complete: true, ..Fleet::default() };
+        let mut targets = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (id, app) in &snapshot.apps {
+            let host = app.hosts.first().map_or("localhost", |host| host.0.as_str());
+            let host = host.strip_suffix(".*").map_or(host.to_owned(), |label| format!("{label}.localhost"));
+            let mut routed = Vec::new();
+            for backend in &app.backends {
+                if backend.instance.app != *id || !seen.insert(&backend.instance) {
+                    continue;
+                }
+                let Endpoint::Tcp { addr } = backend.endpoint;
+                let state = self.backend(&backend.instance, addr);
+                if backend.role == Role::Routed {
+                    fleet.routed.insert(state.key);
+                    routed.push(Arc::clone(&state));
+                }
+                targets.push(Target { backend: state, probe: backend.probe.clone(), host: host.clone() });
+            }
+            let counters = Arc::clone(self.counters.entry(id.clone()).or_default());
+            fleet.apps.push(Arc::new(App { hold: app.hold.as_duration(), counters, routed }));
+        }
+        Ok((fleet, targets, flaws))
+    }
+
+    fn backend(&mut self, instance: &InstanceId, addr: SocketAddr) -> Arc<Backend> {
+        let backend = self.backends.entry((instance.clone(), addr)).or_insert_with(|| {
+            self.next_key += 1;
+            Arc::new(Backend {
+                key: self.next_key,
+                instance: instance.clone(),
+                label: instance.short().into(),
+                addr,
+                failing: AtomicBool::new(false),
+                in_flight: AtomicU64::new(0),
+                open: AtomicU64::new(0),
+                watched: AtomicBool::new(false),
+                drained: Arc::clone(&self.drained),
+            })
+        });
+        Arc::clone(backend)
+    }
+
+    /// The instances to which nothing goes as of `fleet`, which every thread uses, and nothing is under way.
+    /// `listed` are the backends that the snapshot of `fleet` names in any role; the others are forgotten once quiet.
+    pub(crate) fn quiet(&mut self, fleet: &Fleet, listed: &BTreeSet<u64>) -> BTreeSet<InstanceId> {
+        let mut quiet = BTreeSet::new();
+        let mut busy = BTreeSet::new();
+        self.backends.retain(|(instance, _), backend| {
+            let routed = fleet.routes(backend.key);
+            backend.watch(!routed);
+            if routed || !backend.is_quiet() {
+                busy.insert(instance.clone());
+                return true;
+            }
+            quiet.insert(instance.clone());
+            listed.contains(&backend.key)
+        });
+        quiet.retain(|instance| !busy.contains(instance));
+        quiet
+    }
+
+    /// The requests since the last call, by app. Apps that `known` does not have are forgotten.
+    pub(crate) fn counts(&mut self, known: impl Fn(&AppId) -> bool) -> Vec<AppCounts> {
+        let counts = self.counters.iter().filter_map(|(app, counters)| counters.take(app)).collect();
+        self.counters.retain(|app, _| known(app));
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_routing::{AppRoute, Host, ProbePath};
+    use berth_spec::Millis;
+
+    fn snapshot(generation: u64, roles: &[(u64, Role)]) -> Snapshot {
+        let app: AppId = "default/default/shop".parse().unwrap();
+        let backends = roles.iter().map(|(ordinal, role)| berth_routing::Backend {
+            instance: app.instance("web".parse().unwrap(), *ordinal),
+            endpoint: Endpoint::Tcp {
+                addr: ([127, 0, 0, 1], 20_000 + u16::try_from(*ordinal).unwrap()).into(),
+            },
+            role: *role,
+            probe: Probe { path: ProbePath::Guess, interval: Millis(1_000), timeout: Millis(1_000) },
+        });
+        let route = AppRoute {
+            hosts: vec![Host("shop.*".to_owned())],
+            backends: backends.collect(),
+            hold: Millis::from_secs(5),
+        };
+        Snapshot { format: 1, generation: Generation(generation), apps: [(app, route)].into() }
+    }
+
+    fn listed(targets: &[Target]) -> BTreeSet<u64> {
+        targets.iter().map(|target| target.backend.key).collect()
+    }
+
+    #[test]
+    fn a_parked_backend_is_quiet_only_without_requests_and_connections() {
+        let mut registry = Registry::new(Arc::default());
+        let (before, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
+        let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
+        let open = Open::new(lease.backend());
+        let (after, targets, _) =
+            registry.compile(&snapshot(2, &[(1, Role::Parked)]), Generation(1)).unwrap();
+        let listed = listed(&targets);
+        assert!(registry.quiet(&after, &listed).is_empty());
+        drop(lease);
+        assert!(registry.quiet(&after, &listed).is_empty());
+        drop(open);
+        assert_eq!(registry.quiet(&after, &listed).len(), 1);
+        assert!(after.app("shop.localhost").unwrap().pick(&[], (0, 0)).is_none());
+    }
+
+    #[test]
+    fn a_backend_that_left_is_remembered_until_it_is_quiet() {
+        let mut registry = Registry::new(Arc::default());
+        let (before, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
+        let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
+        let (after, targets, _) =
+            registry.compile(&snapshot(2, &[(2, Role::Routed)]), Generation(1)).unwrap();
+        assert!(registry.quiet(&after, &listed(&targets)).is_empty());
+        drop(lease);
+        let quiet = registry.quiet(&after, &listed(&targets));
+        assert_eq!(quiet.iter().map(InstanceId::short).collect::<Vec<_>>(), ["web.1"]);
+        assert_eq!(registry.backends.len(), 1);
+    }
+
+    #[test]
+    fn a_failing_backend_and_one_that_was_tried_are_passed_over() {
+        let mut registry = Registry::new(Arc::default());
+        let roles = [(1, Role::Routed), (2, Role::Routed), (3, Role::Candidate)];
+        let (fleet, ..) = registry.compile(&snapshot(1, &roles), Generation(0)).unwrap();
+        let app = fleet.app("shop.localhost").unwrap();
+        let first = app.pick(&[], (0, 0)).unwrap();
+        first.backend().failing.store(true, SeqCst);
+        let second = app.pick(&[], (0, 0)).unwrap();
+        assert_ne!(first.backend().key, second.backend().key);
+        let again = app.pick(&[second.backend().key], (1, 1)).unwrap();
+        assert_eq!(again.backend().key, first.backend().key);
+        assert!(app.pick(&[first.backend().key, second.backend().key], (0, 1)).is_none());
+    }
+}

@@ -1,0 +1,262 @@
+//! One request: find the app, pick an instance, send, and stream both ways.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use berth_routing::balance::{Attempt, Hold, is_idempotent};
+use berth_routing::host::normalise;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{PathAndQuery, Scheme};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+
+use crate::answer::{Reason, refuse};
+use crate::body::{Ending, RequestBody, RequestState, ResponseBody};
+use crate::fleet::InFlight;
+use crate::headers;
+use crate::record::Record;
+use crate::upgrade::{self, Tunnel};
+use crate::upstream::Sender;
+use crate::worker::{Choice, Worker};
+
+/// What a client may put into one path and query.
+const TARGET_MAX: usize = 8 << 10;
+
+/// An instance that takes the request, or why there is none.
+type Found = Result<(InFlight, Sender, Reused), Reason>;
+type Reused = bool;
+
+/// A request, ready to be sent, and what is known about sending it again.
+struct Errand {
+    host: String,
+    idempotent: bool,
+    has_body: bool,
+    hold: Option<Hold>,
+    started: Duration,
+    /// Backends that refused a connection since the last pause.
+    tried: Vec<u64>,
+    repeated: bool,
+}
+
+/// The head of a request that can be sent again, kept while it rides a connection that may have been closed.
+struct Spare {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+/// Answers `request`, which came from `peer`.
+pub(crate) async fn forward(
+    worker: &Rc<Worker>,
+    peer: &HeaderValue,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let started = worker.now();
+    let mut record = Record::new(worker, started, request.method().clone(), request.uri().clone());
+    let host = match check(&mut request) {
+        Ok(host) => host,
+        Err(reason) => return refuse(reason, request.headers().get(header::ACCEPT), record),
+    };
+    record.set_host(host.clone());
+    let protocol = headers::upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+    let asks_upgrade = request.headers().contains_key(header::UPGRADE);
+    let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    headers::to_app(request.headers_mut(), &host, peer, record.id());
+    if let Some(protocol) = &protocol {
+        headers::set_upgrade(request.headers_mut(), protocol.clone());
+    }
+    *request.version_mut() = Version::HTTP_11;
+
+    let accept = request.headers().get(header::ACCEPT).cloned();
+    let mut response = match send(worker, &host, request, &mut record).await {
+        Ok(answer) => finish(worker, answer, client.zip(protocol), record, accept.as_ref()),
+        Err(reason) => refuse(reason, accept.as_ref(), record),
+    };
+    // After a request with an Upgrade header the scanner no longer reads along, so nothing may follow it.
+    if (asks_upgrade || worker.is_draining()) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Checks what hyper and the scanner leave open, brings the target to origin form, and gives the host as the client
+/// wrote it. The authority of an absolute target wins over the Host header (RFC 9112, 3.2.2).
+fn check(request: &mut Request<Incoming>) -> Result<HeaderValue, Reason> {
+    if request.method() == Method::CONNECT {
+        return Err(Reason::Connect);
+    }
+    let uri = request.uri();
+    let target = uri.path_and_query();
+    if target.is_some_and(|target| target.as_str().len() > TARGET_MAX) {
+        return Err(Reason::UriTooLong);
+    }
+    let Some(authority) = uri.authority() else {
+        let host = request.headers().get(header::HOST).cloned();
+        return match host {
+            Some(host) if normalise(host.as_bytes()).is_ok() => Ok(host),
+            None if request.version() == Version::HTTP_10 => Err(Reason::NoApp),
+            _ => Err(Reason::BadRequest),
+        };
+    };
+    let web = uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
+    if !web || normalise(authority.as_str().as_bytes()).is_err() {
+        return Err(Reason::BadRequest);
+    }
+    // With an absolute target the Host header must still be there and valid, though it does not count.
+    let host = request.headers().get(header::HOST);
+    if host.is_none_or(|host| normalise(host.as_bytes()).is_err()) && request.version() == Version::HTTP_11 {
+        return Err(Reason::BadRequest);
+    }
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_not_ascii| Reason::BadRequest)?;
+    let target = target.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(target);
+    Ok(host)
+}
+
+/// A response's head and body, with what it holds on to.
+struct Answer {
+    response: Response<Incoming>,
+    sender: Sender,
+    request: Rc<RequestState>,
+    lease: InFlight,
+}
+
+async fn send(
+    worker: &Rc<Worker>,
+    host: &HeaderValue,
+    request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Answer, Reason> {
+    let (parts, body) = request.into_parts();
+    let host = normalise(host.as_bytes()).map_err(|_checked_before| Reason::BadRequest)?.into_owned();
+    let mut errand = Errand {
+        host,
+        idempotent: is_idempotent(parts.method.as_str()),
+        has_body: !body.is_end_stream(),
+        hold: None,
+        started: record.started(),
+        tried: Vec::new(),
+        repeated: false,
+    };
+    let mut request = Request::from_parts(parts, RequestBody::new(body));
+    loop {
+        let (lease, mut sender, reused) = errand.find(worker, record).await?;
+        let spare = (reused && errand.can_repeat()).then(|| Spare::of(&request));
+        let state = request.body().state();
+        let mut error = match sender.try_send_request(request).await {
+            Ok(response) => return Ok(Answer { response, sender, request: state, lease }),
+            Err(error) => error,
+        };
+        let returned = error.take_message();
+        let attempt = Attempt {
+            idempotent: errand.idempotent,
+            has_body: errand.has_body,
+            reused,
+            nothing_sent: returned.is_some(),
+            repeated: errand.repeated,
+        };
+        if state.failed() {
+            return Err(Reason::BadBody);
+        }
+        request = match returned.or_else(|| spare.map(Spare::into_request)) {
+            Some(request) if attempt.may_repeat() => request,
+            _ => return Err(Reason::NoAnswer),
+        };
+        errand.repeated |= !attempt.nothing_sent;
+    }
+}
+
+impl Errand {
+    fn can_repeat(&self) -> bool {
+        self.idempotent && !self.has_body && !self.repeated
+    }
+
+    /// Finds an instance and a connection to it that is ready to be written to. As long as there is none, waits: an
+    /// app whose only instance is being restarted shall not show that to anyone.
+    async fn find(&mut self, worker: &Rc<Worker>, record: &mut Record) -> Found {
+        loop {
+            match worker.choose(&self.host, &self.tried, record) {
+                Choice::NoApp => return Err(Reason::NoApp),
+                Choice::Backend(lease) => match self.reach(worker, &lease).await {
+                    Ok((sender, reused)) => return Ok((lease, sender, reused)),
+                    Err(error) => {
+                        let backend = lease.backend();
+                        tracing::debug!(instance = %backend.instance, %error, "an instance takes no connection");
+                        self.tried.push(backend.key);
+                    }
+                },
+                Choice::Wait(budget) => {
+                    let hold = self.hold.get_or_insert_with(|| Hold::new(self.started, budget));
+                    let pause = hold.wait(worker.now()).ok_or(Reason::NotReady)?;
+                    if !worker.wait(pause).await {
+                        return Err(Reason::Busy);
+                    }
+                    self.tried.clear();
+                }
+            }
+        }
+    }
+
+    async fn reach(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Sender, Reused)> {
+        // After a failure on a pooled connection only a fresh one will do: the others are as old.
+        while !self.repeated
+            && let Some(mut sender) = worker.pooled(lease, self.can_repeat())
+        {
+            // At once but for a connection that is just being wound up.
+            if sender.ready().await.is_ok() {
+                return Ok((sender, true));
+            }
+        }
+        let mut sender = worker.connect(lease).await?;
+        sender.ready().await.map_err(io::Error::other)?;
+        Ok((sender, false))
+    }
+}
+
+impl Spare {
+    fn of(request: &Request<RequestBody>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+        }
+    }
+
+    fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+fn finish(
+    worker: &Rc<Worker>,
+    answer: Answer,
+    client: Option<(OnUpgrade, HeaderValue)>,
+    mut record: Record,
+    accept: Option<&HeaderValue>,
+) -> Response<ResponseBody> {
+    let Answer { mut response, sender, request, lease } = answer;
+    record.served(response.status().as_u16(), lease.backend());
+    let protocol = headers::upgrade(response.headers());
+    headers::to_client(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (parts, body) = response.into_parts();
+        let ending = Ending { worker: Rc::clone(worker), sender, request, lease };
+        return Response::from_parts(parts, ResponseBody::from_app(body, ending, record));
+    }
+    // An app that switches unasked, or does not say to what, leaves nothing that could be passed on.
+    let (Some((client, _)), Some(protocol)) = (client, protocol) else {
+        return refuse(Reason::NoAnswer, accept, record);
+    };
+    headers::set_upgrade(response.headers_mut(), protocol);
+    let app = hyper::upgrade::on(&mut response);
+    let (parts, _empty) = response.into_parts();
+    let body = upgrade::start(worker, Tunnel { client, app, lease }, record);
+    Response::from_parts(parts, body)
+}

@@ -1,0 +1,272 @@
+//! What of a message's headers goes further, and what edge adds.
+
+use std::fmt::Write as _;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A request's id, in two forms that share their bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId {
+    traceparent: Bytes,
+}
+
+impl RequestId {
+    /// From 16 random bytes for the request and 8 for the span.
+    pub(crate) fn new(id: u128, span: u64) -> Self {
+        let mut text = BytesMut::with_capacity(55);
+        // Nought is not a valid trace or span id. Sampled, so that an app which follows its parent's decision records.
+        let written = write!(text, "00-{:032x}-{:016x}-01", id.max(1), span.max(1));
+        debug_assert!(written.is_ok(), "a buffer takes every text");
+        Self { traceparent: text.freeze() }
+    }
+
+    fn id(&self) -> Bytes {
+        self.traceparent.slice(3..35)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.traceparent).ok().and_then(|text| text.get(3..35)).unwrap_or_default()
+    }
+}
+
+/// Makes a client's headers into those for the app: without what concerns only the client's connection, without what
+/// it may have forged, with what the app is promised.
+///
+/// The order matters: `Connection` is obeyed before our headers are set, so that a client cannot name them there.
+pub(crate) fn to_app(headers: &mut HeaderMap, host: &HeaderValue, peer: &HeaderValue, id: &RequestId) {
+    let wants_trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers")));
+    remove_hop_by_hop(headers);
+    remove_forged(headers);
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    headers.insert(header::HOST, host.clone());
+    headers.insert(X_FORWARDED_FOR, peer.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_HOST, host.clone());
+    if let Ok(value) = HeaderValue::from_maybe_shared(id.id()) {
+        headers.insert(X_REQUEST_ID, value);
+    }
+    let mut traces = headers.get_all(TRACEPARENT).iter();
+    let valid = traces.next().is_some_and(is_traceparent) && traces.next().is_none();
+    if !valid && let Ok(value) = HeaderValue::from_maybe_shared(id.traceparent.clone()) {
+        headers.insert(TRACEPARENT, value);
+        headers.remove("tracestate");
+    }
+}
+
+/// Makes an app's headers into those for the client. The framing is hyper's: a length beside a Transfer-Encoding
+/// would be taken for the truth.
+pub(crate) fn to_client(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    remove_hop_by_hop(headers);
+}
+
+/// Whether `Connection` names `upgrade`, and what the upgrade is to.
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"upgrade")));
+    headers.get(header::UPGRADE).filter(|_| wanted).cloned()
+}
+
+/// Says on a message that it asks for or grants an upgrade.
+pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocol);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let mut named: Vec<HeaderName> = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        let usual = value.as_bytes();
+        if usual.eq_ignore_ascii_case(b"keep-alive") || usual.eq_ignore_ascii_case(b"close") {
+            continue;
+        }
+        named.extend(tokens(value).filter_map(|token| HeaderName::from_bytes(token).ok()));
+    }
+    for name in named {
+        // What the message needs to be understood is not the client's to remove.
+        if name != header::HOST && name != header::CONTENT_LENGTH {
+            headers.remove(name);
+        }
+    }
+    remove_where(headers, |name| {
+        // Upgrade and Expect are edge's to answer; TE and Transfer-Encoding describe one connection's framing.
+        matches!(
+            name,
+            "connection"
+                | "te"
+                | "upgrade"
+                | "expect"
+                | "transfer-encoding"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authorization"
+                | "proxy-authenticate"
+                | "http2-settings"
+        )
+    });
+}
+
+fn remove_forged(headers: &mut HeaderMap) {
+    remove_where(headers, |name| {
+        // Many servers fold `_` into `-` (CGI, WSGI, Rack), so that X_Forwarded_For would arrive as X-Forwarded-For.
+        let mut folded = [0; 24];
+        let Some(folded) = folded.get_mut(..name.len().min(24)) else { return false };
+        for (to, from) in folded.iter_mut().zip(name.bytes()) {
+            *to = if from == b'_' { b'-' } else { from };
+        }
+        match folded.first() {
+            Some(b'x') => {
+                folded.starts_with(b"x-forwarded-") || &*folded == b"x-real-ip" || &*folded == b"x-request-id"
+            }
+            Some(b'f') => &*folded == b"forwarded",
+            _ => false,
+        }
+    });
+}
+
+/// Removes the headers whose name `unwanted` picks. Mostly there are none, and then nothing is allocated.
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let found: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
+/// Version 00 of W3C Trace Context; what we cannot read we do not continue.
+fn is_traceparent(value: &HeaderValue) -> bool {
+    let hex = |part: &[u8], length: usize| {
+        part.len() == length && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let set = |part: &[u8]| part.iter().any(|byte| *byte != b'0');
+    let mut parts = value.as_bytes().split(|byte| *byte == b'-');
+    let (Some(version), Some(trace), Some(span), Some(flags), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    version == b"00" && hex(trace, 32) && set(trace) && hex(span, 16) && set(span) && hex(flags, 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forwarded(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        let (host, peer) = (HeaderValue::from_static("shop.com"), HeaderValue::from_static("10.0.0.1"));
+        to_app(&mut headers, &host, &peer, &RequestId::new(7, 9));
+        headers
+    }
+
+    #[test]
+    fn every_connection_header_is_obeyed_and_none_removes_ours() {
+        let headers = forwarded(&[
+            ("connection", "close"),
+            ("connection", "x-secret, X-Forwarded-For,host , upgrade"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "websocket"),
+            ("proxy-authorization", "x"),
+            ("x-secret", "1"),
+            ("x-kept", "1"),
+        ]);
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        let expected = [
+            "host",
+            "traceparent",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-kept",
+            "x-request-id",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
+    }
+
+    #[test]
+    fn forged_headers_are_replaced_however_they_are_spelt() {
+        let headers = forwarded(&[
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-for", "7.7.7.7"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-forwarded_host", "evil"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-port", "1"),
+            ("x_request_id", "evil"),
+            ("x-request-id", "evil"),
+            ("x-real-ip", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-forwarded", "kept, it means nothing"),
+        ]);
+        assert!(!headers.values().any(|value| value.as_bytes().windows(4).any(|part| part == b"evil")));
+        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-request-id"], "00000000000000000000000000000007");
+        assert!(!headers.contains_key("forwarded") && !headers.contains_key("x-real-ip"));
+        assert!(!headers.keys().any(|name| name.as_str().contains('_') || name == "x-forwarded-port"));
+    }
+
+    #[test]
+    fn a_valid_trace_is_continued_and_another_replaced() {
+        let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        assert_eq!(forwarded(&[("traceparent", valid)])["traceparent"], valid);
+        let ours = "00-00000000000000000000000000000007-0000000000000009-01";
+        for bad in [
+            "",
+            "00-0-0-0",
+            &valid.to_uppercase(),
+            &valid.replace("00-4", "ff-4"),
+            valid.trim_end_matches('0'),
+        ] {
+            let headers = forwarded(&[("traceparent", bad), ("tracestate", "a=b")]);
+            assert_eq!(headers["traceparent"], ours, "{bad}");
+            assert!(!headers.contains_key("tracestate"));
+        }
+        assert_eq!(forwarded(&[("traceparent", valid), ("traceparent", valid)])["traceparent"], ours);
+    }
+
+    #[test]
+    fn trailers_are_still_announced_and_other_codings_not() {
+        let headers = forwarded(&[("te", "gzip, trailers"), ("trailer", "x-sum")]);
+        assert_eq!(
+            (&headers["te"], &headers["trailer"]),
+            (&"trailers".parse().unwrap(), &"x-sum".parse().unwrap())
+        );
+        assert!(!forwarded(&[("te", "gzip")]).contains_key("te"));
+    }
+
+    #[test]
+    fn a_length_beside_a_transfer_encoding_does_not_reach_the_client() {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-length", "5".parse().unwrap());
+        headers.insert("transfer-encoding", "chunked".parse().unwrap());
+        headers.insert("connection", "x-internal".parse().unwrap());
+        headers.insert("x-internal", "1".parse().unwrap());
+        to_client(&mut headers);
+        assert!(headers.is_empty(), "{headers:?}");
+    }
+}

@@ -1,0 +1,129 @@
+//! When a client's connection has been too slow for too long.
+
+use std::time::Duration;
+
+use crate::client_stream::Seen;
+use crate::strict::Phase;
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For a whole head, from its first byte: dripping bytes does not extend it.
+    pub head: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// For the next byte of a body, or to take the next byte of a response. A slow upload that moves lives on.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self { head: Duration::from_secs(10), idle: minute, stall: minute }
+    }
+}
+
+/// Why a client's connection is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TooSlow {
+    Head,
+    Idle,
+    Stall,
+}
+
+/// How long a connection has been in the state that it was last seen in.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    kind: Option<TooSlow>,
+    heads: u32,
+    age: Duration,
+}
+
+impl Waiting {
+    /// How long the connection has been in the state that it was last seen in.
+    pub(crate) fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// Takes what was `seen` after `span` has passed. `busy` says that a request is being answered.
+    ///
+    /// Ages are counted in whole looks instead of by a timer for each connection: a timer costs more than the rest of
+    /// this, and nobody needs 10 s to be exact.
+    pub(crate) fn look(
+        &mut self,
+        seen: Seen,
+        busy: bool,
+        span: Duration,
+        patience: &Patience,
+    ) -> Option<TooSlow> {
+        let kind = match seen.phase {
+            _ if seen.wants_write => Some(TooSlow::Stall),
+            Phase::Head => Some(TooSlow::Head),
+            Phase::Body if seen.wants_read => Some(TooSlow::Stall),
+            Phase::Idle if !busy => Some(TooSlow::Idle),
+            Phase::Idle | Phase::Body | Phase::Raw => None,
+        };
+        let goes_on =
+            kind == self.kind && seen.heads == self.heads && (kind == Some(TooSlow::Head) || !seen.moved);
+        self.age = if goes_on { self.age + span } else { Duration::ZERO };
+        self.kind = kind;
+        self.heads = seen.heads;
+        let limit = match kind? {
+            TooSlow::Head => patience.head,
+            TooSlow::Idle => patience.idle,
+            TooSlow::Stall => patience.stall,
+        };
+        kind.filter(|_| self.age >= limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const QUIET: Seen =
+        Seen { phase: Phase::Idle, heads: 0, moved: false, wants_read: true, wants_write: false };
+
+    /// The second at which a connection that is seen as `seen` over and over is ended.
+    fn ended(seen: impl Fn(u32) -> Seen, busy: bool) -> Option<(u32, TooSlow)> {
+        let mut waiting = Waiting::default();
+        (0..200).find_map(|second| {
+            waiting.look(seen(second), busy, SECOND, &Patience::default()).map(|why| (second, why))
+        })
+    }
+
+    #[test]
+    fn a_dripping_head_is_cut_off_after_its_whole_time() {
+        let dripping = |_| Seen { phase: Phase::Head, moved: true, ..QUIET };
+        assert_eq!(ended(dripping, false), Some((10, TooSlow::Head)));
+    }
+
+    #[test]
+    fn heads_that_complete_start_over() {
+        let busy_client = |second| Seen { phase: Phase::Head, heads: second, moved: true, ..QUIET };
+        assert_eq!(ended(busy_client, false), None);
+    }
+
+    #[test]
+    fn a_slow_upload_lives_and_a_stalled_one_does_not() {
+        let slow = |second: u32| Seen { phase: Phase::Body, moved: second.is_multiple_of(50), ..QUIET };
+        assert_eq!(ended(slow, true), None);
+        let stalled = |_| Seen { phase: Phase::Body, ..QUIET };
+        assert_eq!(ended(stalled, true), Some((60, TooSlow::Stall)));
+        let held_back_by_the_app = |_| Seen { phase: Phase::Body, wants_read: false, ..QUIET };
+        assert_eq!(ended(held_back_by_the_app, true), None);
+    }
+
+    #[test]
+    fn idle_ends_and_waiting_for_the_app_does_not() {
+        assert_eq!(ended(|_| QUIET, false), Some((60, TooSlow::Idle)));
+        assert_eq!(ended(|_| QUIET, true), None);
+        assert_eq!(ended(|_| Seen { phase: Phase::Raw, ..QUIET }, true), None);
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_cut_off() {
+        assert_eq!(ended(|_| Seen { wants_write: true, ..QUIET }, true), Some((60, TooSlow::Stall)));
+    }
+}

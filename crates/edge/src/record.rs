@@ -1,0 +1,126 @@
+//! What is noted about one request: for the log and for the counts.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Uri};
+
+use crate::access_log::Line;
+use crate::fleet::{Backend, Counters};
+use crate::headers::RequestId;
+use crate::worker::Worker;
+
+/// The status under which a request is logged whose client left before it was answered, as nginx does.
+const CLIENT_LEFT: u16 = 499;
+
+/// One request. It is logged once, at the latest when this is dropped.
+pub(crate) struct Record {
+    worker: Rc<Worker>,
+    started: Duration,
+    method: Method,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    id: RequestId,
+    status: u16,
+    bytes: u64,
+    cut: bool,
+    backend: Option<Arc<Backend>>,
+    counters: Option<Arc<Counters>>,
+    finished: Option<Duration>,
+}
+
+impl Record {
+    pub(crate) fn new(worker: &Rc<Worker>, started: Duration, method: Method, uri: Uri) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            started,
+            method,
+            uri,
+            host: None,
+            id: worker.request_id(),
+            status: CLIENT_LEFT,
+            bytes: 0,
+            cut: false,
+            backend: None,
+            counters: None,
+            finished: None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    pub(crate) fn started(&self) -> Duration {
+        self.started
+    }
+
+    pub(crate) fn set_host(&mut self, host: HeaderValue) {
+        self.host = Some(host);
+    }
+
+    pub(crate) fn set_app(&mut self, counters: &Arc<Counters>) {
+        if self.counters.is_none() {
+            self.counters = Some(Arc::clone(counters));
+        }
+    }
+
+    /// The app answered.
+    pub(crate) fn served(&mut self, status: u16, backend: &Arc<Backend>) {
+        self.status = status;
+        self.backend = Some(Arc::clone(backend));
+    }
+
+    /// Edge answers itself.
+    pub(crate) fn refused(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// No instance could be given the request.
+    pub(crate) fn unserved(&self) {
+        if let Some(counters) = &self.counters {
+            counters.unserved();
+        }
+    }
+
+    pub(crate) fn add_bytes(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// The response did not come to its end.
+    pub(crate) fn cut(&mut self) {
+        self.cut = true;
+    }
+
+    /// Logs and counts the request unless that was done. Gives the time at which it ended.
+    pub(crate) fn finish(&mut self) -> Duration {
+        if let Some(finished) = self.finished {
+            return finished;
+        }
+        let now = self.worker.now();
+        self.finished = Some(now);
+        if let Some(counters) = &self.counters {
+            counters.answered(self.status);
+        }
+        self.worker.log(&Line {
+            at: now,
+            took: now.saturating_sub(self.started),
+            host: self.host.as_ref().map_or(b"-", HeaderValue::as_bytes),
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            status: self.status,
+            bytes: self.bytes,
+            cut: self.cut,
+            instance: self.backend.as_ref().map_or("-", |backend| &backend.label),
+            id: self.id.as_str(),
+        });
+        now
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -1,0 +1,135 @@
+//! Connections to instances, and each thread's pool of idle ones.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use berth_routing::balance;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::body::RequestBody;
+use crate::fleet::{Backend, Fleet, Open};
+
+/// What requests to one backend are sent on.
+pub(crate) type Sender = http1::SendRequest<RequestBody>;
+/// The future that moves the bytes of one connection.
+pub(crate) type Connection = http1::Connection<TokioIo<UpstreamStream>, RequestBody>;
+
+/// So many idle connections to one backend are kept in each thread: as many as it had requests at once, and they are
+/// gone 1.5 s later. The bound is there for the memory of a burst.
+const IDLE_COUNT_MAX: usize = 1_024;
+
+/// A socket to an instance, counted as open for as long as it exists.
+#[derive(Debug)]
+pub(crate) struct UpstreamStream {
+    socket: TcpStream,
+    _open: Open,
+}
+
+/// Connects to `backend`.
+pub(crate) async fn connect(backend: &Arc<Backend>, limit: Duration) -> io::Result<(Sender, Connection)> {
+    let open = Open::new(backend);
+    let socket = tokio::time::timeout(limit, TcpStream::connect(backend.addr))
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    socket.set_nodelay(true)?;
+    let stream = TokioIo::new(UpstreamStream { socket, _open: open });
+    http1::handshake(stream).await.map_err(io::Error::other)
+}
+
+struct Idle {
+    sender: Sender,
+    since: Duration,
+}
+
+/// One thread's idle connections, by backend, the one used last at the back.
+#[derive(Default)]
+pub(crate) struct Pool {
+    idle: BTreeMap<u64, VecDeque<Idle>>,
+}
+
+impl Pool {
+    /// An idle connection to `backend`, the one used last, that a request may ride at `now`.
+    pub(crate) fn take(&mut self, backend: u64, repeatable: bool, now: Duration) -> Option<Sender> {
+        let idle = self.idle.get_mut(&backend)?;
+        while let Some(last) = idle.pop_back() {
+            if last.sender.is_closed() {
+                continue;
+            }
+            if balance::may_ride(repeatable, now.saturating_sub(last.since)) {
+                return Some(last.sender);
+            }
+            // Those before it idle for longer still; they and it may serve a request that can be repeated.
+            idle.push_back(last);
+            return None;
+        }
+        None
+    }
+
+    /// Keeps a connection whose last response has ended.
+    pub(crate) fn put(&mut self, backend: u64, sender: Sender, now: Duration) {
+        let idle = self.idle.entry(backend).or_default();
+        if !sender.is_closed() && idle.len() < IDLE_COUNT_MAX {
+            idle.push_back(Idle { sender, since: now });
+        }
+    }
+
+    /// Closes what has idled for too long by `now`.
+    pub(crate) fn expire(&mut self, now: Duration) {
+        self.idle.retain(|_, idle| {
+            while idle.front().is_some_and(|first| {
+                first.sender.is_closed() || !balance::may_ride(true, now.saturating_sub(first.since))
+            }) {
+                idle.pop_front();
+            }
+            !idle.is_empty()
+        });
+    }
+
+    /// Closes the connections to what `fleet` does not route to.
+    pub(crate) fn keep_routed(&mut self, fleet: &Fleet) {
+        self.idle.retain(|backend, _| fleet.routes(*backend));
+    }
+}
+
+impl AsyncRead for UpstreamStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for UpstreamStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,378 @@
+//! One thread of edge: its listener, its clients, its pool, and the snapshot that it uses.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use berth_clock::{Clock, random_bytes};
+use http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::access_log::{Buffer, Line};
+use crate::client::{Client, End};
+use crate::events;
+use crate::fleet::{Fleet, InFlight};
+use crate::headers::RequestId;
+use crate::limits::Limits;
+use crate::record::Record;
+use crate::upstream::{self, Pool, Sender};
+
+/// So many requests of one thread wait for an instance; each costs a connection and its head. Beyond it the app is
+/// not about to come back, and waiting clients would only take the places of others.
+const HELD_MAX: usize = 4_096;
+/// How long a request waits for an app that edge could not read about when it started.
+const UNKNOWN_HOLD: Duration = Duration::from_secs(5);
+
+/// What the control thread and a worker share.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    /// The snapshot to use.
+    pub(crate) fleet: watch::Receiver<Arc<Fleet>>,
+    /// Changes when some instance's health did, so that requests that wait try again.
+    pub(crate) stir: watch::Receiver<u64>,
+    /// True when it is time to go.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// How far one worker is, for the control thread.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// The generation that it uses. From the moment this is stored, no pick of this thread is by an older one.
+    pub(crate) generation: AtomicU64,
+    /// Woken after each change.
+    pub(crate) changed: Arc<Notify>,
+}
+
+/// Where a request may go.
+pub(crate) enum Choice {
+    Backend(InFlight),
+    /// Nowhere yet; wait for this long in all.
+    Wait(Duration),
+    NoApp,
+}
+
+/// The state of one thread.
+pub(crate) struct Worker {
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    fleet: RefCell<Arc<Fleet>>,
+    pool: RefCell<Pool>,
+    stirred: Notify,
+    held: Cell<usize>,
+    random: Cell<u64>,
+    log: RefCell<Option<Buffer>>,
+    tasks: RefCell<JoinSet<()>>,
+    clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    next_client: Cell<u64>,
+    tunnels: Cell<usize>,
+    left: Notify,
+    draining: Cell<bool>,
+}
+
+/// Counts a tunnel for as long as it exists.
+pub(crate) struct TunnelGuard(Rc<Worker>);
+
+impl Drop for TunnelGuard {
+    fn drop(&mut self) {
+        self.0.tunnels.set(self.0.tunnels.get() - 1);
+        self.0.left.notify_one();
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        fleet: Arc<Fleet>,
+        log: Option<Buffer>,
+    ) -> Rc<Self> {
+        let random = u64::from_le_bytes(random_bytes(&*clock));
+        Rc::new(Self {
+            clock,
+            limits,
+            fleet: RefCell::new(fleet),
+            pool: RefCell::default(),
+            stirred: Notify::new(),
+            held: Cell::new(0),
+            random: Cell::new(random),
+            log: RefCell::new(log),
+            tasks: RefCell::default(),
+            clients: RefCell::default(),
+            next_client: Cell::new(0),
+            tunnels: Cell::new(0),
+            left: Notify::new(),
+            draining: Cell::new(false),
+        })
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Chooses by the snapshot in use, and counts the choice, without an await in between: the thread cannot take on
+    /// another snapshot, and say so, in the middle.
+    pub(crate) fn choose(&self, host: &str, tried: &[u64], record: &mut Record) -> Choice {
+        let fleet = self.fleet.borrow();
+        let Some(app) = fleet.app(host) else {
+            return if fleet.complete { Choice::NoApp } else { Choice::Wait(UNKNOWN_HOLD) };
+        };
+        record.set_app(&app.counters);
+        let random = self.random();
+        let random = ((random >> 32) as u32, (random & 0xffff_ffff) as u32);
+        app.pick(tried, random).map_or(Choice::Wait(app.hold), Choice::Backend)
+    }
+
+    /// Waits for `pause`, or less when something changed that may let a request through. False when too many wait.
+    pub(crate) async fn wait(self: &Rc<Self>, pause: Duration) -> bool {
+        struct Held<'a>(&'a Cell<usize>);
+        impl Drop for Held<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        if self.held.get() >= HELD_MAX {
+            return false;
+        }
+        self.held.set(self.held.get() + 1);
+        let _held = Held(&self.held);
+        // Either way the next thing is to try again.
+        let _changed = tokio::time::timeout(pause, self.stirred.notified()).await.is_ok();
+        true
+    }
+
+    /// An idle connection for a request that was counted in `lease`.
+    pub(crate) fn pooled(&self, lease: &InFlight, repeatable: bool) -> Option<Sender> {
+        self.pool.borrow_mut().take(lease.backend().key, repeatable, self.now())
+    }
+
+    /// Keeps a connection for the next request, unless its backend is no longer routed to.
+    pub(crate) fn keep(&self, backend: u64, sender: Sender, now: Duration) {
+        if self.fleet.borrow().routes(backend) && !self.draining.get() {
+            self.pool.borrow_mut().put(backend, sender, now);
+        }
+    }
+
+    /// A new connection to a backend.
+    pub(crate) async fn connect(self: &Rc<Self>, lease: &InFlight) -> io::Result<Sender> {
+        let (sender, connection) = upstream::connect(lease.backend(), self.limits.connect).await?;
+        self.spawn(async move {
+            // Whoever waits for an answer on it hears of the failure there.
+            let _heard_there = connection.with_upgrades().await;
+        });
+        Ok(sender)
+    }
+
+    /// Runs `task` on this thread until it ends or the thread does.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.tasks.borrow_mut().spawn_local(task);
+    }
+
+    pub(crate) fn tunnel_opened(self: &Rc<Self>) -> TunnelGuard {
+        self.tunnels.set(self.tunnels.get() + 1);
+        TunnelGuard(Rc::clone(self))
+    }
+
+    pub(crate) fn request_id(&self) -> RequestId {
+        let id = u128::from(self.random()) << 64 | u128::from(self.random());
+        RequestId::new(id, self.random())
+    }
+
+    pub(crate) fn log(&self, line: &Line<'_>) {
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.push(line);
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), seeded from the clock's randomness. For spreading load and
+    /// telling requests apart; nothing secret comes from it.
+    fn random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.random.set(state);
+        let mut word = state;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ (word >> 31)
+    }
+
+    fn take_fleet(&self, fleet: Arc<Fleet>, standing: &Standing) {
+        let generation = fleet.generation();
+        self.pool.borrow_mut().keep_routed(&fleet);
+        *self.fleet.borrow_mut() = fleet;
+        standing.generation.store(generation.0, SeqCst);
+        standing.changed.notify_one();
+        self.stirred.notify_waiters();
+    }
+
+    fn tick(&self) {
+        self.pool.borrow_mut().expire(self.now());
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.tick(&*self.clock);
+        }
+        for client in self.clients.borrow().values() {
+            client.look(self.limits.tick, &self.limits.patience);
+        }
+        let mut tasks = self.tasks.borrow_mut();
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended {
+                events::task_failed(&error);
+            }
+        }
+    }
+
+    /// Ends up to a tenth of the connections that wait for a next request, those that wait longest first.
+    fn shed_idle(&self) {
+        let clients = self.clients.borrow();
+        let mut idle: Vec<&Rc<Client>> = clients.values().filter(|client| client.is_idle()).collect();
+        idle.sort_by_key(|client| std::cmp::Reverse(client.age()));
+        let shed = (clients.len() / 10).max(1);
+        for client in idle.into_iter().take(shed) {
+            client.end(End::Gracefully);
+        }
+    }
+
+    fn admit(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: std::net::SocketAddr) {
+        let number = self.next_client.get();
+        self.next_client.set(number + 1);
+        let client = Rc::new(Client::default());
+        self.clients.borrow_mut().insert(number, Rc::clone(&client));
+        let Ok(peer) = HeaderValue::from_str(&peer.ip().to_canonical().to_string()) else { return };
+        let leaving = Leaving { worker: Rc::clone(self), number };
+        let worker = Rc::clone(self);
+        self.spawn(async move {
+            crate::client::serve(&worker, client, socket, peer).await;
+            drop(leaving);
+        });
+    }
+
+    fn is_empty(&self) -> bool {
+        self.clients.borrow().is_empty() && self.tunnels.get() == 0
+    }
+
+    fn remaining(&self) -> usize {
+        self.clients.borrow().values().filter(|client| !client.is_idle()).count() + self.tunnels.get()
+    }
+}
+
+/// Takes a client off the list when its task ends, by a panic too.
+struct Leaving {
+    worker: Rc<Worker>,
+    number: u64,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.worker.clients.borrow_mut().remove(&self.number);
+        self.worker.left.notify_one();
+    }
+}
+
+/// Serves `listener` until `orders` say stop, then lets the clients finish. Gives how many requests had to be cut.
+pub(crate) async fn run(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    mut orders: Orders,
+    standing: Arc<Standing>,
+) -> usize {
+    let mut ticks = tokio::time::interval(worker.limits.tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // After an error that a next try would only repeat (no file descriptors left), accepting waits for the next tick.
+    let mut accepting = true;
+    while !*orders.stop.borrow() {
+        let full = worker.clients.borrow().len() >= worker.limits.connections;
+        tokio::select! {
+            accepted = listener.accept(), if accepting && !full => match accepted {
+                Ok((socket, peer)) => worker.admit(socket, peer),
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    events::accept_failed(&error);
+                    worker.shed_idle();
+                    accepting = false;
+                }
+            },
+            Ok(()) = orders.fleet.changed() => {
+                let fleet = Arc::clone(&orders.fleet.borrow_and_update());
+                worker.take_fleet(fleet, &standing);
+            }
+            Ok(()) = orders.stir.changed() => worker.stirred.notify_waiters(),
+            // The channel closes only when the control thread has failed, which ends this one too.
+            stop = orders.stop.changed() => if stop.is_err() { break },
+            _ = ticks.tick() => {
+                worker.tick();
+                if full {
+                    worker.shed_idle();
+                }
+                accepting = true;
+            }
+            () = worker.left.notified(), if full => {}
+        }
+    }
+    // What waits in the accept queue is not lost: the socket lives on with the supervisor.
+    drop(listener);
+    drain(&worker, orders, &standing, &mut ticks).await
+}
+
+async fn drain(
+    worker: &Rc<Worker>,
+    mut orders: Orders,
+    standing: &Standing,
+    ticks: &mut tokio::time::Interval,
+) -> usize {
+    worker.draining.set(true);
+    *worker.pool.borrow_mut() = Pool::default();
+    let deadline = tokio::time::sleep(worker.limits.drain);
+    // An idle connection may bring one more request, which is answered with `Connection: close`. To close it at once
+    // would meet, now and then, a request that is just on its way, and fail it.
+    let grace = tokio::time::sleep(worker.limits.drain_idle.min(worker.limits.drain));
+    tokio::pin!(deadline, grace);
+    let mut graceful = false;
+    while !worker.is_empty() {
+        tokio::select! {
+            () = &mut deadline => break,
+            () = &mut grace, if !graceful => {
+                graceful = true;
+                worker.clients.borrow().values().for_each(|client| client.end(End::Gracefully));
+            }
+            Ok(()) = orders.fleet.changed() => {
+                let fleet = Arc::clone(&orders.fleet.borrow_and_update());
+                worker.take_fleet(fleet, standing);
+            }
+            Ok(()) = orders.stir.changed() => worker.stirred.notify_waiters(),
+            () = worker.left.notified() => {}
+            _ = ticks.tick() => worker.tick(),
+        }
+    }
+    let cut = worker.remaining();
+    // The tasks hold the worker and it holds them: without this neither would ever go.
+    let tasks = std::mem::take(&mut *worker.tasks.borrow_mut());
+    drop(tasks);
+    worker.log.borrow_mut().take();
+    cut
+}
+
+/// Errors that concern the connection that was to be accepted, not the listener (accept(2)).
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
+}

@@ -1,0 +1,200 @@
+//! Edge follows control: what it applies, refuses, drains, repeats; and how it goes.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use berth_edge::{ExitReason, handover};
+use berth_routing::wire::{FromEdge, ToEdge};
+use berth_routing::{Generation, Role};
+
+use crate::world::{Client, HANG, Instance, Options, World, instance, shop};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: shop.localhost\r\n\r\n";
+
+/// An instance that answers each request when the test says so, and the test's two ends.
+fn gated() -> (Instance, Receiver<()>, Sender<()>) {
+    let (told, began) = channel();
+    let (go, gate) = channel();
+    let ends = Mutex::new((told, gate));
+    let instance = Instance::scripted(move |mut call| {
+        {
+            let ends = ends.lock().unwrap();
+            ends.0.send(()).unwrap();
+            ends.1.recv_timeout(HANG).unwrap();
+        }
+        call.respond("done");
+        call.read_to_end();
+    });
+    (instance, began, go)
+}
+
+#[test]
+fn edge_boots_from_the_file_alone() {
+    let (mirror, _seen) = Instance::mirror();
+    let boot = shop(7, &[(mirror.addr, Role::Routed)]);
+    let mut world = World::start(Options { boot: Some(boot), ..Options::default() });
+    assert_eq!(world.get("shop.localhost", "/").status, 200);
+    let (applied, _) = world.control.wait(|message| matches!(message, FromEdge::Applied { .. }));
+    assert_eq!(applied, FromEdge::Applied { generation: Generation(7) });
+}
+
+#[test]
+fn an_older_snapshot_is_refused_and_the_one_in_use_named() {
+    let (mirror, _seen) = Instance::mirror();
+    let mut world = World::serving(&shop(5, &[(mirror.addr, Role::Routed)]));
+    world.control.send(&ToEdge::Snapshot(shop(4, &[])));
+    let (applied, _) = world.control.wait(|message| matches!(message, FromEdge::Applied { .. }));
+    assert_eq!(applied, FromEdge::Applied { generation: Generation(5) });
+    assert_eq!(world.get("shop.localhost", "/").status, 200);
+}
+
+#[test]
+fn applied_generations_only_rise_and_the_last_one_is_applied() {
+    let (mirror, _seen) = Instance::mirror();
+    let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Routed)]));
+    for generation in 2..=50 {
+        world.control.send(&ToEdge::Snapshot(shop(generation, &[(mirror.addr, Role::Routed)])));
+    }
+    let (mut last, mut seen) = (1, 0);
+    while last < 50 {
+        if let FromEdge::Applied { generation } = world.control.next() {
+            assert!(generation.0 > last);
+            (last, seen) = (generation.0, seen + 1);
+        }
+    }
+    assert!(seen <= 49, "snapshots coalesce, none is said twice");
+}
+
+#[test]
+fn drained_is_said_exactly_when_nothing_is_in_flight() {
+    let (slow, began, go) = gated();
+    let (other, _seen) = Instance::mirror();
+    let mut world = World::serving(&shop(1, &[(slow.addr, Role::Routed)]));
+    let mut client = world.client();
+    client.send(GET);
+    began.recv_timeout(HANG).unwrap();
+    world.apply(&shop(2, &[(slow.addr, Role::Parked), (other.addr, Role::Routed)]));
+    assert_eq!(world.get("shop.localhost", "/").status, 200, "new requests go to the other one");
+    // A further snapshot is applied in between: still no word of a drain.
+    world.control.send(&ToEdge::Snapshot(shop(3, &[(slow.addr, Role::Parked), (other.addr, Role::Routed)])));
+    let (_, before) =
+        world.control.wait(|message| matches!(message, FromEdge::Applied { generation: Generation(3) }));
+    assert!(!before.iter().any(|message| matches!(message, FromEdge::Drained { .. })), "{before:?}");
+    go.send(()).unwrap();
+    assert_eq!(client.response(true).unwrap().body, "done");
+    let (generation, before) = world.control.wait_drained(1);
+    assert!(generation >= Generation(2));
+    assert!(!before.iter().any(|message| matches!(message, FromEdge::Drained { .. })), "{before:?}");
+
+    // Routed again, it serves again, and drains again.
+    world.apply(&shop(4, &[(slow.addr, Role::Routed), (other.addr, Role::Parked)]));
+    let mut client = world.client();
+    client.send(GET);
+    began.recv_timeout(HANG).unwrap();
+    go.send(()).unwrap();
+    assert_eq!(client.response(true).unwrap().body, "done");
+    world.apply(&shop(5, &[(slow.addr, Role::Parked), (other.addr, Role::Routed)]));
+    assert_eq!(world.control.wait_drained(1).0, Generation(5));
+}
+
+#[test]
+fn pooled_connections_to_what_is_not_routed_are_closed() {
+    let (told, ended) = channel();
+    let told = Mutex::new(told);
+    let pooled = Instance::scripted(move |mut call| {
+        call.respond("ok");
+        call.read_to_end();
+        told.lock().unwrap().send(()).unwrap();
+    });
+    let mut world = World::serving(&shop(1, &[(pooled.addr, Role::Routed)]));
+    assert_eq!(world.get("shop.localhost", "/").status, 200);
+    world.control.send(&ToEdge::Snapshot(shop(2, &[])));
+    let (generation, before) = world.control.wait_drained(1);
+    assert_eq!(generation, Generation(2));
+    assert!(before.contains(&FromEdge::Applied { generation: Generation(2) }), "{before:?}");
+    ended.recv_timeout(HANG).unwrap();
+}
+
+#[test]
+fn a_control_that_restarts_disturbs_nobody_and_hears_everything_again() {
+    let (slow, began, go) = gated();
+    let (parked, _seen) = Instance::mirror();
+    let snapshot = shop(3, &[(slow.addr, Role::Routed), (parked.addr, Role::Parked)]);
+    let mut world = World::serving(&snapshot);
+    world.control.wait_drained(2);
+    let mut client = world.client();
+    client.send(GET);
+    began.recv_timeout(HANG).unwrap();
+    world.restart_control();
+    let (_, mut said) = world.control.wait_drained(2);
+    said.retain(|message| !matches!(message, FromEdge::Counts { .. }));
+    assert!(said.contains(&FromEdge::Applied { generation: Generation(3) }), "{said:?}");
+    go.send(()).unwrap();
+    assert_eq!(client.response(true).unwrap().body, "done");
+    world.control.send(&ToEdge::Snapshot(snapshot));
+    let again = |message: &FromEdge| matches!(message, FromEdge::Applied { generation: Generation(3) });
+    world.control.wait(again);
+    // Both are probed, so both have a health by now or soon.
+    world.restart_control();
+    for ordinal in [1, 2] {
+        let wanted = instance(ordinal);
+        world
+            .control
+            .wait(|message| matches!(message, FromEdge::Health { instance, .. } if *instance == wanted));
+    }
+}
+
+#[test]
+fn told_to_stop_it_lets_requests_finish_and_takes_no_new_connection() {
+    let (slow, began, go) = gated();
+    let mut world = World::serving(&shop(1, &[(slow.addr, Role::Routed)]));
+    let (mut busy, mut idle) = (world.client(), world.client());
+    assert_eq!(idle.request("GET / HTTP/1.1\r\nHost: nobody\r\n\r\n").status, 404);
+    busy.send(GET);
+    began.recv_timeout(HANG).unwrap();
+    world.tell_to_stop();
+    assert!(idle.is_closed(), "an idle connection ends");
+    go.send(()).unwrap();
+    let response = busy.response(true).unwrap();
+    assert_eq!((response.body.as_str(), response.header("connection")), ("done", Some("close")));
+    assert_eq!(world.ended(), ExitReason::Drained);
+    assert!(std::net::TcpStream::connect(world.addr).is_err(), "nothing listens any more");
+}
+
+#[test]
+fn a_drain_that_takes_too_long_is_cut_and_counted() {
+    let (slow, began, _go) = gated();
+    let mut options = Options::default();
+    options.limits.drain = std::time::Duration::from_millis(100);
+    let mut world = World::start(options);
+    world.apply(&shop(1, &[(slow.addr, Role::Routed)]));
+    let mut client = world.client();
+    client.send(GET);
+    began.recv_timeout(HANG).unwrap();
+    world.tell_to_stop();
+    assert_eq!(world.ended(), ExitReason::DeadlinePassed { cut: 1 });
+    assert!(client.is_closed());
+}
+
+#[test]
+fn the_listeners_are_handed_over_and_serve_on() {
+    let (mirror, _seen) = Instance::mirror();
+    let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Routed)]));
+    let listeners = handover::receive(&UnixStream::connect(&world.handover).unwrap()).unwrap();
+    assert_eq!(listeners.len(), 2);
+    for listener in &listeners {
+        assert_eq!(listener.local_addr().unwrap(), world.addr);
+    }
+    assert_eq!(world.get("shop.localhost", "/").status, 200, "edge serves on");
+    world.tell_to_stop();
+    world.ended();
+    // The queue lives on: a connection that comes now is for whoever holds the listeners.
+    let client = Client::connect(world.addr);
+    let expected = client.stream.local_addr().unwrap();
+    for listener in &listeners {
+        listener.set_nonblocking(true).unwrap();
+    }
+    let accepted = listeners.iter().find_map(|listener| listener.accept().ok()).unwrap();
+    assert_eq!(accepted.1, expected);
+}

@@ -1,0 +1,173 @@
+//! Instances that are slow, gone, restarting or cut off in the middle.
+
+use std::net::TcpListener;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::channel;
+
+use berth_routing::Role;
+
+use crate::world::{HANG, Instance, World, read_until, shop, with_hold};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: shop.localhost\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 0\r\n\r\n";
+
+/// An address at which nothing listens, held so that nobody else takes it.
+fn nobody() -> (std::net::SocketAddr, rustix::fd::OwnedFd) {
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+    let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_reuseport(&fd, true).unwrap();
+    bind(&fd, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let addr = rustix::net::getsockname(&fd).unwrap().try_into().unwrap();
+    (addr, fd)
+}
+
+fn listen(fd: rustix::fd::OwnedFd) -> TcpListener {
+    rustix::net::listen(&fd, 16).unwrap();
+    TcpListener::from(fd)
+}
+
+#[test]
+fn a_request_is_held_while_the_only_instance_restarts() {
+    let (addr, fd) = nobody();
+    let world = World::serving(&shop(1, &[(addr, Role::Routed)]));
+    let (mut gets, mut posts) = (world.client(), world.client());
+    gets.send(GET);
+    posts.send("POST / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 4\r\n\r\nbody");
+    Instance::on(listen(fd), |mut call| {
+        let body = if call.head.starts_with("POST") { call.read_until("body") } else { "back".to_owned() };
+        call.respond(&body);
+    });
+    assert_eq!(gets.response(true).unwrap().body, "back");
+    assert_eq!(posts.response(true).unwrap().body, "body");
+}
+
+#[test]
+fn a_request_is_held_until_an_instance_is_routed() {
+    let (mirror, _seen) = Instance::mirror();
+    let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Candidate)]));
+    let mut client = world.client();
+    client.send(GET);
+    world.apply(&shop(2, &[(mirror.addr, Role::Routed)]));
+    assert_eq!(client.response(true).unwrap().status, 200);
+}
+
+#[test]
+fn a_hold_ends_with_503_and_says_when_to_come_back() {
+    let (addr, _fd) = nobody();
+    let world = World::serving(&with_hold(shop(1, &[(addr, Role::Routed)]), 30));
+    let response = world.get("shop.localhost", "/");
+    assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
+    assert!(response.body.contains("app-not-ready"));
+}
+
+#[test]
+fn an_app_that_was_scaled_to_nothing_answers_at_once() {
+    let world = World::serving(&with_hold(shop(1, &[]), 0));
+    assert_eq!(world.get("shop.localhost", "/").status, 503);
+}
+
+#[test]
+fn an_instance_that_refuses_is_passed_over() {
+    let (addr, _fd) = nobody();
+    let (mirror, _seen) = Instance::mirror();
+    let world = World::serving(&shop(1, &[(addr, Role::Routed), (mirror.addr, Role::Routed)]));
+    for _ in 0..20 {
+        assert_eq!(world.client().request(POST).status, 200);
+    }
+}
+
+/// An instance that answers the first request on each connection, and closes on the second without an answer.
+fn closes_on_reuse() -> (Instance, std::sync::Arc<AtomicUsize>) {
+    let calls = std::sync::Arc::<AtomicUsize>::default();
+    let counter = std::sync::Arc::clone(&calls);
+    let instance = Instance::scripted(move |mut call| {
+        counter.fetch_add(1, SeqCst);
+        call.respond("first");
+        // The request has arrived and is dropped: what a server looks like that closed at the same moment.
+        read_until(&mut call.stream, "\r\n\r\n");
+    });
+    (instance, calls)
+}
+
+#[test]
+fn a_get_on_a_stale_connection_is_repeated_once_on_a_fresh_one() {
+    let (instance, calls) = closes_on_reuse();
+    let world = World::serving(&shop(1, &[(instance.addr, Role::Routed)]));
+    let mut client = world.client();
+    for _ in 0..4 {
+        assert_eq!(client.request(GET).body, "first");
+    }
+    assert_eq!(calls.load(SeqCst), 4);
+}
+
+#[test]
+fn a_post_on_a_stale_connection_is_not_repeated() {
+    let (instance, calls) = closes_on_reuse();
+    let world = World::serving(&shop(1, &[(instance.addr, Role::Routed)]));
+    let mut client = world.client();
+    assert_eq!(client.request(POST).status, 200);
+    let second = client.request(POST);
+    assert_eq!(second.status, 502);
+    assert!(second.body.contains("app-gave-no-answer"));
+    assert_eq!(calls.load(SeqCst), 1);
+}
+
+#[test]
+fn a_request_that_ends_its_instance_is_not_carried_to_the_next() {
+    let calls = std::sync::Arc::<AtomicUsize>::default();
+    let counter = std::sync::Arc::clone(&calls);
+    let instance = Instance::scripted(move |_call| {
+        counter.fetch_add(1, SeqCst);
+    });
+    let world = World::serving(&shop(1, &[(instance.addr, Role::Routed)]));
+    assert_eq!(world.client().request(GET).status, 502);
+    assert_eq!(calls.load(SeqCst), 1);
+}
+
+#[test]
+fn a_response_that_is_cut_is_cut_for_the_client_too() {
+    for head in ["content-length: 10\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+        let instance = Instance::scripted(move |mut call| call.write(&format!("HTTP/1.1 200 OK\r\n{head}")));
+        let world = World::serving(&shop(1, &[(instance.addr, Role::Routed)]));
+        let mut client = world.client();
+        client.send(GET);
+        let all = client.rest();
+        assert!(all.contains("200 OK") && all.contains("abc"), "{all}");
+        assert!(!all.ends_with("0\r\n\r\n"), "it must not look complete: {all}");
+    }
+}
+
+#[test]
+fn an_unfinished_upload_does_not_hold_up_the_next_request() {
+    let (go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let instance = Instance::scripted(move |mut call| {
+        let early = call.head.contains("/early");
+        call.respond("ok");
+        if early {
+            gate.lock().unwrap().recv_timeout(HANG).unwrap();
+        }
+    });
+    let world = World::serving(&shop(1, &[(instance.addr, Role::Routed)]));
+    let mut early = world.client();
+    early.send("POST /early HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 10\r\n\r\nabc");
+    assert_eq!(early.response(true).unwrap().status, 200);
+    for _ in 0..4 {
+        assert_eq!(world.get("shop.localhost", "/").status, 200);
+    }
+    go.send(()).unwrap();
+}
+
+#[test]
+fn a_length_beside_chunks_is_not_believed() {
+    let instance = Instance::scripted(|mut call| {
+        call.write(
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        );
+    });
+    let world = World::serving(&shop(1, &[(instance.addr, Role::Routed)]));
+    let response = world.get("shop.localhost", "/");
+    assert_eq!(response.header("content-length"), None);
+    assert!(response.body.contains("abc"));
+}

@@ -1,0 +1,9 @@
+//! Edge as its clients, its instances and control see it: real sockets on loopback.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod following;
+mod health;
+mod instances;
+mod passing;
+mod strictness;
+mod world;

@@ -1,0 +1,421 @@
+//! An edge with real sockets on loopback, a control that the test plays, and instances that the test scripts.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use berth_clock::SystemClock;
+use berth_edge::{AccessLog, Config, EdgeError, ExitReason, Limits};
+use berth_routing::wire::{Decoder, FromEdge, PROTOCOL, ToEdge, encode};
+use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
+use berth_spec::{AppId, InstanceId, Millis};
+use tempfile::TempDir;
+
+/// Nothing here takes so long; it only turns a hang into a failure.
+pub(crate) const HANG: Duration = Duration::from_secs(30);
+
+pub(crate) struct World {
+    pub(crate) addr: SocketAddr,
+    pub(crate) control: Control,
+    pub(crate) log: Arc<Mutex<Vec<u8>>>,
+    pub(crate) handover: PathBuf,
+    home: TempDir,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    edge: Option<JoinHandle<Result<ExitReason, EdgeError>>>,
+}
+
+pub(crate) struct Options {
+    pub(crate) boot: Option<Snapshot>,
+    pub(crate) limits: Limits,
+    pub(crate) threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let limits = Limits {
+            tick: Duration::from_millis(20),
+            drain_idle: Duration::from_millis(100),
+            ..Limits::default()
+        };
+        Self { boot: None, limits, threads: 2 }
+    }
+}
+
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl World {
+    /// An edge that serves `snapshot`, connected to the test's control.
+    pub(crate) fn serving(snapshot: &Snapshot) -> Self {
+        let mut world = Self::start(Options::default());
+        world.apply(snapshot);
+        world
+    }
+
+    pub(crate) fn start(options: Options) -> Self {
+        let home = TempDir::new().unwrap();
+        if let Some(boot) = &options.boot {
+            std::fs::write(home.path().join("current.json"), serde_json::to_vec(boot).unwrap()).unwrap();
+        }
+        let control_socket = home.path().join("edge.sock");
+        let control = UnixListener::bind(&control_socket).unwrap();
+        let handover = home.path().join("handover.sock");
+        let handover_listener = UnixListener::bind(&handover).unwrap();
+        let listeners = reuse_port_listeners(options.threads);
+        let addr = listeners[0].local_addr().unwrap();
+        let log = Arc::<Mutex<Vec<u8>>>::default();
+        let sink = Sink(Arc::clone(&log));
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let config = Config {
+            listeners,
+            routing_dir: OwnedFd::from(std::fs::File::open(home.path()).unwrap()),
+            control_socket,
+            leash: None,
+            handover: Some(handover_listener),
+            owner_uid: 0,
+            access_log: AccessLog::To(Box::new(sink)),
+            limits: options.limits,
+            clock: Arc::new(SystemClock::new()),
+            allow_root: true,
+            stop: stopped,
+        };
+        let edge = std::thread::spawn(move || berth_edge::run(config));
+        let control = Control::accept(control);
+        Self { addr, control, log, handover, home, stop: Some(stop), edge: Some(edge) }
+    }
+
+    /// Sends a snapshot and waits until every thread uses it.
+    pub(crate) fn apply(&mut self, snapshot: &Snapshot) {
+        self.control.send(&ToEdge::Snapshot(snapshot.clone()));
+        self.control.wait(|message| {
+            matches!(message, FromEdge::Applied { generation } if *generation == snapshot.generation)
+        });
+    }
+
+    /// Ends control's side of the connection and waits for edge to come back.
+    pub(crate) fn restart_control(&mut self) {
+        let path = self.home.path().join("edge.sock");
+        self.control.stream.shutdown(Shutdown::Both).unwrap();
+        let listener = self.control.listener.take().unwrap();
+        drop(listener);
+        std::fs::remove_file(&path).unwrap();
+        self.control = Control::accept(UnixListener::bind(&path).unwrap());
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) fn get(&self, host: &str, path: &str) -> Response {
+        self.client().request(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+    }
+
+    pub(crate) fn tell_to_stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits for the end of an edge that was told to stop.
+    pub(crate) fn ended(&mut self) -> ExitReason {
+        self.edge.take().unwrap().join().unwrap().unwrap()
+    }
+
+    pub(crate) fn log_text(&self) -> String {
+        String::from_utf8(self.log.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let (Some(stop), Some(edge)) = (self.stop.take(), self.edge.take()) {
+            let told = stop.send(());
+            if told.is_ok() && !std::thread::panicking() {
+                edge.join().unwrap().unwrap();
+            }
+        }
+    }
+}
+
+fn reuse_port_listeners(count: usize) -> Vec<TcpListener> {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+    let mut addr = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_reuseport(&fd, true).unwrap();
+        bind(&fd, &addr).unwrap();
+        listen(&fd, 128).unwrap();
+        let listener = TcpListener::from(fd);
+        addr = listener.local_addr().unwrap();
+        listeners.push(listener);
+    }
+    listeners
+}
+
+/// The test as control.
+pub(crate) struct Control {
+    listener: Option<UnixListener>,
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Control {
+    fn accept(listener: UnixListener) -> Self {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        let mut control = Self { listener: Some(listener), stream, decoder: Decoder::default() };
+        let hello = control.next();
+        assert_eq!(hello, FromEdge::Hello { protocol: PROTOCOL, pid: std::process::id() });
+        control.send(&ToEdge::Hello { protocol: PROTOCOL });
+        control
+    }
+
+    pub(crate) fn send(&mut self, message: &ToEdge) {
+        self.stream.write_all(&encode(message).unwrap()).unwrap();
+    }
+
+    pub(crate) fn next(&mut self) -> FromEdge {
+        loop {
+            if let Some(message) = self.decoder.message().unwrap() {
+                return message;
+            }
+            let mut piece = [0; 4096];
+            let count = self.stream.read(&mut piece).expect("edge says something in time");
+            assert!(count > 0, "edge closed the connection to control");
+            self.decoder.feed(&piece[..count]);
+        }
+    }
+
+    /// The next message that `wanted` picks, and all that came before it.
+    pub(crate) fn wait(&mut self, wanted: impl Fn(&FromEdge) -> bool) -> (FromEdge, Vec<FromEdge>) {
+        let mut before = Vec::new();
+        loop {
+            let message = self.next();
+            if wanted(&message) {
+                return (message, before);
+            }
+            before.push(message);
+        }
+    }
+
+    pub(crate) fn wait_drained(&mut self, ordinal: u64) -> (Generation, Vec<FromEdge>) {
+        let wanted = instance(ordinal);
+        let (message, before) =
+            self.wait(|message| matches!(message, FromEdge::Drained { instance, .. } if *instance == wanted));
+        let FromEdge::Drained { generation, .. } = message else { unreachable!() };
+        (generation, before)
+    }
+}
+
+pub(crate) fn app(name: &str) -> AppId {
+    format!("default/default/{name}").parse().unwrap()
+}
+
+/// An instance of the app `shop`.
+pub(crate) fn instance(ordinal: u64) -> InstanceId {
+    app("shop").instance("web".parse().unwrap(), ordinal)
+}
+
+/// The app `shop` at `shop.localhost` with these instances, numbered from 1.
+pub(crate) fn shop(generation: u64, backends: &[(SocketAddr, Role)]) -> Snapshot {
+    with_probe(generation, backends, ProbePath::Guess)
+}
+
+pub(crate) fn with_probe(generation: u64, backends: &[(SocketAddr, Role)], path: ProbePath) -> Snapshot {
+    let backends = (1..).zip(backends).map(|(ordinal, (addr, role))| Backend {
+        instance: instance(ordinal),
+        endpoint: Endpoint::Tcp { addr: *addr },
+        role: *role,
+        // So long an interval keeps probes out of what a scripted instance sees, after the first.
+        probe: Probe {
+            path: path.clone(),
+            interval: Millis::from_secs(3_600),
+            timeout: Millis::from_secs(20),
+        },
+    });
+    let route = AppRoute {
+        hosts: vec![Host("shop.*".to_owned()), Host("shop.example.com".to_owned())],
+        backends: backends.collect(),
+        hold: Millis::from_secs(20),
+    };
+    Snapshot {
+        format: Snapshot::FORMAT,
+        generation: Generation(generation),
+        apps: [(app("shop"), route)].into(),
+    }
+}
+
+pub(crate) fn with_hold(mut snapshot: Snapshot, hold: u64) -> Snapshot {
+    snapshot.apps.values_mut().for_each(|app| app.hold = Millis(hold));
+    snapshot
+}
+
+/// An instance: each connection that is not a probe's goes to the script.
+pub(crate) struct Instance {
+    pub(crate) addr: SocketAddr,
+}
+
+/// A connection to an instance whose first request's head was read.
+pub(crate) struct Call {
+    pub(crate) stream: TcpStream,
+    pub(crate) head: String,
+}
+
+impl Instance {
+    pub(crate) fn scripted(script: impl Fn(Call) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        Self::on(listener, script);
+        Self { addr }
+    }
+
+    /// Like `scripted`, on a socket that was bound before.
+    pub(crate) fn on(listener: TcpListener, script: impl Fn(Call) + Send + Sync + 'static) {
+        let script = Arc::new(script);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let script = Arc::clone(&script);
+                std::thread::spawn(move || {
+                    stream.set_read_timeout(Some(HANG)).unwrap();
+                    let Some(head) = read_head(&mut stream) else { return };
+                    if head.contains("user-agent: berth-health") {
+                        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+                        return;
+                    }
+                    script(Call { stream, head });
+                });
+            }
+        });
+    }
+
+    /// Answers every request with its own head, and passes the heads on.
+    pub(crate) fn mirror() -> (Self, Receiver<String>) {
+        let (heads, seen) = channel();
+        let heads: Mutex<Sender<String>> = Mutex::new(heads);
+        let instance = Self::scripted(move |mut call| {
+            loop {
+                drop(heads.lock().unwrap().send(call.head.clone()));
+                call.respond(&call.head.clone());
+                let Some(head) = read_head(&mut call.stream) else { return };
+                call.head = head;
+            }
+        });
+        (instance, seen)
+    }
+}
+
+impl Call {
+    pub(crate) fn respond(&mut self, body: &str) {
+        self.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    }
+
+    pub(crate) fn write(&mut self, text: &str) {
+        // The other side may be gone by intention.
+        drop(self.stream.write_all(text.as_bytes()));
+    }
+
+    /// Everything until the other side ends.
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        drop(self.stream.read_to_end(&mut bytes));
+        bytes
+    }
+
+    pub(crate) fn read_until(&mut self, end: &str) -> String {
+        read_until(&mut self.stream, end).expect("the other side sends so much")
+    }
+}
+
+fn read_head(stream: &mut TcpStream) -> Option<String> {
+    read_until(stream, "\r\n\r\n")
+}
+
+/// `None` when the stream ends before `end` came.
+pub(crate) fn read_until(stream: &mut TcpStream, end: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(end.as_bytes()) {
+        match stream.read(&mut byte) {
+            Ok(1) => bytes.push(byte[0]),
+            _ => return None,
+        }
+    }
+    Some(String::from_utf8(bytes).unwrap())
+}
+
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Response {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(": ")?;
+            found.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+}
+
+impl Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        Self { stream }
+    }
+
+    pub(crate) fn send(&mut self, text: &str) {
+        drop(self.stream.write_all(text.as_bytes()));
+    }
+
+    pub(crate) fn request(&mut self, text: &str) -> Response {
+        self.send(text);
+        self.response(!text.starts_with("HEAD")).expect("edge answers")
+    }
+
+    /// The next response; `None` when the connection ends first. A chunked body is given as it came.
+    pub(crate) fn response(&mut self, has_body: bool) -> Option<Response> {
+        let head = read_until(&mut self.stream, "\r\n\r\n")?;
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut response = Response { status, head, body: String::new() };
+        if let Some(length) = response.header("content-length").filter(|_| has_body) {
+            let mut body = vec![0; length.parse().unwrap()];
+            self.stream.read_exact(&mut body).ok()?;
+            response.body = String::from_utf8(body).unwrap();
+        } else if response.header("transfer-encoding").is_some() {
+            response.body = read_until(&mut self.stream, "0\r\n\r\n")?;
+        }
+        Some(response)
+    }
+
+    pub(crate) fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        drop(self.stream.read_to_end(&mut bytes));
+        String::from_utf8(bytes).unwrap()
+    }
+
+    pub(crate) fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
+    }
+}
