@@ -25,13 +25,13 @@ fn can_trace(test: &str) -> bool {
     false
 }
 
-/// Runs a child that appends one by one; gives the trace, what it acknowledged, and the rest.
-fn trace(dir: &Path, options: &[&str]) -> (String, Vec<u64>, Output) {
+/// Runs a child; gives the trace, what it acknowledged, and the rest.
+fn trace(task: Task, dir: &Path, options: &[&str]) -> (String, Vec<u64>, Output) {
     let log = dir.join("trace");
     let mut wrapper: Vec<&OsStr> = ["strace", "-f", "-y", "-s", "32", "-o"].map(OsStr::new).to_vec();
     wrapper.push(log.as_os_str());
     wrapper.extend(options.iter().map(OsStr::new));
-    let output = command(Task::OneByOne, &dir.join("journal"), &wrapper).output().unwrap();
+    let output = command(task, &dir.join("journal"), &wrapper).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let acknowledged = text.lines().filter_map(acknowledged).collect();
     (std::fs::read_to_string(log).unwrap(), acknowledged, output)
@@ -43,7 +43,8 @@ fn the_log_is_synced_before_the_acknowledgement() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (trace, acknowledged, output) = trace(dir.path(), &["-e", "trace=fdatasync,fsync,write,pwrite64"]);
+    let (trace, acknowledged, output) =
+        trace(Task::OneByOne, dir.path(), &["-e", "trace=fdatasync,fsync,write,pwrite64"]);
     assert!(output.status.success(), "{}", output.status);
     assert_eq!(acknowledged, (1..=ONE_BY_ONE).collect::<Vec<_>>());
 
@@ -85,12 +86,10 @@ fn a_failed_sync_ends_the_process_without_an_acknowledgement() {
     // strace counts calls by thread. Opening, on the main thread, takes far fewer than thirty; the writer
     // then fails with its thirtieth.
     let inject = "inject=fdatasync:error=EIO:when=30+";
-    let (trace, acknowledged, output) = trace(dir.path(), &["-e", "trace=fdatasync", "-e", inject]);
+    let (trace, acknowledged, output) =
+        trace(Task::OneByOne, dir.path(), &["-e", "trace=fdatasync", "-e", inject]);
     assert!(trace.contains("EIO"), "{trace}");
-    // strace ends as its child did.
-    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", output.status);
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(words.contains("the journal ends this process: the disk failed to confirm a write"), "{words}");
+    assert_ended_itself(&output);
     let last = *acknowledged.last().unwrap();
     assert_eq!(acknowledged, (1..=last).collect::<Vec<_>>());
     assert!(last < 30, "acknowledged {last} with 29 good syncs");
@@ -98,4 +97,31 @@ fn a_failed_sync_ends_the_process_without_an_acknowledgement() {
     let found = bodies(&journal).len();
     // The one under way may be there or not: nobody was told either.
     assert!([last, last + 1].contains(&u64::try_from(found).unwrap()), "{found} of {last}");
+}
+
+#[test]
+fn a_failed_sync_while_folding_the_log_ends_the_process_too() {
+    if !can_trace("a_failed_sync_while_folding_the_log_ends_the_process_too") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Made here, so that the child syncs the database itself for the first time when it folds the log into it.
+    drop(open(&dir.path().join("journal")));
+    let database = dir.path().join("journal").join("journal.db");
+    let options =
+        ["-P", database.to_str().unwrap(), "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO"];
+    let (trace, acknowledged, output) = trace(Task::Stream, dir.path(), &options);
+    assert!(trace.contains("EIO"), "{trace}");
+    assert_ended_itself(&output);
+    let last = *acknowledged.last().unwrap();
+    assert_eq!(acknowledged, (1..=last).collect::<Vec<_>>());
+    let found = bodies(&open(&dir.path().join("journal"))).len();
+    assert!(u64::try_from(found).unwrap() >= last, "{found} of {last}");
+}
+
+fn assert_ended_itself(output: &Output) {
+    // strace ends as its child did.
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", output.status);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains("the journal ends this process: the disk failed to confirm a write"), "{words}");
 }
