@@ -86,9 +86,7 @@ macro_rules! codes {
 
 codes! {
     AppDestroying = "app_destroying", 409, Refused, "The app is being destroyed";
-    AppDestroying = "app_destroying", 409, Refused, "The app is being destroyed";
     AppExists = "app_exists", 409, Refused, "The app exists already";
-
     AppNotFound = "app_not_found", 404, NotFound, "There is no such app";
     BuildFailed = "build_failed", 500, Failed, "The build failed";
     BuildTimedOut = "build_timed_out", 500, Failed, "The build took longer than it may";
@@ -104,7 +102,6 @@ codes! {
     HealthCheckFailed = "health_check_failed", 500, Failed, "The health check did not succeed";
     HomeInUse = "home_in_use", 500, Refused, "Another platform runs in this home";
     HomeUnusable = "home_unusable", 500, Failed, "The home directory cannot be used";
-    HostTaken = "host_taken", 409, Refused, "Another app has the host";
     HostTaken = "host_taken", 409, Refused, "Another app answers for the host";
     IdempotencyKeyMissing = "idempotency_key_missing", 400, Usage, "The request has no idempotency key";
     IdempotencyKeyReused = "idempotency_key_reused", 422, Refused, "The idempotency key was used for another request";
@@ -112,7 +109,6 @@ codes! {
     Internal = "internal", 500, Failed, "Berth itself failed";
     Interrupted = "interrupted", 500, Interrupted, "The command was interrupted";
     InvalidTree = "invalid_tree", 422, Refused, "The source tree is not valid";
-    LimitExceeded = "limit_exceeded", 422, Refused, "It would be more than an app may have";
     LimitExceeded = "limit_exceeded", 422, Refused, "That is more than one app may have";
     ListensElsewhere = "listens_elsewhere", 500, Failed, "The app listens on another port than PORT";
     ManifestInvalid = "manifest_invalid", 422, Refused, "berth.toml or the Procfile is not valid";
@@ -130,7 +126,6 @@ codes! {
     ReleaseCommandFailed = "release_command_failed", 500, Failed, "The release command failed";
     ReleaseGone = "release_gone", 410, Refused, "The release cannot be brought back any more";
     ReleaseNeverServed = "release_never_served", 409, Refused, "The release never served";
-    ReleaseNeverServed = "release_never_served", 409, Refused, "The release never served";
     ReleaseNotFound = "release_not_found", 404, NotFound, "There is no such release";
     RequestInvalid = "request_invalid", 400, Usage, "The request is not what the API takes";
     RequestTimedOut = "request_timed_out", 408, Unreachable, "The request did not arrive in time";
@@ -146,7 +141,6 @@ codes! {
     Unauthenticated = "unauthenticated", 401, NotAllowed, "The platform does not know who asks";
     Unreachable = "unreachable", 500, Unreachable, "The platform cannot be reached";
     UsageInvalid = "usage_invalid", 500, Usage, "The command line is not valid";
-    UserIdsExhausted = "user_ids_exhausted", 507, Failed, "The platform has no user ids left for apps";
     UserIdsExhausted = "user_ids_exhausted", 507, Refused, "The platform has no user id left for another app";
 }
 
