@@ -1,1 +1,27 @@
 //! Source tree to artifact: build, cache, seal, garbage collection.
+//!
+//! [`Builder::build`] lays a tree out in a work directory, has the tenant's own build user run what there is to run, and makes
+//! an artifact of the outcome: sealed (another owner, read-only), on disk for good, put into place by one rename. An
+//! artifact's id is the hash of all it is made from, so that the same inputs are never built twice and the path is
+//! known before the build.
+//!
+//! Nothing of a tenant runs as root, and nothing that a tenant's commands left behind is followed or trusted: see
+//! and docs/decisions/0005-builds.md.
+#![warn(missing_docs)]
+
+mod artifact;
+mod builder;
+mod cargo;
+mod error;
+mod layout;
+mod log;
+mod remove;
+mod run;
+mod seal;
+mod toolchain;
+
+pub use artifact::{ArtifactId, Platform};
+pub use builder::{BuildRequest, Builder, Built, Config};
+pub use error::BuildError;
+pub use log::{LogLine, Sink, Stream};
+pub use toolchain::ToolchainPlaces;

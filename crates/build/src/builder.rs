@@ -1,0 +1,264 @@
+//! Building: what to do is planned, an artifact that stands is taken, else one is made in turn.
+
+mod make;
+mod sweep;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use berth_clock::Clock;
+use berth_process::{Cgroups, User};
+use berth_source::detect::StoredFiles;
+use berth_source::{ChunkStore, Detection, Tree, TreeId, detect};
+use berth_spec::manifest::Builder as Kind;
+use berth_spec::{AppId, Command, Manifest, Millis, ProcessName, ReleaseNumber};
+use tokio::sync::{Mutex as Turn, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::artifact::{ArtifactId, Inputs, Platform};
+use crate::error::BuildError;
+use crate::layout::Layout;
+use crate::log::{Log, Sink};
+use crate::toolchain::{self, Toolchain, ToolchainPlaces};
+
+/// Where a platform builds, and how much at once.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder of chunks, a store for each tenant in it.
+    pub chunks: PathBuf,
+    /// The folder of artifacts.
+    pub artifacts: PathBuf,
+    /// The folder of work directories and of what is kept between builds. On the same file system as `artifacts`.
+    pub builds: PathBuf,
+    /// As root, the group whose members may pass through these folders to what is theirs.
+    pub passage_gid: Option<u32>,
+    /// As root, the uid that owns sealed artifacts. Nothing may run as it.
+    pub sealed_uid: Option<u32>,
+    /// How many builds run at once; the others wait in turn.
+    pub parallel: usize,
+    /// How long the commands of one build may take.
+    pub timeout: Millis,
+    /// Where toolchains are looked for.
+    pub toolchains: ToolchainPlaces,
+    /// What programs run on.
+    pub platform: Platform,
+    /// Where control groups are made for builds, so that nothing escapes their end.
+    pub cgroups: Option<Cgroups>,
+}
+
+/// What is to be built.
+#[derive(Clone)]
+pub struct BuildRequest {
+    /// For which app.
+    pub app: AppId,
+    /// For which release; names the work directory.
+    pub number: ReleaseNumber,
+    /// From which tree; it and its chunks are in the tenant's store.
+    pub tree: TreeId,
+    /// How.
+    pub manifest: Manifest,
+    /// As whom its commands run: needed as root, where there are commands to run. Its groups must let it pass.
+    pub user: Option<User>,
+    /// As root, the group of the app, which may read the artifact.
+    pub app_gid: Option<u32>,
+    /// Values that must not show in the log.
+    pub secrets: Vec<String>,
+    /// Takes the log.
+    pub sink: Arc<dyn Sink>,
+    /// Ends the build.
+    pub cancel: CancellationToken,
+}
+
+/// An artifact and what to run in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// Its id.
+    pub artifact: ArtifactId,
+    /// Where it lies.
+    pub dir: PathBuf,
+    /// Its processes; paths in their commands are relative to it.
+    pub processes: BTreeMap<ProcessName, Command>,
+    /// Why it was built so, as sentences.
+    pub why: Vec<String>,
+    /// The bytes of its files.
+    pub bytes: u64,
+    /// Whether it stood already, so that nothing was done.
+    pub unchanged: bool,
+    /// How long it took.
+    pub took: Millis,
+}
+
+/// Makes artifacts. Clones share one queue.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    inside: Arc<Inside>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    config: Config,
+    layout: Layout,
+    clock: Arc<dyn Clock>,
+    permits: Semaphore,
+    /// As many as there are calls under way: control bounds those.
+    turns: Mutex<Turns>,
+}
+
+/// The turns under way, by whose artifact they are for.
+type Turns = BTreeMap<(AppId, ArtifactId), Arc<Turn<()>>>;
+
+/// What will be done, all of it known before anything is done.
+struct Plan {
+    request: BuildRequest,
+    tree: Tree,
+    store: ChunkStore,
+    detection: Detection,
+    toolchain: Option<Toolchain>,
+    id: ArtifactId,
+    log: Arc<Log>,
+}
+
+impl Builder {
+    /// A builder for these folders. Call [`Builder::sweep`] before the first build.
+    #[must_use]
+    pub fn new(config: Config, clock: Arc<dyn Clock>) -> Self {
+        let layout = Layout {
+            artifacts: config.artifacts.clone(),
+            builds: config.builds.clone(),
+            passage: config.passage_gid,
+        };
+        let permits = Semaphore::new(config.parallel.max(1));
+        let turns = Mutex::new(BTreeMap::new());
+        Self { inside: Arc::new(Inside { config, layout, clock, permits, turns }) }
+    }
+
+    /// Where the artifact `id` of `app` lies, or would.
+    #[must_use]
+    pub fn artifact_dir(&self, app: &AppId, id: &ArtifactId) -> PathBuf {
+        self.inside.layout.artifact(app, id)
+    }
+
+    /// Makes the artifact, or takes the one that stands when all inputs are the same. Two builds of the same artifact
+    /// at once are one: the second waits for the first.
+    ///
+    /// End it by the request's `cancel`. To drop it works, too, but waits for its processes to end and leaves its
+    /// work directory for [`Builder::sweep`].
+    ///
+    /// # Errors
+    /// [`BuildError`]; then there is no artifact and nothing half done.
+    pub async fn build(&self, request: BuildRequest) -> Result<Built, BuildError> {
+        let started = self.inside.clock.monotonic();
+        let cancel = request.cancel.clone();
+        let inside = Arc::clone(&self.inside);
+        let plan = Arc::new(blocking(move || inside.plan(request)).await?);
+        let turn = self.inside.turn(&plan.request.app, &plan.id);
+        let outcome: Result<(u64, bool), BuildError> = async {
+            let _held = unless_cancelled(&cancel, turn.lock()).await?;
+            if let Some(bytes) = self.inside.standing(&plan)? {
+                plan.log.say("unchanged: the artifact stands already");
+                return Ok((bytes, true));
+            }
+            let permit = unless_cancelled(&cancel, self.inside.permits.acquire()).await?;
+            let bytes = Box::pin(self.inside.make(&plan)).await;
+            drop(permit);
+            Ok((bytes?, false))
+        }
+        .await;
+        self.inside.leave(turn, &plan.request.app, &plan.id);
+        let (bytes, unchanged) = outcome?;
+        let took = self.inside.clock.monotonic().saturating_sub(started);
+        Ok(Built {
+            artifact: plan.id.clone(),
+            dir: self.inside.layout.artifact(&plan.request.app, &plan.id),
+            processes: plan.detection.processes.clone(),
+            why: plan.detection.why.clone(),
+            bytes,
+            unchanged,
+            took: Millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+}
+
+impl Inside {
+    fn plan(&self, request: BuildRequest) -> Result<Plan, BuildError> {
+        let log = Arc::new(Log::new(Arc::clone(&request.sink), &request.secrets));
+        let store = ChunkStore::open(&self.config.chunks, &request.app.tenant)?;
+        let tree = store.get_tree(&request.tree)?;
+        let files = StoredFiles { tree: &tree, store: &store };
+        let detection = detect(&files, &request.manifest, &request.app.app)?;
+        let toolchain = match detection.builder {
+            Kind::Cargo => Some(toolchain::find(&self.config.toolchains, channel(&files).as_deref())?),
+            Kind::Copy | Kind::Static => None,
+        };
+        let inputs = Inputs {
+            app: &request.app,
+            tree: request.tree,
+            builder: detection.builder,
+            build: &request.manifest.build,
+            platform: &self.config.platform,
+            toolchain: toolchain.as_ref().map(|toolchain| toolchain.version.as_str()),
+        };
+        let id = inputs.id();
+        for why in &detection.why {
+            log.say(why.clone());
+        }
+        Ok(Plan { tree, store, detection, toolchain, id, log, request })
+    }
+
+    /// The bytes of the artifact, when it stands.
+    fn standing(&self, plan: &Plan) -> Result<Option<u64>, BuildError> {
+        let dir = self.layout.artifact(&plan.request.app, &plan.id);
+        let stands = dir.try_exists().map_err(crate::error::failed(&dir, "read"))?;
+        Ok(stands.then(|| make::noted_bytes(&self.layout.note(&plan.request.app, &plan.id))))
+    }
+
+    /// The turn for an artifact, shared by all who want it.
+    fn turn(&self, app: &AppId, id: &ArtifactId) -> Arc<Turn<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry((app.clone(), id.clone())).or_default())
+    }
+
+    /// Forgets a turn that nobody else wants.
+    fn leave(&self, turn: Arc<Turn<()>>, app: &AppId, id: &ArtifactId) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(turn);
+        let key = (app.clone(), id.clone());
+        if turns.get(&key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            turns.remove(&key);
+        }
+    }
+}
+
+/// The toolchain channel that the project asks for.
+fn channel(files: &StoredFiles<'_>) -> Option<String> {
+    use berth_source::Files as _;
+    ["rust-toolchain.toml", "rust-toolchain"]
+        .into_iter()
+        .find_map(|name| files.head(name).ok())
+        .and_then(|file| toolchain::wanted_channel(&file))
+}
+
+/// Waits for `what`, or until the build is cancelled.
+async fn unless_cancelled<T>(
+    cancel: &CancellationToken,
+    what: impl Future<Output = T>,
+) -> Result<T, BuildError> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(BuildError::Cancelled),
+        done = what => Ok(done),
+    }
+}
+
+/// Does file work where it blocks nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
+) -> Result<T, BuildError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // Only a runtime that shuts down gives blocking work up.
+        Err(_) => Err(BuildError::Cancelled),
+    }
+}

@@ -1,0 +1,189 @@
+//! Running a build's command: as its own user, within limits, its output read, its whole tree ended.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_clock::Clock;
+use berth_process::{Cgroup, Child, Group, Launch, Limits, Mark, Program, Stdio, Tree};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::BuildError;
+use crate::log::{LineCutter, Log, Stream};
+
+/// How long the processes of a build may take to vanish after SIGKILL.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the pipes may take to end once nobody holds them.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// A line of cargo's messages is at most so long; one that is longer names no program.
+const MESSAGE_MAX: usize = 1024 * 1024;
+
+/// A command of a build.
+pub(crate) struct Run<'a> {
+    pub(crate) program: Program,
+    pub(crate) args: Vec<String>,
+    /// The command as messages name it.
+    pub(crate) shown: String,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) mark: Mark,
+    pub(crate) cgroup: Option<Cgroup>,
+    /// Whether the build has a user of its own, whose processes can be counted.
+    pub(crate) own_user: bool,
+    pub(crate) limit: berth_spec::Millis,
+    pub(crate) cancel: &'a CancellationToken,
+    pub(crate) clock: &'a Arc<dyn Clock>,
+    pub(crate) log: &'a Log,
+}
+
+enum End {
+    Exited(io::Result<ExitStatus>),
+    Cancelled,
+    TimedOut,
+}
+
+/// Kills the tree when the future is dropped before it did so itself.
+struct Leash {
+    tree: Tree,
+    clock: Arc<dyn Clock>,
+    held: bool,
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if self.held
+            && let Err(error) = self.tree.kill(&*self.clock, KILL_LIMIT)
+        {
+            tracing::error!(%error, "processes of a dropped build could not be ended");
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Runs the command to its end and ends whatever it left running. Lines of its standard output go to `take_out` when
+    /// that is given, else to the log like those of its standard error.
+    pub(crate) async fn complete(
+        mut self,
+        take_out: Option<&mut (dyn FnMut(&str) + Send)>,
+    ) -> Result<(), BuildError> {
+        let mut child = self.start()?;
+        let tree =
+            Tree { root: Some(child.identity().clone()), mark: Some(self.mark), cgroup: self.cgroup.take() };
+        let mut leash = Leash { tree: tree.clone(), clock: Arc::clone(self.clock), held: true };
+        let pipes = child.take_pipes().map_err(|error| BuildError::Start(error.into()))?;
+        let log = self.log;
+        let out = async {
+            match take_out {
+                Some(take) => {
+                    pump(pipes.stdout, LineCutter::with_max(MESSAGE_MAX), |line| take(&line)).await;
+                }
+                None => {
+                    let keep = |line| log.output(Stream::Out, line);
+                    pump(pipes.stdout, LineCutter::new(log), keep).await;
+                }
+            }
+        };
+        let err = pump(pipes.stderr, LineCutter::new(log), |line| log.output(Stream::Err, line));
+        let pumps = async { tokio::join!(out, err) };
+        tokio::pin!(pumps);
+        let mut pumped = false;
+        let end = {
+            let end = self.end(&mut child);
+            tokio::pin!(end);
+            loop {
+                tokio::select! {
+                    end = &mut end => break end,
+                    _ = &mut pumps, if !pumped => pumped = true,
+                }
+            }
+        };
+        let clock = Arc::clone(self.clock);
+        let killed = tokio::task::spawn_blocking(move || tree.kill(&*clock, KILL_LIMIT)).await;
+        killed.expect("killing a tree does not panic")?;
+        leash.held = false;
+        // Nobody holds the pipes any more, so this ends; the limit is for a descriptor handed to somebody outside.
+        if !pumped && tokio::time::timeout(DRAIN_LIMIT, &mut pumps).await.is_err() {
+            log.say("the end of the output is missing: somebody outside the build holds it open");
+        }
+        // Reaps the child when it was killed here.
+        let reaped = child.ended().await;
+        self.judge(end, reaped)
+    }
+
+    fn start(&mut self) -> Result<Child, BuildError> {
+        let mut launch = Launch::new(self.program.clone())
+            .args(&self.args)
+            .envs(&self.env)
+            .mark(self.mark)
+            .limits(limits(self.own_user))
+            .group(Group::Session)
+            .stdout(Stdio::Piped)
+            .stderr(Stdio::Piped)
+            .umask(0o022)
+            .die_with_parent();
+        if let Some(cgroup) = &self.cgroup {
+            launch = launch.cgroup(cgroup.clone());
+        }
+        launch.start().map_err(|error| BuildError::Start(error.into()))
+    }
+
+    async fn end(&self, child: &mut Child) -> End {
+        tokio::select! {
+            status = child.ended() => End::Exited(status),
+            () = self.cancel.cancelled() => End::Cancelled,
+            () = tokio::time::sleep(self.limit.as_duration()) => End::TimedOut,
+        }
+    }
+
+    fn judge(self, end: End, reaped: io::Result<ExitStatus>) -> Result<(), BuildError> {
+        match end {
+            End::Cancelled => Err(BuildError::Cancelled),
+            End::TimedOut => Err(BuildError::Timeout(self.limit)),
+            End::Exited(status) => match status.or(reaped) {
+                Ok(status) if status.success() => Ok(()),
+                Ok(status) => Err(BuildError::Failed {
+                    command: self.shown,
+                    outcome: outcome(status),
+                    tail: self.log.tail(),
+                }),
+                Err(error) => Err(BuildError::Start(error.into())),
+            },
+        }
+    }
+}
+
+fn limits(own_user: bool) -> Limits {
+    Limits {
+        open_files: Some(65_536),
+        // The kernel counts by user: for a user that also does other things any number would be wrong.
+        processes: own_user.then_some(4_096),
+        core: Some(0),
+        file_size: Some(8 * 1024 * 1024 * 1024),
+        ..Limits::default()
+    }
+}
+
+fn outcome(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended without a status".to_owned(),
+    }
+}
+
+async fn pump(pipe: Option<impl AsyncRead + Unpin>, mut cutter: LineCutter, mut take: impl FnMut(String)) {
+    let Some(mut pipe) = pipe else {
+        return;
+    };
+    let mut buffer = vec![0; 16 * 1024];
+    // A pipe that cannot be read any more has nothing more to tell than one that ended.
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        cutter.feed(buffer.get(..count).unwrap_or_default(), &mut take);
+    }
+    if let Some(line) = cutter.rest() {
+        take(line);
+    }
+}
