@@ -160,10 +160,10 @@ impl ControlThread {
             return;
         }
         let failing = finding.health == Health::Failing;
-        let before = finding.backend.failing.swap(failing, SeqCst);
+        finding.backend.failing.store(failing, SeqCst);
         let instance = &finding.backend.instance;
         self.desk.tell(|ledger| ledger.health(instance, finding.health, finding.evidence));
-        if before || finding.health == Health::Ready {
+        if finding.health == Health::Ready {
             self.signals.stir.send_modify(|times| *times = times.wrapping_add(1));
         }
     }

@@ -22,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::events;
 use crate::fleet::{Backend, Target};
 
-/// What a probe found out.
+/// What a probe found out that the one before had not.
 #[derive(Debug)]
 pub(crate) struct Finding {
     pub(crate) backend: Arc<Backend>,
@@ -97,6 +97,8 @@ impl Prober {
 
 async fn probe_for_ever(target: Target, findings: mpsc::Sender<Finding>) {
     let mut tracker = Tracker::new(target.probe);
+    // A thousand instances that are well shall wake nobody.
+    let mut said = None;
     loop {
         loop {
             let limit = tracker.timeout();
@@ -109,10 +111,14 @@ async fn probe_for_ever(target: Target, findings: mpsc::Sender<Finding>) {
                 break;
             }
         }
-        let (health, evidence) = (tracker.health(), tracker.evidence());
-        let finding = Finding { backend: Arc::clone(&target.backend), health, evidence };
-        if findings.send(finding).await.is_err() {
-            return;
+        let found = (tracker.health(), tracker.evidence());
+        if said.as_ref() != Some(&found) {
+            said = Some(found.clone());
+            let (health, evidence) = found;
+            let finding = Finding { backend: Arc::clone(&target.backend), health, evidence };
+            if findings.send(finding).await.is_err() {
+                return;
+            }
         }
         tokio::time::sleep(tracker.pause()).await;
     }

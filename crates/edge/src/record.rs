@@ -22,7 +22,8 @@ pub(crate) struct Record {
     uri: Uri,
     host: Option<HeaderValue>,
     id: RequestId,
-    status: u16,
+    /// `None` until someone answers.
+    status: Option<u16>,
     bytes: u64,
     cut: bool,
     backend: Option<Arc<Backend>>,
@@ -39,7 +40,7 @@ impl Record {
             uri,
             host: None,
             id: worker.request_id(),
-            status: CLIENT_LEFT,
+            status: None,
             bytes: 0,
             cut: false,
             backend: None,
@@ -68,13 +69,13 @@ impl Record {
 
     /// The app answered.
     pub(crate) fn served(&mut self, status: u16, backend: &Arc<Backend>) {
-        self.status = status;
+        self.status = Some(status);
         self.backend = Some(Arc::clone(backend));
     }
 
     /// Edge answers itself.
     pub(crate) fn refused(&mut self, status: u16) {
-        self.status = status;
+        self.status = Some(status);
     }
 
     /// No instance could be given the request.
@@ -100,8 +101,8 @@ impl Record {
         }
         let now = self.worker.now();
         self.finished = Some(now);
-        if let Some(counters) = &self.counters {
-            counters.answered(self.status);
+        if let (Some(counters), Some(status)) = (&self.counters, self.status) {
+            counters.answered(status);
         }
         self.worker.log(&Line {
             at: now,
@@ -109,7 +110,7 @@ impl Record {
             host: self.host.as_ref().map_or(b"-", HeaderValue::as_bytes),
             method: self.method.as_str(),
             path: self.uri.path(),
-            status: self.status,
+            status: self.status.unwrap_or(CLIENT_LEFT),
             bytes: self.bytes,
             cut: self.cut,
             instance: self.backend.as_ref().map_or("-", |backend| &backend.label),

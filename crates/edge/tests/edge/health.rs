@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use berth_routing::wire::{FromEdge, Health, ToEdge};
 use berth_routing::{ProbePath, Role};
 
-use crate::world::{Options, World, instance, read_until, with_probe};
+use crate::world::{Options, World, instance, listen, nobody, read_until, with_probe};
 
 /// An instance that answers probes by path: `status` and further headers, or nothing for a path that it lacks.
 fn answering(answers: &'static [(&'static str, &'static str)]) -> SocketAddr {
@@ -72,14 +72,12 @@ fn a_guess_tries_the_usual_paths_and_then_the_connection() {
 
 #[test]
 fn an_instance_that_comes_up_late_is_found_ready() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    let (addr, fd) = nobody();
     let mut world = probing(addr, ProbePath::Guess);
     let (first, _) = world.control.wait(|message| matches!(message, FromEdge::Health { .. }));
     let refused = vec!["takes no connection: connection refused".to_owned()];
     assert_eq!(first, FromEdge::Health { instance: instance(1), health: Health::Unready, evidence: refused });
-    let listener = TcpListener::bind(addr).unwrap();
+    let listener = listen(fd);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();

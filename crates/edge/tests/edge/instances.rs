@@ -1,31 +1,15 @@
 //! Instances that are slow, gone, restarting or cut off in the middle.
 
-use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 
 use berth_routing::Role;
 
-use crate::world::{HANG, Instance, World, read_until, shop, with_hold};
+use crate::world::{HANG, Instance, World, listen, nobody, read_until, shop, with_hold};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: shop.localhost\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 0\r\n\r\n";
-
-/// An address at which nothing listens, held so that nobody else takes it.
-fn nobody() -> (std::net::SocketAddr, rustix::fd::OwnedFd) {
-    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
-    let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    sockopt::set_socket_reuseport(&fd, true).unwrap();
-    bind(&fd, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let addr = rustix::net::getsockname(&fd).unwrap().try_into().unwrap();
-    (addr, fd)
-}
-
-fn listen(fd: rustix::fd::OwnedFd) -> TcpListener {
-    rustix::net::listen(&fd, 16).unwrap();
-    TcpListener::from(fd)
-}
 
 #[test]
 fn a_request_is_held_while_the_only_instance_restarts() {

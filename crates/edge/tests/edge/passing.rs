@@ -245,6 +245,37 @@ fn an_idle_connection_is_ended_and_one_that_waits_for_the_app_is_not() {
 }
 
 #[test]
+fn an_upload_that_stalls_is_cut_off() {
+    let (told, ends) = channel();
+    let told = Mutex::new(told);
+    let instance = Instance::scripted(move |mut call| {
+        let body = call.read_to_end();
+        told.lock().unwrap().send(body).unwrap();
+    });
+    let patience = Patience { stall: Duration::from_millis(100), ..Patience::default() };
+    let defaults = Options::default();
+    let mut world = World::start(Options { limits: Limits { patience, ..defaults.limits }, ..defaults });
+    world.apply(&shop(1, &[(instance.addr, Role::Routed)]));
+    let mut client = world.client();
+    client.send(&format!("POST / HTTP/1.1\r\n{HOST}Content-Length: 100\r\n\r\nabc"));
+    assert!(client.is_closed());
+    assert_eq!(ends.recv_timeout(HANG).unwrap(), b"abc");
+}
+
+#[test]
+fn a_full_edge_ends_idle_connections_to_make_room() {
+    let (instance, _seen) = Instance::mirror();
+    let defaults = Options::default();
+    let limits = Limits { connections: 1, ..defaults.limits };
+    let mut world = World::start(Options { limits, threads: 1, ..defaults });
+    world.apply(&shop(1, &[(instance.addr, Role::Routed)]));
+    let mut first = world.client();
+    assert_eq!(first.request(&format!("GET / HTTP/1.1\r\n{HOST}\r\n")).status, 200);
+    assert_eq!(world.get("shop.localhost", "/").status, 200);
+    assert!(first.is_closed());
+}
+
+#[test]
 fn requests_are_counted_and_logged() {
     let (mirror, _seen) = Instance::mirror();
     let mut world = serving(&mirror);

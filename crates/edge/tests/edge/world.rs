@@ -166,6 +166,22 @@ fn reuse_port_listeners(count: usize) -> Vec<TcpListener> {
     listeners
 }
 
+/// An address at which nothing listens, held so that nobody else takes it.
+pub(crate) fn nobody() -> (SocketAddr, OwnedFd) {
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+    let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_reuseport(&fd, true).unwrap();
+    bind(&fd, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let addr = rustix::net::getsockname(&fd).unwrap().try_into().unwrap();
+    (addr, fd)
+}
+
+/// Lets someone listen there after all.
+pub(crate) fn listen(fd: OwnedFd) -> TcpListener {
+    rustix::net::listen(&fd, 16).unwrap();
+    TcpListener::from(fd)
+}
+
 /// The test as control.
 pub(crate) struct Control {
     listener: Option<UnixListener>,
