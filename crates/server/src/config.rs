@@ -82,7 +82,7 @@ pub struct UidPlan {
 
 impl UidPlan {
     /// How many user ids a block holds. Also the number of group ids: the same numbers serve as both.
-    pub const BLOCK: u32 = 4_096;
+    pub const BLOCK: u32 = 65_536;
     /// How many apps find a slot in one block.
     pub const SLOTS: u32 = (Self::BLOCK - Self::FIRST_SLOT) / 2;
     const FIRST_SLOT: u32 = 16;

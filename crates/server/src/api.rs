@@ -1,0 +1,100 @@
+//! The API: REST under `/api/v1`, problems, server-sent events.
+
+mod accept;
+mod apps;
+mod auth;
+mod history;
+mod logs;
+mod mutation;
+mod openapi;
+mod platform;
+mod problem;
+mod progress;
+mod releases;
+mod settings;
+mod upload;
+mod views;
+mod words;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post, put};
+use berth_clock::Clock;
+use berth_contract::route;
+use berth_journal::Journal;
+use berth_spec::Timestamp;
+use tokio::sync::watch;
+
+pub use accept::{serve_tcp, serve_unix};
+pub use auth::new_token;
+pub use openapi::document;
+pub use problem::Refused;
+
+use crate::desk::Desk;
+use crate::edge_link::EdgeLink;
+use crate::machine::Machine;
+use crate::secrets::Vault;
+
+/// The longest body of a request that is no upload. A manifest and a Procfile have 256 KiB each at most.
+const BODY_MAX: usize = 1 << 20;
+
+/// Everything that a handler may need.
+#[derive(Debug)]
+pub struct Api {
+    pub desk: Desk,
+    pub journal: Arc<Journal>,
+    pub edge: Arc<EdgeLink>,
+    pub machine: Arc<Machine>,
+    pub vault: Vault,
+    pub clock: Arc<dyn Clock>,
+    pub identity: Identity,
+    /// Turned on to take the platform down.
+    pub down: watch::Sender<bool>,
+}
+
+/// What the platform says of itself.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub platform: String,
+    pub home: std::path::PathBuf,
+    pub socket: std::path::PathBuf,
+    pub edge: std::net::SocketAddr,
+    pub api: std::net::SocketAddr,
+    pub supervisor_pid: Option<u32>,
+    pub as_root: bool,
+    pub owner_uid: u32,
+    pub started_at: Timestamp,
+    pub started: std::time::Duration,
+}
+
+/// All routes.
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route(route::PLATFORM, get(platform::status))
+        .route(route::PLATFORM_DOWN, post(platform::down))
+        .route(route::PLATFORM_TIMELINE, get(history::platform_timeline))
+        .route(route::OPENAPI, get(openapi::serve))
+        .route(route::CHUNKS_MISSING, post(upload::missing))
+        .route(route::CHUNK, put(upload::put_chunk).layer(DefaultBodyLimit::max(upload::CHUNK_MAX)))
+        .route(route::TREES, post(upload::put_tree).layer(DefaultBodyLimit::max(upload::TREE_MAX)))
+        .route(route::APPS, get(apps::list).post(apps::create))
+        .route(route::APP, get(apps::show).delete(apps::destroy))
+        .route(route::RELEASES, get(releases::list).post(releases::submit))
+        .route(route::RELEASE, get(releases::show))
+        .route(route::PROGRESS, get(progress::follow))
+        .route(route::ROLLBACK, post(releases::roll_back))
+        .route(route::CONFIG, get(settings::config).patch(settings::change_config))
+        .route(route::SECRETS, get(settings::secrets).patch(settings::change_secrets))
+        .route(route::LOGS, get(logs::lines))
+        .route(route::INSTANCES, get(apps::instances))
+        .route(route::SCALE, get(apps::scale).put(apps::change_scale))
+        .route(route::TIMELINE, get(history::app_timeline))
+        .route(route::WHY, get(history::why))
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), auth::admit))
+        .with_state(api)
+}

@@ -1,0 +1,59 @@
+//! The platform as a whole.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use berth_contract::{Isolation, Platform, PlatformDown, Role, route};
+use berth_control::state::{App, Life};
+use berth_spec::Millis;
+
+use super::auth::Principal;
+use super::mutation::{Mutation, NoBody};
+use super::problem::Refused;
+use super::{Api, views};
+
+#[utoipa::path(get, path = route::PLATFORM, tag = "platform", responses((status = 200, body = Platform)))]
+pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) -> Json<Platform> {
+    let apps: Vec<Arc<App>> = api.desk.read(|state| {
+        let seen =
+            state.apps.values().filter(|app| app.life != Life::Destroyed && principal.may_see(&app.id));
+        seen.cloned().collect()
+    });
+    let identity = &api.identity;
+    let role = |name: &str, pid: u32| Role { name: name.to_owned(), pid };
+    let roles = identity
+        .supervisor_pid
+        .map(|pid| role("supervisor", pid))
+        .into_iter()
+        .chain([role("control", std::process::id())])
+        .chain(api.edge.pids().into_iter().map(|pid| role("edge", pid)));
+    let up = api.clock.monotonic().saturating_sub(identity.started);
+    Json(Platform {
+        platform: identity.platform.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        home: identity.home.display().to_string(),
+        edge: identity.edge.to_string(),
+        api: identity.api.to_string(),
+        socket: identity.socket.display().to_string(),
+        isolation: if identity.as_root { Isolation::User } else { Isolation::None },
+        started_at: identity.started_at,
+        uptime_ms: Millis(u64::try_from(up.as_millis()).unwrap_or(u64::MAX)),
+        position: api.journal.head().0,
+        roles: roles.collect(),
+        apps: apps.iter().map(|app| views::summary(&api, app)).collect(),
+    })
+}
+
+#[utoipa::path(post, path = route::PLATFORM_DOWN, tag = "platform", responses((status = 202, body = PlatformDown)),
+    params(("Idempotency-Key" = String, Header)))]
+pub(super) async fn down(
+    State(api): State<Arc<Api>>,
+    mutation: Mutation<NoBody>,
+) -> Result<(StatusCode, Json<PlatformDown>), Refused> {
+    mutation.principal.own_platform()?;
+    let instances: usize = api.desk.read(|state| state.apps.values().map(|app| app.instances.len()).sum());
+    api.machine.ask_down();
+    Ok((StatusCode::ACCEPTED, Json(PlatformDown { instances: u32::try_from(instances).unwrap_or(u32::MAX) })))
+}

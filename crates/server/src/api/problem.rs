@@ -1,0 +1,173 @@
+//! Everything that is refused is told as a problem, extractors' rejections and unknown paths included.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use berth_contract::route::PROBLEM_JSON;
+use berth_contract::{Code, Problem};
+use berth_control::command::Refusal;
+use berth_journal::ReadError;
+use serde::de::DeserializeOwned;
+
+use crate::desk::SubmitError;
+
+/// A problem on its way out. Boxed, since a handler's error should not outgrow its answer.
+#[derive(Debug)]
+pub struct Refused(Box<Problem>);
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&*self.0)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        response
+    }
+}
+
+impl Refused {
+    /// The problem itself, for a stream of events that has begun.
+    #[must_use]
+    pub fn into_problem(self) -> Problem {
+        *self.0
+    }
+}
+
+impl From<SubmitError> for Refused {
+    fn from(error: SubmitError) -> Self {
+        let text = error.to_string();
+        let problem = match error {
+            SubmitError::Refused(refusal) => return refusal.into(),
+            SubmitError::KeyReused => Problem::new(Code::IdempotencyKeyReused, text).next("send a new key"),
+            SubmitError::DiskFull => {
+                Problem::new(Code::DiskFull, text).next("make room and ask again; nothing was done")
+            }
+            SubmitError::TooLarge => Problem::new(Code::PayloadTooLarge, text),
+            SubmitError::Journal(_) => {
+                Problem::new(Code::Internal, text).next("nothing was done; see logs/platform/control.log")
+            }
+            SubmitError::Stopping => {
+                Problem::new(Code::Stopping, text).next("ask again with the same key; it is not done twice")
+            }
+        };
+        problem.into()
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
+        let (code, next) = match &refusal {
+            Refusal::NoSuchTenant(_) => (Code::TenantNotFound, None),
+            Refusal::NoSuchProject(_) => (Code::ProjectNotFound, None),
+            Refusal::NoSuchApp(_) => (Code::AppNotFound, Some("`berth apps` lists the apps there are")),
+            Refusal::BeingDestroyed(_) => {
+                (Code::AppDestroying, Some("wait until it is gone, then make it anew"))
+            }
+            Refusal::NoSuchProcess { .. } => {
+                (Code::ProcessNotFound, Some("`berth ps` shows the processes there are"))
+            }
+            Refusal::NoSuchRelease { .. } => (Code::ReleaseNotFound, Some("`berth releases` lists them")),
+            Refusal::NeverServed { .. } => (
+                Code::ReleaseNeverServed,
+                Some("choose one that `berth releases` shows as active or retired"),
+            ),
+            Refusal::HostTaken { .. } => (Code::HostTaken, Some("give the host up there, or choose another")),
+            Refusal::SecretRace { .. } | Refusal::Stale(_) => (Code::Conflict, Some("ask again")),
+            Refusal::TooManyInstances { .. } => (Code::LimitExceeded, None),
+            Refusal::TooMany { .. } => (Code::LimitExceeded, None),
+            Refusal::SlotsExhausted(_) => {
+                (Code::UserIdsExhausted, Some("start a second platform with a home of its own"))
+            }
+        };
+        let problem = Problem::new(code, text);
+        next.map_or(problem.clone(), |next| problem.next(next)).into()
+    }
+}
+
+impl From<ReadError> for Refused {
+    fn from(error: ReadError) -> Self {
+        Problem::new(Code::Internal, format!("the journal cannot be read: {error}")).into()
+    }
+}
+
+/// JSON of a request, strictly.
+#[derive(Debug)]
+pub(super) struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(value)) => Ok(Self(value)),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let code = match rejection {
+                    JsonRejection::BytesRejection(ref bytes)
+                        if bytes.status() == StatusCode::PAYLOAD_TOO_LARGE =>
+                    {
+                        Code::PayloadTooLarge
+                    }
+                    _ => Code::RequestInvalid,
+                };
+                Err(Problem::new(code, text).into())
+            }
+        }
+    }
+}
+
+/// Parameters of the path, checked as the names and numbers that they are.
+#[derive(Debug)]
+pub(super) struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(rejection @ PathRejection::FailedToDeserializePathParams(_)) => {
+                Err(Problem::new(Code::RequestInvalid, rejection.body_text()).into())
+            }
+            Err(rejection) => Err(Problem::new(Code::Internal, rejection.body_text()).into()),
+        }
+    }
+}
+
+/// The query of a request, strictly.
+#[derive(Debug)]
+pub(super) struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let found: Result<axum::extract::Query<T>, QueryRejection> =
+            axum::extract::Query::from_request_parts(parts, state).await;
+        match found {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(rejection) => Err(Problem::new(Code::RequestInvalid, rejection.body_text()).into()),
+        }
+    }
+}
+
+/// No such path.
+pub(super) async fn no_route(uri: Uri) -> Refused {
+    Problem::new(Code::RouteNotFound, format!("there is nothing at {}", uri.path()))
+        .next("GET /api/v1/openapi.json describes the API")
+        .into()
+}
+
+/// No such method on the path.
+pub(super) async fn no_method(method: Method, uri: Uri) -> Refused {
+    Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path())).into()
+}

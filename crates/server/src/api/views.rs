@@ -1,0 +1,301 @@
+//! The state as the wire types show it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use berth_contract::{
+    App, AppState, AppSummary, Code, Exit, Failure, Instance, InstanceState, ProcessCount, Reason, Release,
+    ReleaseState, Scale, SourceError,
+};
+use berth_control::event::{self, Ordinal, Reason as KnownReason};
+use berth_control::route::serving_hosts;
+use berth_control::state::{self, App as KnownApp, Life, Phase, Release as KnownRelease};
+use berth_control::world::{Life as SeenLife, Seen};
+use berth_routing::wire::Health;
+use berth_spec::{Problems, ProcessName, Timestamp};
+
+use super::Api;
+
+/// An app in a list.
+pub(super) fn summary(api: &Api, app: &Arc<KnownApp>) -> AppSummary {
+    let processes = counts(api, app);
+    AppSummary {
+        id: app.id.clone(),
+        name: app.id.app.clone(),
+        state: state(app, &processes),
+        urls: urls(api, app),
+        release: app.serving,
+        processes,
+    }
+}
+
+/// One app.
+pub(super) fn app(api: &Api, app: &Arc<KnownApp>) -> App {
+    let coming = app.releases.values().rev().find(|release| !release.phase.is_settled());
+    App {
+        summary: summary(api, app),
+        created_at: app.created_at,
+        deploying: coming.map(|release| release.number),
+        warm: app.warm,
+        trouble: trouble(api, app),
+    }
+}
+
+fn urls(api: &Api, app: &KnownApp) -> Vec<String> {
+    let has_web = app
+        .serving_release()
+        .and_then(|release| release.processes())
+        .is_some_and(|processes| processes.keys().any(ProcessName::is_web));
+    if !has_web {
+        return Vec::new();
+    }
+    let port = api.identity.edge.port();
+    let port = if port == 80 { String::new() } else { format!(":{port}") };
+    serving_hosts(app).into_iter().map(|host| format!("http://{host}{port}")).collect()
+}
+
+fn counts(api: &Api, app: &KnownApp) -> BTreeMap<ProcessName, ProcessCount> {
+    let Some(release) = app.serving_release() else {
+        return BTreeMap::new();
+    };
+    let seen = api.machine.seen(&app.id);
+    let names = release.processes().into_iter().flat_map(|processes| processes.keys());
+    let count = |process: &ProcessName| {
+        let ready = app.running(release.number, process).filter(|(ordinal, instance)| {
+            let runs = seen.get(ordinal).is_some_and(|seen| seen.life == SeenLife::Running);
+            runs && (!process.is_web() || is_ready(api, app, *ordinal, instance))
+        });
+        ProcessCount {
+            wanted: app.wanted(process),
+            running: u32::try_from(ready.count()).unwrap_or(u32::MAX),
+        }
+    };
+    names.map(|process| (process.clone(), count(process))).collect()
+}
+
+fn is_ready(api: &Api, app: &KnownApp, ordinal: Ordinal, instance: &state::Instance) -> bool {
+    api.edge.is_ready(&app.id.instance(instance.process.clone(), ordinal))
+}
+
+fn state(app: &KnownApp, processes: &BTreeMap<ProcessName, ProcessCount>) -> AppState {
+    let (wanted, running) =
+        processes.values().fold((0, 0), |sum, it| (sum.0 + it.wanted, sum.1 + it.running.min(it.wanted)));
+    match (app.life, app.serving) {
+        (Life::Destroying | Life::Destroyed, _) => AppState::Destroying,
+        (Life::Alive, None) => AppState::Empty,
+        (Life::Alive, Some(_)) if wanted == 0 => AppState::Stopped,
+        (Life::Alive, Some(_)) if running == wanted => AppState::Running,
+        (Life::Alive, Some(_)) if running == 0 => AppState::Down,
+        (Life::Alive, Some(_)) => AppState::Degraded,
+    }
+}
+
+/// What needs somebody's eye.
+fn trouble(api: &Api, app: &KnownApp) -> Option<String> {
+    let seen = api.machine.seen(&app.id);
+    let crashing = seen.iter().find(|(_, seen)| seen.life == SeenLife::BackingOff);
+    if let Some((ordinal, seen)) = crashing {
+        let exit = seen.last_exit.map_or_else(String::new, |exit| format!(" It {exit}."));
+        return Some(format!(
+            "Instance {ordinal} keeps ending and is started again, {} times so far.{exit}",
+            seen.restarts
+        ));
+    }
+    let newest = app.releases.values().next_back()?;
+    let failure = newest.failure.as_ref()?;
+    Some(format!("{} failed: {}.", newest.number, failure.summary))
+}
+
+/// A release.
+pub(super) fn release(api: &Api, app: &KnownApp, release: &KnownRelease) -> Release {
+    let (reason, rollback_of) = match release.reason {
+        KnownReason::Deploy => (Reason::Deploy, None),
+        KnownReason::Config => (Reason::Config, None),
+        KnownReason::Secrets => (Reason::Secrets, None),
+        KnownReason::Rollback { of, .. } => (Reason::Rollback, Some(of)),
+    };
+    let state = match release.phase {
+        Phase::Submitted if api.machine.is_building(&app.id, release.number) => ReleaseState::Building,
+        Phase::Submitted => ReleaseState::Submitted,
+        Phase::Built => ReleaseState::Built,
+        Phase::Activating if app.routed.iter().any(|it| app.instances[it].release == release.number) => {
+            ReleaseState::Activating
+        }
+        Phase::Activating => ReleaseState::Starting,
+        Phase::Activated if app.serving == Some(release.number) => ReleaseState::Active,
+        Phase::Activated => ReleaseState::Retired,
+        Phase::Failed => ReleaseState::Failed,
+        Phase::Superseded => ReleaseState::Superseded,
+    };
+    Release {
+        number: release.number,
+        state,
+        reason,
+        rollback_of,
+        created_at: release.submitted_at,
+        created_by: release.submitted_by.clone(),
+        description: release.description.clone(),
+        commit: release.commit.clone(),
+        tree: release.tree.parse().ok(),
+        artifact: release.artifact.as_ref().map(|artifact| artifact.id.clone()),
+        config_names: release.config.keys().cloned().collect(),
+        secret_versions: release.secrets.clone(),
+        failure: release.failure.as_ref().map(failure),
+        took_ms: release.settled_at.map(|settled| settled - release.submitted_at),
+    }
+}
+
+/// A failure; a code that this version does not know is shown as `internal`, with its summary.
+pub(super) fn failure(failure: &event::Failure) -> Failure {
+    let code = Code::from_text(&failure.code).unwrap_or(Code::Internal);
+    Failure {
+        code,
+        summary: failure.summary.clone(),
+        details: failure.detail.clone(),
+        log: Vec::new(),
+        next: None,
+    }
+}
+
+/// How many instances of each process are wanted.
+pub(super) fn scale(app: &KnownApp) -> Scale {
+    let named = app.scale.keys().cloned();
+    let runs = app.serving_release().and_then(|release| release.processes());
+    let all = named.chain(runs.into_iter().flat_map(|processes| processes.keys().cloned()));
+    Scale(all.map(|process| (process.clone(), app.wanted(&process))).collect())
+}
+
+/// The app's instances.
+pub(super) async fn instances(api: &Api, app: &KnownApp) -> Vec<Instance> {
+    let pids = api.machine.pids(&app.id).await;
+    let seen = api.machine.seen(&app.id);
+    let mut instances: Vec<Instance> = app
+        .instances
+        .iter()
+        .map(|(&ordinal, it)| {
+            let seen = seen.get(&ordinal);
+            let started = pids.get(&ordinal);
+            Instance {
+                id: app.id.instance(it.process.clone(), ordinal),
+                process: it.process.clone(),
+                release: it.release,
+                state: instance_state(api, app, ordinal, it, seen),
+                since: started.map_or(Timestamp::default(), |(_, since)| *since),
+                started_at: started.map(|(_, since)| *since),
+                pid: started.map(|(pid, _)| *pid),
+                port: it.port,
+                restarts: seen.map_or(0, |seen| seen.restarts),
+                exit: seen.and_then(|seen| seen.last_exit).map(|exit| Exit {
+                    status: exit.status,
+                    signal: exit.signal,
+                    at: started.map_or(Timestamp::default(), |(_, since)| *since),
+                }),
+            }
+        })
+        .collect();
+    instances.sort_by(|a, b| (&a.process, a.id.ordinal).cmp(&(&b.process, b.id.ordinal)));
+    instances
+}
+
+fn instance_state(
+    api: &Api,
+    app: &KnownApp,
+    ordinal: Ordinal,
+    instance: &state::Instance,
+    seen: Option<&Seen>,
+) -> InstanceState {
+    let Some(seen) = seen else {
+        return InstanceState::Starting;
+    };
+    match seen.life {
+        SeenLife::Gone | SeenLife::NotStarted { .. } => return InstanceState::Exited,
+        SeenLife::Stopping => return InstanceState::Stopping,
+        SeenLife::BackingOff => return InstanceState::Backoff,
+        SeenLife::Starting | SeenLife::Running => {}
+    }
+    if !instance.is_wanted() {
+        return InstanceState::Draining;
+    }
+    if app.warm == Some(instance.release) {
+        return InstanceState::Warm;
+    }
+    if !instance.process.is_web() {
+        return InstanceState::Ready;
+    }
+    let id = app.id.instance(instance.process.clone(), ordinal);
+    match api.edge.health(&id).map(|probed| probed.health) {
+        Some(Health::Ready) => InstanceState::Ready,
+        Some(Health::Failing) => InstanceState::Unhealthy,
+        Some(Health::Unready) | None => InstanceState::Starting,
+    }
+}
+
+/// The app as it is, in a sentence or two.
+pub(super) fn state_in_words(api: &Api, app: &Arc<KnownApp>) -> String {
+    let shown = summary(api, app);
+    let counts: Vec<String> = shown
+        .processes
+        .iter()
+        .map(|(name, count)| format!("{} of {} {name}", count.running, count.wanted))
+        .collect();
+    let base = match (app.serving, app.life) {
+        (_, Life::Destroying | Life::Destroyed) => format!("{} is being destroyed.", app.id.app),
+        (None, Life::Alive) => format!("{} has no release that serves yet.", app.id.app),
+        (Some(serving), Life::Alive) => {
+            format!("{serving} of {} serves, with {} running.", app.id.app, counts.join(", "))
+        }
+    };
+    match trouble(api, app) {
+        Some(trouble) => format!("{base} {trouble}"),
+        None => base,
+    }
+}
+
+/// A release, in a sentence or two.
+pub(super) fn release_in_words(app: &KnownApp, release: &KnownRelease) -> String {
+    let number = release.number;
+    match release.phase {
+        Phase::Submitted => format!("{number} waits for its build."),
+        Phase::Built => format!("{number} is built and waits for its turn."),
+        Phase::Activating => format!("{number} is taking over."),
+        Phase::Activated if app.serving == Some(number) => format!("{number} serves."),
+        Phase::Activated if app.warm == Some(number) => format!("{number} served before and is kept warm."),
+        Phase::Activated => format!("{number} served and was followed by another release."),
+        Phase::Superseded => format!("{number} never served: a newer release was ready first."),
+        Phase::Failed => match &release.failure {
+            Some(failure) => {
+                let mut lines = vec![format!("{number} failed: {}.", failure.summary)];
+                lines.extend(failure.detail.iter().cloned());
+                lines.join("\n")
+            }
+            None => format!("{number} failed."),
+        },
+    }
+}
+
+/// An instance, in a sentence or two.
+pub(super) async fn instance_in_words(api: &Api, app: &KnownApp, ordinal: Ordinal) -> String {
+    let shown = instances(api, app).await.into_iter().find(|it| it.id.ordinal == ordinal);
+    let Some(shown) = shown else {
+        return format!("Instance {ordinal} of {} is gone.", app.id.app);
+    };
+    let evidence = api.edge.health(&shown.id).map(|probed| probed.evidence).unwrap_or_default();
+    let mut text = format!("{} of {} is {}.", shown.id.short(), shown.release, shown.state.as_str());
+    if let Some(last) = evidence.last() {
+        text.push_str(&format!(" Its last probe: {last}."));
+    }
+    text
+}
+
+/// Where a manifest or a Procfile is wrong.
+pub(super) fn source_errors(file: &str, problems: &Problems) -> Vec<SourceError> {
+    let place = |problem: &berth_spec::Problem| SourceError {
+        file: Some(if problem.file.is_empty() { file.to_owned() } else { problem.file.clone() }),
+        line: problem.line,
+        column: problem.column,
+        message: problem.what.clone(),
+        context: Some(problem.context.clone()).filter(|context| !context.is_empty()),
+        instead: problem.instead.clone(),
+    };
+    problems.0.iter().map(place).collect()
+}

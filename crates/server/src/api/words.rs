@@ -1,0 +1,191 @@
+//! Events in words: what `timeline`, `why` and the progress of a deployment say.
+
+use berth_control::event::{Event, GoneCause, Reason, StopReason, WarmEnd};
+
+/// What happened, in one line that reads after its time and its actor.
+#[must_use]
+pub(super) fn say(event: &Event) -> String {
+    match event {
+        Event::TenantCreated { tenant } => format!("created the tenant {tenant}"),
+        Event::ProjectCreated { project } => format!("created the project {project}"),
+        Event::TokenIssued { token, .. } => format!("issued the token {token}"),
+        Event::TokenRevoked { token } => format!("revoked the token {token}"),
+        Event::InvariantBroken { invariant, detail } => format!("found {invariant} broken: {detail}"),
+        Event::AppCreated { .. } => "created the app".to_owned(),
+        Event::ConfigChanged { set, unset } => changes("configuration", set.keys(), unset.iter()),
+        Event::SecretsChanged { set, unset } => changes("secrets", set.keys(), unset.iter()),
+        Event::ScaleChanged { processes } => {
+            let counts: Vec<String> =
+                processes.iter().map(|(name, count)| format!("{name}={count}")).collect();
+            format!("scaled to {}", counts.join(" "))
+        }
+        Event::AppDestroying {} => "began to destroy the app".to_owned(),
+        Event::AppDestroyed {} => "destroyed the app".to_owned(),
+        Event::ReleaseSubmitted(_)
+        | Event::ReleaseBuilt { .. }
+        | Event::ReleaseCommandFinished { .. }
+        | Event::ActivationBegan { .. }
+        | Event::ProcessesHandedOver { .. }
+        | Event::ReleaseActivated { .. }
+        | Event::ReleaseFailed { .. }
+        | Event::ReleaseSuperseded { .. }
+        | Event::WarmEnded { .. } => of_release(event),
+        Event::InstanceAssigned { .. }
+        | Event::InstanceStarted { .. }
+        | Event::InstancesAdopted { .. }
+        | Event::Routed { .. }
+        | Event::InstanceStopping { .. }
+        | Event::InstanceExited { .. }
+        | Event::InstanceGone { .. } => of_instance(event),
+    }
+}
+
+fn of_release(event: &Event) -> String {
+    match event {
+        Event::ReleaseSubmitted(it) => match &it.reason {
+            Reason::Deploy => format!("submitted {} from source", it.number),
+            Reason::Config => format!("submitted {} with changed configuration", it.number),
+            Reason::Secrets => format!("submitted {} with changed secrets", it.number),
+            Reason::Rollback { of, keep_config: false } => {
+                format!("submitted {}, a rollback to {of}", it.number)
+            }
+            Reason::Rollback { of, keep_config: true } => {
+                format!("submitted {}, a rollback to {of} with today's configuration", it.number)
+            }
+        },
+        Event::ReleaseBuilt { number, artifact } => format!("built {number}: {}", artifact.why.join("; ")),
+        Event::ReleaseCommandFinished { number } => {
+            format!("{number} may start: its release command ended well or there is none to run")
+        }
+        Event::ActivationBegan { number } => format!("began to activate {number}"),
+        Event::ProcessesHandedOver { number, processes } => {
+            let names: Vec<&str> = processes.iter().map(berth_spec::ProcessName::as_str).collect();
+            format!("handed {} over to {number}: the old ones stop first", names.join(", "))
+        }
+        Event::ReleaseActivated { number, previous: Some(previous) } => {
+            format!("activated {number}; {previous} stays warm")
+        }
+        Event::ReleaseActivated { number, previous: None } => format!("activated {number}"),
+        Event::ReleaseFailed { number, failure } => format!("{number} failed: {}", failure.summary),
+        Event::ReleaseSuperseded { number, by } => format!("{number} was superseded by {by}"),
+        Event::WarmEnded { number, why } => {
+            let why = match why {
+                WarmEnd::Expired => "its time is over",
+                WarmEnd::Displaced => "a newer release is the previous one now",
+                WarmEnd::Used => "it serves again",
+                WarmEnd::MemoryPressure => "memory is short",
+                WarmEnd::SecretRevoked => "it holds a secret that was revoked",
+                WarmEnd::Gone => "none of its instances is left",
+            };
+            format!("{number} is no longer kept warm: {why}")
+        }
+        _ => event.kind().replace('_', " "),
+    }
+}
+
+fn of_instance(event: &Event) -> String {
+    match event {
+        Event::InstanceAssigned { ordinal, process, release, .. } => {
+            format!("assigned {process}.{ordinal} to {release}")
+        }
+        Event::InstanceStarted { ordinal, port: Some(port) } => {
+            format!("started instance {ordinal} on port {port}")
+        }
+        Event::InstanceStarted { ordinal, port: None } => format!("started instance {ordinal}"),
+        Event::InstancesAdopted { number, ordinals } => {
+            format!("{number} took over the warm instances {}", numbers(ordinals))
+        }
+        Event::Routed { ordinals } if ordinals.is_empty() => "routed requests to no instance".to_owned(),
+        Event::Routed { ordinals } => format!("routed requests to {}", numbers(ordinals)),
+        Event::InstanceStopping { ordinal, why } => {
+            let why = match why {
+                StopReason::Retired => "its release no longer serves",
+                StopReason::ReleaseFailed => "its release failed",
+                StopReason::ScaledDown => "fewer are wanted",
+                StopReason::Replaced => "the new release takes its place",
+                StopReason::Destroyed => "the app is being destroyed",
+            };
+            format!("instance {ordinal} is to stop: {why}")
+        }
+        Event::InstanceExited { ordinal, exit, more: 0 } => format!("instance {ordinal} {exit}"),
+        Event::InstanceExited { ordinal, exit, more } => {
+            format!("instance {ordinal} {exit}, and {more} times before")
+        }
+        Event::InstanceGone { ordinal, cause } => match cause {
+            GoneCause::Stopped => format!("instance {ordinal} has stopped"),
+            GoneCause::Lost => format!("instance {ordinal} was lost"),
+            GoneCause::NotStarted { detail } => format!("instance {ordinal} could not be started: {detail}"),
+            GoneCause::PlatformDown => format!("instance {ordinal} was stopped with the platform"),
+        },
+        _ => event.kind().replace('_', " "),
+    }
+}
+
+fn numbers(ordinals: &std::collections::BTreeSet<u64>) -> String {
+    ordinals.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn changes<'a>(
+    what: &str,
+    set: impl Iterator<Item = &'a berth_spec::EnvName>,
+    unset: impl Iterator<Item = &'a berth_spec::EnvName>,
+) -> String {
+    let list = |names: Vec<&str>| names.join(", ");
+    let set: Vec<&str> = set.map(berth_spec::EnvName::as_str).collect();
+    let unset: Vec<&str> = unset.map(berth_spec::EnvName::as_str).collect();
+    match (set.is_empty(), unset.is_empty()) {
+        (false, true) => format!("changed the {what}: set {}", list(set)),
+        (true, false) => format!("changed the {what}: unset {}", list(unset)),
+        _ => format!("changed the {what}: set {}, unset {}", list(set), list(unset)),
+    }
+}
+
+/// The event's data without what only the platform may know: sealed values, hashes of tokens, tokens of instances.
+#[must_use]
+pub(super) fn shown(event: &Event) -> serde_json::Value {
+    let mut value = serde_json::to_value(event).unwrap_or_default();
+    let Some(data) = value.get_mut("data") else {
+        return serde_json::Value::Null;
+    };
+    if let Some(object) = data.as_object_mut() {
+        match event {
+            Event::TokenIssued { .. } => drop(object.remove("sha256")),
+            Event::InstanceAssigned { .. } => drop(object.remove("token")),
+            Event::SecretsChanged { set, .. } => {
+                let versions: serde_json::Map<String, serde_json::Value> =
+                    set.iter().map(|(name, value)| (name.to_string(), value.version.into())).collect();
+                object.insert("set".to_owned(), versions.into());
+            }
+            _ => {}
+        }
+    }
+    data.take()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_control::event::SealedSecret;
+
+    #[test]
+    fn what_is_sealed_or_secret_is_not_shown() {
+        let sealed = SealedSecret { version: 3, sealed: "ENVELOPE".to_owned() };
+        let set = [("TOKEN".parse().unwrap(), sealed)].into();
+        for (event, secret) in [
+            (Event::SecretsChanged { set, unset: [].into() }, "ENVELOPE"),
+            (Event::TokenIssued { token: "ci".into(), sha256: "HASH".into(), grants: vec![] }, "HASH"),
+            (
+                Event::InstanceAssigned {
+                    ordinal: 1,
+                    process: "web".parse().unwrap(),
+                    release: berth_spec::ReleaseNumber(1),
+                    token: "TOKEN16".into(),
+                },
+                "TOKEN16",
+            ),
+        ] {
+            let text = format!("{} {}", shown(&event), say(&event));
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The machine as the reconcilers see and move it: instances, builds, release commands, sources, and the way to the supervisor.
+
+pub mod app_log;
+mod environment;
+mod instances;
+mod jobs;
+mod output;
+mod releases;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::Bytes;
+use berth_build::{ArtifactId, Builder, Config as BuildConfig, Platform, ToolchainPlaces};
+use berth_clock::Clock;
+use berth_contract::{ChunkHash, TreeId};
+use berth_control::event::Ordinal;
+use berth_control::world::Seen;
+use berth_process::Cgroups;
+use berth_runtime::{Layout, PlainRuntime, Runtime, User};
+use berth_spec::{AppId, InstanceId, Millis, ReleaseNumber, TenantName};
+
+use crate::api::Refused;
+use crate::config::{ControlConfig, SupervisorRequest, UidPlan};
+use crate::desk::Desk;
+use crate::events;
+use crate::secrets::Vault;
+use app_log::AppLog;
+use jobs::Jobs;
+pub use output::BuildOutput;
+use source::Sources;
+
+/// How many builds run at once: each is a compiler that takes all it gets.
+const BUILDS: usize = 2;
+/// How long the commands of one build may take.
+const BUILD_TIMEOUT: Millis = Millis::from_secs(30 * 60);
+/// Of how many ended instances of an app the logs are kept.
+const LOGS_KEPT: usize = 20;
+
+/// Instances, builds, release commands, sources.
+#[derive(Debug)]
+pub struct Machine {
+    runtime: Arc<dyn Runtime>,
+    builder: Builder,
+    sources: Sources,
+    jobs: Arc<Jobs>,
+    desk: Desk,
+    vault: Arc<Vault>,
+    clock: Arc<dyn Clock>,
+    places: Places,
+    uid_plan: Option<UidPlan>,
+    supervisor: Mutex<UnixStream>,
+    notes: Arc<Mutex<Notes>>,
+}
+
+/// Where things lie.
+#[derive(Debug)]
+struct Places {
+    logs: PathBuf,
+    /// This program, where every app's user may execute it.
+    exe: PathBuf,
+}
+
+/// What is remembered of instances between two looks, and lost with the process.
+#[derive(Debug, Default)]
+struct Notes {
+    /// What was last seen, for those who only want to show it.
+    seen: BTreeMap<AppId, BTreeMap<Ordinal, Seen>>,
+    /// Instances that could not be started, and why.
+    not_started: BTreeMap<InstanceId, String>,
+    /// Instances that were told to stop and are not gone.
+    stopping: BTreeSet<InstanceId>,
+    /// Instances that are being cleared away.
+    clearing: BTreeSet<InstanceId>,
+    /// Exits that were not written down since the last one that was, by instance.
+    unwritten_exits: BTreeMap<InstanceId, instances::Unwritten>,
+}
+
+impl Machine {
+    /// Takes up what an earlier control left: instances are adopted, half-made builds swept away.
+    ///
+    /// # Errors
+    /// When that is not possible, in words.
+    pub async fn open(config: &ControlConfig, desk: &Desk) -> Result<Self, String> {
+        let platform = config.platform.clone();
+        let layout = Layout {
+            instances: config.home.join("instances"),
+            logs: config.home.join("logs"),
+            run: config.run_dir.clone(),
+            platform: platform.clone(),
+        };
+        let clock = Arc::clone(&config.clock);
+        let runtime = PlainRuntime::open(layout, Arc::clone(&clock)).map_err(|error| in_full(&error))?;
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        runtime.adopt_all().await.map_err(|error| in_full(&error))?;
+        let builder = Builder::new(
+            BuildConfig {
+                chunks: config.home.join("chunks"),
+                artifacts: config.home.join("artifacts"),
+                builds: config.home.join("builds"),
+                passage_gid: config.uid_plan.map(UidPlan::platform_gid),
+                sealed_uid: config.uid_plan.map(UidPlan::sealed),
+                parallel: BUILDS,
+                timeout: BUILD_TIMEOUT,
+                toolchains: ToolchainPlaces::from_env(),
+                platform: Platform::current(),
+                cgroups: Cgroups::discover(&format!("berth-builds-{platform}")),
+            },
+            Arc::clone(&clock),
+        );
+        builder.sweep().await.map_err(|error| in_full(&error))?;
+        let supervisor = config.supervisor.try_clone().map_err(|error| in_full(&error))?;
+        Ok(Self {
+            runtime,
+            builder,
+            sources: Sources::new(config.home.join("chunks")),
+            jobs: Arc::default(),
+            desk: desk.clone(),
+            vault: Arc::new(Vault::new(config.key_encryption_key.clone())),
+            clock,
+            places: Places { logs: config.home.join("logs"), exe: config.exe.clone() },
+            uid_plan: config.uid_plan,
+            supervisor: Mutex::new(supervisor),
+            notes: Arc::default(),
+        })
+    }
+
+    /// The apps that the runtime has instances of.
+    #[must_use]
+    pub fn apps(&self) -> BTreeSet<AppId> {
+        self.runtime.list().into_iter().map(|it| it.id.app).collect()
+    }
+
+    /// What of the backend `status` shows.
+    #[must_use]
+    pub fn capabilities(&self) -> berth_runtime::Capabilities {
+        self.runtime.capabilities()
+    }
+
+    /// The log of an app.
+    #[must_use]
+    pub fn log(&self, app: &AppId) -> AppLog {
+        AppLog::new(&self.places.logs, app)
+    }
+
+    /// The output of a release's build, which may be still to come.
+    #[must_use]
+    pub fn build_output(&self, app: &AppId, number: ReleaseNumber) -> BuildOutput {
+        self.jobs.output(&app.release(number))
+    }
+
+    /// Whether a build of the release runs or waits for its turn.
+    #[must_use]
+    pub fn is_building(&self, app: &AppId, number: ReleaseNumber) -> bool {
+        let builds = self.jobs.builds_of(app);
+        builds.get(&number).is_some_and(|build| *build == berth_control::world::Build::Running)
+    }
+
+    /// Has the supervisor kill edge and start it anew.
+    pub fn restart_edge(&self) {
+        self.ask(SupervisorRequest::RestartEdge);
+    }
+
+    /// Has the supervisor take the platform down.
+    pub fn ask_down(&self) {
+        self.ask(SupervisorRequest::Down);
+    }
+
+    /// Tells the supervisor what has to be stopped, and how long it may take.
+    pub fn say_stopping(&self, apps: usize, within: Millis) {
+        let apps = u32::try_from(apps).unwrap_or(u32::MAX);
+        self.ask(SupervisorRequest::Stopping { apps, within_ms: within.0 });
+    }
+
+    fn ask(&self, request: SupervisorRequest) {
+        let mut supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = supervisor.write_all(format!("{request}\n").as_bytes()) {
+            events::could_not("tell the supervisor", &error);
+        }
+    }
+
+    /// Those of `hashes` that the tenant has to send.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn missing_chunks(
+        &self,
+        tenant: &TenantName,
+        hashes: Vec<ChunkHash>,
+    ) -> Result<Vec<ChunkHash>, Refused> {
+        self.sources.missing(tenant, hashes).await
+    }
+
+    /// Keeps a chunk.
+    ///
+    /// # Errors
+    /// When its bytes do not have its hash, or the store cannot be written.
+    pub async fn put_chunk(&self, tenant: &TenantName, hash: ChunkHash, bytes: Bytes) -> Result<(), Refused> {
+        self.sources.put(tenant, hash, bytes).await
+    }
+
+    /// Keeps a tree.
+    ///
+    /// # Errors
+    /// When it is none, a chunk is missing, or the store cannot be written.
+    pub async fn put_tree(&self, tenant: &TenantName, json: Bytes) -> Result<TreeId, Refused> {
+        self.sources.put_tree(tenant, json).await
+    }
+
+    /// Whether the tree is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn check_tree(&self, tenant: &TenantName, tree: &str) -> Result<(), Refused> {
+        self.sources.check_tree(tenant, tree).await
+    }
+
+    /// Deletes the artifacts of each app that are not among those to be kept, and the logs of instances that ended long ago.
+    pub async fn collect_garbage(&self, kept: Vec<(AppId, BTreeSet<String>)>) {
+        for (app, kept) in kept {
+            let artifacts = match self.builder.list(&app).await {
+                Ok(artifacts) => artifacts,
+                Err(error) => {
+                    events::could_not("list artifacts", &error);
+                    continue;
+                }
+            };
+            for (id, _) in artifacts.iter().filter(|(id, _)| !kept.contains(id.as_str())) {
+                // A build that ends between the two looks is in the state before its artifact is listed here, or is unsettled and kept.
+                if self.is_wanted(&app, id) {
+                    continue;
+                }
+                if let Err(error) = self.builder.remove(&app, id).await {
+                    events::could_not("delete an artifact", &error);
+                }
+            }
+            self.collect_logs(&app).await;
+        }
+    }
+
+    fn is_wanted(&self, app: &AppId, artifact: &ArtifactId) -> bool {
+        if !self.jobs.builds_of(app).is_empty() {
+            return true;
+        }
+        let known = self.desk.read(|state| state.apps.get(app).cloned());
+        known.is_some_and(|app| berth_control::invariant::kept_artifacts(&app).contains(artifact.as_str()))
+    }
+
+    async fn collect_logs(&self, app: &AppId) {
+        let alive: BTreeSet<Ordinal> = self
+            .desk
+            .read(|state| state.apps.get(app).map(|app| app.instances.keys().copied().collect()))
+            .unwrap_or_default();
+        let mut ended: Vec<InstanceId> = self.log(app).instance_ids().unwrap_or_default();
+        ended.retain(|id| !alive.contains(&id.ordinal));
+        ended.sort_by_key(|id| std::cmp::Reverse(id.ordinal));
+        for id in ended.into_iter().skip(LOGS_KEPT) {
+            if let Err(error) = self.runtime.remove_log(&id).await {
+                events::could_not("delete an old log", &error);
+            }
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As whom the processes of the app in `slot` run, when the platform runs as root.
+    fn app_user(&self, slot: u32) -> Option<User> {
+        let plan = self.uid_plan?;
+        plan.app(slot).map(|uid| User { uid, gid: uid, groups: vec![plan.platform_gid()] })
+    }
+
+    /// As whom the builds of the app in `slot` run, when the platform runs as root.
+    fn build_user(&self, slot: u32) -> Option<User> {
+        let plan = self.uid_plan?;
+        plan.builds(slot).map(|uid| User { uid, gid: uid, groups: vec![plan.platform_gid()] })
+    }
+}
+
+/// An error with all that caused it, for where it ends up as text.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,401 @@
+//! Instances: seen, started, stopped, cleared away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_control::command::{Command as ControlCommand, Fact};
+use berth_control::event::{Exit, Ordinal};
+use berth_control::state::{App, Instance, Release};
+use berth_control::world::{AppWorld, Life, Listener, Seen};
+use berth_runtime::{
+    Backoff, InstanceSpec, InstanceState, Mark, Observed, PortWish, Restart, RuntimeEvent, Stop,
+};
+use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::releases::{RELEASE_COMMAND, limits};
+use super::{Machine, environment, in_full};
+use crate::desk::Asker;
+use crate::events;
+
+/// How many lines of an instance's log a failure shows.
+const TAIL: usize = 20;
+/// How often an exit of one instance is written down: a crash loop must not fill the journal.
+const EXITS_EVERY: Duration = Duration::from_secs(10);
+/// Below how much of the machine's memory what is only kept warm has to go, as one part of so many.
+const MEMORY_SHORT: u64 = 10;
+
+/// Exits of an instance since one was last written down.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten {
+    last_written: Option<Duration>,
+    more: u64,
+}
+
+impl Machine {
+    /// What there is of an app just now.
+    pub async fn observe(&self, app: &App) -> AppWorld {
+        let mut instances = BTreeMap::new();
+        for mut observed in self.runtime.list() {
+            if observed.id.app != app.id || observed.id.process.as_str() == RELEASE_COMMAND {
+                continue;
+            }
+            let ordinal = observed.id.ordinal;
+            if let Some(instance) = app.instances.get(&ordinal)
+                && self.must_look(app, ordinal, instance, &observed)
+                && let Ok(looked) = self.runtime.observe(&observed.id).await
+            {
+                observed = looked;
+            }
+            let seen = self.seen_as(app, observed).await;
+            instances.insert(ordinal, seen);
+        }
+        self.add_not_started(app, &mut instances);
+        self.jobs.forget_commands(&app.id, |number| {
+            app.release(number).is_none_or(|release| release.phase.is_settled())
+        });
+        self.remember(app, &instances);
+        AppWorld {
+            instances,
+            builds: self.jobs.builds_of(&app.id),
+            commands: self.jobs.commands_of(&app.id),
+            memory_short: app.warm.is_some() && memory_is_short(),
+            ..AppWorld::default()
+        }
+    }
+
+    /// Whether it is worth a look where the instance listens: a web instance that was not seen to listen where it should.
+    fn must_look(&self, app: &App, ordinal: Ordinal, instance: &Instance, observed: &Observed) -> bool {
+        let known = self.notes().seen.get(&app.id).and_then(|seen| seen.get(&ordinal).cloned());
+        let same_life = |seen: &Seen| {
+            seen.listener == Listener::Expected && u64::from(seen.restarts) == observed.exit_count
+        };
+        instance.process.is_web()
+            && instance.is_wanted()
+            && matches!(observed.state, InstanceState::Running { .. })
+            && !known.is_some_and(|seen| same_life(&seen))
+    }
+
+    async fn seen_as(&self, app: &App, observed: Observed) -> Seen {
+        let exits = observed.exit_count;
+        let life = match observed.state {
+            InstanceState::Exited | InstanceState::Gone => Life::Gone,
+            _ if self.notes().stopping.contains(&observed.id) => Life::Stopping,
+            InstanceState::Starting => Life::Starting,
+            InstanceState::Running { .. } => Life::Running,
+            InstanceState::BackingOff { .. } => Life::BackingOff,
+            InstanceState::Stopping => Life::Stopping,
+        };
+        let known = self.notes().seen.get(&app.id).and_then(|seen| seen.get(&observed.id.ordinal).cloned());
+        let listener = match observed.listener {
+            berth_runtime::Listener::Expected => Listener::Expected,
+            berth_runtime::Listener::Elsewhere { ports } => Listener::Elsewhere(ports),
+            // It was not looked at anew: what was seen in this life of the app still holds.
+            berth_runtime::Listener::None => known
+                .filter(|seen| u64::from(seen.restarts) == exits && seen.listener == Listener::Expected)
+                .map_or(Listener::None, |seen| seen.listener),
+        };
+        let activating = app.activation.is_some() && exits > 0;
+        let log_tail = if activating { self.log_tail(&observed.id).await } else { Vec::new() };
+        Seen {
+            token: observed.token.to_string(),
+            life,
+            port: observed.port,
+            listener,
+            restarts: u32::try_from(exits).unwrap_or(u32::MAX),
+            last_exit: observed.exits.last().map(exit),
+            log_tail,
+        }
+    }
+
+    async fn log_tail(&self, id: &InstanceId) -> Vec<String> {
+        let log = self.runtime.log(id);
+        let read = tokio::task::spawn_blocking(move || log.tail(TAIL)).await;
+        let Ok(Ok(batch)) = read else {
+            return Vec::new();
+        };
+        batch.records.iter().map(|(_, record)| String::from_utf8_lossy(&record.body).into_owned()).collect()
+    }
+
+    fn add_not_started(&self, app: &App, instances: &mut BTreeMap<Ordinal, Seen>) {
+        let mut notes = self.notes();
+        notes.not_started.retain(|id, _| id.app != app.id || app.instances.contains_key(&id.ordinal));
+        for (id, detail) in notes.not_started.iter().filter(|(id, _)| id.app == app.id) {
+            let token = app.instances.get(&id.ordinal).map(|it| it.token.clone()).unwrap_or_default();
+            instances.entry(id.ordinal).or_insert_with(|| Seen {
+                token,
+                life: Life::NotStarted { detail: detail.clone() },
+                port: None,
+                listener: Listener::None,
+                restarts: 0,
+                last_exit: None,
+                log_tail: Vec::new(),
+            });
+        }
+    }
+
+    fn remember(&self, app: &App, instances: &BTreeMap<Ordinal, Seen>) {
+        let mut notes = self.notes();
+        if instances.is_empty() {
+            notes.seen.remove(&app.id);
+        } else {
+            notes.seen.insert(app.id.clone(), instances.clone());
+        }
+    }
+
+    /// What was last seen of an app's instances.
+    #[must_use]
+    pub fn seen(&self, app: &AppId) -> BTreeMap<Ordinal, Seen> {
+        self.notes().seen.get(app).cloned().unwrap_or_default()
+    }
+
+    /// The process ids of an app's instances, and since when they run.
+    pub async fn pids(&self, app: &AppId) -> BTreeMap<Ordinal, (u32, Timestamp)> {
+        let all = self.runtime.list().into_iter().filter(|it| it.id.app == *app);
+        all.filter_map(|it| match it.state {
+            InstanceState::Running { pid, since } => Some((it.id.ordinal, (pid, since))),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// Starts an instance. Should that fail, the next look shows why.
+    pub async fn start(&self, app: &App, ordinal: Ordinal, ports_in_use: &BTreeSet<u16>) {
+        let Some((id, instance)) = app.instance_id(ordinal).zip(app.instances.get(&ordinal)) else {
+            return;
+        };
+        let started = match self.spec(app, &id, instance, ports_in_use) {
+            Ok(spec) => self.runtime.start(spec).await.map_err(|error| in_full(&error)),
+            Err(detail) => Err(detail),
+        };
+        match started {
+            Ok(observed) => {
+                events::started_instance(&id, observed.port);
+                self.notes().not_started.remove(&id);
+            }
+            Err(detail) => {
+                events::not_started(&id, &detail);
+                self.notes().not_started.insert(id, detail);
+            }
+        }
+        self.desk.changed().add(app.id.clone());
+    }
+
+    fn spec(
+        &self,
+        app: &App,
+        id: &InstanceId,
+        instance: &Instance,
+        ports_in_use: &BTreeSet<u16>,
+    ) -> Result<InstanceSpec, String> {
+        let release = app.release(instance.started_as).ok_or("its release is not there")?;
+        let dir = self.artifact_dir(app, release)?;
+        let port = if !instance.process.is_web() {
+            PortWish::None
+        } else if let Some(port) = instance.port {
+            PortWish::Exactly(port)
+        } else {
+            PortWish::Any { exclude: ports_in_use.clone() }
+        };
+        let mut env = environment::shared(app, release, &self.vault).map_err(|error| in_full(&error))?;
+        env.insert("INSTANCE_ID".to_owned(), id.short());
+        let mut token = [0; 16];
+        hex::decode_to_slice(&instance.token, &mut token).map_err(|error| format!("its token: {error}"))?;
+        Ok(InstanceSpec {
+            argv: self.argv(release, id, &env, &dir)?,
+            id: id.clone(),
+            token: Mark(token),
+            env,
+            dir,
+            user: self.app_user(app.slot),
+            port,
+            limits: limits(),
+            restart: Restart::Always,
+            backoff: Backoff::default(),
+        })
+    }
+
+    fn argv(
+        &self,
+        release: &Release,
+        id: &InstanceId,
+        env: &BTreeMap<String, String>,
+        dir: &std::path::Path,
+    ) -> Result<Vec<String>, String> {
+        let command = release.processes().and_then(|processes| processes.get(&id.process));
+        match command.ok_or_else(|| format!("{} has no process {}", release.number, id.process))? {
+            Command::StaticSite { root } => {
+                let text = |path: std::path::PathBuf| path.into_os_string().into_string();
+                let paths = [text(self.places.exe.clone()), text(dir.join(root.as_str()))];
+                let [exe, files] = paths.map(|path| path.map_err(|path| format!("{path:?} is not UTF-8")));
+                Ok(vec![exe?, "__static".to_owned(), files?])
+            }
+            other => other.argv(env).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Tells an instance to stop, in a task of its own.
+    pub async fn stop(self: &Arc<Self>, app: &App, ordinal: Ordinal) {
+        let Some((id, instance)) = app.instance_id(ordinal).zip(app.instances.get(&ordinal)) else {
+            return;
+        };
+        if !self.notes().stopping.insert(id.clone()) {
+            return;
+        }
+        let shutdown = app.release(instance.release).map(|release| release.manifest.shutdown.clone());
+        let how = shutdown.map_or(Stop { signal: 15, kill_after: Millis::from_secs(30) }, |shutdown| Stop {
+            signal: shutdown.signal.number(),
+            kill_after: shutdown.kill_after,
+        });
+        events::stopping_instance(&id);
+        let this = Arc::clone(self);
+        drop(tokio::spawn(async move {
+            if let Err(error) = this.runtime.stop(&id, how).await {
+                events::could_not("stop an instance", &error);
+            }
+            this.notes().stopping.remove(&id);
+            this.desk.changed().add(id.app);
+        }));
+    }
+
+    /// Clears away what the runtime has of an instance that the state has not, in a task of its own. Gives its id.
+    pub async fn remove(self: &Arc<Self>, app: &AppId, ordinal: Ordinal) -> Option<InstanceId> {
+        let stray = |it: &Observed| {
+            it.id.app == *app && it.id.ordinal == ordinal && it.id.process.as_str() != RELEASE_COMMAND
+        };
+        let id = self.runtime.list().into_iter().find(stray)?.id;
+        self.clear(&id);
+        Some(id)
+    }
+
+    fn clear(self: &Arc<Self>, id: &InstanceId) {
+        if !self.notes().clearing.insert(id.clone()) {
+            return;
+        }
+        let (this, id) = (Arc::clone(self), id.clone());
+        drop(tokio::spawn(async move {
+            this.clear_now(&id).await;
+            this.notes().clearing.remove(&id);
+            this.desk.changed().add(id.app);
+        }));
+    }
+
+    async fn clear_now(&self, id: &InstanceId) {
+        let runs = self.runtime.list().into_iter().any(|it| it.id == *id && !it.state.is_over());
+        if runs && let Err(error) = self.runtime.kill(id).await {
+            events::could_not("end a stray instance", &error);
+        }
+        match self.runtime.remove(id).await {
+            Ok(()) => events::removed_instance(id),
+            Err(error) => events::could_not("clear away an instance", &error),
+        }
+    }
+
+    /// Clears away all instances of an app that the state has never heard of.
+    pub async fn clear_unknown(self: &Arc<Self>, app: &AppId) {
+        for observed in self.runtime.list().into_iter().filter(|it| it.id.app == *app) {
+            self.clear(&observed.id);
+        }
+    }
+
+    /// Whether all of these are being cleared away.
+    #[must_use]
+    pub fn is_clearing(&self, app: &AppId, ordinals: &BTreeSet<Ordinal>) -> bool {
+        let notes = self.notes();
+        ordinals.iter().all(|it| notes.clearing.iter().any(|id| id.app == *app && id.ordinal == *it))
+    }
+
+    /// Waits until no instance runs.
+    pub async fn all_gone(&self) {
+        let mut events = self.runtime.watch();
+        while self.runtime.list().iter().any(|it| !it.state.is_over()) {
+            if let Err(RecvError::Closed) = events.recv().await {
+                return;
+            }
+        }
+    }
+
+    /// Kills what is left.
+    pub async fn kill_everything(&self) {
+        for observed in self.runtime.list().into_iter().filter(|it| !it.state.is_over()) {
+            if let Err(error) = self.runtime.kill(&observed.id).await {
+                events::could_not("kill an instance", &error);
+            }
+        }
+    }
+
+    /// Removes what is left of instances that are over.
+    pub async fn clear_everything(&self) {
+        for observed in self.runtime.list() {
+            self.clear_now(&observed.id).await;
+        }
+    }
+
+    /// Ends release commands that an earlier control began: nobody waits for them any more, and they are run again.
+    pub async fn clear_orphaned_commands(&self) {
+        let orphans = self.runtime.list().into_iter().filter(|it| it.id.process.as_str() == RELEASE_COMMAND);
+        for orphan in orphans {
+            self.clear_now(&orphan.id).await;
+        }
+    }
+
+    /// Has apps looked at whose instances change, and writes exits down, until the task is dropped.
+    pub async fn watch(self: Arc<Self>) {
+        let mut changes = self.runtime.watch();
+        loop {
+            match changes.recv().await {
+                Ok(RuntimeEvent::Changed(id)) => self.desk.changed().add(id.app),
+                Ok(RuntimeEvent::Exited { id, exit: ended }) => {
+                    self.note_exit(&id, exit(&ended)).await;
+                    self.desk.changed().add(id.app);
+                }
+                Err(RecvError::Lagged(_)) => self.desk.changed().extend(self.apps()),
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn note_exit(&self, id: &InstanceId, exit: Exit) {
+        let more = {
+            let now = self.clock.monotonic();
+            let mut notes = self.notes();
+            let known = self.desk.read(|state| {
+                state
+                    .apps
+                    .get(&id.app)
+                    .is_some_and(|app| app.instances.get(&id.ordinal).is_some_and(Instance::is_wanted))
+            });
+            if !known {
+                notes.unwritten_exits.remove(id);
+                return;
+            }
+            let unwritten = notes.unwritten_exits.entry(id.clone()).or_default();
+            if unwritten.last_written.is_some_and(|last| now.saturating_sub(last) < EXITS_EVERY) {
+                unwritten.more += 1;
+                return;
+            }
+            unwritten.last_written = Some(now);
+            std::mem::take(&mut unwritten.more)
+        };
+        let fact = Fact::Exited { ordinal: id.ordinal, exit, more };
+        let command = ControlCommand::Fact { app: id.app.clone(), fact };
+        if let Err(error) = self.desk.submit(command, Asker::platform("exit"), None, None).await {
+            events::not_recorded(&id.app, &error);
+        }
+    }
+}
+
+/// An exit as the control plane keeps it.
+pub(super) fn exit(exit: &berth_runtime::Exit) -> Exit {
+    Exit { status: exit.code, signal: exit.signal, after: Millis(exit.uptime) }
+}
+
+fn memory_is_short() -> bool {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    field("MemAvailable:").zip(field("MemTotal:")).is_some_and(|(free, all)| free < all / MEMORY_SHORT)
+}

@@ -1,0 +1,192 @@
+//! Builds and release commands.
+
+use std::sync::Arc;
+
+use berth_build::{BuildError, BuildRequest, LogLine, Sink};
+use berth_control::event::{Artifact, Failure};
+use berth_control::state::{App, Release};
+use berth_control::world::{Build, ReleaseCommand};
+use berth_runtime::{Backoff, InstanceSpec, Limits, Mark, PortWish, Restart};
+use berth_spec::{ProcessName, ReleaseNumber};
+
+use super::output::BuildOutput;
+use super::{Machine, environment, in_full};
+
+/// The process name of release commands; their ordinal is the release's number. An app's own process of that name would have other
+/// instances, which are told apart by their tokens.
+pub(super) const RELEASE_COMMAND: &str = "release-command";
+/// How many lines of a failed command's log its failure shows.
+const TAIL: usize = 20;
+
+/// A build's log goes where followers read it.
+struct ToOutput(BuildOutput);
+
+impl Sink for ToOutput {
+    fn line(&self, line: LogLine) {
+        self.0.push(&line.text);
+    }
+}
+
+impl Machine {
+    /// Builds the release, unless a build of it runs or has ended and was not taken note of.
+    pub fn build(&self, app: &App, number: ReleaseNumber) {
+        let id = app.id.release(number);
+        let Some(release) = app.release(number).cloned() else {
+            return;
+        };
+        let Some(cancel) = self.jobs.begin_build(&id) else {
+            return;
+        };
+        let output = self.jobs.output(&id);
+        let request = self.build_request(app, &release, output, cancel);
+        let (jobs, builder, desk) = (Arc::clone(&self.jobs), self.builder.clone(), self.desk.clone());
+        drop(tokio::spawn(async move {
+            let ended = match request {
+                Ok(request) => builder.build(request).await,
+                Err(failure) => {
+                    jobs.end_build(&id, Build::Failed(failure));
+                    desk.changed().add(id.app);
+                    return;
+                }
+            };
+            let state = match ended {
+                Ok(built) => Build::Done(Artifact {
+                    id: built.artifact.as_str().to_owned(),
+                    processes: built.processes,
+                    bytes: built.bytes,
+                    why: built.why,
+                }),
+                Err(error) => Build::Failed(failure(&error)),
+            };
+            jobs.end_build(&id, state);
+            desk.changed().add(id.app);
+        }));
+    }
+
+    fn build_request(
+        &self,
+        app: &App,
+        release: &Release,
+        output: BuildOutput,
+        cancel: tokio_util::sync::CancellationToken,
+    ) -> Result<BuildRequest, Failure> {
+        let unusable = |detail: String| Failure {
+            code: "build_failed".to_owned(),
+            summary: "the build could not begin".to_owned(),
+            detail: vec![detail],
+        };
+        let tree = release.tree.parse().map_err(|error| unusable(format!("{error}")))?;
+        let secrets =
+            environment::secrets(app, release, &self.vault).map_err(|error| unusable(in_full(&error)))?;
+        Ok(BuildRequest {
+            app: app.id.clone(),
+            number: release.number,
+            tree,
+            manifest: release.manifest.clone(),
+            user: self.build_user(app.slot),
+            app_gid: self.app_user(app.slot).map(|user| user.gid),
+            secrets: secrets.into_values().collect(),
+            sink: Arc::new(ToOutput(output)),
+            cancel,
+        })
+    }
+
+    /// Ends the build, if it runs; forgets it, if it has ended.
+    pub fn cancel_build(&self, app: &App, number: ReleaseNumber) {
+        self.jobs.cancel_build(&app.id.release(number));
+    }
+
+    /// Runs the release command, unless it runs or has ended.
+    pub fn run_release_command(&self, app: &Arc<App>, number: ReleaseNumber) {
+        let id = app.id.release(number);
+        let Some(release) = app.release(number).cloned() else {
+            return;
+        };
+        if !self.jobs.begin_command(&id) {
+            return;
+        }
+        let spec = self.command_spec(app, &release);
+        let limit = release.manifest.deploy.timeout.as_duration();
+        let (jobs, runtime, desk) = (Arc::clone(&self.jobs), Arc::clone(&self.runtime), self.desk.clone());
+        let ended = id.clone();
+        let task = tokio::spawn(async move {
+            let state = match spec {
+                Err(detail) => failed("could not be started", vec![detail]),
+                Ok(spec) => match runtime.run_once(spec, Some(limit)).await {
+                    Err(error) => failed("could not be started", vec![in_full(&error)]),
+                    Ok(finished) => judge(&finished),
+                },
+            };
+            jobs.end_command(&ended, state);
+            desk.changed().add(ended.app);
+        });
+        self.jobs.set_command_task(&id, task.abort_handle());
+    }
+
+    fn command_spec(&self, app: &App, release: &Release) -> Result<InstanceSpec, String> {
+        let command = release.manifest.deploy.release_command.as_ref().ok_or("there is none")?;
+        let mut env = environment::shared(app, release, &self.vault).map_err(|error| in_full(&error))?;
+        env.insert("RELEASE_COMMAND".to_owned(), "1".to_owned());
+        let argv = command.argv(&env).map_err(|error| error.to_string())?;
+        let process = ProcessName::new(RELEASE_COMMAND).expect("it is a name");
+        let id = app.id.instance(process, release.number.0);
+        env.insert("INSTANCE_ID".to_owned(), id.short());
+        Ok(InstanceSpec {
+            id,
+            token: Mark(berth_clock::random_bytes(&*self.clock)),
+            argv,
+            env,
+            dir: self.artifact_dir(app, release)?,
+            user: self.app_user(app.slot),
+            port: PortWish::None,
+            limits: limits(),
+            restart: Restart::Never,
+            backoff: Backoff::default(),
+        })
+    }
+
+    /// Where the release's artifact lies.
+    pub(super) fn artifact_dir(&self, app: &App, release: &Release) -> Result<std::path::PathBuf, String> {
+        let artifact = release.artifact.as_ref().ok_or("the release has no artifact")?;
+        let id = artifact.id.parse().map_err(|error| format!("{error}"))?;
+        Ok(self.builder.artifact_dir(&app.id, &id))
+    }
+
+    /// Ends all builds and release commands.
+    pub async fn stop_jobs(&self) {
+        self.jobs.cancel_all();
+    }
+}
+
+/// What every process of an app may take: many files, many processes, no core files, which would fill the disk.
+pub(super) fn limits() -> Limits {
+    Limits { open_files: Some(65_536), processes: Some(4_096), core: Some(0), ..Limits::default() }
+}
+
+fn failure(error: &BuildError) -> Failure {
+    let detail = match error {
+        BuildError::Failed { tail, .. } => tail.clone(),
+        other => std::error::Error::source(other).map(in_full).into_iter().collect(),
+    };
+    Failure { code: error.code().to_owned(), summary: error.to_string(), detail }
+}
+
+fn failed(summary: &str, detail: Vec<String>) -> ReleaseCommand {
+    ReleaseCommand::Failed(Failure {
+        code: "release_command_failed".to_owned(),
+        summary: format!("the release command {summary}"),
+        detail,
+    })
+}
+
+fn judge(finished: &berth_runtime::Finished) -> ReleaseCommand {
+    let lines = finished.tail.iter().map(|record| String::from_utf8_lossy(&record.body).into_owned());
+    let lines: Vec<String> = lines.collect();
+    let tail = lines.iter().skip(lines.len().saturating_sub(TAIL)).cloned().collect();
+    match &finished.exit {
+        _ if finished.timed_out => failed("took longer than the deployment may and was killed", tail),
+        Some(exit) if exit.code == Some(0) && exit.failure.is_none() => ReleaseCommand::Succeeded,
+        Some(exit) => failed(&super::instances::exit(exit).to_string(), tail),
+        None => failed("was killed together with what watched it", tail),
+    }
+}

@@ -1,0 +1,107 @@
+//! The chunks and trees that tenants have uploaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use berth_contract::{ChunkHash, Code, Problem, TreeId};
+use berth_source::{ChunkId, ChunkStore, StoreError, Tree};
+use berth_spec::TenantName;
+
+use crate::api::Refused;
+
+/// Where chunks are kept, a directory for each tenant.
+#[derive(Debug, Clone)]
+pub(super) struct Sources {
+    chunks: Arc<Path>,
+}
+
+impl Sources {
+    /// The sources below `chunks`.
+    #[must_use]
+    pub(super) fn new(chunks: PathBuf) -> Self {
+        Self { chunks: chunks.into() }
+    }
+
+    /// The tenant's own store.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub(super) fn of(&self, tenant: &TenantName) -> Result<ChunkStore, StoreError> {
+        ChunkStore::open(&self.chunks, tenant)
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        tenant: &TenantName,
+        work: impl FnOnce(&ChunkStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let (this, tenant) = (self.clone(), tenant.clone());
+        let done = tokio::task::spawn_blocking(move || work(&this.of(&tenant)?)).await;
+        match done {
+            Ok(result) => Ok(result.map_err(|error| refused(&error))?),
+            Err(error) => {
+                Err(Problem::new(Code::Internal, format!("the chunk store failed: {error}")).into())
+            }
+        }
+    }
+
+    /// Those of `hashes` that the tenant does not have.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub(super) async fn missing(
+        &self,
+        tenant: &TenantName,
+        hashes: Vec<ChunkHash>,
+    ) -> Result<Vec<ChunkHash>, Refused> {
+        self.with(tenant, move |store| {
+            let mut missing = Vec::new();
+            for hash in hashes {
+                if !store.has(&chunk_id(&hash))? {
+                    missing.push(hash);
+                }
+            }
+            Ok(missing)
+        })
+        .await
+    }
+
+    /// Keeps a chunk, if its bytes have its hash.
+    ///
+    /// # Errors
+    /// When they do not, or the disk refuses.
+    pub(super) async fn put(&self, tenant: &TenantName, hash: ChunkHash, bytes: Bytes) -> Result<(), Refused> {
+        self.with(tenant, move |store| store.put(&chunk_id(&hash), &bytes)).await
+    }
+
+    /// Keeps a tree, all of whose chunks are there.
+    ///
+    /// # Errors
+    /// When it is no tree, a chunk is missing, or the disk refuses.
+    pub(super) async fn put_tree(&self, tenant: &TenantName, json: Bytes) -> Result<TreeId, Refused> {
+        let tree =
+            Tree::from_json(&json).map_err(|error| Problem::new(Code::InvalidTree, error.to_string()))?;
+        let id = self.with(tenant, move |store| store.put_tree(&tree)).await?;
+        Ok(id.to_string().parse().expect("both crates write tree ids alike"))
+    }
+
+    /// Whether the tree is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(super) async fn check_tree(&self, tenant: &TenantName, tree: &str) -> Result<(), Refused> {
+        let id: berth_source::TreeId =
+            tree.parse().map_err(|error| Problem::new(Code::TreeNotFound, format!("{error}")))?;
+        self.with(tenant, move |store| store.get_tree(&id)).await.map(|_tree| ())
+    }
+}
+
+fn chunk_id(hash: &ChunkHash) -> ChunkId {
+    hash.as_str().parse().expect("both crates write hashes alike")
+}
+
+fn refused(error: &StoreError) -> Refused {
+    let code = Code::from_text(error.code());
+    Problem::new(code.unwrap_or(Code::Internal), error.to_string()).into()
+}

@@ -1,0 +1,228 @@
+//! The reconciler: re-reads the world of one app, plans, performs; again after every change.
+//!
+//! It takes no input but which app to look at. Everything it does may be cut off between any two steps: the next pass starts from
+//! what is durable and what is seen then. One pass per app at a time; apps do not wait for each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use berth_clock::{Clock, random_bytes};
+use berth_control::command::{Command, Fact};
+use berth_control::event::Ordinal;
+use berth_control::invariant::{check_app, check_leaks, check_stop};
+use berth_control::plan::{Action, Plan, plan};
+use berth_control::state::{App, Life};
+use berth_control::world::{AppWorld, Life as SeenLife, Listener, Stopwatch};
+use berth_spec::{AppId, Millis};
+use tokio::task::JoinSet;
+
+use crate::desk::{Asker, Desk, SubmitError};
+use crate::edge_link::EdgeLink;
+use crate::events;
+use crate::machine::Machine;
+
+/// How many apps are reconciled at a time: enough to fill a group of the journal, few enough to start instances at a steady rate.
+const AT_ONCE: usize = 64;
+/// How long to wait after facts could not be recorded, as with a full disk, before trying again.
+const BACKOFF: Millis = Millis::from_secs(1);
+/// What is pruned at the latest when nothing else changes: lost notices cost so much and no more.
+const RESYNC: Millis = Millis::from_secs(30);
+
+/// How often it is looked where an instance listens that does not yet listen where it should; nothing tells of that.
+const LISTENERS: Millis = Millis(250);
+
+/// Everything a pass needs.
+#[derive(Debug)]
+pub struct Reconciler {
+    desk: Desk,
+    edge: Arc<EdgeLink>,
+    machine: Arc<Machine>,
+    clock: Arc<dyn Clock>,
+    memories: Mutex<BTreeMap<AppId, Memory>>,
+}
+
+/// What is remembered of an app between two passes, and lost with the process.
+#[derive(Debug, Default)]
+struct Memory {
+    watch: Stopwatch,
+    /// Instances that the runtime had at the last pass and the state did not.
+    strays: BTreeSet<Ordinal>,
+}
+
+impl Reconciler {
+    /// A reconciler that knows nothing yet.
+    #[must_use]
+    pub fn new(desk: Desk, edge: Arc<EdgeLink>, machine: Arc<Machine>, clock: Arc<dyn Clock>) -> Self {
+        Self { desk, edge, machine, clock, memories: Mutex::default() }
+    }
+
+    /// Works until the task is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut passes: JoinSet<(AppId, Option<Millis>)> = JoinSet::new();
+        let mut busy: BTreeSet<AppId> = BTreeSet::new();
+        let mut dirty: BTreeSet<AppId> = self.all_apps();
+        let mut timers: BTreeMap<AppId, Duration> = BTreeMap::new();
+        loop {
+            let ready: Vec<AppId> = dirty
+                .iter()
+                .filter(|app| !busy.contains(*app))
+                .take(AT_ONCE.saturating_sub(passes.len()))
+                .cloned()
+                .collect();
+            for app in ready {
+                dirty.remove(&app);
+                timers.remove(&app);
+                busy.insert(app.clone());
+                let this = Arc::clone(&self);
+                passes.spawn(async move {
+                    let again = this.pass(&app).await;
+                    (app, again)
+                });
+            }
+            let now = self.clock.monotonic();
+            let next = timers.values().min().map_or(RESYNC.as_duration(), |due| due.saturating_sub(now));
+            tokio::select! {
+                changed = self.desk.changed().take() => dirty.extend(changed),
+                Some(done) = passes.join_next() => match done {
+                    Ok((app, again)) => {
+                        busy.remove(&app);
+                        if let Some(again) = again {
+                            timers.insert(app, self.clock.monotonic() + again.as_duration());
+                        }
+                    }
+                    Err(error) => {
+                        // A pass that panicked has found a broken invariant or a bug: nothing is known to be safe then.
+                        events::could_not("finish a pass of the reconciler", &error);
+                        std::process::abort();
+                    }
+                },
+                () = tokio::time::sleep(next) => {
+                    let now = self.clock.monotonic();
+                    if timers.is_empty() {
+                        dirty.extend(self.all_apps());
+                    }
+                    dirty.extend(timers.iter().filter(|(_, due)| **due <= now).map(|(app, _)| app.clone()));
+                }
+            }
+        }
+    }
+
+    fn all_apps(&self) -> BTreeSet<AppId> {
+        let mut apps: BTreeSet<AppId> = self.desk.read(|state| {
+            state.apps.values().filter(|app| app.life != Life::Destroyed).map(|app| app.id.clone()).collect()
+        });
+        apps.extend(self.machine.apps());
+        apps
+    }
+
+    /// One look at one app. Returns when to look again if nothing changes before.
+    async fn pass(&self, id: &AppId) -> Option<Millis> {
+        let Some(app) = self.desk.read(|state| state.apps.get(id).cloned()) else {
+            self.machine.clear_unknown(id).await;
+            return None;
+        };
+        events::breach(check_app(&app));
+        let mut world = self.machine.observe(&app).await;
+        self.add_edge(&app, &mut world);
+        let mut plan = self.plan(&app, &world);
+        if waits_for_listener(&app, &world) {
+            plan.look_again = Some(plan.look_again.map_or(LISTENERS, |again| again.min(LISTENERS)));
+        }
+        self.perform(&app, &world, plan).await
+    }
+
+    fn add_edge(&self, app: &App, world: &mut AppWorld) {
+        let ids: Vec<_> = app.instances.keys().filter_map(|&it| Some((it, app.instance_id(it)?))).collect();
+        (world.health, world.drained) = self.edge.of_app(&ids);
+        world.edge = self.edge.observe();
+    }
+
+    fn plan(&self, app: &App, world: &AppWorld) -> Plan {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = memories.entry(app.id.clone()).or_default();
+        let strays: BTreeSet<Ordinal> =
+            world.instances.keys().filter(|it| !app.instances.contains_key(it)).copied().collect();
+        // What was cleared away at the last pass must not be there any more, unless the state has taken it up since.
+        let twice: BTreeSet<Ordinal> = strays.intersection(&memory.strays).copied().collect();
+        if !self.machine.is_clearing(&app.id, &twice) {
+            events::breach(check_leaks(app, &twice));
+        }
+        memory.strays = strays;
+        let plan = plan(app, world, &mut memory.watch, self.clock.monotonic());
+        if app.life == Life::Destroyed && plan.actions.is_empty() {
+            memories.remove(&app.id);
+        }
+        plan
+    }
+
+    async fn perform(&self, app: &Arc<App>, world: &AppWorld, plan: Plan) -> Option<Millis> {
+        let mut facts: Vec<Fact> = Vec::new();
+        let mut again = plan.look_again;
+        for action in plan.actions {
+            match action {
+                Action::Record(fact) => facts.push(fact),
+                Action::Assign { release, process, count } => {
+                    let tokens = (0..count).map(|_| hex::encode(random_bytes::<16>(&*self.clock))).collect();
+                    facts.push(Fact::Assign { release, process, tokens });
+                }
+                Action::Build(release) => self.machine.build(app, release),
+                Action::CancelBuild(release) => self.machine.cancel_build(app, release),
+                Action::RunReleaseCommand(release) => self.machine.run_release_command(app, release),
+                Action::Start(ordinal) => {
+                    self.machine.start(app, ordinal, &self.edge.ports_in_use()).await;
+                }
+                Action::Stop(ordinal) => {
+                    // The planner has seen that the drain is over where it is; everything else is checked here again.
+                    events::breach(check_stop(app, ordinal, world, true));
+                    self.machine.stop(app, ordinal).await;
+                }
+                Action::Remove(ordinal) => {
+                    if let Some(instance) = self.machine.remove(&app.id, ordinal).await {
+                        self.edge.forget(&instance);
+                    }
+                }
+                Action::RestartEdge => {
+                    events::edge_restarted(&app.id);
+                    self.machine.restart_edge();
+                }
+            }
+        }
+        if !self.record(app, facts).await {
+            again = Some(again.map_or(BACKOFF, |before| before.min(BACKOFF)));
+        }
+        again
+    }
+
+    /// Records the facts in order. Returns whether the journal took them; a stale one counts as taken, since the state has moved on.
+    async fn record(&self, app: &App, facts: Vec<Fact>) -> bool {
+        if facts.is_empty() {
+            return true;
+        }
+        let commands: Vec<Command> =
+            facts.into_iter().map(|fact| Command::Fact { app: app.id.clone(), fact }).collect();
+        let asker = Asker::platform(&format!("reconcile-{}", app.position));
+        let mut taken = true;
+        for answer in self.desk.submit_all(commands, &asker).await {
+            match answer {
+                Ok(_) => {}
+                Err(SubmitError::Refused(refusal)) => events::refused(&app.id, &refusal),
+                Err(error) => {
+                    events::not_recorded(&app.id, &error);
+                    taken = false;
+                }
+            }
+        }
+        taken
+    }
+}
+
+/// Whether a web instance runs and was not seen to listen on its port.
+fn waits_for_listener(app: &App, world: &AppWorld) -> bool {
+    app.instances.iter().any(|(ordinal, instance)| {
+        let seen = world.instances.get(ordinal);
+        instance.process.is_web()
+            && instance.is_wanted()
+            && seen.is_some_and(|seen| seen.life == SeenLife::Running && seen.listener != Listener::Expected)
+    })
+}
