@@ -102,8 +102,7 @@ impl Planner<'_> {
                     && self.start_all(release.number, process)
                     && self.shift(release.number, process)
             }
-            // No web process: nothing of the app is routed from here on.
-            _ => self.stop_old_web(release.number),
+            _ => self.give_up_web(release.number, activation),
         }
     }
 
@@ -174,6 +173,20 @@ impl Planner<'_> {
             self.assign_missing(release, process, new.len() + 1);
         }
         new.len() >= wanted
+    }
+
+    /// The release has no web process: nothing of the app is routed from here on. Returns whether that is so. The old one's web process
+    /// is handed over like any other, or what is stopped here would be started again as what the serving release lacks.
+    fn give_up_web(&mut self, release: ReleaseNumber, activation: &Activation) -> bool {
+        let old = self.app.serving_release().and_then(|serving| serving.processes());
+        let web = old.into_iter().flat_map(|processes| processes.keys()).filter(|process| process.is_web());
+        let processes: BTreeSet<ProcessName> =
+            web.filter(|process| !activation.handed_over.contains(*process)).cloned().collect();
+        if !processes.is_empty() {
+            self.record(Fact::HandOver { release, processes });
+            return false;
+        }
+        self.stop_old_web(release)
     }
 
     /// Takes the old release's web instances out of the routing and stops them, before the new ones start; returns whether none is left.

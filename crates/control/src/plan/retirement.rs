@@ -90,9 +90,9 @@ impl Planner<'_> {
     }
 
     /// Edge has to take over what concerns the app, also where no deployment waits for it: a new instance that is to be probed, one
-    /// more to route to, one less that is to be stopped.
+    /// more to route to, one less that is to be stopped. And it has to say what it serves by: until then no port is known to be free.
     pub(super) fn edge_follows(&mut self) {
-        self.edge_must_apply(crate::route::changed_at(self.app));
+        self.edge_must_apply(crate::route::changed_at(self.app).max(1));
     }
 
     /// Everything of the app goes: nothing is routed any more, so that each instance stops once it is drained.

@@ -1,0 +1,282 @@
+//! The machine: instances under their shims, their ports, their whims. It goes on when control dies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use berth_control::event::{Exit, Ordinal};
+use berth_control::world::{Life, Listener, Seen};
+use berth_spec::{AppId, Millis, ProcessName};
+
+use crate::builder::Quality;
+use crate::chance::Chance;
+use crate::fault::{Fault, Tally};
+
+/// Few ports, so that one that is given again too early is soon noticed.
+const PORTS: std::ops::Range<u16> = 20_000..20_060;
+
+/// What is asked of the machine.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) app: AppId,
+    pub(crate) ordinal: Ordinal,
+    pub(crate) process: ProcessName,
+    pub(crate) token: String,
+    pub(crate) quality: Quality,
+}
+
+/// An instance.
+#[derive(Debug)]
+pub(crate) struct Proc {
+    token: String,
+    quality: Quality,
+    pub(crate) port: Option<u16>,
+    stage: Stage,
+    /// Whether control told it to stop.
+    pub(crate) told: bool,
+    restarts: u32,
+    last_exit: Option<Exit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    Starting { until: Duration },
+    Running { since: Duration, listens: Duration, exits: Duration },
+    BackingOff { until: Duration },
+    Stopping { until: Duration },
+    Gone,
+    NotStarted,
+}
+
+impl Proc {
+    pub(crate) fn lives(&self) -> bool {
+        !matches!(self.stage, Stage::Gone | Stage::NotStarted)
+    }
+
+    /// Whether a connection to its port is taken.
+    pub(crate) fn accepts(&self, now: Duration) -> bool {
+        let Stage::Running { listens, .. } = self.stage else { return false };
+        listens <= now && self.quality != Quality::Elsewhere
+    }
+
+    fn listener(&self, now: Duration) -> Listener {
+        match self.stage {
+            Stage::Running { listens, .. } if listens <= now && self.port.is_some() => {
+                if self.quality == Quality::Elsewhere {
+                    Listener::Elsewhere(vec![3_000])
+                } else {
+                    Listener::Expected
+                }
+            }
+            _ => Listener::None,
+        }
+    }
+
+    /// When something happens to it by itself.
+    fn next(&self) -> impl Iterator<Item = Duration> {
+        let moments = match self.stage {
+            Stage::Starting { until } | Stage::BackingOff { until } | Stage::Stopping { until } => {
+                [until, until]
+            }
+            Stage::Running { listens, exits, .. } => [listens, exits],
+            Stage::Gone | Stage::NotStarted => [Duration::MAX; 2],
+        };
+        moments.into_iter().filter(|moment| *moment < Duration::MAX)
+    }
+}
+
+/// All instances.
+#[derive(Debug, Default)]
+pub(crate) struct Machine {
+    procs: BTreeMap<(AppId, Ordinal), Proc>,
+}
+
+impl Machine {
+    pub(crate) fn get(&self, app: &AppId, ordinal: Ordinal) -> Option<&Proc> {
+        self.procs.get(&(app.clone(), ordinal))
+    }
+
+    /// The instance that holds the port.
+    pub(crate) fn at(&self, port: u16) -> Option<(&(AppId, Ordinal), &Proc)> {
+        self.procs.iter().find(|(_, it)| it.port == Some(port) && it.lives())
+    }
+
+    pub(crate) fn apps(&self) -> BTreeSet<AppId> {
+        self.procs.keys().map(|(app, _)| app.clone()).collect()
+    }
+
+    pub(crate) fn living(&self, app: &AppId) -> BTreeSet<Ordinal> {
+        let living = self.procs.iter().filter(|((it, _), proc)| it == app && proc.lives());
+        living.map(|((_, ordinal), _)| *ordinal).collect()
+    }
+
+    pub(crate) fn observe(&self, app: &AppId, now: Duration) -> BTreeMap<Ordinal, Seen> {
+        let of_app = self.procs.range((app.clone(), 0)..).take_while(|((it, _), _)| it == app);
+        let seen = |proc: &Proc| Seen {
+            token: proc.token.clone(),
+            life: match proc.stage {
+                Stage::Starting { .. } => Life::Starting,
+                Stage::Running { .. } => Life::Running,
+                Stage::BackingOff { .. } => Life::BackingOff,
+                Stage::Stopping { .. } => Life::Stopping,
+                Stage::Gone => Life::Gone,
+                Stage::NotStarted => Life::NotStarted { detail: "no processes are left".to_owned() },
+            },
+            port: proc.port,
+            listener: proc.listener(now),
+            restarts: proc.restarts,
+            last_exit: proc.last_exit,
+            log_tail: Vec::new(),
+        };
+        of_app.map(|((_, ordinal), proc)| (*ordinal, seen(proc))).collect()
+    }
+
+    /// Starts an instance on a port that is neither held nor `excluded`; does nothing if it runs already.
+    pub(crate) fn start(
+        &mut self,
+        order: Order,
+        excluded: &BTreeSet<u16>,
+        chance: &Chance,
+        tally: &mut Tally,
+        calm: bool,
+    ) {
+        let key = (order.app, order.ordinal);
+        if self.procs.get(&key).is_some_and(|it| it.token == order.token && it.stage != Stage::NotStarted) {
+            return;
+        }
+        let held: BTreeSet<u16> =
+            self.procs.values().filter(|it| it.lives()).filter_map(|it| it.port).collect();
+        let port = PORTS.into_iter().find(|port| !held.contains(port) && !excluded.contains(port));
+        let port = port.filter(|_| order.process.is_web());
+        let fails = (port.is_none() && order.process.is_web()) || (!calm && chance.one_in(25));
+        if fails {
+            tally.add(Fault::StartFailed);
+        }
+        match order.quality {
+            Quality::Good => {}
+            Quality::Slow => tally.add(Fault::ListensLate),
+            Quality::Crashes => tally.add(Fault::CrashLoop),
+            Quality::Deaf => tally.add(Fault::ListensNever),
+            Quality::Elsewhere => tally.add(Fault::ListensElsewhere),
+        }
+        let proc = Proc {
+            token: order.token,
+            quality: order.quality,
+            port: if fails { None } else { port },
+            stage: if fails { Stage::NotStarted } else { Stage::Starting { until: chance.later(1, 60) } },
+            told: false,
+            restarts: 0,
+            last_exit: None,
+        };
+        self.procs.insert(key, proc);
+    }
+
+    /// Sends the signal; the shim kills what ignores it after `kill_after`.
+    pub(crate) fn stop(
+        &mut self,
+        app: &AppId,
+        ordinal: Ordinal,
+        kill_after: Millis,
+        chance: &Chance,
+        tally: &mut Tally,
+    ) {
+        let Some(proc) = self.procs.get_mut(&(app.clone(), ordinal)) else { return };
+        if !proc.lives() || matches!(proc.stage, Stage::Stopping { .. }) {
+            return;
+        }
+        proc.told = true;
+        let until = if chance.one_in(6) {
+            tally.add(Fault::IgnoredSignal);
+            chance.now() + kill_after.as_duration()
+        } else {
+            chance.later(1, 400)
+        };
+        proc.stage = Stage::Stopping { until };
+    }
+
+    /// Kills what is left of it and forgets it.
+    pub(crate) fn remove(&mut self, app: &AppId, ordinal: Ordinal) {
+        self.procs.remove(&(app.clone(), ordinal));
+    }
+
+    /// The machine was started again: nothing of it is left.
+    pub(crate) fn reboot(&mut self) {
+        self.procs.clear();
+    }
+
+    /// Something happens to a random instance. Returns its app.
+    pub(crate) fn trouble(&mut self, chance: &Chance, tally: &mut Tally) -> Option<AppId> {
+        let keys: Vec<(AppId, Ordinal)> =
+            self.procs.iter().filter(|(_, it)| it.lives()).map(|(key, _)| key.clone()).collect();
+        let key = chance.pick(&keys)?.clone();
+        let forgotten = chance.one_in(2);
+        let proc = self.procs.get_mut(&key)?;
+        if let Stage::Running { exits, .. } = &mut proc.stage
+            && chance.one_in(2)
+        {
+            tally.add(Fault::AppCrashed);
+            *exits = chance.now();
+            return Some(key.0);
+        }
+        tally.add(Fault::ShimDied);
+        proc.stage = Stage::Gone;
+        if forgotten {
+            self.procs.remove(&key);
+        }
+        Some(key.0)
+    }
+
+    /// Lets happen what is due. Returns the apps that changed, and the exits.
+    pub(crate) fn tick(&mut self, chance: &Chance) -> (BTreeSet<AppId>, Vec<(AppId, Ordinal, Exit)>) {
+        let now = chance.now();
+        let (mut changed, mut exited) = (BTreeSet::new(), Vec::new());
+        for ((app, ordinal), proc) in &mut self.procs {
+            match proc.stage {
+                Stage::Starting { until } | Stage::BackingOff { until } if until <= now => {
+                    proc.stage = run(proc.quality, chance);
+                }
+                Stage::Stopping { until } if until <= now => proc.stage = Stage::Gone,
+                Stage::Running { since, exits, .. } if exits <= now => {
+                    let after = Millis(u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX));
+                    let exit = Exit { status: Some(1), signal: None, after };
+                    proc.restarts += 1;
+                    proc.last_exit = Some(exit);
+                    exited.push((app.clone(), *ordinal, exit));
+                    let wait = (100_u64 << proc.restarts.min(8)).min(20_000);
+                    proc.stage = Stage::BackingOff { until: chance.later(wait, wait + 50) };
+                }
+                // It just began to listen; telling again does no harm.
+                Stage::Running { listens, .. }
+                    if listens <= now && now - listens < Duration::from_millis(200) => {}
+                _ => continue,
+            }
+            changed.insert(app.clone());
+        }
+        (changed, exited)
+    }
+
+    /// Whether an instance starts, stops or has yet to listen: what follows from it is not there yet.
+    pub(crate) fn is_moving(&self, now: Duration) -> bool {
+        self.procs.values().any(|proc| match proc.stage {
+            Stage::Starting { .. } | Stage::Stopping { .. } => true,
+            Stage::Running { listens, .. } => listens > now && listens < Duration::MAX,
+            Stage::BackingOff { .. } => proc.quality != Quality::Crashes,
+            Stage::Gone | Stage::NotStarted => false,
+        })
+    }
+
+    /// When something happens next by itself.
+    pub(crate) fn next(&self, now: Duration) -> Option<Duration> {
+        self.procs.values().flat_map(Proc::next).filter(|moment| *moment > now).min()
+    }
+}
+
+fn run(quality: Quality, chance: &Chance) -> Stage {
+    let never = Duration::MAX;
+    let (listens, exits) = match quality {
+        Quality::Good | Quality::Elsewhere => (chance.later(5, 200), never),
+        Quality::Slow => (chance.later(1_000, 15_000), never),
+        Quality::Crashes => (never, chance.later(10, 1_500)),
+        Quality::Deaf => (never, never),
+    };
+    Stage::Running { since: chance.now(), listens, exits }
+}

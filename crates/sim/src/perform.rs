@@ -1,0 +1,162 @@
+//! Performing a plan, one action at a time; and the bugs that are planted there.
+
+use std::collections::VecDeque;
+
+use berth_clock::random_bytes;
+use berth_control::command::{Command, Fact, Refusal};
+use berth_control::event::Ordinal;
+use berth_control::invariant::{Breach, Invariant, check_newly_routed, check_stop};
+use berth_control::plan::Action;
+use berth_control::state::App;
+use berth_control::world::{AppWorld, Life};
+use berth_spec::AppId;
+
+use crate::builder::quality;
+use crate::chance::Chance;
+use crate::control::Control;
+use crate::fault::{Fault, Planted};
+use crate::machine::Order;
+use crate::world::Outside;
+
+/// Puts the bug into a plan.
+pub(crate) fn plant(
+    planted: Option<Planted>,
+    chance: &Chance,
+    app: &App,
+    world: &AppWorld,
+    actions: &mut VecDeque<Action>,
+) {
+    let told = || app.instances.iter().filter(|(_, it)| !it.is_wanted() && it.port.is_some());
+    match planted {
+        Some(Planted::StopsBeforeApplied | Planted::StopsBeforeDrained) => {
+            actions.extend(told().map(|(&ordinal, _)| Action::Stop(ordinal)));
+        }
+        Some(Planted::LeaksInstances) => actions.retain(|action| !matches!(action, Action::Remove(_))),
+        Some(Planted::RoutesUnready) => {
+            let unready = app.instances.iter().filter(|(ordinal, it)| {
+                let starts = world.instances.get(ordinal).is_some_and(|seen| seen.life == Life::Starting);
+                starts && it.port.is_some() && it.process.is_web() && Some(it.release) == app.serving
+            });
+            let ordinals = unready.map(|(&ordinal, _)| ordinal).chain(app.routed.iter().copied()).collect();
+            if ordinals != app.routed && chance.one_in(3) {
+                actions.push_back(Action::Record(Fact::Route { ordinals }));
+            }
+        }
+        _ => {}
+    }
+}
+
+impl Control {
+    /// Performs the next action of an app's plan.
+    pub(crate) fn perform(&mut self, id: &AppId, out: &mut Outside) -> Result<(), Breach> {
+        let Some(mut pass) = self.passes.remove(id) else { return Ok(()) };
+        let Some(action) = pass.actions.pop_front() else { return Ok(()) };
+        let (app, world) = (&pass.app, &pass.world);
+        match action {
+            Action::Record(fact) => {
+                if let Fact::Route { ordinals } = &fact {
+                    check_newly_routed(app, ordinals, world)?;
+                }
+                self.record(id, fact, out)?;
+            }
+            Action::Assign { release, process, count } => {
+                let token = || hex(random_bytes::<8>(out.chance.clock()));
+                let tokens = (0..count).map(|_| token()).collect();
+                self.record(id, Fact::Assign { release, process, tokens }, out)?;
+            }
+            Action::Build(number) => {
+                if let Some(release) = app.release(number) {
+                    out.builders.build((id.clone(), number), &release.tree, &out.chance, &mut out.tally);
+                }
+            }
+            Action::CancelBuild(number) => {
+                out.builders.cancel(&(id.clone(), number));
+                self.dirty.insert(id.clone());
+            }
+            Action::RunReleaseCommand(number) => {
+                out.builders.run_command((id.clone(), number), &out.chance, &mut out.tally, out.calm);
+            }
+            Action::Start(ordinal) => self.start_instance(app, ordinal, out),
+            Action::Stop(ordinal) => stop_instance(app, ordinal, world, out)?,
+            Action::Remove(ordinal) => {
+                out.machine.remove(id, ordinal);
+                self.dirty.insert(id.clone());
+            }
+            Action::RestartEdge => {
+                out.tally.add(Fault::EdgeRestarted);
+                out.kill_edge();
+            }
+        }
+        // Nobody looks again because a pass is over, only because something changed or a timer says so.
+        if !pass.actions.is_empty() {
+            self.passes.insert(id.clone(), pass);
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, id: &AppId, fact: Fact, out: &mut Outside) -> Result<(), Breach> {
+        let command = Command::Fact { app: id.clone(), fact };
+        match self.submit(&command, "reconciler", None, out)? {
+            None => {}
+            Some(Refusal::Stale(why)) => {
+                out.tally.add(Fault::StaleFact);
+                out.trace.add(out.chance.now(), format_args!("stale: {why}: {command:?}"));
+            }
+            Some(refusal) => panic!("a reconciler's fact was refused as if a person had asked: {refusal}"),
+        }
+        Ok(())
+    }
+
+    /// Starts an instance as the plan saw it, however long ago.
+    fn start_instance(&mut self, app: &App, ordinal: Ordinal, out: &mut Outside) {
+        let Some(instance) = app.instances.get(&ordinal) else { return };
+        let excluded = match out.planted {
+            Some(Planted::ReusesPorts) => Some(std::collections::BTreeSet::new()),
+            _ => self.ports_in_use(),
+        };
+        let Some(excluded) = excluded else {
+            // Edge has not said yet what it uses: what is free is not known.
+            self.timers.insert(app.id.clone(), out.chance.later(100, 101));
+            return;
+        };
+        let artifact = app.release(instance.release).and_then(|release| release.artifact.as_ref());
+        let Some(artifact) = artifact else { return };
+        let order = Order {
+            app: app.id.clone(),
+            ordinal,
+            process: instance.process.clone(),
+            token: instance.token.clone(),
+            quality: quality(&artifact.id),
+        };
+        out.machine.start(order, &excluded, &out.chance, &mut out.tally, out.calm);
+        self.dirty.insert(app.id.clone());
+    }
+}
+
+fn stop_instance(app: &App, ordinal: Ordinal, world: &AppWorld, out: &mut Outside) -> Result<(), Breach> {
+    let (Some(instance), Some(id)) = (app.instances.get(&ordinal), app.instance_id(ordinal)) else {
+        return Ok(());
+    };
+    let shutdown =
+        app.release(instance.release).map(|release| release.manifest.shutdown.clone()).unwrap_or_default();
+    let now = out.chance.now();
+    let edge = out.edge.as_ref();
+    let drain_over = edge
+        .and_then(|edge| edge.may_reach(&id))
+        .is_some_and(|since| now.saturating_sub(since) >= shutdown.drain.as_duration());
+    // Where the check itself would find the bug, the requests have to find it too.
+    if out.planted != Some(Planted::StopsBeforeDrained) {
+        check_stop(app, ordinal, world, drain_over)?;
+    }
+    let in_flight = edge.map_or(0, |edge| edge.in_flight(&id));
+    if in_flight > 0 && !drain_over {
+        let detail = format!("{id} was stopped while {in_flight} requests were in flight to it");
+        return Err(Breach { invariant: Invariant::StoppedIsUnreachable, detail });
+    }
+    out.machine.stop(&app.id, ordinal, shutdown.kill_after, &out.chance, &mut out.tally);
+    Ok(())
+}
+
+fn hex(bytes: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,91 @@
+//! Many worlds, the same world twice, and planted bugs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+
+use crate::{Planted, Setup, Tally, run};
+
+const STEPS: u32 = 1_000;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("the variable holds a number"))
+}
+
+fn setup(seed: u64) -> Setup {
+    Setup { seed, steps: STEPS, planted: None, whole_trace: false }
+}
+
+/// `BERTH_SIM_SEEDS` says how many, for a soak.
+#[test]
+fn worlds_hold_and_settle() {
+    let seeds = number("BERTH_SIM_SEEDS").unwrap_or(500);
+    let next = AtomicU64::new(1);
+    let (send, outcomes) = mpsc::channel();
+    let mut tally = Tally::default();
+    let (mut events, mut activated) = (0, 0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            let (send, next) = (send.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > seeds || send.send(run(setup(seed))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        for outcome in outcomes {
+            match outcome {
+                Ok(outcome) => {
+                    tally.merge(&outcome.tally);
+                    events += outcome.events;
+                    activated += outcome.activated;
+                }
+                Err(failure) => panic!("\n{failure}"),
+            }
+        }
+    });
+    println!("{seeds} worlds of {STEPS} steps: {events} events, {activated} releases activated");
+    println!("{tally}");
+    assert!(tally.missing().is_empty(), "never happened: {:?}", tally.missing());
+}
+
+#[test]
+fn a_seed_gives_the_same_world_again() {
+    for seed in 1..=12 {
+        let [first, second] =
+            [(); 2].map(|()| run(setup(seed)).unwrap_or_else(|failure| panic!("\n{failure}")));
+        assert_eq!(first.hash, second.hash, "seed {seed}");
+    }
+}
+
+/// Shows the whole trace of `BERTH_SIM_SEED`, and what became of it.
+#[test]
+fn replay() {
+    let Some(seed) = number("BERTH_SIM_SEED") else {
+        return;
+    };
+    match run(Setup { whole_trace: true, ..setup(seed) }) {
+        Ok(outcome) => {
+            for line in outcome.trace {
+                println!("{line}");
+            }
+        }
+        Err(failure) => panic!("\n{failure}"),
+    }
+}
+
+#[test]
+fn planted_bugs_are_caught() {
+    const SEEDS: u64 = 60;
+    for &planted in Planted::ALL {
+        let caught = (1..=SEEDS).find_map(|seed| run(Setup { planted: Some(planted), ..setup(seed) }).err());
+        let Some(failure) = caught else {
+            panic!("{planted:?} was not caught in {SEEDS} worlds");
+        };
+        println!("{planted:?} by seed {}: {}", failure.setup.seed, failure.what);
+        assert_eq!(failure.invariant, Some(planted.caught_by()), "{planted:?}\n{failure}");
+    }
+}

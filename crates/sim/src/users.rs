@@ -1,0 +1,207 @@
+//! People: they ask for everything at once, and ask again with the same key when no answer comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_control::command::{Command, Deploy, Wish};
+use berth_control::decide::next_secret_version;
+use berth_control::event::{Grant, SealedSecret};
+use berth_control::invariant::{Breach, Invariant};
+use berth_control::state::State;
+use berth_spec::manifest::{Manifest, Strategy};
+use berth_spec::{AppId, EnvName, Millis, ProcessName, ReleaseNumber};
+
+use crate::builder;
+use crate::chance::Chance;
+use crate::control::{Answer, Control};
+use crate::disk::{Disk, Kept};
+use crate::fault::Fault;
+use crate::world::Outside;
+
+/// The apps that people work on; some share a project, some a tenant, some nothing.
+const APPS: [&str; 6] = [
+    "default/default/shop",
+    "default/default/blog",
+    "default/jobs/shop",
+    "acme/prod/api",
+    "acme/prod/site",
+    "zeta/x/one",
+];
+
+/// All people together.
+#[derive(Debug, Default)]
+pub(crate) struct Users {
+    count: u64,
+    /// What nobody has answered yet, by key.
+    open: BTreeMap<String, Command>,
+    answered: Vec<(String, Command)>,
+    acknowledged: BTreeMap<String, Kept>,
+}
+
+pub(crate) fn apps() -> impl Iterator<Item = AppId> {
+    APPS.iter().map(|app| app.parse().expect("the ids of the simulation are ids"))
+}
+
+fn env(name: &str) -> EnvName {
+    name.parse().expect("the variables of the simulation are named well")
+}
+
+impl Users {
+    /// Somebody asks for something, or again for what got no answer, or once more for what did.
+    pub(crate) fn ask(&mut self, control: &mut Control, out: &mut Outside) -> Result<(), Breach> {
+        let open: Vec<&String> = self.open.keys().collect();
+        let (key, command) = match out.chance.below(8) {
+            0 | 1 if !open.is_empty() => {
+                let key = open[out.chance.below(open.len())].clone();
+                out.tally.add(Fault::AskedAgain);
+                let command = self.open[&key].clone();
+                (key, command)
+            }
+            2 if !self.answered.is_empty() => {
+                out.tally.add(Fault::AskedAgain);
+                self.answered[out.chance.below(self.answered.len())].clone()
+            }
+            _ => {
+                self.count += 1;
+                let command = self.wish(control.ledger.speculative(), &out.chance);
+                (format!("k{}", self.count), command)
+            }
+        };
+        self.send(key, command, control, out)
+    }
+
+    /// Everybody who got no answer asks again.
+    pub(crate) fn ask_all_again(&mut self, control: &mut Control, out: &mut Outside) -> Result<(), Breach> {
+        for (key, command) in self.open.clone() {
+            self.send(key, command, control, out)?;
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        key: String,
+        command: Command,
+        control: &mut Control,
+        out: &mut Outside,
+    ) -> Result<(), Breach> {
+        out.trace.add(out.chance.now(), format_args!("{key} asks: {}", in_short(&command)));
+        self.open.insert(key.clone(), command.clone());
+        control.submit(&command, "somebody", Some(key), out)?;
+        Ok(())
+    }
+
+    /// Takes note of the answers that were given.
+    pub(crate) fn hear(&mut self, out: &mut Outside) -> Result<(), Breach> {
+        for (key, answer) in std::mem::take(&mut out.answers) {
+            out.trace.add(out.chance.now(), format_args!("{key} is answered: {answer:?}"));
+            let command = self.open.remove(&key);
+            let Answer::Done(kept) = answer else { continue };
+            self.answered.extend(command.map(|command| (key.clone(), command)));
+            let before = self.acknowledged.insert(key.clone(), kept.clone());
+            if before.as_ref().is_some_and(|before| *before != kept) {
+                return Err(lost(format!("{key} was answered {before:?} and then {kept:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was ever acknowledged is in the journal.
+    pub(crate) fn check(&self, disk: &Disk) -> Result<(), Breach> {
+        for (key, kept) in &self.acknowledged {
+            if disk.kept(key) != Some(kept) || kept.position > disk.head {
+                return Err(lost(format!(
+                    "{key} was answered {kept:?}, and the journal has {:?}",
+                    disk.kept(key)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn wish(&self, state: &State, chance: &Chance) -> Command {
+        let all: Vec<AppId> = apps().collect();
+        let app = all[chance.below(all.len())].clone();
+        if !state.platform.projects.contains(&app.project_id()) {
+            return Command::EnsureProject { project: app.project_id() };
+        }
+        let of = state.live_app(&app);
+        let wish = match chance.below(40) {
+            0 => Wish::Create,
+            1 => Wish::Destroy,
+            2..=4 => {
+                let set = [(env("LEVEL"), format!("{}", chance.below(4)))].into();
+                let unset: BTreeSet<EnvName> =
+                    if chance.one_in(3) { [env("EXTRA")].into() } else { BTreeSet::new() };
+                Wish::ChangeConfig { set, unset }
+            }
+            5..=7 => secrets(state, &app, chance),
+            8..=14 => {
+                let counts = ["web", "worker"].map(|process| {
+                    let process: ProcessName = process.parse().expect("it is a name");
+                    (process, u32::try_from(chance.below(4)).expect("it is below four"))
+                });
+                let chosen = counts.into_iter().filter(|(process, _)| process.is_web() || chance.one_in(2));
+                Wish::Scale { processes: chosen.collect() }
+            }
+            15..=21 => match of.and_then(|app| app.rollback_target()) {
+                Some(to) => Wish::Rollback { to, keep_config: chance.one_in(3) },
+                None => Wish::Rollback { to: ReleaseNumber(1 + chance.below(5) as u64), keep_config: false },
+            },
+            22 => {
+                let tenant = app.tenant_id();
+                let grants = vec![Grant::Tenant { tenant }];
+                let token = format!("t{}", self.count);
+                return Command::IssueToken { token, sha256: "00".repeat(32), grants };
+            }
+            _ => Wish::Deploy(Box::new(self.deploy(&app, chance))),
+        };
+        Command::App { app, wish }
+    }
+
+    fn deploy(&self, app: &AppId, chance: &Chance) -> Deploy {
+        let mut manifest = Manifest { app: Some(app.app.clone()), ..Manifest::default() };
+        manifest.deploy.strategy =
+            [None, None, Some(Strategy::Rolling), Some(Strategy::BlueGreen), Some(Strategy::Recreate)]
+                [chance.below(5)];
+        manifest.deploy.timeout = Millis::from_secs(40);
+        manifest.deploy.warm = Millis::from_secs([0, 60, 60, 180][chance.below(4)]);
+        manifest.deploy.release_command =
+            chance.one_in(4).then(|| berth_spec::command::Command::Argv(vec!["bin/migrate".to_owned()]));
+        manifest.shutdown.drain = Millis::from_secs(5);
+        manifest.shutdown.kill_after = Millis::from_secs(5);
+        if chance.one_in(6) {
+            manifest.http.hosts = vec!["shop.example.com".parse().expect("it is a host")];
+        }
+        Deploy {
+            tree: builder::tree(chance, self.count),
+            manifest,
+            description: Some("a change".to_owned()),
+            commit: None,
+        }
+    }
+}
+
+fn secrets(state: &State, app: &AppId, chance: &Chance) -> Wish {
+    let of = state.apps.get(app).map(|app| &**app);
+    let name = env(["KEY", "TOKEN"][chance.below(2)]);
+    if chance.one_in(4) {
+        return Wish::ChangeSecrets { set: BTreeMap::new(), unset: [name].into() };
+    }
+    let version = next_secret_version(of, &name);
+    let value = SealedSecret { version, sealed: format!("sealed-{version}") };
+    Wish::ChangeSecrets { set: [(name, value)].into(), unset: BTreeSet::new() }
+}
+
+fn in_short(command: &Command) -> String {
+    match command {
+        Command::App { app, wish: Wish::Deploy(deploy) } => {
+            let how = &deploy.manifest.deploy;
+            format!("{app} deploy {} {:?} {:?} {}", deploy.tree, how.strategy, how.release_command, how.warm)
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn lost(detail: String) -> Breach {
+    Breach { invariant: Invariant::AcknowledgedIsDurable, detail }
+}
