@@ -1,5 +1,9 @@
 //! The first journey: up, deploy, ask, deploy again under load, roll back, down; and nothing is left.
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests, and the rate that was reached is printed"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the binary is asked to do: the hidden verbs of the roles and `up`; every other verb is the command line client's.
+//! The hidden verbs with which the binary starts itself; what people type is read by the command line client.
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -6,50 +6,48 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// What this binary does itself.
+/// A role, as a supervisor, a shim or `up --detach` asks for it.
 #[derive(Debug, Parser)]
 #[command(name = "berth", disable_help_subcommand = true)]
-pub(crate) struct Invocation {
+pub(crate) struct RoleLine {
     #[command(subcommand)]
-    pub(crate) verb: Verb,
+    pub(crate) role: Role,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Start the platform, and stay until it is stopped
-    Up(UpArgs),
-    #[command(name = "__control", hide = true)]
+pub(crate) enum Role {
+    #[command(name = "__supervisor")]
+    Supervisor(SupervisorArgs),
+    #[command(name = "__control")]
     Control(ControlArgs),
-    #[command(name = "__edge", hide = true)]
+    #[command(name = "__edge")]
     Edge(EdgeArgs),
-    #[command(name = "__static", hide = true)]
+    #[command(name = "__static")]
     Static(StaticArgs),
 }
 
-/// `berth up`.
-#[derive(Debug, Args)]
+/// What `berth up` was asked for.
+#[derive(Debug, Clone, Args)]
 pub(crate) struct UpArgs {
-    /// The data directory
-    #[arg(long, env = "BERTH_HOME", value_name = "DIR")]
-    pub(crate) home: Option<PathBuf>,
-    /// Where apps are reached [default: the last one, at first 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) edge: Option<SocketAddr>,
-    /// Where the API is reached, on loopback [default: the last one, at first 127.0.0.1:7070]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) api: Option<SocketAddr>,
-    /// Return once the platform is up, and leave it running
     #[arg(long)]
-    pub(crate) detach: bool,
-    /// Deploy this directory once the platform is up
-    #[arg(long, value_name = "PATH")]
-    pub(crate) deploy: Option<PathBuf>,
-    /// Print one JSON object instead of sentences
+    pub(crate) home: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) edge: Option<SocketAddr>,
+    #[arg(long)]
+    pub(crate) api: Option<SocketAddr>,
+    /// Print one JSON object instead of sentences.
     #[arg(long)]
     pub(crate) json: bool,
-    /// The pipe to the one who waits for a detached start
-    #[arg(long, hide = true, value_name = "FD")]
-    pub(crate) starter: Option<RawFd>,
+}
+
+/// A supervisor in the background.
+#[derive(Debug, Args)]
+pub(crate) struct SupervisorArgs {
+    #[command(flatten)]
+    pub(crate) up: UpArgs,
+    /// The pipe to the one who waits for it to be up.
+    #[arg(long)]
+    pub(crate) starter: RawFd,
 }
 
 /// What every role is given.
@@ -112,9 +110,4 @@ pub(crate) struct StaticArgs {
     pub(crate) directory: PathBuf,
     #[arg(long, env = "PORT")]
     pub(crate) port: u16,
-}
-
-/// Whether the binary itself answers to `verb`.
-pub(crate) fn is_ours(verb: &str) -> bool {
-    matches!(verb, "up" | "__control" | "__edge" | "__static")
 }

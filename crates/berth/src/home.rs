@@ -74,8 +74,6 @@ pub(crate) enum HomeError {
     BlockTaken { base: u32, holder: PathBuf, path: PathBuf },
     #[error("no block of user ids is free: remove the files in {} whose homes are gone", ranges.display())]
     NoBlock { ranges: PathBuf },
-    #[error("neither XDG_DATA_HOME nor HOME is set: give the home with --home")]
-    NoDefault,
     #[cfg(test)]
     #[error("stopped by a test")]
     Halted,
@@ -85,19 +83,6 @@ impl HomeError {
     fn io(attempt: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { attempt, path: path.to_owned(), source }
     }
-}
-
-/// Where the home lies when nobody says: `/var/lib/berth` for root, the XDG data directory for others.
-pub(crate) fn default_path(uid: u32, var: impl Fn(&str) -> Option<String>) -> Result<PathBuf, HomeError> {
-    if uid == 0 {
-        return Ok(PathBuf::from("/var/lib/berth"));
-    }
-    // The XDG base directory specification tells to ignore relative paths.
-    let absolute = |name| var(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_DATA_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .map(|data| data.join("berth"))
-        .ok_or(HomeError::NoDefault)
 }
 
 impl Home {

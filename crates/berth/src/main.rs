@@ -13,27 +13,72 @@ mod supervisor;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use berth_cli::args::{DeployArgs, OfApp, Waiting};
+use berth_cli::{CommandLine, Environment, Globals, Parsed, Screen, Verb};
+use berth_clock::{Clock, SystemClock};
 use clap::Parser;
 
-use args::{Invocation, Verb};
+use args::{RoleLine, UpArgs};
+use supervisor::UpError;
 
 fn main() -> ExitCode {
-    let verb = std::env::args().nth(1).unwrap_or_default();
-    if args::is_ours(&verb) { run(&Invocation::parse().verb) } else { ExitCode::from(2) }
-}
-
-fn run(verb: &Verb) -> ExitCode {
-    match (verb, role::run(verb)) {
-        (Verb::Up(args), _) => match supervisor::up(args) {
+    // The mask of the one who started us outlives exec, and a role, or the deploy of `up --deploy`, is started by a
+    // supervisor that has blocked what it watches for.
+    if let Err(error) = signals::unblock_all() {
+        return fail(&error, 1);
+    }
+    match berth_cli::parse(std::env::args_os()) {
+        Parsed::Role => match role::run(&RoleLine::parse().role) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+        Parsed::Up(up, globals) => match bring_up(&up, &globals) {
             Ok(code) => code,
             Err(error) => fail(&error, error.status()),
         },
-        (_, Some(Err(error))) => fail(&error, 1),
-        (_, Some(Ok(code))) => code,
-        (_, None) => ExitCode::from(2),
+        Parsed::Verb(line) => perform(*line),
+        Parsed::Done(status) => status.into(),
     }
+}
+
+fn bring_up(up: &berth_cli::UpArgs, globals: &Globals) -> Result<ExitCode, UpError> {
+    let environment = Environment::of_process();
+    let home = globals.home.clone().or_else(|| environment.variable("BERTH_HOME").map(PathBuf::from));
+    let args = UpArgs { home, edge: up.edge, api: up.api, json: globals.json };
+    if !up.detach {
+        supervisor::up(&args, up.deploy.as_deref())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = supervisor::up_detached(&args)?;
+    match &up.deploy {
+        Some(path) if status == 0 => Ok(perform(deployment(globals, args.home, path.clone()))),
+        Some(_) | None => Ok(ExitCode::from(status)),
+    }
+}
+
+/// `berth deploy PATH`, as if it had been typed.
+fn deployment(globals: &Globals, home: Option<PathBuf>, path: PathBuf) -> CommandLine {
+    let deploy = DeployArgs {
+        path,
+        of: OfApp { app: None },
+        strategy: None,
+        dry_run: false,
+        message: None,
+        commit: None,
+        waiting: Waiting { detach: false },
+    };
+    CommandLine { globals: Globals { home, ..globals.clone() }, verb: Verb::Deploy(deploy) }
+}
+
+fn perform(line: CommandLine) -> ExitCode {
+    let environment = Environment::of_process();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let mut screen = Screen::standard(line.globals.color, environment.variable("NO_COLOR").is_some());
+    berth_cli::run(line, &environment, &clock, &mut screen).into()
 }
 
 fn fail(error: &dyn Error, status: u8) -> ExitCode {

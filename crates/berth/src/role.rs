@@ -7,10 +7,10 @@ mod tree;
 
 use std::io;
 use std::os::fd::RawFd;
-use std::process::ExitCode;
 
-use crate::args::{RoleArgs, Verb};
+use crate::args::{Role, RoleArgs};
 use crate::home::HomeError;
+use crate::supervisor::{self, UpError};
 use crate::{inherit, logs, signals};
 
 /// Why a role ended.
@@ -26,8 +26,10 @@ pub(crate) enum RoleError {
     Home(#[from] HomeError),
     #[error(transparent)]
     Control(#[from] berth_server::RunError),
-    #[error("this build has no edge")]
-    NoEdge,
+    #[error(transparent)]
+    Edge(#[from] berth_edge::EdgeError),
+    #[error(transparent)]
+    Supervisor(#[from] UpError),
 }
 
 impl RoleError {
@@ -36,15 +38,18 @@ impl RoleError {
     }
 }
 
-/// Runs the role that `verb` names; `None` where it names none.
-pub(crate) fn run(verb: &Verb) -> Option<Result<ExitCode, RoleError>> {
-    let result = match verb {
-        Verb::Up(_) => return None,
-        Verb::Control(args) => enter().and_then(|()| control::run(args)),
-        Verb::Edge(args) => enter().and_then(|()| edge::run(args)),
-        Verb::Static(args) => static_files::run(args),
-    };
-    Some(result.map(|()| ExitCode::SUCCESS))
+/// Runs `role` until it ends.
+///
+/// # Errors
+/// [`RoleError`].
+pub(crate) fn run(role: &Role) -> Result<(), RoleError> {
+    match role {
+        Role::Supervisor(args) => supervisor::in_background(args)?,
+        Role::Control(args) => enter().and_then(|()| control::run(args))?,
+        Role::Edge(args) => enter().and_then(|()| edge::run(args))?,
+        Role::Static(args) => static_files::run(args)?,
+    }
+    Ok(())
 }
 
 /// What control and edge do first: undo the supervisor's signal mask, and log to the file that is their standard error.

@@ -1,4 +1,5 @@
-//! The run directory: short, because the path of a Unix socket ends at 108 bytes, and gone with the machine's boot.
+//! The run directory: short, because the path of a Unix socket ends at 108 bytes, and gone with the machine's boot. Where it
+//! lies the command line client knows, which must find it too.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -12,18 +13,6 @@ pub(crate) enum RunDirError {
     Io { attempt: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is not a directory of user {uid}'s: somebody else made it; remove it, or set XDG_RUNTIME_DIR to a directory of your own", path.display())]
     Foreign { path: PathBuf, uid: u32 },
-}
-
-/// Where the run directory of a platform lies. `platform` is its 16 hex digits, `runtime` is `XDG_RUNTIME_DIR`.
-pub(crate) fn locate(platform: &str, uid: u32, runtime: Option<&Path>) -> PathBuf {
-    let short: String = platform.chars().take(8).collect();
-    match runtime {
-        _ if uid == 0 => PathBuf::from(format!("/run/berth-{short}")),
-        Some(runtime) if runtime.is_absolute() && runtime.as_os_str().len() <= 60 => {
-            runtime.join(format!("berth-{short}"))
-        }
-        _ => PathBuf::from(format!("/tmp/berth-{uid}-{short}")),
-    }
 }
 
 /// Makes the run directory and its `i/`, or checks that the one which is there is ours. `/tmp` is everybody's, so one that
@@ -69,16 +58,6 @@ fn remove_if_there(result: io::Result<()>, path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn it_is_short_and_in_the_right_place() {
-        let at = |uid, runtime: Option<&str>| locate("0123456789abcdef", uid, runtime.map(Path::new));
-        assert_eq!(at(0, Some("/run/user/0")), Path::new("/run/berth-01234567"));
-        assert_eq!(at(7, Some("/run/user/7")), Path::new("/run/user/7/berth-01234567"));
-        assert_eq!(at(7, None), Path::new("/tmp/berth-7-01234567"));
-        assert_eq!(at(7, Some("relative")), Path::new("/tmp/berth-7-01234567"));
-        assert_eq!(at(7, Some(&format!("/{}", "x".repeat(80)))), Path::new("/tmp/berth-7-01234567"));
-    }
 
     #[test]
     fn one_that_somebody_else_made_is_refused() {

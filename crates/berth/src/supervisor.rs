@@ -20,18 +20,19 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
+use berth_cli::Environment;
 use berth_clock::SystemClock;
+use berth_process::{Group, Launch, Program, Stdio};
 use rustix::process::Signal;
 
-use crate::args::UpArgs;
+use crate::args::{SupervisorArgs, UpArgs};
 use crate::home::{self, Home, HomeError};
 use crate::logs::{self, RoleLog};
 use crate::run_dir::{self, RunDirError};
 use crate::signals::Signals;
-use crate::{exe, inherit};
+use crate::{exe, inherit, report};
 
 use launch::{RoleKind, Site};
 use lock::{HomeLock, LockError};
@@ -64,6 +65,8 @@ pub(crate) enum UpError {
     Watch(#[from] WatchError),
     #[error("the home {} cannot be found", path.display())]
     NoSuchPlace { path: PathBuf, source: io::Error },
+    #[error("neither --home nor HOME says where the platform is to live")]
+    NoDefault,
     #[error("the supervisor cannot {attempt}")]
     System { attempt: &'static str, source: io::Error },
     #[error("process {pid}, a {role} of a supervisor that is gone, does not end although it was killed")]
@@ -88,28 +91,44 @@ impl UpError {
     }
 }
 
-/// `berth up`: runs the platform until it is stopped.
+/// `berth up`: runs the platform until it is stopped. `deploy` is deployed once it is up.
 ///
 /// # Errors
 /// [`UpError`].
-pub(crate) fn up(args: &UpArgs) -> Result<ExitCode, UpError> {
-    let path = home_path(args)?;
-    if args.detach && args.starter.is_none() {
-        return detach::start(args, &path);
-    }
-    let starter =
-        args.starter.map(inherit::take).transpose().map_err(UpError::system("reach its starter"))?;
-    let starter = starter.map(File::from);
-    let for_failure =
-        starter.as_ref().map(File::try_clone).transpose().map_err(UpError::system("copy a pipe"))?;
-    let result = supervise(args, &path, starter);
-    if let (Err(error), Some(pipe)) = (&result, for_failure) {
-        voice::tell(pipe, error.status(), &crate::report::chain(error));
+pub(crate) fn up(args: &UpArgs, deploy: Option<&Path>) -> Result<(), UpError> {
+    supervise(args, &home_path(args)?, deploy, None)
+}
+
+/// `berth up --detach`: runs the platform in the background, and returns once it is up or has failed to be. What it says of
+/// its own failure is printed as it is; the exit status is given.
+///
+/// # Errors
+/// [`UpError`] when there is no word from it.
+pub(crate) fn up_detached(args: &UpArgs) -> Result<u8, UpError> {
+    detach::start(args, &home_path(args)?)
+}
+
+/// The supervisor that `up --detach` starts: tells its starter how it went.
+///
+/// # Errors
+/// [`UpError`], which the starter was told too.
+pub(crate) fn in_background(args: &SupervisorArgs) -> Result<(), UpError> {
+    let pipe = inherit::take(args.starter).map(File::from).map_err(UpError::system("reach its starter"))?;
+    let for_failure = pipe.try_clone().map_err(UpError::system("copy a pipe"))?;
+    let result = home_path(&args.up).and_then(|home| supervise(&args.up, &home, None, Some(pipe)));
+    if let Err(error) = &result {
+        tracing::error!(error = report::chain(error), "ending");
+        voice::tell(for_failure, error.status(), &format!("berth: {}", report::chain(error)));
     }
     result
 }
 
-fn supervise(args: &UpArgs, path: &Path, starter: Option<File>) -> Result<ExitCode, UpError> {
+fn supervise(
+    args: &UpArgs,
+    path: &Path,
+    deploy: Option<&Path>,
+    starter: Option<File>,
+) -> Result<(), UpError> {
     // Before anything that may take long: a signal from here on waits for the loop.
     let signals = Signals::watch().map_err(UpError::system("watch for signals"))?;
     // Shims outlive the control that starts them and come to us, who reap them.
@@ -124,12 +143,11 @@ fn supervise(args: &UpArgs, path: &Path, starter: Option<File>) -> Result<ExitCo
     logs::log_to(log.writer().map_err(UpError::system("open its log"))?);
     let platform = home.platform.platform.clone();
     let users = role_users(&home);
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let run_dir = run_dir::locate(&platform, users[0], runtime.as_deref());
+    let run_dir = Environment::of_process().run_directory(&platform);
     run_dir::prepare(&run_dir, users[0])?;
     let result = open_site(args, home, &run_dir, &users, &mut lock).and_then(|(site, orphans)| {
         let mut watch = Watch::new(site, orphans, signals, &clock, Voice::new(log, starter));
-        watch_until_down(args, &mut watch)
+        watch_until_down(args, deploy, &mut watch)
     });
     // After a failed start an orphaned edge may serve on, and the next start needs its handover.sock.
     let serves_on = Orphan::find_all(&platform, &users)
@@ -167,29 +185,67 @@ fn open_site(
     home.remember(sockets.edge_addr, sockets.api_addr)?;
     lock.announce(sockets.edge_addr, sockets.api_addr).map_err(UpError::system("write its lock"))?;
     let exe = exe::publish(&home)?;
-    let site =
-        Site::new(home, run_dir.to_owned(), sockets, exe).map_err(UpError::system("open the logs"))?;
+    let site = Site::new(home, run_dir.to_owned(), sockets, exe).map_err(UpError::system("open the logs"))?;
     Ok((site, orphans))
 }
 
-fn watch_until_down(args: &UpArgs, watch: &mut Watch<'_>) -> Result<ExitCode, UpError> {
+fn watch_until_down(args: &UpArgs, deploy: Option<&Path>, watch: &mut Watch<'_>) -> Result<(), UpError> {
     loop {
         match watch.turn()? {
             Turn::Quiet => {}
             Turn::Up => {
-                let message = greeting(args, watch.site());
+                note_down(watch.site());
+                let detached = watch.voice().is_detached();
+                let message = greeting(args, watch.site(), detached);
                 watch.voice().came_up(&message);
+                if let Some(path) = deploy {
+                    start_deploy(args, &watch.site().home.path, path)?;
+                }
             }
             Turn::Down => {
                 watch.voice().say("stopped");
-                return Ok(ExitCode::SUCCESS);
+                return Ok(());
             }
         }
     }
 }
 
+/// Lets other terminals find the platform without being told its home.
+fn note_down(site: &Site) {
+    let api = format!("http://{}", site.sockets.api_addr);
+    let noted = berth_cli::context::remember(
+        &site.home.path,
+        &site.home.platform.platform,
+        &site.run_dir.join("api.sock"),
+        &api,
+        &Environment::of_process(),
+    );
+    if let Err(error) = noted {
+        tracing::warn!(error = report::chain(&error), "other terminals will need --home");
+    }
+}
+
+/// Deploys as the person at the terminal would, in a process of its own: the client needs an async runtime, which the
+/// supervisor has no other use for. It is in our process group, so that Ctrl-C ends it too, and reaped as any child.
+fn start_deploy(args: &UpArgs, home: &Path, path: &Path) -> Result<(), UpError> {
+    let launch = Launch::new(Program::Own)
+        .arg0("berth")
+        .arg("--home")
+        .arg(home)
+        .args(args.json.then_some("--json"))
+        .arg("deploy")
+        .arg(path)
+        .envs(std::env::vars_os())
+        .group(Group::Inherited)
+        .stdout(Stdio::Inherited)
+        .stderr(Stdio::Inherited);
+    let deploy = launch.start()?;
+    tracing::info!(pid = deploy.pid(), path = %path.display(), "deploying");
+    Ok(())
+}
+
 /// What is printed once the platform serves.
-fn greeting(args: &UpArgs, site: &Site) -> String {
+fn greeting(args: &UpArgs, site: &Site, detached: bool) -> String {
     let (edge, api) = (site.sockets.edge_addr, site.sockets.api_addr);
     let home = site.home.path.display();
     if args.json {
@@ -203,7 +259,7 @@ fn greeting(args: &UpArgs, site: &Site) -> String {
         })
         .to_string();
     }
-    let end = if args.detach { "`berth down` stops it" } else { "Ctrl-C stops it and its apps" };
+    let end = if detached { "`berth down` stops it and its apps" } else { "Ctrl-C stops it and its apps" };
     format!(
         "Berth is up; {end}.\n  apps  http://APP.localhost:{} (at {edge})\n  API   http://{api}\n  home  {home}",
         edge.port()
@@ -248,10 +304,9 @@ fn kill_orphan(orphan: &Orphan) -> Result<(), UpError> {
 
 /// The home, absolute and without links above it, so that every role and every claim calls it the same.
 fn home_path(args: &UpArgs) -> Result<PathBuf, UpError> {
-    let uid = rustix::process::geteuid().as_raw();
     let path = match &args.home {
         Some(path) => path.clone(),
-        None => home::default_path(uid, |name| std::env::var(name).ok())?,
+        None => Environment::of_process().default_home().ok_or(UpError::NoDefault)?,
     };
     let fail = |source| UpError::NoSuchPlace { path: path.clone(), source };
     let absolute = std::path::absolute(&path).map_err(fail)?;

@@ -152,22 +152,3 @@ fn a_link_is_no_home() {
     std::os::unix::fs::symlink("/tmp", place.home()).unwrap();
     assert!(matches!(place.create(0), Err(HomeError::NotADirectory { .. })));
 }
-
-#[test]
-fn the_default_follows_xdg() {
-    let path = |uid, xdg: Option<&str>, home: Option<&str>| {
-        default_path(uid, |name| {
-            match name {
-                "XDG_DATA_HOME" => xdg,
-                "HOME" => home,
-                _ => None,
-            }
-            .map(str::to_owned)
-        })
-    };
-    assert_eq!(path(0, None, Some("/root")).unwrap(), Path::new("/var/lib/berth"));
-    assert_eq!(path(7, None, Some("/h")).unwrap(), Path::new("/h/.local/share/berth"));
-    assert_eq!(path(7, Some("/x"), Some("/h")).unwrap(), Path::new("/x/berth"));
-    assert_eq!(path(7, Some("relative"), Some("/h")).unwrap(), Path::new("/h/.local/share/berth"));
-    assert!(matches!(path(7, None, None), Err(HomeError::NoDefault)));
-}

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 use berth_process::{Group, Launch, Program};
 use rustix::pipe::PipeFlags;
@@ -14,12 +13,12 @@ use crate::args::UpArgs;
 
 /// Of our environment the supervisor in the background gets all: it is the same person's program as we are, and hands on
 /// to its roles only what they need.
-pub(super) fn start(args: &UpArgs, home: &Path) -> Result<ExitCode, UpError> {
+pub(super) fn start(args: &UpArgs, home: &Path) -> Result<u8, UpError> {
     let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
         .map_err(|error| UpError::System { attempt: "make a pipe", source: error.into() })?;
     let mut launch = Launch::new(Program::Own)
         .arg0("berth")
-        .args(["up", "--detach", "--home"])
+        .args(["__supervisor", "--home"])
         .arg(home)
         .envs(std::env::vars_os())
         .dir("/")
@@ -47,5 +46,5 @@ pub(super) fn start(args: &UpArgs, home: &Path) -> Result<ExitCode, UpError> {
     let mut out: Box<dyn Write> =
         if outcome.status == 0 { Box::new(io::stdout()) } else { Box::new(io::stderr()) };
     writeln!(out, "{}", outcome.message).map_err(UpError::system("print"))?;
-    Ok(ExitCode::from(outcome.status))
+    Ok(outcome.status)
 }

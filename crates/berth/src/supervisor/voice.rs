@@ -36,6 +36,11 @@ impl Voice {
         &self.log
     }
 
+    /// Whether nobody is at a terminal.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached
+    }
+
     /// Says a line. A terminal that is gone is no reason to stop.
     pub(crate) fn say(&mut self, line: &str) {
         tracing::info!("{line}");
