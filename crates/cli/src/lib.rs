@@ -1,1 +1,76 @@
 //! Verbs and printing.
+//!
+//! [`parse`] reads the command line. The binary keeps `up` and its hidden roles for itself and gives every other verb to
+//! [`run`], which speaks to the platform over the typed client and writes to a [`Screen`]. How each verb is called is in
+//! [`args`], how it is done in `verbs`, how failures are told in [`failure`], which platform is meant in [`context`].
+#![warn(missing_docs)]
+
+pub mod args;
+pub mod context;
+pub mod failure;
+pub mod figures;
+pub mod screen;
+pub mod table;
+mod verbs;
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use berth_clock::Clock;
+use clap::Parser as _;
+
+pub use args::{CommandLine, Globals, UpArgs, Verb};
+pub use berth_contract::ExitStatus;
+pub use context::Environment;
+pub use screen::Screen;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A role of the platform, `berth __control ...`: the arguments are the binary's own affair.
+    Role,
+    /// Start a platform.
+    Up(Box<UpArgs>, Box<Globals>),
+    /// A verb for [`run`].
+    Verb(Box<CommandLine>),
+    /// Nothing more: help or the version was printed, or what is wrong with the command line.
+    Done(ExitStatus),
+}
+
+/// Reads the command line, the program's name first. Help, version and usage errors are printed here.
+#[must_use]
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
+    let arguments = args::split_colons(arguments);
+    if arguments.get(1).is_some_and(|verb| verb.as_encoded_bytes().starts_with(b"__")) {
+        return Parsed::Role;
+    }
+    match CommandLine::try_parse_from(arguments) {
+        Ok(CommandLine { globals, verb: Verb::Up(up) }) => Parsed::Up(Box::new(up), Box::new(globals)),
+        Ok(other) => Parsed::Verb(Box::new(other)),
+        Err(problem) => {
+            // Nobody may be there to read it.
+            drop(problem.print());
+            Parsed::Done(if problem.use_stderr() { ExitStatus::Usage } else { ExitStatus::Ok })
+        }
+    }
+}
+
+/// Does what the command line says and tells the outcome on `screen`.
+#[must_use]
+pub fn run(
+    line: CommandLine,
+    environment: &Environment,
+    clock: &Arc<dyn Clock>,
+    screen: &mut Screen,
+) -> ExitStatus {
+    let json = line.globals.json;
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failure::Failure::Output)
+        .and_then(|runtime| runtime.block_on(verbs::perform(line, environment, clock, screen)));
+    match outcome {
+        Ok(status) => status,
+        Err(failure) => failure::tell(&failure, json, screen),
+    }
+}

@@ -1,0 +1,167 @@
+//! `apps`, `ps`, `scale` and `destroy`.
+
+use berth_contract::{
+    AppState, AppSummary, Code, Exit, ExitStatus, Instance, InstanceList, InstanceState, ProcessCount, Scale,
+};
+use berth_spec::Timestamp;
+use serde_json::json;
+
+use super::Session;
+use crate::args::{DestroyArgs, OfApp, ScaleArgs};
+use crate::failure::Failure;
+use crate::figures;
+use crate::screen::Style;
+use crate::table::{Cell, Table};
+
+impl Session<'_> {
+    pub(super) async fn apps(&mut self) -> Result<ExitStatus, Failure> {
+        let list = self.client.apps(&self.project).await?;
+        self.show(&list, |session| {
+            if list.apps.is_empty() {
+                return session.hint("no apps yet: `berth deploy` in a directory makes one");
+            }
+            session.print(&apps_table(&list.apps))
+        })
+    }
+
+    pub(super) async fn ps(&mut self, of: OfApp) -> Result<ExitStatus, Failure> {
+        let list = self.client.instances(&self.app_id(&of)?).await?;
+        let now = self.clock.now();
+        self.show(&list, |session| {
+            if list.instances.is_empty() {
+                return session.hint("no instances: nothing was deployed, or everything is scaled to 0");
+            }
+            session.print(&instances_table(&list, now))
+        })
+    }
+
+    pub(super) async fn scale(&mut self, args: ScaleArgs) -> Result<ExitStatus, Failure> {
+        let app = self.app_id(&args.of)?;
+        if args.counts.is_empty() {
+            let processes = self.client.app(&app).await?.summary.processes;
+            let wanted = Scale(processes.iter().map(|(name, count)| (name.clone(), count.wanted)).collect());
+            return self.show(&wanted, |session| {
+                let mut table = Table::new(&["PROCESS", ">WANTED", ">RUNNING"]);
+                for (name, count) in &processes {
+                    let running = Cell::new(count.running.to_string(), style_of_count(*count));
+                    table.row(vec![name.as_str().into(), count.wanted.to_string().into(), running]);
+                }
+                session.print(&table)
+            });
+        }
+        let mut wanted = Scale(Default::default());
+        for (process, count) in args.counts {
+            if wanted.0.insert(process.clone(), count).is_some() {
+                let detail = format!("{process} is given twice");
+                return Err(Failure::local(Code::UsageInvalid, detail, "give each process once"));
+            }
+        }
+        let now_wanted = self.client.scale(&app, &wanted).await?;
+        self.show(&now_wanted, |session| {
+            let all: Vec<String> =
+                now_wanted.0.iter().map(|(name, count)| format!("{name}={count}")).collect();
+            session.screen.line(&format!("{} wants {}", app.app, all.join(" ")))?;
+            session.hint("`berth ps` shows how they get on")
+        })
+    }
+
+    pub(super) async fn destroy(&mut self, args: DestroyArgs) -> Result<ExitStatus, Failure> {
+        let app = self.app_id(&args.of)?;
+        if !args.yes {
+            // The app is looked up first: nobody should type the name of one that is not there.
+            self.client.app(&app).await?;
+            self.confirm(app.app.as_str())?;
+        }
+        self.client.destroy_app(&app).await?;
+        self.show(&json!({ "destroyed": app }), |session| {
+            Ok(session.screen.line(&format!("{} is being stopped and removed", app.app))?)
+        })
+    }
+
+    fn confirm(&mut self, name: &str) -> Result<(), Failure> {
+        let refused =
+            |detail: String| Failure::local(Code::NotConfirmed, detail, "give --yes if you mean it");
+        if !self.screen.asks {
+            return Err(refused(format!(
+                "destroying {name} needs to be confirmed, and there is no terminal"
+            )));
+        }
+        let question = format!(
+            "This stops {name} and removes its releases, configuration, secrets and logs.\nType its name:"
+        );
+        if self.screen.ask(&question)? == name {
+            Ok(())
+        } else {
+            Err(refused(format!("that is not {name}; nothing was done")))
+        }
+    }
+}
+
+pub(super) fn apps_table(apps: &[AppSummary]) -> Table {
+    let mut table = Table::new(&["APP", "STATE", ">RELEASE", "PROCESSES", "ADDRESS"]);
+    for app in apps {
+        let processes: Vec<String> = app
+            .processes
+            .iter()
+            .map(|(name, count)| format!("{name} {}/{}", count.running, count.wanted))
+            .collect();
+        table.row(vec![
+            app.name.as_str().into(),
+            Cell::new(app.state.as_str(), style_of_app(app.state)),
+            app.release.map_or("-".to_owned(), |release| release.to_string()).into(),
+            processes.join(", ").into(),
+            app.urls.first().cloned().unwrap_or_default().into(),
+        ]);
+    }
+    table
+}
+
+pub(super) fn instances_table(list: &InstanceList, now: Timestamp) -> Table {
+    let mut table =
+        Table::new(&["INSTANCE", "STATE", ">RELEASE", ">PID", ">PORT", ">STARTED", ">RESTARTS", "LAST EXIT"]);
+    for instance in &list.instances {
+        let number = |value: Option<u32>| value.map_or("-".to_owned(), |value| value.to_string());
+        table.row(vec![
+            instance.id.short().into(),
+            Cell::new(instance.state.as_str(), style_of_instance(instance)),
+            instance.release.to_string().into(),
+            number(instance.pid).into(),
+            number(instance.port.map(u32::from)).into(),
+            instance.started_at.map_or("-".to_owned(), |at| figures::ago(now, at)).into(),
+            instance.restarts.to_string().into(),
+            instance.exit.map_or(String::new(), |exit| ended(exit, now)).into(),
+        ]);
+    }
+    table
+}
+
+fn ended(exit: Exit, now: Timestamp) -> String {
+    let how = match (exit.status, exit.signal) {
+        (Some(status), _) => format!("status {status}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown".to_owned(),
+    };
+    format!("{how}, {}", figures::ago(now, exit.at))
+}
+
+const fn style_of_app(state: AppState) -> Style {
+    match state {
+        AppState::Running => Style::Good,
+        AppState::Degraded => Style::Warning,
+        AppState::Down => Style::Bad,
+        AppState::Empty | AppState::Stopped | AppState::Destroying => Style::Dim,
+    }
+}
+
+const fn style_of_count(count: ProcessCount) -> Style {
+    if count.running >= count.wanted { Style::Good } else { Style::Warning }
+}
+
+const fn style_of_instance(instance: &Instance) -> Style {
+    match instance.state {
+        InstanceState::Ready => Style::Good,
+        InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping => Style::Warning,
+        InstanceState::Unhealthy | InstanceState::Backoff => Style::Bad,
+        InstanceState::Warm | InstanceState::Exited => Style::Dim,
+    }
+}

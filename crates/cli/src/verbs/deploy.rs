@@ -1,0 +1,251 @@
+//! `deploy`.
+
+use std::cell::Cell as Counter;
+use std::path::Path;
+
+use berth_contract::{ChunkHash, Code, ExitStatus, ReleaseState, Strategy, SubmitRelease, TreeId};
+use berth_source::walk::{Packed, pack};
+use berth_source::{ChunkId, detect};
+use berth_spec::{AppId, Manifest};
+use serde::Serialize;
+
+use super::{Session, app_of_directory, read_file};
+use crate::args::{DeployArgs, StrategyChoice};
+use crate::failure::Failure;
+use crate::figures::{counted, size};
+use crate::screen::{Style, harmless, paint};
+
+/// What the directory holds.
+struct Source {
+    packed: Packed,
+    manifest_text: Option<String>,
+    procfile_text: Option<String>,
+    manifest: Manifest,
+    chunks: Vec<ChunkHash>,
+}
+
+/// What `--dry-run` tells.
+#[derive(Debug, Serialize)]
+struct Plan {
+    app: AppId,
+    exists: bool,
+    tree: String,
+    entries: u64,
+    bytes: u64,
+    builder: Option<String>,
+    processes: Vec<String>,
+    why: Vec<String>,
+    problem: Option<String>,
+    chunks: usize,
+    chunks_to_send: usize,
+    active: Option<String>,
+    change: String,
+}
+
+impl Session<'_> {
+    pub(super) async fn deploy(&mut self, args: DeployArgs) -> Result<ExitStatus, Failure> {
+        let path = self.environment.directory.join(&args.path);
+        let app = match &args.of.app {
+            Some(app) => self.project.app(app.clone()),
+            None => self.project.app(app_of_directory(&path)?),
+        };
+        self.screen.status("reading the source")?;
+        let source = read_source(&path)?;
+        if args.dry_run {
+            return self.dry_run(app, &source).await;
+        }
+        let exists = self.is_there(&app).await?;
+        if !exists {
+            self.make(&app).await?;
+        }
+        let tree = self.upload(&app, &source).await?;
+        let submit = SubmitRelease {
+            tree,
+            manifest: source.manifest_text,
+            procfile: source.procfile_text,
+            strategy: args.strategy.map(strategy),
+            description: args.message,
+            commit: args.commit.or_else(|| commit_of(&path)),
+        };
+        let release = self.client.submit(&app, &submit).await?;
+        self.screen.clear_status()?;
+        if !self.json {
+            self.screen.line(&format!("deploying {} as {}", app.app, release.number))?;
+        }
+        self.follow(&app, release, args.waiting).await
+    }
+
+    async fn is_there(&mut self, app: &AppId) -> Result<bool, Failure> {
+        match self.client.app(app).await {
+            Ok(_) => Ok(true),
+            Err(problem) if problem.code() == Code::AppNotFound => Ok(false),
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    async fn make(&mut self, app: &AppId) -> Result<(), Failure> {
+        match self.client.create_app(&app.project_id(), app.app.clone()).await {
+            Ok(_) => self.hint(&format!("made the app {}", app.app)),
+            // Another deploy was quicker.
+            Err(problem) if problem.code() == Code::AppExists => Ok(()),
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    async fn upload(&mut self, app: &AppId, source: &Source) -> Result<TreeId, Failure> {
+        let client = self.client.clone();
+        let missing = client.missing_chunks(&app.tenant, &source.chunks).await?;
+        let (sent, count) = (Counter::new(0_u64), Counter::new(0_usize));
+        // The display belongs to the session while the upload reports from inside, so it is lent to the callback.
+        let screen = std::cell::RefCell::new(&mut *self.screen);
+        let total = missing.len();
+        let pieces = u64::try_from(total).unwrap_or(u64::MAX);
+        let report = |length: usize| {
+            sent.set(sent.get() + u64::try_from(length).unwrap_or(0));
+            count.set(count.get() + 1);
+            let text = format!("sending the source: {} of {total} pieces, {}", count.get(), size(sent.get()));
+            // A display that cannot be drawn must not end an upload; the next line that matters will tell.
+            drop(screen.borrow_mut().status(&text));
+        };
+        let read = |hash: &ChunkHash| {
+            let id: ChunkId = hash.as_str().parse().map_err(std::io::Error::other)?;
+            source.packed.read(&id).map_err(std::io::Error::other)
+        };
+        client.upload_chunks(&app.tenant, &missing, read, report).await?;
+        if total > 0 && !self.json && !self.screen.live {
+            self.screen.line(&format!(
+                "sent {} of the source, {}",
+                counted(pieces, "piece"),
+                size(sent.get())
+            ))?;
+        }
+        Ok(client.put_tree(&app.tenant, source.packed.tree().canonical_json()).await?)
+    }
+
+    async fn dry_run(&mut self, app: AppId, source: &Source) -> Result<ExitStatus, Failure> {
+        let tree = source.packed.tree();
+        let detection = detect(&source.packed, &source.manifest, &app.app);
+        let exists = self.is_there(&app).await?;
+        let releases = if exists { self.client.releases(&app).await?.releases } else { Vec::new() };
+        let active = releases.iter().find(|release| release.state == ReleaseState::Active);
+        let missing = self.client.missing_chunks(&app.tenant, &source.chunks).await?;
+        let id = tree.id().to_string();
+        let change = match active {
+            None => "nothing serves yet: it would be the first release to serve".to_owned(),
+            Some(active) if active.tree.as_ref().is_some_and(|tree| tree.as_str() == id) => {
+                format!("the source is the same as that of {}", active.number)
+            }
+            Some(active) => format!("the source differs from that of {}", active.number),
+        };
+        let mut plan = Plan {
+            exists,
+            entries: u64::try_from(tree.entries().len()).unwrap_or(u64::MAX),
+            bytes: tree.size(),
+            tree: id,
+            builder: None,
+            processes: Vec::new(),
+            why: Vec::new(),
+            problem: None,
+            chunks: source.chunks.len(),
+            chunks_to_send: missing.len(),
+            active: active.map(|active| active.number.to_string()),
+            change,
+            app,
+        };
+        match detection {
+            Ok(found) => {
+                plan.builder = Some(format!("{:?}", found.builder).to_lowercase());
+                plan.processes =
+                    found.processes.iter().map(|(name, command)| format!("{name}: {command}")).collect();
+                plan.why = found.why;
+            }
+            Err(problem) => plan.problem = Some(problem.to_string()),
+        }
+        let runs = plan.problem.is_none();
+        self.screen.clear_status()?;
+        self.show(&plan, |session| session.show_plan(&plan))?;
+        Ok(if runs { ExitStatus::Ok } else { ExitStatus::Refused })
+    }
+
+    fn show_plan(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let app = format!("{}{}", plan.app.app, if plan.exists { "" } else { " (would be made)" });
+        let mut facts = vec![
+            ("app", app),
+            ("source", format!("{}, {}", counted(plan.entries, "entry"), size(plan.bytes))),
+            ("to send", format!("{} of {} pieces", plan.chunks_to_send, plan.chunks)),
+        ];
+        match (&plan.builder, &plan.problem) {
+            (Some(builder), _) => facts.push(("build", builder.clone())),
+            (None, problem) => facts.push(("build", problem.clone().unwrap_or_default())),
+        }
+        facts.extend(plan.why.iter().map(|why| ("", why.clone())));
+        facts.extend(plan.processes.iter().map(|process| ("process", process.clone())));
+        facts.push(("change", plan.change.clone()));
+        for (name, value) in facts {
+            let name = paint(&format!("{name:<10}"), Style::Dim, self.screen.colour);
+            self.screen.line(&format!("{name}{}", harmless(&value)))?;
+        }
+        self.hint("nothing was done")
+    }
+}
+
+fn read_source(path: &Path) -> Result<Source, Failure> {
+    let manifest_text = read_file(path, berth_spec::manifest::FILE_NAME)?;
+    let procfile_text = read_file(path, berth_spec::procfile::FILE_NAME)?;
+    let manifest =
+        Manifest::read(manifest_text.as_deref(), procfile_text.as_deref()).map_err(Failure::Manifest)?;
+    let packed = pack(path)?;
+    let chunks = packed.tree().chunks();
+    let chunks = chunks.iter().map(|id| id.to_string().parse().expect("both are 64 hex digits")).collect();
+    Ok(Source { packed, manifest_text, procfile_text, manifest, chunks })
+}
+
+const fn strategy(choice: StrategyChoice) -> Strategy {
+    match choice {
+        StrategyChoice::Bluegreen => Strategy::Bluegreen,
+        StrategyChoice::Rolling => Strategy::Rolling,
+        StrategyChoice::Recreate => Strategy::Recreate,
+    }
+}
+
+/// The commit that a git repository in the directory is at. Its files are read as they are; no program is started, and what
+/// cannot be read is simply not known.
+fn commit_of(directory: &Path) -> Option<String> {
+    let git = directory.join(".git");
+    let head = std::fs::read_to_string(git.join("HEAD")).ok()?;
+    let is_commit = |text: &str| text.len() >= 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let head = head.trim();
+    let Some(name) = head.strip_prefix("ref: ") else { return is_commit(head).then(|| head.to_owned()) };
+    if !name.starts_with("refs/") || name.split('/').any(|part| part.is_empty() || part == "..") {
+        return None;
+    }
+    let loose = std::fs::read_to_string(git.join(name)).ok().map(|text| text.trim().to_owned());
+    let found = loose.or_else(|| {
+        let packed = std::fs::read_to_string(git.join("packed-refs")).ok()?;
+        packed.lines().find_map(|line| Some(line.strip_suffix(name)?.strip_suffix(' ')?.to_owned()))
+    });
+    found.filter(|commit| is_commit(commit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commit_is_read_without_git() {
+        let directory = tempfile::tempdir().unwrap();
+        let git = directory.path().join(".git");
+        assert_eq!(commit_of(directory.path()), None);
+        std::fs::create_dir_all(git.join("refs/heads")).unwrap();
+        let (one, two) = ("1".repeat(40), "2".repeat(40));
+        std::fs::write(git.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        std::fs::write(git.join("packed-refs"), format!("# pack\n{two} refs/heads/main\n")).unwrap();
+        assert_eq!(commit_of(directory.path()).as_deref(), Some(two.as_str()));
+        std::fs::write(git.join("refs/heads/main"), format!("{one}\n")).unwrap();
+        assert_eq!(commit_of(directory.path()).as_deref(), Some(one.as_str()));
+        std::fs::write(git.join("HEAD"), "ref: refs/../../../etc/passwd\n").unwrap();
+        assert_eq!(commit_of(directory.path()), None);
+        std::fs::write(git.join("HEAD"), &two).unwrap();
+        assert_eq!(commit_of(directory.path()).as_deref(), Some(two.as_str()));
+    }
+}

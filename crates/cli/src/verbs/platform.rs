@@ -1,0 +1,76 @@
+//! `status` and `down`.
+
+use std::time::Duration;
+
+use berth_contract::{ExitStatus, Isolation, Platform};
+
+use super::Session;
+use super::apps::apps_table;
+use crate::failure::Failure;
+use crate::figures::{self, counted};
+use crate::screen::{Style, paint};
+
+/// Between two looks whether the platform is gone.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often to look: apps get 30 s to drain and 30 s to end unless their manifests say more, up to 300 s each.
+const LOOKS: u32 = 6_600;
+
+impl Session<'_> {
+    pub(super) async fn status(&mut self) -> Result<ExitStatus, Failure> {
+        let platform = self.client.platform().await?;
+        self.show(&platform, |session| {
+            for (name, value) in facts(&platform) {
+                let name = paint(&format!("{name:<11}"), Style::Dim, session.screen.colour);
+                session.screen.line(&format!("{name}{value}"))?;
+            }
+            session.screen.line("")?;
+            if platform.apps.is_empty() {
+                return Ok(session.screen.line("no apps yet: `berth deploy` in a directory makes one")?);
+            }
+            session.print(&apps_table(&platform.apps))
+        })
+    }
+
+    pub(super) async fn down(&mut self) -> Result<ExitStatus, Failure> {
+        if !self.client.is_there().await {
+            self.report_down(0, "the platform is not running")?;
+            return Ok(ExitStatus::Ok);
+        }
+        let down = self.client.platform_down().await?;
+        self.hint(&format!("stopping {}, then the platform", counted(down.instances.into(), "instance")))?;
+        for _ in 0..LOOKS {
+            // The supervisor holds the socket until it ends as the last of all.
+            if !self.client.is_there().await {
+                self.report_down(down.instances, "the platform is down")?;
+                return Ok(ExitStatus::Ok);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        self.hint("the platform is still going down; see logs/platform/supervisor.log in its home")?;
+        Ok(ExitStatus::Failed)
+    }
+
+    fn report_down(&mut self, instances: u32, text: &str) -> Result<(), Failure> {
+        let value = serde_json::json!({ "down": true, "instances": instances });
+        self.show(&value, |session| Ok(session.screen.line(text)?)).map(drop)
+    }
+}
+
+fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
+    let isolation = match platform.isolation {
+        Isolation::None => "none: every app runs as the platform's own user",
+        Isolation::User => "a user for every app",
+        Isolation::Sandbox => "a sandbox around every instance",
+    };
+    let roles: Vec<String> =
+        platform.roles.iter().map(|role| format!("{} {}", role.name, role.pid)).collect();
+    vec![
+        ("platform", format!("{} (berth {})", platform.platform, platform.version)),
+        ("home", platform.home.clone()),
+        ("apps at", format!("http://{}", platform.edge)),
+        ("api", format!("http://{}", platform.api)),
+        ("processes", roles.join(", ")),
+        ("isolation", isolation.to_owned()),
+        ("up for", figures::coarse(platform.uptime_ms)),
+    ]
+}
