@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -81,11 +81,7 @@ impl Programs {
     ) -> Result<BTreeSet<String>, BuildError> {
         let from = open_dir(target).map_err(failed(target, "read"))?;
         let to = open_dir(tree).map_err(failed(tree, "read"))?;
-        match rustix::fs::mkdirat(&to, "bin", Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(failed(&tree.join("bin"), "made")(error)),
-        }
-        let bin = open_dir_at(&to, "bin").map_err(failed(&tree.join("bin"), "read"))?;
+        let bin = enter(&to, "bin").map_err(failed(&tree.join("bin"), "made"))?;
         let mut names = BTreeSet::new();
         for path in &self.0 {
             let Some((relative, name)) =
@@ -105,16 +101,44 @@ impl Programs {
                     "cargo names {path:?}, which is not a file of the build"
                 )));
             }
-            match rustix::fs::unlinkat(&bin, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(failed(&tree.join("bin").join(name), "written")(error)),
-            }
+            make_room(&bin, name).map_err(failed(&tree.join("bin").join(name), "written"))?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let copy = rustix::fs::openat(&bin, name, flags, Mode::RWXU).map_err(failed(path, "written"))?;
             io::copy(&mut program, &mut File::from(copy)).map_err(failed(path, "written"))?;
             names.insert(name.to_owned());
         }
         Ok(names)
+    }
+}
+
+/// Makes `target/release/NAME` of the tree at `tree` lead to `bin/NAME`, for the Procfiles that name programs by where
+/// cargo puts them.
+pub(crate) fn link_where_cargo_puts_them(tree: &Path, names: &BTreeSet<String>) -> Result<(), BuildError> {
+    let path = tree.join("target/release");
+    let link = || {
+        let release = enter(&enter(&open_dir(tree)?, "target")?, "release")?;
+        for name in names {
+            make_room(&release, name)?;
+            rustix::fs::symlinkat(format!("../../bin/{name}"), &release, name.as_str())?;
+        }
+        io::Result::Ok(())
+    };
+    link().map_err(failed(&path, "made"))
+}
+
+/// The directory `name` below `dir`, made if it is missing. A link in its place is refused.
+fn enter(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(open_dir_at(dir, name)?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes the file or link `name` below `dir`, if there is one.
+fn make_room(dir: &OwnedFd, name: &str) -> io::Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -160,5 +184,14 @@ mod tests {
         fs::remove_dir_all(tree.join("bin")).unwrap();
         symlink(&target, tree.join("bin")).unwrap();
         assert!(programs.collect(&target, &tree, None).is_err());
+        let names = BTreeSet::from(["shop".to_owned()]);
+        fs::create_dir_all(tree.join("target/release")).unwrap();
+        fs::write(tree.join("target/release/shop"), "old").unwrap();
+        link_where_cargo_puts_them(&tree, &names).unwrap();
+        let led = fs::read_link(tree.join("target/release/shop")).unwrap();
+        assert_eq!(led, Path::new("../../bin/shop"));
+        fs::remove_dir_all(tree.join("target")).unwrap();
+        symlink(&target, tree.join("target")).unwrap();
+        assert!(link_where_cargo_puts_them(&tree, &names).is_err());
     }
 }

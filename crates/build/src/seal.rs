@@ -86,7 +86,7 @@ impl Sealing<'_> {
                 }
             }
         }
-        self.give(dir, 0o750, 0o550).map_err(failed(path, "sealed"))?;
+        self.give(dir, 0o750, 0o700).map_err(failed(path, "sealed"))?;
         rustix::fs::fsync(dir).map_err(failed(path, "synced"))
     }
 
@@ -119,7 +119,8 @@ impl Sealing<'_> {
     }
 
     /// Sets owner and mode: `of_sealed` when it belongs to the uid that nothing runs as, `of_ours` when it stays ours and only
-    /// the mode keeps an app from writing by mistake.
+    /// the mode of files keeps an app from writing by mistake. Directories of ours stay writable, so that `rm -r` of a
+    /// home works.
     fn give(&self, fd: impl AsFd, of_sealed: u32, of_ours: u32) -> io::Result<()> {
         let mode = match self.owner {
             Some(SealedOwner { uid, gid }) => {
@@ -189,7 +190,7 @@ mod tests {
             assert_eq!(fs::symlink_metadata(made.join("d/soft")).unwrap().uid(), 2_000_000_002);
             assert_eq!(fs::metadata(made.join("d/hard")).unwrap().gid(), 2_000_000_016);
         } else {
-            assert_eq!([mode("."), mode("d/e"), mode("run"), mode("plain")], [0o550, 0o550, 0o550, 0o440]);
+            assert_eq!([mode("."), mode("d/e"), mode("run"), mode("plain")], [0o700, 0o700, 0o550, 0o440]);
         }
         assert!(!made.join("pipe").try_exists().unwrap());
         crate::remove::remove_all(&made).unwrap();

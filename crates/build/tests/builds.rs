@@ -168,7 +168,7 @@ async fn a_static_directory_is_sealed_and_not_built_again() {
         assert_eq!((index.uid(), index.gid(), index.mode() & 0o7777), (SEALED_UID, APP_GID, 0o640));
         assert_eq!((css.uid(), css.gid(), css.mode() & 0o7777), (SEALED_UID, APP_GID, 0o750));
     } else {
-        assert_eq!((index.mode() & 0o7777, css.mode() & 0o7777), (0o440, 0o550));
+        assert_eq!((index.mode() & 0o7777, css.mode() & 0o7777), (0o440, 0o700));
     }
     place.assert_clean();
     let (again, lines) = place.build(2, &files, "").await;
@@ -313,6 +313,7 @@ async fn a_cargo_project_is_built_for_real() {
     let program = built.dir.join("bin/hello");
     assert!(fs::read(&program).unwrap().starts_with(b"\x7fELF"));
     assert_ne!(fs::metadata(&program).unwrap().mode() & 0o110, 0);
+    assert_eq!(fs::read_link(built.dir.join("target/release/hello")).unwrap(), Path::new("../../bin/hello"));
     assert!(built.dir.join("templates/a.html").try_exists().unwrap());
     let (changed, _) = place.build(2, &files("fn main() { println!(\"two\"); }"), "").await;
     assert_ne!(changed.unwrap().artifact, built.artifact);

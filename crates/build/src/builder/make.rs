@@ -251,6 +251,11 @@ impl Inside {
             if made.is_empty() {
                 return Err(BuildError::Outcome("the Cargo project made no program".to_owned()));
             }
+            // Whatever the processes are, for the artifact's id does not tell of them. A file or link called `target`
+            // in the source stays what it is.
+            if plan.tree.node("target").is_none() {
+                cargo::link_where_cargo_puts_them(&work.src, &made)?;
+            }
             plan.log.say(format!("made bin/{}", made.into_iter().collect::<Vec<_>>().join(", bin/")));
         }
         let folder = self.layout.artifacts_of(&request.app);
