@@ -107,6 +107,7 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
         limits: Limits::default(),
         clock: Arc::new(SystemClock::new()),
         allow_root: true,
+        ready: None,
         stop,
     };
     berth_edge::run(config).unwrap();

@@ -72,6 +72,11 @@ impl Client {
         self.busy.get() == 0
     }
 
+    /// Whether it was served and waits for a next request. Who has not said anything yet is about to.
+    pub(crate) fn may_be_shed(&self) -> bool {
+        self.is_idle() && self.waiting.borrow().kind() == Some(TooSlow::Idle)
+    }
+
     /// How long it has been in the state that it is in.
     pub(crate) fn age(&self) -> Duration {
         self.waiting.borrow().age()

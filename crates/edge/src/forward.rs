@@ -204,6 +204,11 @@ impl Errand {
         while !self.repeated
             && let Some(mut sender) = worker.pooled(lease, self.can_repeat())
         {
+            // The instance may have closed it a moment ago without this thread having noticed. To look at the sockets
+            // first costs a system call; it spares what cannot be sent again most of the 502s that are left.
+            if !self.can_repeat() {
+                tokio::task::yield_now().await;
+            }
             // At once but for a connection that is just being wound up.
             if sender.ready().await.is_ok() {
                 return Ok((sender, true));

@@ -68,6 +68,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// The reading end of a pipe whose other end the supervisor holds.
     pub leash: Option<OwnedFd>,
+    /// Takes one byte once every thread is set up with the snapshot that was there, and is then closed.
+    pub ready: Option<OwnedFd>,
     /// Where a new supervisor asks for the listeners.
     pub handover: Option<UnixListener>,
     /// Who may ask for them, besides root.
@@ -174,6 +176,10 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
             threads.push(joined);
         }
         events::started(count, fleet.generation());
+        if let Some(ready) = config.ready {
+            // A supervisor that is gone does not wait for it.
+            let _told = rustix::io::write(ready, b"r");
+        }
         drop(fleet);
         let outside = Outside {
             control_socket: config.control_socket,

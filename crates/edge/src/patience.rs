@@ -8,7 +8,8 @@ use crate::strict::Phase;
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For a whole head, from its first byte: dripping bytes does not extend it.
+    /// For a whole head, from its first byte, and for the first one from the connection's beginning: dripping bytes
+    /// does not extend it.
     pub head: Duration,
     /// Between requests.
     pub idle: Duration,
@@ -45,6 +46,11 @@ impl Waiting {
         self.age
     }
 
+    /// What it was last seen to wait for.
+    pub(crate) fn kind(&self) -> Option<TooSlow> {
+        self.kind
+    }
+
     /// Takes what was `seen` after `span` has passed. `busy` says that a request is being answered.
     ///
     /// Ages are counted in whole looks instead of by a timer for each connection: a timer costs more than the rest of
@@ -60,6 +66,8 @@ impl Waiting {
             _ if seen.wants_write => Some(TooSlow::Stall),
             Phase::Head => Some(TooSlow::Head),
             Phase::Body if seen.wants_read => Some(TooSlow::Stall),
+            // Who connects has something to say: the time for the first head runs from there.
+            Phase::Idle if seen.heads == 0 => Some(TooSlow::Head),
             Phase::Idle if !busy => Some(TooSlow::Idle),
             Phase::Idle | Phase::Body | Phase::Raw => None,
         };
@@ -100,6 +108,11 @@ mod tests {
     }
 
     #[test]
+    fn who_connects_and_says_nothing_is_cut_off() {
+        assert_eq!(ended(|_| QUIET, false), Some((10, TooSlow::Head)));
+    }
+
+    #[test]
     fn heads_that_complete_start_over() {
         let busy_client = |second| Seen { phase: Phase::Head, heads: second, moved: true, ..QUIET };
         assert_eq!(ended(busy_client, false), None);
@@ -117,9 +130,10 @@ mod tests {
 
     #[test]
     fn idle_ends_and_waiting_for_the_app_does_not() {
-        assert_eq!(ended(|_| QUIET, false), Some((60, TooSlow::Idle)));
-        assert_eq!(ended(|_| QUIET, true), None);
-        assert_eq!(ended(|_| Seen { phase: Phase::Raw, ..QUIET }, true), None);
+        let between = Seen { heads: 1, ..QUIET };
+        assert_eq!(ended(|_| between, false), Some((60, TooSlow::Idle)));
+        assert_eq!(ended(|_| between, true), None);
+        assert_eq!(ended(|_| Seen { phase: Phase::Raw, ..between }, true), None);
     }
 
     #[test]

@@ -234,7 +234,7 @@ impl Worker {
     /// Ends up to a tenth of the connections that wait for a next request, those that wait longest first.
     fn shed_idle(&self) {
         let clients = self.clients.borrow();
-        let mut idle: Vec<&Rc<Client>> = clients.values().filter(|client| client.is_idle()).collect();
+        let mut idle: Vec<&Rc<Client>> = clients.values().filter(|client| client.may_be_shed()).collect();
         idle.sort_by_key(|client| std::cmp::Reverse(client.age()));
         let shed = (clients.len() / 10).max(1);
         for client in idle.into_iter().take(shed) {

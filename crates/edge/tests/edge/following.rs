@@ -32,11 +32,30 @@ fn gated() -> (Instance, Receiver<()>, Sender<()>) {
 #[test]
 fn edge_boots_from_the_file_alone() {
     let (mirror, _seen) = Instance::mirror();
-    let boot = shop(7, &[(mirror.addr, Role::Routed)]);
+    let boot = serde_json::to_vec(&shop(7, &[(mirror.addr, Role::Routed)])).unwrap();
     let mut world = World::start(Options { boot: Some(boot), ..Options::default() });
     assert_eq!(world.get("shop.localhost", "/").status, 200);
     let (applied, _) = world.control.wait(|message| matches!(message, FromEdge::Applied { .. }));
     assert_eq!(applied, FromEdge::Applied { generation: Generation(7) });
+}
+
+#[test]
+fn without_a_readable_file_requests_wait_for_control() {
+    let (mirror, _seen) = Instance::mirror();
+    let mut world = World::start(Options { boot: Some(b"{".to_vec()), ..Options::default() });
+    let mut client = world.client();
+    client.send(GET);
+    world.apply(&shop(1, &[(mirror.addr, Role::Routed)]));
+    assert_eq!(client.response(true).unwrap().status, 200);
+}
+
+#[test]
+fn edge_outlives_its_supervisor() {
+    let (mirror, _seen) = Instance::mirror();
+    let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Routed)]));
+    drop(world.leash.take());
+    world.apply(&shop(2, &[(mirror.addr, Role::Routed)]));
+    assert_eq!(world.get("shop.localhost", "/").status, 200);
 }
 
 #[test]

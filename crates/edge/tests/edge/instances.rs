@@ -20,7 +20,7 @@ fn a_request_is_held_while_the_only_instance_restarts() {
     posts.send("POST / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 4\r\n\r\nbody");
     Instance::on(listen(fd), |mut call| {
         let body = if call.head.starts_with("POST") { call.read_until("body") } else { "back".to_owned() };
-        call.respond(&body);
+        call.respond_and_close(&body);
     });
     assert_eq!(gets.response(true).unwrap().body, "back");
     assert_eq!(posts.response(true).unwrap().body, "body");
@@ -128,7 +128,7 @@ fn an_unfinished_upload_does_not_hold_up_the_next_request() {
     let gate = Mutex::new(gate);
     let instance = Instance::scripted(move |mut call| {
         let early = call.head.contains("/early");
-        call.respond("ok");
+        call.respond_and_close("ok");
         if early {
             gate.lock().unwrap().recv_timeout(HANG).unwrap();
         }

@@ -149,7 +149,7 @@ fn continue_is_answered_when_an_instance_took_the_request() {
 fn heads_of_bodies_and_trailers_pass() {
     let instance = Instance::scripted(|mut call| {
         if call.head.starts_with("HEAD") {
-            call.write("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n");
+            call.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 7\r\n\r\n");
             return;
         }
         assert!(call.head.contains("te: trailers") && call.head.contains("trailer: x-sum"), "{}", call.head);
@@ -239,6 +239,7 @@ fn an_idle_connection_is_ended_and_one_that_waits_for_the_app_is_not() {
     world.apply(&shop(1, &[(instance.addr, Role::Routed)]));
     let (mut waits, mut idles) = (world.client(), world.client());
     waits.send(&format!("GET / HTTP/1.1\r\n{HOST}\r\n"));
+    assert_eq!(idles.request("GET / HTTP/1.1\r\nHost: nobody\r\n\r\n").status, 404);
     assert!(idles.is_closed());
     go.send(()).unwrap();
     assert_eq!(waits.response(true).unwrap().body, "late");

@@ -1,6 +1,6 @@
 //! An edge with real sockets on loopback, a control that the test plays, and instances that the test scripts.
 
-use std::io::{Read, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -25,13 +25,16 @@ pub(crate) struct World {
     pub(crate) control: Control,
     pub(crate) log: Arc<Mutex<Vec<u8>>>,
     pub(crate) handover: PathBuf,
+    /// The supervisor's end of the leash.
+    pub(crate) leash: Option<PipeWriter>,
     home: TempDir,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     edge: Option<JoinHandle<Result<ExitReason, EdgeError>>>,
 }
 
 pub(crate) struct Options {
-    pub(crate) boot: Option<Snapshot>,
+    /// What `current.json` holds.
+    pub(crate) boot: Option<Vec<u8>>,
     pub(crate) limits: Limits,
     pub(crate) threads: usize,
 }
@@ -69,7 +72,7 @@ impl World {
     pub(crate) fn start(options: Options) -> Self {
         let home = TempDir::new().unwrap();
         if let Some(boot) = &options.boot {
-            std::fs::write(home.path().join("current.json"), serde_json::to_vec(boot).unwrap()).unwrap();
+            std::fs::write(home.path().join("current.json"), boot).unwrap();
         }
         let control_socket = home.path().join("edge.sock");
         let control = UnixListener::bind(&control_socket).unwrap();
@@ -79,23 +82,34 @@ impl World {
         let addr = listeners[0].local_addr().unwrap();
         let log = Arc::<Mutex<Vec<u8>>>::default();
         let sink = Sink(Arc::clone(&log));
+        let (leash, supervisor) = std::io::pipe().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let config = Config {
             listeners,
             routing_dir: OwnedFd::from(std::fs::File::open(home.path()).unwrap()),
             control_socket,
-            leash: None,
+            leash: Some(OwnedFd::from(leash)),
             handover: Some(handover_listener),
             owner_uid: 0,
             access_log: AccessLog::To(Box::new(sink)),
             limits: options.limits,
             clock: Arc::new(SystemClock::new()),
             allow_root: true,
+            ready: None,
             stop: stopped,
         };
         let edge = std::thread::spawn(move || berth_edge::run(config));
         let control = Control::accept(control);
-        Self { addr, control, log, handover, home, stop: Some(stop), edge: Some(edge) }
+        Self {
+            addr,
+            control,
+            log,
+            handover,
+            leash: Some(supervisor),
+            home,
+            stop: Some(stop),
+            edge: Some(edge),
+        }
     }
 
     /// Sends a snapshot and waits until every thread uses it.
@@ -338,6 +352,14 @@ impl Instance {
 impl Call {
     pub(crate) fn respond(&mut self, body: &str) {
         self.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    }
+
+    /// For a script that ends here: edge must not keep the connection for the next request.
+    pub(crate) fn respond_and_close(&mut self, body: &str) {
+        let length = body.len();
+        self.write(&format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        ));
     }
 
     pub(crate) fn write(&mut self, text: &str) {
