@@ -22,6 +22,7 @@ pub(super) fn run(args: &EdgeArgs) -> Result<(), RoleError> {
         routing_dir: take(args.routing)?,
         control_socket: args.control.clone(),
         leash: Some(ties.leash),
+        ready: Some(ties.ready),
         handover: Some(take(args.handover)?),
         owner_uid: args.owner,
         access_log: AccessLog::To(Box::new(io::stderr())),
