@@ -123,9 +123,11 @@ impl Reconciler {
             return None;
         };
         events::breach(check_app(&app));
+        // Asked before the look: what was being cleared away then may still be seen, and may be done by the time of the check.
+        let clearing = self.machine.clearing(id);
         let mut world = self.machine.observe(&app).await;
         self.add_edge(&app, &mut world);
-        let mut plan = self.plan(&app, &world);
+        let mut plan = self.plan(&app, &world, &clearing);
         if waits_for_listener(&app, &world) {
             plan.look_again = Some(plan.look_again.map_or(LISTENERS, |again| again.min(LISTENERS)));
         }
@@ -138,16 +140,14 @@ impl Reconciler {
         world.edge = self.edge.observe();
     }
 
-    fn plan(&self, app: &App, world: &AppWorld) -> Plan {
+    fn plan(&self, app: &App, world: &AppWorld, clearing: &BTreeSet<Ordinal>) -> Plan {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = memories.entry(app.id.clone()).or_default();
         let strays: BTreeSet<Ordinal> =
             world.instances.keys().filter(|it| !app.instances.contains_key(it)).copied().collect();
         // What was cleared away at the last pass must not be there any more, unless the state has taken it up since.
-        let twice: BTreeSet<Ordinal> = strays.intersection(&memory.strays).copied().collect();
-        if !self.machine.is_clearing(&app.id, &twice) {
-            events::breach(check_leaks(app, &twice));
-        }
+        let twice = strays.iter().filter(|it| memory.strays.contains(it) && !clearing.contains(it));
+        events::breach(check_leaks(app, &twice.copied().collect()));
         memory.strays = strays;
         let plan = plan(app, world, &mut memory.watch, self.clock.monotonic());
         if app.life == Life::Destroyed && plan.actions.is_empty() {

@@ -25,7 +25,11 @@ pub(super) struct SecretError {
 ///
 /// # Errors
 /// [`SecretError`] when a secret does not open.
-pub(super) fn shared(app: &App, release: &Release, vault: &Vault) -> Result<BTreeMap<String, String>, SecretError> {
+pub(super) fn shared(
+    app: &App,
+    release: &Release,
+    vault: &Vault,
+) -> Result<BTreeMap<String, String>, SecretError> {
     let mut env: BTreeMap<String, String> =
         [("PATH", PATH), ("LANG", "C.UTF-8")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let plain = release.manifest.env.iter().chain(&release.config);
@@ -43,7 +47,11 @@ pub(super) fn shared(app: &App, release: &Release, vault: &Vault) -> Result<BTre
 ///
 /// # Errors
 /// [`SecretError`] when one does not open.
-pub(super) fn secrets(app: &App, release: &Release, vault: &Vault) -> Result<BTreeMap<String, String>, SecretError> {
+pub(super) fn secrets(
+    app: &App,
+    release: &Release,
+    vault: &Vault,
+) -> Result<BTreeMap<String, String>, SecretError> {
     let mut opened = BTreeMap::new();
     for (name, &version) in &release.secrets {
         let fail = |source| SecretError { name: name.clone(), version, source };

@@ -299,11 +299,10 @@ impl Machine {
         }
     }
 
-    /// Whether all of these are being cleared away.
+    /// The instances of an app that are being cleared away.
     #[must_use]
-    pub fn is_clearing(&self, app: &AppId, ordinals: &BTreeSet<Ordinal>) -> bool {
-        let notes = self.notes();
-        ordinals.iter().all(|it| notes.clearing.iter().any(|id| id.app == *app && id.ordinal == *it))
+    pub fn clearing(&self, app: &AppId) -> BTreeSet<Ordinal> {
+        self.notes().clearing.iter().filter(|id| id.app == *app).map(|id| id.ordinal).collect()
     }
 
     /// Waits until no instance runs.

@@ -71,7 +71,12 @@ impl Sources {
     ///
     /// # Errors
     /// When they do not, or the disk refuses.
-    pub(super) async fn put(&self, tenant: &TenantName, hash: ChunkHash, bytes: Bytes) -> Result<(), Refused> {
+    pub(super) async fn put(
+        &self,
+        tenant: &TenantName,
+        hash: ChunkHash,
+        bytes: Bytes,
+    ) -> Result<(), Refused> {
         self.with(tenant, move |store| store.put(&chunk_id(&hash), &bytes)).await
     }
 
