@@ -53,6 +53,8 @@ struct Memory {
 pub(crate) struct Pass {
     pub(crate) app: Arc<App>,
     pub(crate) world: AppWorld,
+    /// The instances whose time to drain was over when the plan was made.
+    pub(crate) drained: BTreeSet<Ordinal>,
     pub(crate) actions: VecDeque<Action>,
 }
 
@@ -82,6 +84,9 @@ pub(crate) struct Control {
     published: Position,
     /// The ports of the snapshots that were published and that some edge may still use, by generation.
     in_use: VecDeque<(Generation, BTreeSet<u16>)>,
+    /// The ports that instances were given or seen with. Until the state has one it is the performer's to remember: the instance may
+    /// be dead, and its port free again, before it is written down that it started.
+    given: BTreeMap<(AppId, Ordinal), u16>,
 }
 
 impl Control {
@@ -106,6 +111,7 @@ impl Control {
             unsent: true,
             published: durable.generation.0,
             in_use: [(durable.generation, ports(durable))].into(),
+            given: BTreeMap::new(),
         }
     }
 
@@ -333,9 +339,20 @@ impl Control {
         if least.is_some_and(|least| least < self.in_use[0].0) {
             return None;
         }
+        let state = self.ledger.durable();
+        self.given.retain(|(app, ordinal), _| {
+            let instance = state.apps.get(app).and_then(|app| app.instances.get(ordinal));
+            instance.is_some_and(|it| it.port.is_none())
+        });
         let of_state = self.ledger.durable().apps.values().flat_map(|app| app.instances.values());
         let sent = self.in_use.iter().flat_map(|(_, ports)| ports.iter().copied());
-        Some(of_state.filter_map(|it| it.port).chain(sent).collect())
+        let given = self.given.values().copied();
+        Some(of_state.filter_map(|it| it.port).chain(sent).chain(given).collect())
+    }
+
+    /// Remembers the port that an instance was given or is seen with.
+    pub(crate) fn note_port(&mut self, app: &AppId, ordinal: Ordinal, port: Option<u16>) {
+        self.given.extend(port.map(|port| ((app.clone(), ordinal), port)));
     }
 
     fn observe(&self, app: &App, out: &Outside) -> AppWorld {
@@ -382,6 +399,9 @@ impl Control {
             check_artifacts(&app, out.disk.artifacts.get(id).unwrap_or(&none))?;
         }
         let world = self.observe(&app, out);
+        for (ordinal, seen) in &world.instances {
+            self.note_port(id, *ordinal, seen.port);
+        }
         let memory = self.memories.entry(id.clone()).or_default();
         let strays: BTreeSet<Ordinal> =
             world.instances.keys().filter(|ordinal| !app.instances.contains_key(ordinal)).copied().collect();
@@ -395,7 +415,8 @@ impl Control {
             out.trace.add(out.chance.now(), format_args!("plan {id}: {:?}", plan.actions));
             let mut actions: VecDeque<Action> = plan.actions.into();
             crate::perform::plant(out.planted, &out.chance, &app, &world, &mut actions);
-            self.passes.insert(id.clone(), Pass { app, world, actions });
+            let drained = crate::perform::drained(&app, out);
+            self.passes.insert(id.clone(), Pass { app, world, drained, actions });
         }
         Ok(())
     }

@@ -80,7 +80,14 @@ impl Edge {
             in_flight: Vec::new(),
             held: Vec::new(),
             health: BTreeMap::new(),
-            unrouted: BTreeMap::new(),
+            // What it never routes to, it has nothing in flight to.
+            unrouted: durable
+                .apps
+                .values()
+                .flat_map(|route| &route.backends)
+                .filter(|backend| backend.role != Role::Routed)
+                .map(|backend| (backend.instance.clone(), Duration::ZERO))
+                .collect(),
             said_applied: None,
             said_drained: BTreeMap::new(),
             outbox: VecDeque::new(),
@@ -146,8 +153,8 @@ impl Edge {
         &self.newest
     }
 
-    /// Whether requests are in flight to an instance or any thread may send more, and since when not.
-    pub(crate) fn may_reach(&self, instance: &InstanceId) -> Option<Duration> {
+    /// Since when no thread sends new requests to an instance; `None` while one may.
+    pub(crate) fn unrouted_since(&self, instance: &InstanceId) -> Option<Duration> {
         self.unrouted.get(instance).copied()
     }
 

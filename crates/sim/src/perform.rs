@@ -1,6 +1,6 @@
 //! Performing a plan, one action at a time; and the bugs that are planted there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use berth_clock::random_bytes;
 use berth_control::command::{Command, Fact, Refusal};
@@ -77,7 +77,10 @@ impl Control {
                 out.builders.run_command((id.clone(), number), &out.chance, &mut out.tally, out.calm);
             }
             Action::Start(ordinal) => self.start_instance(app, ordinal, out),
-            Action::Stop(ordinal) => stop_instance(app, ordinal, world, out)?,
+            Action::Stop(ordinal) => {
+                let drain_over = pass.drained.contains(&ordinal);
+                stop_instance(app, ordinal, world, drain_over, out)?;
+            }
             Action::Remove(ordinal) => {
                 out.machine.remove(id, ordinal);
                 self.dirty.insert(id.clone());
@@ -111,7 +114,7 @@ impl Control {
     fn start_instance(&mut self, app: &App, ordinal: Ordinal, out: &mut Outside) {
         let Some(instance) = app.instances.get(&ordinal) else { return };
         let excluded = match out.planted {
-            Some(Planted::ReusesPorts) => Some(std::collections::BTreeSet::new()),
+            Some(Planted::ReusesPorts) => Some(BTreeSet::new()),
             _ => self.ports_in_use(),
         };
         let Some(excluded) = excluded else {
@@ -129,31 +132,50 @@ impl Control {
             quality: quality(&artifact.id),
         };
         out.machine.start(order, &excluded, &out.chance, &mut out.tally, out.calm);
+        self.note_port(&app.id, ordinal, out.machine.get(&app.id, ordinal).and_then(|it| it.port));
         self.dirty.insert(app.id.clone());
     }
 }
 
-fn stop_instance(app: &App, ordinal: Ordinal, world: &AppWorld, out: &mut Outside) -> Result<(), Breach> {
+/// The instances that edge has had out of its routing for as long as their requests may take to end: by what edge does, not by what
+/// control makes of it.
+pub(crate) fn drained(app: &App, out: &Outside) -> BTreeSet<Ordinal> {
+    let now = out.chance.now();
+    let Some(edge) = &out.edge else {
+        return app.instances.keys().copied().collect();
+    };
+    let over = app.instances.iter().filter(|(ordinal, instance)| {
+        let release = app.release(instance.release);
+        let drain = release.map(|release| release.manifest.shutdown.drain).unwrap_or_default();
+        let id = app.id.instance(instance.process.clone(), **ordinal);
+        let since = edge.unrouted_since(&id);
+        since.is_some_and(|since| now.saturating_sub(since) >= drain.as_duration())
+    });
+    over.map(|(&ordinal, _)| ordinal).collect()
+}
+
+fn stop_instance(
+    app: &App,
+    ordinal: Ordinal,
+    world: &AppWorld,
+    drain_over: bool,
+    out: &mut Outside,
+) -> Result<(), Breach> {
     let (Some(instance), Some(id)) = (app.instances.get(&ordinal), app.instance_id(ordinal)) else {
         return Ok(());
     };
-    let shutdown =
-        app.release(instance.release).map(|release| release.manifest.shutdown.clone()).unwrap_or_default();
-    let now = out.chance.now();
-    let edge = out.edge.as_ref();
-    let drain_over = edge
-        .and_then(|edge| edge.may_reach(&id))
-        .is_some_and(|since| now.saturating_sub(since) >= shutdown.drain.as_duration());
+    let release = app.release(instance.release);
+    let kill_after = release.map(|release| release.manifest.shutdown.kill_after).unwrap_or_default();
     // Where the check itself would find the bug, the requests have to find it too.
     if out.planted != Some(Planted::StopsBeforeDrained) {
         check_stop(app, ordinal, world, drain_over)?;
     }
-    let in_flight = edge.map_or(0, |edge| edge.in_flight(&id));
+    let in_flight = out.edge.as_ref().map_or(0, |edge| edge.in_flight(&id));
     if in_flight > 0 && !drain_over {
         let detail = format!("{id} was stopped while {in_flight} requests were in flight to it");
         return Err(Breach { invariant: Invariant::StoppedIsUnreachable, detail });
     }
-    out.machine.stop(&app.id, ordinal, shutdown.kill_after, &out.chance, &mut out.tally);
+    out.machine.stop(&app.id, ordinal, kill_after, &out.chance, &mut out.tally);
     Ok(())
 }
 
