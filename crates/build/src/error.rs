@@ -112,3 +112,28 @@ pub(crate) fn failed<E: Into<io::Error>>(path: &Path, verb: &'static str) -> imp
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_page() {
+        let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+        let errors = [
+            BuildError::NoBuilder(NothingFits::Nothing),
+            BuildError::ToolchainMissing { missing: String::new(), install: String::new() },
+            BuildError::Outcome(String::new()),
+            BuildError::Timeout(Millis(1)),
+            BuildError::Cancelled,
+            BuildError::DiskFull(PathBuf::new()),
+            BuildError::Unkillable(berth_process::KillError::Survivors(Vec::new())),
+            BuildError::Source(StoreError::Missing(Vec::new())),
+            BuildError::Source(StoreError::Damaged { name: String::new() }),
+        ];
+        for error in errors {
+            let page = pages.join(format!("{}.md", error.code()));
+            assert!(page.try_exists().unwrap(), "{} has no page", error.code());
+        }
+    }
+}

@@ -88,6 +88,7 @@ codes! {
     AppDestroying = "app_destroying", 409, Refused, "The app is being destroyed";
     AppExists = "app_exists", 409, Refused, "The app exists already";
     AppNotFound = "app_not_found", 404, NotFound, "There is no such app";
+    BuildCancelled = "build_cancelled", 500, Failed, "The build was cancelled";
     BuildFailed = "build_failed", 500, Failed, "The build failed";
     BuildTimedOut = "build_timed_out", 500, Failed, "The build took longer than it may";
     ChunkMismatch = "chunk_mismatch", 422, Refused, "The bytes of a chunk do not have its hash";
@@ -137,6 +138,7 @@ codes! {
     StorageFailed = "storage_failed", 500, Failed, "The platform could not read or write its files";
     Superseded = "superseded", 500, Superseded, "A newer deployment took its place";
     TenantNotFound = "tenant_not_found", 404, NotFound, "There is no such tenant";
+    ToolchainMissing = "toolchain_missing", 500, Failed, "What builds the source is not installed";
     TreeNotFound = "tree_not_found", 404, NotFound, "There is no such source tree";
     Unauthenticated = "unauthenticated", 401, NotAllowed, "The platform does not know who asks";
     Unreachable = "unreachable", 500, Unreachable, "The platform cannot be reached";

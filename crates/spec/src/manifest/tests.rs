@@ -267,7 +267,7 @@ fn sorted(value: &Value) -> Value {
 }
 
 #[test]
-fn the_schema_is_the_published_one() {
+fn the_schema_is_its_golden() {
     let path = repository_file("contracts/manifest.schema.json");
     let text = serde_json::to_string_pretty(&sorted(&manifest_schema())).unwrap() + "\n";
     if std::env::var_os("BERTH_UPDATE_GOLDENS").is_some() {
