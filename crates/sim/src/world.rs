@@ -478,6 +478,10 @@ impl World {
     fn collect_artifacts(&mut self) {
         let Some(control) = &self.control else { return };
         let out = &mut self.out;
+        // Its artifact would be missed before it is activated out of order.
+        if out.planted == Some(Planted::RevivesSuperseded) {
+            return;
+        }
         for (id, on_disk) in &mut out.disk.artifacts {
             let Some(app) = control.ledger.speculative().apps.get(id) else { continue };
             let mut kept = berth_control::invariant::kept_artifacts(app);
