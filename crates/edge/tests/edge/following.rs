@@ -2,9 +2,10 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use berth_edge::{ExitReason, handover};
+use berth_edge::{ExitReason, Limits, handover};
 use berth_routing::wire::{FromEdge, ToEdge};
 use berth_routing::{Generation, Role};
 
@@ -216,4 +217,53 @@ fn the_listeners_are_handed_over_and_serve_on() {
     }
     let accepted = listeners.iter().find_map(|listener| listener.accept().ok()).unwrap();
     assert_eq!(accepted.1, expected);
+}
+
+#[test]
+fn one_edge_takes_over_from_another_without_a_failed_request() {
+    let (mirror, _seen) = Instance::mirror();
+    let snapshot = shop(1, &[(mirror.addr, Role::Routed)]);
+    // Time enough for every client to bring a last request, however busy the machine is.
+    let limits = Limits { drain_idle: HANG, drain: HANG, ..Options::default().limits };
+    let mut before = World::start(Options { limits, ..Options::default() });
+    before.apply(&snapshot);
+    let addr = before.addr;
+    // Outlives the clients, so that it does not drain under the last of them.
+    let mut after = None;
+    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for method in ["GET", "POST", "GET", "POST"] {
+            let (stop, served) = (&stop, &served);
+            scope.spawn(move || {
+                let request =
+                    format!("{method} / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 0\r\n\r\n");
+                while !stop.load(SeqCst) {
+                    let mut client = Client::connect(addr);
+                    loop {
+                        let response = client.request(&request);
+                        assert_eq!(response.status, 200, "{response:?}");
+                        served.fetch_add(1, SeqCst);
+                        if response.header("connection") == Some("close") || stop.load(SeqCst) {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+        let serves_on = || {
+            let enough = served.load(SeqCst) + 200;
+            while served.load(SeqCst) < enough {
+                std::thread::yield_now();
+            }
+        };
+        serves_on();
+        let listeners = handover::receive(&UnixStream::connect(&before.handover).unwrap()).unwrap();
+        let boot = Some(serde_json::to_vec(&snapshot).unwrap());
+        after = Some(World::start(Options { boot, listeners: Some(listeners), ..Options::default() }));
+        before.tell_to_stop();
+        assert_eq!(before.ended(), ExitReason::Drained);
+        serves_on();
+        stop.store(true, SeqCst);
+    });
+    drop(after);
 }

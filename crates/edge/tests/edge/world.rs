@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) boot: Option<Vec<u8>>,
     pub(crate) limits: Limits,
     pub(crate) threads: usize,
+    /// Instead of new ones.
+    pub(crate) listeners: Option<Vec<TcpListener>>,
 }
 
 impl Default for Options {
@@ -46,7 +48,7 @@ impl Default for Options {
             drain_idle: Duration::from_millis(100),
             ..Limits::default()
         };
-        Self { boot: None, limits, threads: 2 }
+        Self { boot: None, limits, threads: 2, listeners: None }
     }
 }
 
@@ -78,7 +80,7 @@ impl World {
         let control = UnixListener::bind(&control_socket).unwrap();
         let handover = home.path().join("handover.sock");
         let handover_listener = UnixListener::bind(&handover).unwrap();
-        let listeners = reuse_port_listeners(options.threads);
+        let listeners = options.listeners.unwrap_or_else(|| reuse_port_listeners(options.threads));
         let addr = listeners[0].local_addr().unwrap();
         let log = Arc::<Mutex<Vec<u8>>>::default();
         let sink = Sink(Arc::clone(&log));
