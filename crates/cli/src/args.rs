@@ -474,6 +474,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_verb_is_in_the_documentation() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for verb in CommandLine::command().get_subcommands() {
+            let row = format!("\n| `{}", verb.get_name());
+            assert!(page.contains(&row), "docs/cli.md has no row for {}", verb.get_name());
+        }
+    }
+
     /// One file for each verb, so that a change of the command line is seen in review.
     #[test]
     fn help_golden() {

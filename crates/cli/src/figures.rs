@@ -21,10 +21,11 @@ pub fn coarse(span: Millis) -> String {
     }
 }
 
-/// How long something took: `0.8s`, `12.3s`, `2m05s`.
+/// How long something took: `42ms`, `12.3s`, `2m05s`.
 #[must_use]
 pub fn took(span: Millis) -> String {
     match span.0 {
+        ms @ 0..1_000 => format!("{ms}ms"),
         0..60_000 => format!("{}.{}s", span.0 / 1_000, span.0 % 1_000 / 100),
         ms => format!("{}m{:02}s", ms / 60_000, ms % 60_000 / 1_000),
     }
@@ -112,6 +113,6 @@ mod tests {
             assert_eq!(ago(now, Timestamp(now.0 - before)), text);
         }
         assert_eq!(ago(now, Timestamp(now.0 + 5_000)), "now");
-        assert_eq!((took(Millis(812)), took(Millis(125_000))), ("0.8s".to_owned(), "2m05s".to_owned()));
+        assert_eq!((took(Millis(812)), took(Millis(125_000))), ("812ms".to_owned(), "2m05s".to_owned()));
     }
 }

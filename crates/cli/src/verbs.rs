@@ -110,7 +110,7 @@ fn connect(globals: &Globals, environment: &Environment, clock: &Arc<dyn Clock>)
 /// The client calls this in the middle of a verb, when the screen is in other hands; a notice is a line of its own on standard
 /// error and disturbs nothing there.
 fn tell_notice(notice: &Notice, json: bool) {
-    use std::io::Write as _;
+    use std::io::{IsTerminal as _, Write as _};
     let text = match notice {
         _ if json => return,
         // The first attempts follow so quickly that a restart of control often is over before one could read of it.
@@ -118,7 +118,10 @@ fn tell_notice(notice: &Notice, json: bool) {
         Notice::Reconnecting { what, .. } => format!("{what}; trying again"),
         Notice::Reconnected => return,
     };
-    drop(writeln!(std::io::stderr(), "\r\x1b[K{text}"));
+    let mut err = std::io::stderr();
+    // On a terminal a status line may stand there.
+    let clear = if err.is_terminal() { "\r\x1b[K" } else { "" };
+    drop(writeln!(err, "{clear}{text}"));
 }
 
 impl Session<'_> {

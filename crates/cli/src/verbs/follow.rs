@@ -110,8 +110,7 @@ impl Session<'_> {
         }
         shown.frame = (shown.frame + 1) % SPINNER.len();
         let elapsed = self.clock.monotonic().saturating_sub(shown.since);
-        let elapsed = Millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
-        let text = format!("{} {} {}", SPINNER[shown.frame], figures::took(elapsed), shown.stage);
+        let text = format!("{} {:.1}s {}", SPINNER[shown.frame], elapsed.as_secs_f64(), shown.stage);
         Ok(self.screen.status(&text)?)
     }
 
