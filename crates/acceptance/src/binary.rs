@@ -5,10 +5,12 @@
 //! and has cargo build it once for each test process where it is missing or older than a source. `BERTH_BIN` names another
 //! binary, which is taken as it is: a release build, or one that was installed.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 /// The binary under test.
@@ -27,6 +29,22 @@ pub fn example(name: &str) -> PathBuf {
     workspace().join("examples").join(name)
 }
 
+/// The executable of an example, built once for each test process: for users who cannot reach the toolchain.
+#[must_use]
+pub fn example_binary(name: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let target = workspace().join("target/examples-of-tests");
+    let binary = target.join("release").join(name);
+    // Held while it is built, so that a second test waits instead of building too.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.insert(binary.clone()) {
+        let mut cargo = cargo();
+        cargo.args(["build", "--quiet", "--release", "--target-dir"]).arg(&target).current_dir(example(name));
+        assert!(cargo.status().expect("cargo can be started").success(), "the example does not build");
+    }
+    binary
+}
+
 fn built() -> PathBuf {
     let test = env::current_exe().expect("a process knows its executable");
     let profile = test.ancestors().nth(2).expect("cargo puts tests into target/<profile>/deps");
@@ -43,8 +61,12 @@ fn built() -> PathBuf {
     clippy::disallowed_methods,
     reason = "the harness stands outside of the platform and its allow-list"
 )]
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
 fn build(profile: &Path) {
-    let mut cargo = std::process::Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--package", "berth"]).current_dir(workspace());
     // target/debug is the profile `dev`; every other folder is called as its profile.
     match profile.file_name().and_then(|name| name.to_str()) {

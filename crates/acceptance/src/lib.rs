@@ -8,5 +8,5 @@ mod leaks;
 pub mod load;
 mod platform;
 
-pub use binary::{berth, example};
+pub use binary::{berth, example, example_binary};
 pub use platform::{Answer, Options, Platform, User, wait_until};

@@ -10,26 +10,44 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_acceptance::load::{Activation, Body, Connection, Exchange, Load, Options as LoadOptions};
-use berth_acceptance::{Options, Platform, User, example};
+use berth_acceptance::{Options, Platform, User, example, example_binary};
 
 const APP: &str = "simple-web-app";
 const HOST: &str = "simple-web-app.localhost";
 
-/// A copy of the example, so that its target folder is the test's own.
-fn source(platform: &Platform) -> PathBuf {
+/// The example as this user can deploy it: its source, or where the toolchain is out of reach its executable and a Procfile.
+fn source(platform: &Platform, user: User) -> PathBuf {
     let (from, to) = (example(APP), platform.scratch().join("source"));
-    for name in ["Cargo.toml", "Cargo.lock", "berth.toml", "src/main.rs"] {
+    let copy = |from: &Path, name: &str| {
         let path = to.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::copy(from.join(name), path).unwrap();
+        fs::copy(from, path).unwrap();
+    };
+    copy(&from.join("berth.toml"), "berth.toml");
+    match user {
+        User::Own => {
+            for name in ["Cargo.toml", "Cargo.lock", "src/main.rs"] {
+                copy(&from.join(name), name);
+            }
+        }
+        User::Ordinary => {
+            copy(&example_binary(APP), APP);
+            fs::write(to.join("Procfile"), format!("web: ./{APP}\n")).unwrap();
+        }
     }
     to
 }
 
-fn change(source: &Path, text: &str) {
-    let path = source.join("src/main.rs");
-    let changed = fs::read_to_string(&path).unwrap().replace("is running.", text);
-    fs::write(path, changed).unwrap();
+/// Changes something, so that the next release is not the last one again.
+fn change(source: &Path, user: User) {
+    match user {
+        User::Own => {
+            let path = source.join("src/main.rs");
+            let changed = fs::read_to_string(&path).unwrap().replace("is running.", "was deployed again.");
+            fs::write(path, changed).unwrap();
+        }
+        User::Ordinary => fs::write(source.join("CHANGES"), "something").unwrap(),
+    }
 }
 
 fn ask(platform: &Platform) -> String {
@@ -44,14 +62,14 @@ fn deploy(platform: &Platform, source: &Path) {
 
 fn journey(user: User) {
     let mut platform = Platform::start(Options { user, ..Options::default() });
-    let source = source(&platform);
+    let source = source(&platform, user);
     deploy(&platform, &source);
     assert_eq!(ask(&platform), "v1");
 
     let load = Load::start(LoadOptions::new(platform.edge(), APP));
     let first = Activation { release: "v1".to_owned(), submitted: Duration::ZERO, active: Duration::ZERO };
     let submitted = load.now();
-    change(&source, "was deployed again.");
+    change(&source, user);
     deploy(&platform, &source);
     let second = Activation { release: "v2".to_owned(), submitted, active: load.now() };
     assert_eq!(ask(&platform), "v2");

@@ -130,6 +130,13 @@ impl UidPlan {
     }
 }
 
+/// The folders of control groups in which control puts instances and builds. The supervisor empties and removes them when the
+/// platform goes down: control may have died on the way.
+#[must_use]
+pub fn cgroup_folders(platform: &str) -> [String; 2] {
+    [format!("berth-{platform}"), format!("berth-builds-{platform}")]
+}
+
 /// What control may ask of the supervisor: one line each, ended by a newline.
 ///
 /// Both are of one version, since the supervisor starts control from its own executable; the lines need no version.

@@ -1,9 +1,12 @@
 //! Taking the platform down: control stops every app, then what is left of them is killed, then edge ends.
 
+use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use berth_process::{Signal, procfs};
+use berth_process::{Cgroup, Cgroups, Signal, procfs};
+use berth_server::config::cgroup_folders;
+use rustix::event::Timespec;
 
 use super::launch::RoleKind;
 use super::orphans::Orphan;
@@ -144,7 +147,10 @@ impl Watch<'_> {
             running.child.wait()?;
         }
         self.control.state = RoleState::Over;
+        let groups = AppGroups::find(&self.site.home.platform.platform);
+        groups.kill();
         self.kill_leftovers()?;
+        groups.remove();
         self.edge.signal(Signal::TERM);
         self.orphans.iter().for_each(|orphan| orphan.signal(Signal::TERM));
         if matches!(self.edge.state, RoleState::Due(_)) {
@@ -179,19 +185,71 @@ impl Watch<'_> {
     }
 }
 
+/// The control groups of instances and builds, where the machine has such. They hold what descends from nobody of ours: shims
+/// that an earlier supervisor started, processes that left their session.
+struct AppGroups {
+    folders: Vec<Cgroups>,
+}
+
+impl AppGroups {
+    /// How often, and how far apart, an emptied group is tried: killed processes take a moment to leave.
+    const TRIES: u32 = 100;
+    const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+    fn find(platform: &str) -> Self {
+        Self { folders: cgroup_folders(platform).iter().filter_map(|name| Cgroups::discover(name)).collect() }
+    }
+
+    fn groups(&self) -> impl Iterator<Item = Cgroup> {
+        let of = |folder: &Cgroups| {
+            let names = folder.names().unwrap_or_default();
+            names.into_iter().map(|name| folder.group(&name)).collect::<Vec<_>>()
+        };
+        self.folders.iter().flat_map(of)
+    }
+
+    fn kill(&self) {
+        for group in self.groups() {
+            if let Err(error) = group.kill() {
+                tracing::warn!(group = %group.door_path().display(), %error, "cannot kill what control left");
+            }
+        }
+    }
+
+    fn remove(&self) {
+        for group in self.groups() {
+            Self::remove_patiently(|| group.remove(), &group.door_path().display().to_string());
+        }
+        for folder in &self.folders {
+            Self::remove_patiently(|| folder.remove(), "the folder of control groups");
+        }
+    }
+
+    fn remove_patiently(mut remove: impl FnMut() -> io::Result<()>, what: &str) {
+        for _ in 0..Self::TRIES {
+            if remove().is_ok() {
+                return;
+            }
+            // An early return by a signal only shortens the pause.
+            let _woken = rustix::event::poll(&mut [], Some(&Self::PAUSE));
+        }
+        tracing::warn!(what, "a control group could not be removed");
+    }
+}
+
 /// Kills a child of ours by its pid, which is its own until we have reaped it.
 fn kill_and_reap(pid: u32) -> Result<(), WatchError> {
     use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
     match kill_process(pid, Signal::KILL) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => return Err(std::io::Error::from(error).into()),
+        Err(error) => return Err(io::Error::from(error).into()),
     }
     loop {
         match waitpid(Some(pid), WaitOptions::empty()) {
             Err(rustix::io::Errno::INTR) => {}
             Ok(_) | Err(rustix::io::Errno::CHILD) => return Ok(()),
-            Err(error) => return Err(std::io::Error::from(error).into()),
+            Err(error) => return Err(io::Error::from(error).into()),
         }
     }
 }

@@ -168,9 +168,11 @@ impl<'a> Watch<'a> {
         for kind in RoleKind::ALL {
             let role = if kind == RoleKind::Control { &mut self.control } else { &mut self.edge };
             let Some(status) = role.notice_death(now)? else { continue };
-            tracing::warn!(role = %kind, %status, "ended");
             if let Phase::Stopping(stop) = &mut self.phase {
+                tracing::info!(role = %kind, %status, "ended");
                 stop.role_ended(role, status);
+            } else {
+                tracing::warn!(role = %kind, %status, "ended");
             }
         }
         self.orphans.retain(|orphan| !orphan.has_ended());
