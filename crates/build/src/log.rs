@@ -77,8 +77,13 @@ impl Log {
     }
 
     pub(crate) fn output(&self, stream: Stream, line: String) {
+        let long = line.len() > LINE_MAX;
         let mut text = self.mask(line);
-        text.truncate(text.floor_char_boundary(LINE_MAX));
+        if long {
+            // The line may have been cut within a secret, which then is not found as a whole.
+            text.truncate(text.floor_char_boundary(text.len().saturating_sub(self.overlap())));
+            text.truncate(text.floor_char_boundary(LINE_MAX));
+        }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.tail.len() == TAIL {
             kept.tail.pop_front();
@@ -195,6 +200,10 @@ mod tests {
         let lines = printed(&["hunter2"], &[&long]);
         assert!(lines[0].len() <= LINE_MAX && !lines[0].contains("hun"), "{}", lines[0].len());
         assert_eq!(lines[1..], ["z"]);
+        // Masking the long secrets in front shortens the line, which must not bring the cut one at its end into sight.
+        let secret = "S".repeat(400);
+        let long = [secret.repeat(20), format!("{}{secret}\n", "x".repeat(LINE_MAX + 300 - 8_000))].concat();
+        assert!(!printed(&[&secret], &[long.as_bytes()])[0].contains('S'));
     }
 
     #[test]

@@ -78,8 +78,34 @@ fn continues_variable(c: char) -> bool {
 
 /// Splits `line`, which holds no NUL.
 pub(super) fn split(line: &str) -> Result<Split, CommandError> {
-    let mut scan = Scan { chars: line.chars().collect(), at: 0, word: None, words: Vec::new() };
+    let mut scan = Scan { chars: without_continuations(line), at: 0, word: None, words: Vec::new() };
     Ok(if scan.run()? { Split::Words(scan.words) } else { Split::NeedsShell })
+}
+
+/// The characters of `line` without each backslash and newline that continue it. They go before anything else is looked
+/// at (XCU 2.2.1): even the name of a variable goes on behind them.
+fn without_continuations(line: &str) -> Vec<char> {
+    let (mut single, mut double) = (false, false);
+    let mut kept = Vec::with_capacity(line.len());
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' if !double => single = !single,
+            '"' if !single => double = !double,
+            '\\' if !single => {
+                if chars.next_if_eq(&'\n').is_some() {
+                    continue;
+                }
+                kept.push(c);
+                // What is escaped neither quotes nor escapes.
+                kept.extend(chars.next());
+                continue;
+            }
+            _ => {}
+        }
+        kept.push(c);
+    }
+    kept
 }
 
 struct Scan {
@@ -163,7 +189,6 @@ impl Scan {
                     }
                 }
                 Some('\\') => match self.peek() {
-                    Some('\n') => self.at += 1,
                     Some(c @ ('$' | '`' | '"' | '\\')) => {
                         self.at += 1;
                         self.word().push(c, true);
@@ -178,7 +203,6 @@ impl Scan {
     fn escaped(&mut self) -> Result<bool, CommandError> {
         match self.take() {
             None => return Err(CommandError::TrailingBackslash),
-            Some('\n') => {}
             Some(c) => self.word().push(c, true),
         }
         Ok(true)
