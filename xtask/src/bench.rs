@@ -5,10 +5,10 @@
 
 mod budget;
 mod build_time;
+mod deploy;
 mod machine;
 mod measured;
 mod page;
-#[cfg_attr(not(test), expect(dead_code, reason = "the deploy bench takes it"))]
 mod process_usage;
 mod record;
 mod statistics;
@@ -33,12 +33,26 @@ struct Bench {
     run: fn(&Context<'_>) -> Result<Measured>,
 }
 
-const BENCHES: &[Bench] = &[Bench {
-    name: "build",
-    about: "how long cargo takes to build and test the workspace, from nothing and after a touch",
-    peers: &[],
-    run: build_time::run,
-}];
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "build",
+        about: "how long cargo takes to build and test the workspace, from nothing and after a touch",
+        peers: &[],
+        run: build_time::run,
+    },
+    Bench {
+        name: "deploy",
+        about: "deploys, rollbacks, the idle platform, the journal, edge beside its peers, failed requests",
+        peers: PROXIES,
+        run: deploy::run,
+    },
+];
+
+const PROXIES: &[Tool] = &[
+    Tool { program: "nginx", package: "nginx", for_what: "edge is measured beside it" },
+    Tool { program: "haproxy", package: "haproxy", for_what: "edge is measured beside it" },
+    Tool { program: "wrk", package: "wrk", for_what: "it sends the requests that edge is measured by" },
+];
 
 /// What a bench is given.
 struct Context<'a> {
@@ -46,7 +60,6 @@ struct Context<'a> {
     /// End within five minutes, building apart.
     quick: bool,
     /// The peers that are installed, in the order in which this run takes them.
-    #[expect(dead_code, reason = "the deploy bench takes it")]
     peers: Vec<Tool>,
 }
 

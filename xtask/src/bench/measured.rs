@@ -23,7 +23,6 @@ impl Measured {
 
     /// The `percent`th percentile of `samples` as `<stem>_p<percent>_<unit>`, or the maximum as `<stem>_max_<unit>` where there are
     /// too few samples for it. Without samples there is no figure, and a note says so.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the deploy bench takes it"))]
     pub(super) fn percentile(&mut self, stem: &str, percent: u32, unit: &str, samples: &Samples) {
         let n = u64::try_from(samples.len()).unwrap_or(u64::MAX);
         match (samples.percentile(percent), samples.maximum()) {
@@ -42,7 +41,6 @@ impl Measured {
 
 impl Figure {
     /// The same figure of a peer.
-    #[expect(dead_code, reason = "the deploy bench takes it")]
     pub(super) fn peer(&mut self, name: &str, value: f64) -> &mut Self {
         self.peer.insert(name.to_owned(), rounded(value));
         self

@@ -1,6 +1,5 @@
 //! Processor time and memory of a tree of processes, from `/proc`.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::{Context as _, Result};
@@ -20,26 +19,9 @@ pub(super) struct Memory {
 /// What one line of `/proc/PID/stat` says, as far as it is needed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
-    parent: u32,
     /// User and system time of the process, and of its children that it has waited for, in ticks.
     ticks: u64,
     children_ticks: u64,
-}
-
-/// `root` and all that descends from it, now.
-///
-/// # Errors
-/// `/proc` cannot be listed.
-pub(super) fn tree(root: u32) -> Result<Vec<u32>> {
-    let mut stats = BTreeMap::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
-        // It may have ended since it was listed.
-        if let Ok(stat) = stat(pid) {
-            stats.insert(pid, stat.parent);
-        }
-    }
-    Ok(descendants(root, &stats))
 }
 
 /// Processor seconds that `pids` and the children they have waited for have used so far.
@@ -78,27 +60,13 @@ fn stat(pid: u32) -> Result<Stat> {
     parse_stat(&text).with_context(|| io::Error::other(format!("{file} has another form")))
 }
 
-fn descendants(root: u32, parents: &BTreeMap<u32, u32>) -> Vec<u32> {
-    let mut found = vec![root];
-    let mut at = 0;
-    while let Some(&parent) = found.get(at) {
-        found.extend(parents.iter().filter(|(_, of)| **of == parent).map(|(pid, _)| *pid));
-        at += 1;
-    }
-    found
-}
-
 /// The second field is the program's name in parentheses and may hold anything, parentheses too: count from the last one.
 fn parse_stat(text: &str) -> Option<Stat> {
     let (_, after_name) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
     // proc_pid_stat(5) numbers from 1 and the state, field 3, is the first one here.
-    Some(Stat {
-        parent: fields.get(1)?.parse().ok()?,
-        ticks: number(11)? + number(12)?,
-        children_ticks: number(13)? + number(14)?,
-    })
+    Some(Stat { ticks: number(11)? + number(12)?, children_ticks: number(13)? + number(14)? })
 }
 
 fn parse_memory(text: &str) -> Memory {
@@ -116,7 +84,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let text = "42 (a) b (c) S 7 42 42 0 -1 4194560 100 0 0 0 11 22 3 4 20 0 1 0 500 0 0";
-        assert_eq!(parse_stat(text), Some(Stat { parent: 7, ticks: 33, children_ticks: 7 }));
+        assert_eq!(parse_stat(text), Some(Stat { ticks: 33, children_ticks: 7 }));
         assert_eq!(parse_stat("42 (a) S"), None);
     }
 
@@ -127,15 +95,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_holds_children_of_children() {
-        let parents = BTreeMap::from([(2, 1), (3, 2), (4, 9), (5, 2)]);
-        assert_eq!(descendants(1, &parents), [1, 2, 3, 5]);
-    }
-
-    #[test]
     fn this_process_can_be_measured() {
         let me = std::process::id();
-        assert!(tree(me).unwrap().contains(&me));
         assert!(cpu_seconds(&[me]).unwrap() >= 0.0);
         assert!(memory(&[me]).unwrap().pss > 0);
         assert!(cpu_seconds(&[u32::MAX]).is_err());
