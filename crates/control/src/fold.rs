@@ -198,6 +198,7 @@ impl App {
                     started: false,
                     stopping: None,
                     routing_changed_at: position,
+                    proven: false,
                 };
                 self.instances.insert(*ordinal, instance);
             }
@@ -291,6 +292,7 @@ impl App {
             if self.routed.contains(ordinal) != ordinals.contains(ordinal) {
                 instance.routing_changed_at = position;
             }
+            instance.proven |= ordinals.contains(ordinal);
         }
         self.routed =
             ordinals.iter().copied().filter(|ordinal| self.instances.contains_key(ordinal)).collect();

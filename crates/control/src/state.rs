@@ -250,6 +250,9 @@ pub struct Instance {
     pub stopping: Option<StopReason>,
     /// Where in the journal its place in the routing last changed: a snapshot of that generation or a later one shows it as it is now.
     pub routing_changed_at: Position,
+    /// Whether requests ever went to it, and so whether it ever was ready.
+    #[serde(default)]
+    pub proven: bool,
 }
 
 impl Instance {

@@ -151,6 +151,8 @@ pub enum Mark {
     Warm(ReleaseNumber),
     /// Edge has not applied this generation.
     Unapplied(Generation),
+    /// Edge uses this generation, and there is a newer one.
+    Behind(Generation),
     /// The instance is out of the routing that edge uses.
     Draining(Ordinal),
     /// The instance runs since its so many-th restart.

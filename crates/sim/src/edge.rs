@@ -256,22 +256,25 @@ impl Edge {
         }
     }
 
-    /// A request for an app arrives at some thread.
+    /// A request for an app arrives at some thread. Returns whether it was taken, if there was an instance to take it.
     pub(crate) fn request(
         &mut self,
         app: &AppId,
         machine: &Machine,
         chance: &Chance,
         tally: &mut Tally,
-    ) -> Result<(), Breach> {
+    ) -> Result<bool, Breach> {
         let thread = chance.below(self.threads.len());
-        let hold = self.threads[thread].apps.get(app).map(|route| route.hold).unwrap_or_default();
-        // Bounded, as the real one is.
-        if !self.send(app, thread, machine, chance)? && hold.0 > 0 && self.held.len() < 100 {
-            tally.add(Fault::RequestHeld);
-            self.held.push(Held { app: app.clone(), thread, until: chance.now() + hold.as_duration() });
+        if self.send(app, thread, machine, chance)? {
+            return Ok(true);
         }
-        Ok(())
+        let Some(route) = self.threads[thread].apps.get(app) else { return Ok(true) };
+        // Bounded, as the real one is.
+        if route.hold.0 > 0 && self.held.len() < 100 {
+            tally.add(Fault::RequestHeld);
+            self.held.push(Held { app: app.clone(), thread, until: chance.now() + route.hold.as_duration() });
+        }
+        Ok(!route.backends.iter().any(|backend| backend.role == Role::Routed))
     }
 
     /// Tries the routed instances in random order until one takes the request.

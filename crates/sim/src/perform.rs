@@ -115,6 +115,7 @@ impl Control {
         let Some(instance) = app.instances.get(&ordinal) else { return };
         let excluded = match out.planted {
             Some(Planted::ReusesPorts) => Some(BTreeSet::new()),
+            _ if !instance.process.is_web() => Some(BTreeSet::new()),
             _ => self.ports_in_use(),
         };
         let Some(excluded) = excluded else {

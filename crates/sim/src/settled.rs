@@ -10,6 +10,7 @@ use berth_control::state::{App, Life, Phase};
 use berth_spec::{AppId, Millis};
 
 use crate::builder::{Quality, quality};
+use crate::edge::Edge;
 use crate::world::{Stopped, World};
 
 /// More simulated time than all deadlines one after the other take.
@@ -70,10 +71,10 @@ impl World {
         let now = self.out.chance.now();
         let control = self.control.iter().flat_map(|control| control.timers.values().copied());
         let machine = self.out.machine.next(now).into_iter().chain(self.out.builders.next(now));
-        let edge = self.out.edge.iter().filter_map(crate::edge::Edge::next);
+        let edge = self.out.edge.iter().filter_map(Edge::next);
         let next = control.chain(machine).chain(edge).chain(self.next_start()).filter(|due| *due > now).min();
-        let edge_works =
-            self.out.edge.as_ref().is_none_or(|edge| !edge.wedged && !(edge.connected && edge.is_quiet()));
+        let has_rest = |edge: &Edge| edge.wedged || (edge.connected && edge.is_quiet());
+        let edge_works = !self.out.edge.as_ref().is_some_and(has_rest);
         let little = Duration::from_millis(20);
         let next = match next {
             Some(next) if busy || edge_works => next.min(now + little),

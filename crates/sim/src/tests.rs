@@ -12,7 +12,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn setup(seed: u64) -> Setup {
-    Setup { seed, steps: STEPS, planted: None, whole_trace: false }
+    Setup { seed, steps: STEPS, faults: true, planted: None, whole_trace: false }
 }
 
 /// `BERTH_SIM_SEEDS` says how many, for a soak.
@@ -52,6 +52,15 @@ fn worlds_hold_and_settle() {
     assert!(tally.missing().is_empty(), "never happened: {:?}", tally.missing());
 }
 
+/// Deploys, rollbacks, scaling and changes of configuration alone never cost a request.
+#[test]
+fn without_faults_every_request_is_taken() {
+    for seed in 1..=100 {
+        let outcome = run(Setup { faults: false, ..setup(seed) });
+        outcome.unwrap_or_else(|failure| panic!("\n{failure}"));
+    }
+}
+
 #[test]
 fn a_seed_gives_the_same_world_again() {
     for seed in 1..=12 {
@@ -67,7 +76,9 @@ fn replay() {
     let Some(seed) = number("BERTH_SIM_SEED") else {
         return;
     };
-    match run(Setup { whole_trace: true, ..setup(seed) }) {
+    // `BERTH_SIM_FAULTS=0` for a world without faults.
+    let faults = number("BERTH_SIM_FAULTS") != Some(0);
+    match run(Setup { whole_trace: true, faults, ..setup(seed) }) {
         Ok(outcome) => {
             for line in outcome.trace {
                 println!("{line}");

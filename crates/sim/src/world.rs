@@ -28,6 +28,8 @@ pub struct Setup {
     pub seed: u64,
     /// How many steps there are faults for.
     pub steps: u32,
+    /// Whether there are faults. Where there are none, every request has to be taken by the first attempt.
+    pub faults: bool,
     /// A bug that is planted.
     pub planted: Option<Planted>,
     /// Whether to keep the whole trace, not only its end.
@@ -69,9 +71,13 @@ impl fmt::Display for Failure {
         for line in &self.trace {
             writeln!(f, "{line}")?;
         }
-        let Setup { seed, steps, planted, .. } = self.setup;
+        let Setup { seed, steps, planted, faults, .. } = self.setup;
         writeln!(f, "seed {seed}, step {} of {steps}, planted {planted:?}: {}", self.step, self.what)?;
-        write!(f, "the whole trace: BERTH_SIM_SEED={seed} cargo test -p berth-sim replay -- --nocapture")
+        let faults = u8::from(faults);
+        write!(
+            f,
+            "the whole trace: BERTH_SIM_FAULTS={faults} BERTH_SIM_SEED={seed} cargo test -p berth-sim replay -- --nocapture"
+        )
     }
 }
 
@@ -104,6 +110,8 @@ pub(crate) struct Outside {
     pub(crate) planted: Option<Planted>,
     /// No new faults.
     pub(crate) calm: bool,
+    /// There never were any, so that every request is taken.
+    strict: bool,
     pub(crate) memory_short: bool,
     pub(crate) answers: Vec<(String, Answer)>,
     edge_due: Duration,
@@ -193,7 +201,8 @@ impl World {
             builders: Builders::default(),
             edge: None,
             planted: setup.planted,
-            calm: false,
+            calm: !setup.faults,
+            strict: !setup.faults,
             memory_short: false,
             answers: Vec::new(),
             edge_due: Duration::ZERO,
@@ -231,7 +240,7 @@ impl World {
                     self.users.ask(control, &mut self.out)?;
                 }
             }
-            90..=96 => self.fault()?,
+            90..=96 if !self.out.calm => self.fault()?,
             97 => self.collect_artifacts(),
             _ => {
                 if let Some(control) = &mut self.control {
@@ -374,7 +383,12 @@ impl World {
         let Some(edge) = &mut self.out.edge else { return Ok(()) };
         for _ in 0..4 {
             let app = &all[self.out.chance.below(all.len())];
-            edge.request(app, &self.out.machine, &self.out.chance, &mut self.out.tally)?;
+            let taken = edge.request(app, &self.out.machine, &self.out.chance, &mut self.out.tally)?;
+            if let (false, true) = (taken, self.out.strict) {
+                let detail =
+                    format!("a request for {app} found none of the routed instances, and nothing had failed");
+                return Err(Breach { invariant: Invariant::SomethingServes, detail });
+            }
         }
         Ok(())
     }

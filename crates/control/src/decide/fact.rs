@@ -185,11 +185,13 @@ fn web_processes(app: &App, release: Option<ReleaseNumber>) -> impl Iterator<Ite
     processes.into_iter().flat_map(|processes| processes.keys()).filter(|process| process.is_web())
 }
 
-/// What requests go to once `number` has failed: the serving release's instances again, where traffic had moved.
+/// What requests go to once `number` has failed: the serving release's instances again, where traffic had moved. Only those that served
+/// before: one that was started since may never get ready, and the planner routes to it when it is.
 fn route_back(app: &App, number: ReleaseNumber) -> Option<Event> {
     let of = |release: Option<ReleaseNumber>| -> BTreeSet<Ordinal> {
         let fit = app.instances.iter().filter(|(_, it)| {
-            Some(it.release) == release && it.process.is_web() && it.is_wanted() && it.port.is_some()
+            let serves = Some(it.release) == release && it.process.is_web() && it.proven;
+            serves && it.is_wanted() && it.port.is_some()
         });
         fit.map(|(&ordinal, _)| ordinal).collect()
     };

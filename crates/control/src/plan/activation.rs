@@ -9,7 +9,7 @@ use berth_spec::{ProcessName, ReleaseNumber};
 
 use crate::command::Fact;
 use crate::event::{Failure, Ordinal, Reason, StopReason};
-use crate::state::{Activation, App, Position, Release};
+use crate::state::{Activation, App, Release};
 use crate::world::{Life, Listener, Mark, ReleaseCommand};
 
 use super::{APPLY_DEADLINE, Action, CRASHES, ELSEWHERE_GRACE, Planner};
@@ -209,10 +209,14 @@ impl Planner<'_> {
     fn is_applied(&mut self, release: &Release) -> bool {
         let changed = crate::route::changed_at(self.app);
         let edge = self.world.edge;
-        if edge.durable.0 >= changed && edge.alive.is_some_and(|edge| edge.applied.0 >= changed) {
+        // Before the snapshot is durable edge was not told; when edge is dead the supervisor is starting it already.
+        let Some(process) = edge.alive.filter(|_| edge.durable.0 >= changed) else {
+            return false;
+        };
+        if process.applied.0 >= changed {
             return true;
         }
-        if self.edge_must_apply(changed) {
+        if self.restart_if_late(Mark::Unapplied(Generation(changed))) {
             let failure = Failure {
                 code: "edge_unresponsive".to_owned(),
                 summary: "edge did not take over the new routing within 5 s and was restarted".to_owned(),
@@ -223,18 +227,8 @@ impl Planner<'_> {
         false
     }
 
-    /// Restarts edge when it has lived past the deadline without applying generation `changed`. Returns whether it has.
-    pub(super) fn edge_must_apply(&mut self, changed: Position) -> bool {
-        let edge = self.world.edge;
-        // Before the snapshot is durable edge was not told; when edge is dead the supervisor is starting it already.
-        if edge.durable.0 < changed || edge.alive.is_none() {
-            return false;
-        }
-        let applied = edge.alive.is_some_and(|edge| edge.applied.0 >= changed);
-        if applied {
-            return false;
-        }
-        let mark = Mark::Unapplied(Generation(changed));
+    /// Restarts edge when `mark` has been so for longer than edge may take. Returns whether it has.
+    pub(super) fn restart_if_late(&mut self, mark: Mark) -> bool {
         let late = self.is_over(mark.clone(), APPLY_DEADLINE);
         if late {
             // The next process gets as long; without this it would be killed before it is up, and the one after it too.

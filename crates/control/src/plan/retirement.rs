@@ -89,10 +89,15 @@ impl Planner<'_> {
         }
     }
 
-    /// Edge has to take over what concerns the app, also where no deployment waits for it: a new instance that is to be probed, one
-    /// more to route to, one less that is to be stopped. And it has to say what it serves by: until then no port is known to be free.
+    /// Edge has to go on to newer snapshots, also where nothing waits for this app's routing: a new instance is to be probed, a port is
+    /// not known to be free before edge has let go of it. One that stays behind for as long as it may take is started again.
     pub(super) fn edge_follows(&mut self) {
-        self.edge_must_apply(crate::route::changed_at(self.app).max(1));
+        let edge = self.world.edge;
+        if let Some(process) = edge.alive
+            && process.applied < edge.durable
+        {
+            self.restart_if_late(Mark::Behind(process.applied));
+        }
     }
 
     /// Everything of the app goes: nothing is routed any more, so that each instance stops once it is drained.
