@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
+use rustix::process::PidfdFlags;
+
+use crate::child::pid_of;
 use crate::procfs;
 
 /// The boot of the machine, as `/proc/sys/kernel/random/boot_id` names it.
@@ -53,6 +57,21 @@ impl Identity {
     pub fn of(pid: u32) -> io::Result<Option<Self>> {
         let boot = BootId::current()?;
         Ok(procfs::stat(pid)?.map(|stat| Self { boot, pid, starttime: stat.starttime }))
+    }
+
+    /// A pidfd of this very process, readable once it has ended; `None` when it has been reaped.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read, or there are too many open files.
+    pub fn pidfd(&self) -> io::Result<Option<OwnedFd>> {
+        let pidfd = match rustix::process::pidfd_open(pid_of(self.pid)?, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            other => other?,
+        };
+        // Compared after opening: from here on the pid cannot change hands unnoticed.
+        let same = BootId::current()? == self.boot
+            && procfs::stat(self.pid)?.is_some_and(|stat| stat.starttime == self.starttime);
+        Ok(same.then_some(pidfd))
     }
 
     /// Whether this very process still runs. One that has ended and waits to be reaped does not.

@@ -98,6 +98,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The limits that are set, as numbers of setrlimit(2) and values.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<(u32, u64)> {
+        self.set().into_iter().map(|(resource, value)| (resource as u32, value)).collect()
+    }
+
     /// The limits that are set, as the kernel's resources.
     fn set(&self) -> Vec<(Resource, u64)> {
         [

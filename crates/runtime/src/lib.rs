@@ -1,1 +1,31 @@
 //! Start, adopt, watch and stop instances.
+//!
+//! [`Runtime`] is what control knows: plain structs in and out. [`PlainRuntime`] is the backend without isolation: a process
+//! tree per instance under a shim of its own, which outlives control. What the backend knows of an instance it reads again
+//! from the world: `start.json`, written before anything else is made, and the shim, which answers on its socket with the
+//! instance's token. So control may be killed between any two steps, and [`Runtime::adopt_all`] finds what there is.
+#![warn(missing_docs)]
+
+mod error;
+mod instance;
+mod layout;
+mod listener;
+mod logs;
+mod plain;
+mod port;
+mod record;
+
+pub use berth_process::{CgroupKind, Identity, Limits, Mark, User};
+pub use berth_shim::config::{Backoff, Restart};
+pub use berth_shim::record::{Record, Stream};
+pub use berth_shim::segment::{Batch, Cursor};
+pub use berth_shim::wire::{Exit, Failure, Step};
+pub use error::RuntimeError;
+pub use instance::{
+    Answer, Capabilities, Finished, InstanceSpec, InstanceState, Listener, Observed, PortWish, Runtime,
+    RuntimeEvent, Stop,
+};
+pub use layout::Layout;
+pub use logs::{Follow, InstanceLog};
+pub use plain::PlainRuntime;
+pub use port::PORTS;

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use berth_shim::config::{LogPolicy, StartConfig};
+use berth_shim::config::LogPolicy;
 use berth_shim::record::{
     BODY_MAX, CONTINUES, DROPPED, HEADER, MAGIC, Stream, encode, segment_name, segment_number,
 };
@@ -54,8 +54,7 @@ struct Pending {
 const STREAMS: [Stream; 2] = [Stream::Out, Stream::Err];
 
 impl Log {
-    pub(crate) fn new(config: &StartConfig, now: u64) -> Self {
-        let dir = PathBuf::from(&config.log_dir);
+    pub(crate) fn new(dir: PathBuf, policy: LogPolicy, now: u64) -> Self {
         let mut segments: Vec<u64> = fs::read_dir(&dir)
             .into_iter()
             .flatten()
@@ -64,11 +63,11 @@ impl Log {
         segments.sort_unstable();
         Self {
             dir,
-            policy: config.log,
+            policy,
             current: None,
             last: segments.last().copied().unwrap_or(0),
             segments,
-            bucket: config.log.burst,
+            bucket: policy.burst,
             bucket_at: now,
             parched: false,
             unmarked: 0,
@@ -113,6 +112,14 @@ impl Log {
         if !line.is_empty() {
             self.record(STREAMS[index], 0, &line, now, wall);
         }
+    }
+
+    /// Writes out everything, also how many lines are missing: it may be long until there is a next one.
+    pub(crate) fn finish(&mut self, now: u64, wall: u64) {
+        if self.unmarked > 0 {
+            self.mark(wall);
+        }
+        self.flush(now);
     }
 
     /// Does what the passing of time asks for, and gives the milliseconds until it does so again.
@@ -240,5 +247,102 @@ impl Log {
         self.segments.push(number);
         self.current = Some((file, MAGIC.len() as u64));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_shim::record::{Record, decode};
+
+    use super::*;
+
+    fn log(dir: &std::path::Path, policy: LogPolicy) -> Log {
+        Log::new(dir.to_owned(), policy, 0)
+    }
+
+    fn read(dir: &std::path::Path) -> Vec<Record> {
+        let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        let mut records = Vec::new();
+        for name in names {
+            let bytes = fs::read(name).unwrap();
+            let mut rest = bytes.strip_prefix(MAGIC).unwrap();
+            while let Some((record, length)) = decode(rest) {
+                records.push(record);
+                rest = &rest[length..];
+            }
+            assert!(rest.is_empty());
+        }
+        records
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_and_says_how_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = log(dir.path(), LogPolicy::default());
+        log.feed(0, b"before\n", 0, 1);
+        log.flush(0);
+        // The kernel's own full disk.
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (_, at) = log.current.replace((full, 99)).unwrap();
+        assert!(at > MAGIC.len() as u64);
+        log.feed(1, b"lost\nlost too\n", 10, 2);
+        log.flush(10);
+        assert_eq!(log.dropped, 2);
+        // It is left alone for a while, then tried again with a new segment.
+        log.feed(0, b"lost as well\n", 20, 3);
+        log.feed(0, b"after\n", 10 + DISK_PAUSE, 4);
+        log.flush(10 + DISK_PAUSE);
+        let records = read(dir.path());
+        let told: Vec<_> = records.iter().map(|record| (record.body.as_slice(), record.dropped())).collect();
+        assert_eq!(
+            told,
+            [(&b"before"[..], None), (&3_u64.to_le_bytes()[..], Some(3)), (&b"after"[..], None)]
+        );
+    }
+
+    #[test]
+    fn no_more_segments_than_allowed_are_ever_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = LogPolicy { segment_bytes: 4_096, segments: 3, rate: u64::MAX, burst: u64::MAX };
+        let mut log = log(dir.path(), policy);
+        for number in 0..500 {
+            log.feed(0, format!("{number:0>100}\n").as_bytes(), number, number);
+            log.flush(number);
+            assert!(fs::read_dir(dir.path()).unwrap().count() <= 3);
+        }
+        let records = read(dir.path());
+        assert_eq!(records.last().unwrap().at, 499);
+        assert!(records.windows(2).all(|pair| pair[0].at + 1 == pair[1].at));
+    }
+
+    #[test]
+    fn beyond_the_rate_lines_are_dropped_with_one_marker() {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = LogPolicy { rate: 1_000, burst: 1_000, ..LogPolicy::default() };
+        let mut log = log(dir.path(), policy);
+        for _ in 0..100 {
+            log.feed(0, b"0123456789\n", 0, 0);
+        }
+        assert!(log.tick(100, 0).is_some());
+        log.feed(0, b"later\n", 600, 0);
+        log.finish(600, 0);
+        let records = read(dir.path());
+        let markers: Vec<u64> = records.iter().filter_map(Record::dropped).collect();
+        assert_eq!(markers, [100 - 1_000 / (10 + HEADER as u64)]);
+        assert_eq!(records.last().unwrap().body, b"later");
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_written_after_a_while_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = log(dir.path(), LogPolicy::default());
+        log.feed(0, b"name? ", 0, 0);
+        assert_eq!(log.tick(0, 0), Some(PATIENCE));
+        assert_eq!(log.tick(PATIENCE, 0), None);
+        log.feed(0, b"x\n", PATIENCE, 0);
+        log.finish(PATIENCE, 0);
+        let told: Vec<_> = read(dir.path()).into_iter().map(|record| (record.flags, record.body)).collect();
+        assert_eq!(told, [(CONTINUES, b"name? ".to_vec()), (0, b"x".to_vec())]);
     }
 }

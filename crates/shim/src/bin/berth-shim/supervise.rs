@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use berth_shim::config::{Restart, StartConfig};
 use berth_shim::wire::{EXITS_KEPT, Exit, FromShim, Hello, PROTOCOL, State, Status, ToShim};
@@ -81,7 +82,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         stop_by: None,
         leave: false,
         waits: Waits::new(config.backoff),
-        log: Log::new(&config, now),
+        log: Log::new(PathBuf::from(&config.log_dir), config.log, now),
         clients: Vec::new(),
         restarts: 0,
         exit_count: 0,
@@ -256,7 +257,7 @@ impl Shim {
         for index in 0..self.pipes.len() {
             self.log.end(index, now, wall);
         }
-        self.log.flush(now);
+        self.log.finish(now, wall);
         self.pipes = [None, None];
     }
 

@@ -1,0 +1,66 @@
+//! What can go wrong with an instance.
+
+use std::io;
+
+use berth_process::{KillError, LaunchError};
+use berth_spec::InstanceId;
+
+/// Why the runtime could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// There is no such instance.
+    #[error("there is no instance {0}")]
+    NotFound(InstanceId),
+    /// The id is in use by an instance that was started with another token.
+    #[error("instance {0} exists already, started by another attempt")]
+    Occupied(InstanceId),
+    /// The instance still runs.
+    #[error("instance {0} still runs; stop it first")]
+    StillRuns(InstanceId),
+    /// The specification cannot be carried out.
+    #[error("the instance cannot be started: {0}")]
+    Invalid(&'static str),
+    /// Every port of the range is in use or excluded.
+    #[error("no port between 20000 and 29999 is free")]
+    NoPort,
+    /// The port that was asked for is in use.
+    #[error("port {0} is in use by another program")]
+    PortTaken(u16),
+    /// The shim did not come up.
+    #[error("the shim of instance {id} did not come up: {what}")]
+    Shim {
+        /// The instance.
+        id: InstanceId,
+        /// What was seen.
+        what: &'static str,
+    },
+    /// The shim could not be started.
+    #[error("the shim could not be started")]
+    Launch(#[from] LaunchError),
+    /// Processes of the instance could not be ended.
+    #[error("instance {id} could not be ended")]
+    Kill {
+        /// The instance.
+        id: InstanceId,
+        /// What is left.
+        #[source]
+        source: KillError,
+    },
+    /// Processes of the instance were not ended in time; the runtime keeps trying.
+    #[error("instance {0} did not end in time")]
+    Timeout(InstanceId),
+    /// The system refused.
+    #[error("{what} failed")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Names what was being done when the system refused.
+pub(crate) fn during(what: &'static str) -> impl Fn(io::Error) -> RuntimeError {
+    move |source| RuntimeError::System { what, source }
+}

@@ -1,0 +1,218 @@
+//! The runtime as control knows it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use berth_process::{CgroupKind, Identity, Limits, Mark, User};
+use berth_shim::config::{Backoff, Restart};
+use berth_shim::record::Record;
+use berth_shim::wire::Exit;
+use berth_spec::{InstanceId, Millis, Timestamp};
+use tokio::sync::broadcast;
+
+use crate::error::RuntimeError;
+use crate::logs::InstanceLog;
+
+/// A future in a box, so that [`Runtime`] can be a `dyn`.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, RuntimeError>> + Send + 'a>>;
+
+/// An instance to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceSpec {
+    /// Its id.
+    pub id: InstanceId,
+    /// Random, made once per instance: a start that is repeated with it is the same start.
+    pub token: Mark,
+    /// The command: a program and its arguments.
+    pub argv: Vec<String>,
+    /// The environment. The runtime adds `PORT`, `HOME`, `TMPDIR` and, where missing, `PATH`.
+    pub env: BTreeMap<String, String>,
+    /// The working directory, absolute: the sealed artifact.
+    pub dir: PathBuf,
+    /// As whom it runs. As root there must be one and it must not be root, as an ordinary user there must be none.
+    pub user: Option<User>,
+    /// Which port it gets.
+    pub port: PortWish,
+    /// Limits of each of its processes.
+    pub limits: Limits,
+    /// What becomes of it when it exits.
+    pub restart: Restart,
+    /// The waits between restarts.
+    pub backoff: Backoff,
+}
+
+/// Which port an instance gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortWish {
+    /// None: a worker.
+    None,
+    /// Any that is free and not among these: ports that edge may still send to.
+    Any {
+        /// Ports that must not be used.
+        exclude: BTreeSet<u16>,
+    },
+    /// This one.
+    Exactly(u16),
+}
+
+/// An instance as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Its id.
+    pub id: InstanceId,
+    /// The token it was started with.
+    pub token: Mark,
+    /// Its shim, while there is one.
+    pub shim: Option<Identity>,
+    /// What it does.
+    pub state: InstanceState,
+    /// The port it was given.
+    pub port: Option<u16>,
+    /// Whether it listens there; looked at by [`Runtime::observe`] alone, since it costs a look at its processes.
+    pub listener: Listener,
+    /// The last exits, oldest first, at most 16.
+    pub exits: Vec<Exit>,
+    /// How often it exited.
+    pub exit_count: u64,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// How many log lines were dropped.
+    pub dropped_lines: u64,
+}
+
+/// What an instance does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceState {
+    /// It is about to be started.
+    Starting,
+    /// It runs.
+    Running {
+        /// The app's process id.
+        pid: u32,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It exited and is started again later.
+    BackingOff {
+        /// When.
+        until: Timestamp,
+    },
+    /// It was told to stop, or what is left of it is being killed.
+    Stopping,
+    /// It has ended, its last exit is known, and no process of it is left.
+    Exited,
+    /// Its shim died; no process of it is left.
+    Gone,
+}
+
+impl InstanceState {
+    /// Whether it has ended for good.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Exited | Self::Gone)
+    }
+}
+
+/// Where an instance listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listener {
+    /// Nowhere, as far as is known.
+    None,
+    /// At the port it was given.
+    Expected,
+    /// Elsewhere: "listening on 3000, expected 8080".
+    Elsewhere {
+        /// The ports, in order.
+        ports: Vec<u16>,
+    },
+}
+
+/// How an instance is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// The signal's number, sent to the app's process group.
+    pub signal: i32,
+    /// When its whole tree is killed.
+    pub kill_after: Millis,
+}
+
+/// Something happened to an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeEvent {
+    /// Its state changed.
+    Changed(InstanceId),
+    /// Its app exited.
+    Exited {
+        /// The instance.
+        id: InstanceId,
+        /// The exit.
+        exit: Exit,
+    },
+}
+
+/// What a one-off command left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Its exit; `None` when its shim died with it.
+    pub exit: Option<Exit>,
+    /// Whether it was killed because its time was over.
+    pub timed_out: bool,
+    /// The last lines of its log.
+    pub tail: Vec<Record>,
+}
+
+/// What a backend can do on this machine, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The backend's name.
+    pub backend: &'static str,
+    /// What stands between instances, in words.
+    pub isolation: &'static str,
+    /// Whether each app has a user of its own.
+    pub users: bool,
+    /// The control groups in use; `None` when the system lets us use none.
+    pub cgroup: Option<CgroupKind>,
+}
+
+/// Starts, adopts, watches and stops instances. Every call may be repeated, and may have been cut short before.
+pub trait Runtime: Send + Sync + std::fmt::Debug {
+    /// What the backend can do here.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Starts an instance; it is under its shim when this returns, but its app may yet have to come up. Repeated with the
+    /// same token it gives the instance that there is.
+    fn start(&self, spec: InstanceSpec) -> Answer<'_, Observed>;
+
+    /// Finds the instances of an earlier control and takes them over; called once, before anything else. Those whose shim died
+    /// meanwhile are ended and given as gone; those of an earlier boot are cleaned up and not given.
+    fn adopt_all(&self) -> Answer<'_, Vec<Observed>>;
+
+    /// All instances known, without looking for listeners.
+    fn list(&self) -> Vec<Observed>;
+
+    /// One instance, with a look at where it listens.
+    fn observe<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed>;
+
+    /// Stops an instance and waits until no process of it is left.
+    fn stop<'a>(&'a self, id: &'a InstanceId, how: Stop) -> Answer<'a, Observed>;
+
+    /// Kills an instance and waits until no process of it is left.
+    fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed>;
+
+    /// Removes what is left of an instance that has ended, except its log. Of one that is not known nothing is left.
+    fn remove<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()>;
+
+    /// What happens from now on. Who reads too slowly is told so, and should look at [`Runtime::list`].
+    fn watch(&self) -> broadcast::Receiver<RuntimeEvent>;
+
+    /// Runs a one-off command to its end, at most for `limit`, and removes it.
+    fn run_once(&self, spec: InstanceSpec, limit: Option<Duration>) -> Answer<'_, Finished>;
+
+    /// The log of an instance, which may have ended or never been.
+    fn log(&self, id: &InstanceId) -> InstanceLog;
+
+    /// Removes the log of an instance that has been removed.
+    fn remove_log<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()>;
+}

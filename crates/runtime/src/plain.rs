@@ -1,0 +1,348 @@
+//! The backend without isolation: a process tree per instance, under a shim of its own.
+
+mod adopt;
+mod launch;
+mod link;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use berth_clock::Clock;
+use berth_process::{BootId, Cgroups, Mark, SealedImage, Tree};
+use berth_shim::config::Restart;
+use berth_shim::wire::ToShim;
+use berth_spec::InstanceId;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::error::{RuntimeError, during};
+use crate::instance::{
+    Answer, Capabilities, Finished, InstanceSpec, InstanceState, Observed, Runtime, RuntimeEvent, Stop,
+};
+use crate::layout::{Layout, short};
+use crate::listener;
+use crate::logs::InstanceLog;
+use crate::record::StartRecord;
+
+/// The shim, as the build script made it.
+static SHIM: &[u8] = include_bytes!(env!("BERTH_SHIM_PROGRAM"));
+
+/// Events kept for a reader that is behind; one that is further behind is told so and looks at the whole list.
+const EVENTS_KEPT: usize = 1_024;
+/// Orders that wait for a link: a stop, a kill and a few repeats of them.
+const ORDERS_WAITING: usize = 16;
+/// Starts and removals of one instance take turns. A lock per instance ever seen would grow without end; with this many
+/// two instances seldom share one.
+const GATES: usize = 64;
+/// How long the kill of a tree may take before it is tried anew.
+pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(20);
+/// How long after the killing of a tree was due its end must have been seen.
+const GRACE: Duration = Duration::from_secs(10);
+/// Lines of the log that a one-off command's result has.
+const TAIL: usize = 50;
+
+/// The plain backend. Dropping it leaves the instances running, for the next one to adopt.
+#[derive(Debug)]
+pub struct PlainRuntime {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    clock: Arc<dyn Clock>,
+    shim: SealedImage,
+    cgroups: Option<Cgroups>,
+    boot: BootId,
+    entries: Mutex<BTreeMap<InstanceId, Arc<Entry>>>,
+    events: broadcast::Sender<RuntimeEvent>,
+    gates: [tokio::sync::Mutex<()>; GATES],
+}
+
+/// An instance that is known.
+#[derive(Debug)]
+struct Entry {
+    token: Mark,
+    tree: Tree,
+    observed: watch::Sender<Observed>,
+    orders: mpsc::Sender<Order>,
+    link: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a link is told.
+#[derive(Debug)]
+enum Order {
+    /// Tell the shim.
+    Tell(ToShim),
+    /// Kill everything from outside: the shim does not do its part.
+    Destroy,
+}
+
+impl PlainRuntime {
+    /// The backend for the platform at `layout`; makes its folders. Blocks.
+    ///
+    /// # Errors
+    /// When the folders cannot be made, or the kernel lacks memory files.
+    pub fn open(layout: Layout, clock: Arc<dyn Clock>) -> Result<Self, RuntimeError> {
+        layout.prepare().map_err(during("making the folders of the runtime"))?;
+        let inner = Inner {
+            shim: SealedImage::new("berth-shim", SHIM).map_err(during("holding the shim in memory"))?,
+            cgroups: Cgroups::discover(&format!("berth-{}", layout.platform)),
+            boot: BootId::current().map_err(during("asking for the boot"))?,
+            entries: Mutex::new(BTreeMap::new()),
+            events: broadcast::channel(EVENTS_KEPT).0,
+            gates: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+            layout,
+            clock,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl Drop for PlainRuntime {
+    fn drop(&mut self) {
+        for entry in self.inner.entries().values() {
+            if let Some(link) = &*entry.link.lock().unwrap_or_else(PoisonError::into_inner) {
+                link.abort();
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, id: &InstanceId) -> Result<Arc<Entry>, RuntimeError> {
+        self.entries().get(id).cloned().ok_or_else(|| RuntimeError::NotFound(id.clone()))
+    }
+
+    async fn gate(&self, id: &InstanceId) -> tokio::sync::MutexGuard<'_, ()> {
+        let sum =
+            id.to_string().bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        self.gates[sum % GATES].lock().await
+    }
+
+    /// The tree of the instance of `record`.
+    fn tree(&self, record: &StartRecord) -> Tree {
+        let cgroup = self.cgroups.as_ref().map(|groups| groups.group(&short(record.token)));
+        Tree { root: record.shim.clone(), mark: Some(record.token), cgroup }
+    }
+
+    /// Ends whatever there is of the instance of `record` and removes its socket and control group. Blocks.
+    fn clear(&self, record: &StartRecord) -> Result<(), RuntimeError> {
+        let tree = self.tree(record);
+        tree.kill(&*self.clock, KILL_LIMIT)
+            .map_err(|source| RuntimeError::Kill { id: record.id.clone(), source })?;
+        if let Some(cgroup) = &tree.cgroup {
+            cgroup.remove().map_err(during("removing a control group"))?;
+        }
+        let socket = self.layout.socket(record.token).map_err(during("naming a socket"))?;
+        remove_file(&socket).map_err(during("removing a socket"))
+    }
+
+    async fn start(self: Arc<Self>, spec: InstanceSpec) -> Result<Observed, RuntimeError> {
+        let _turn = self.gate(&spec.id).await;
+        if let Ok(entry) = self.entry(&spec.id) {
+            return if entry.token == spec.token {
+                Ok(entry.observed.borrow().clone())
+            } else {
+                Err(RuntimeError::Occupied(spec.id))
+            };
+        }
+        let (inner, id) = (Arc::clone(&self), spec.id.clone());
+        let launched = blocking(move || launch::launch(&inner, &spec)).await?;
+        let met = link::meet(&launched.socket, launched.record.token);
+        match met.await {
+            Ok(met) => self.link(launched.record, met, Some(launched.child)),
+            Err(what) => {
+                let inner = Arc::clone(&self);
+                blocking(move || {
+                    let (mut child, record) = (launched.child, launched.record);
+                    inner.clear(&record)?;
+                    child.wait().map_err(during("reaping a shim"))?;
+                    inner.layout.remove_instance(&record.id).map_err(during("removing an instance's folder"))
+                })
+                .await?;
+                Err(RuntimeError::Shim { id, what })
+            }
+        }
+    }
+
+    async fn end(&self, id: &InstanceId, order: ToShim, within: Duration) -> Result<Observed, RuntimeError> {
+        let entry = self.entry(id)?;
+        entry.order(Order::Tell(order)).await;
+        if let Some(observed) = entry.over(within + GRACE).await {
+            return Ok(observed);
+        }
+        entry.order(Order::Destroy).await;
+        entry.over(KILL_LIMIT + GRACE).await.ok_or_else(|| RuntimeError::Timeout(id.clone()))
+    }
+
+    async fn remove(self: Arc<Self>, id: InstanceId) -> Result<(), RuntimeError> {
+        let _turn = self.gate(&id).await;
+        if let Ok(entry) = self.entry(&id)
+            && !entry.observed.borrow().state.is_over()
+        {
+            return Err(RuntimeError::StillRuns(id));
+        }
+        let (inner, name) = (Arc::clone(&self), id.clone());
+        blocking(move || {
+            let folder = inner.layout.instance(&name);
+            if let Some(record) = StartRecord::read(&folder).map_err(during("reading start.json"))? {
+                inner.clear(&record)?;
+            }
+            inner.layout.remove_instance(&name).map_err(during("removing an instance's folder"))
+        })
+        .await?;
+        self.entries().remove(&id);
+        Ok(())
+    }
+
+    async fn observe(&self, id: &InstanceId) -> Result<Observed, RuntimeError> {
+        let entry = self.entry(id)?;
+        let mut observed = entry.observed.borrow().clone();
+        if let (Some(port), InstanceState::Running { .. }) = (observed.port, observed.state) {
+            let tree = entry.tree.clone();
+            let looked = blocking(move || listener::look(port, &app_pids(&tree)?));
+            observed.listener = looked.await.map_err(during("looking for listeners"))?;
+        }
+        Ok(observed)
+    }
+
+    async fn run_once(
+        self: Arc<Self>,
+        spec: InstanceSpec,
+        limit: Option<Duration>,
+    ) -> Result<Finished, RuntimeError> {
+        let id = spec.id.clone();
+        Arc::clone(&self).start(InstanceSpec { restart: Restart::Never, ..spec }).await?;
+        let entry = self.entry(&id)?;
+        // A year is for ever here, and no deadline overflows with it.
+        let over = entry.over(limit.unwrap_or(Duration::from_secs(365 * 24 * 3_600))).await;
+        let timed_out = over.is_none();
+        let observed = match over {
+            Some(observed) => observed,
+            None => self.end(&id, ToShim::Kill, Duration::ZERO).await?,
+        };
+        let log = InstanceLog::new(&self.layout.log(&id));
+        let tail = blocking(move || log.tail(TAIL)).await.map_err(during("reading the log"))?;
+        Arc::clone(&self).remove(id).await?;
+        let tail = tail.records.into_iter().map(|(_, record)| record).collect();
+        Ok(Finished { exit: observed.exits.last().copied(), timed_out, tail })
+    }
+}
+
+impl Entry {
+    /// Gives the link an order. A link that has ended needs none.
+    async fn order(&self, order: Order) {
+        drop(self.orders.send(order).await);
+    }
+
+    /// Waits until the instance has ended, for at most `limit`.
+    async fn over(&self, limit: Duration) -> Option<Observed> {
+        let mut observed = self.observed.subscribe();
+        let over = tokio::time::timeout(limit, observed.wait_for(|observed| observed.state.is_over())).await;
+        over.ok()?.ok().map(|observed| observed.clone())
+    }
+}
+
+impl Runtime for PlainRuntime {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            backend: "plain",
+            isolation: "no isolation",
+            users: rustix::process::geteuid().is_root(),
+            cgroup: self.inner.cgroups.as_ref().map(Cgroups::kind),
+        }
+    }
+
+    fn start(&self, spec: InstanceSpec) -> Answer<'_, Observed> {
+        Box::pin(to_its_end(Arc::clone(&self.inner).start(spec)))
+    }
+
+    fn adopt_all(&self) -> Answer<'_, Vec<Observed>> {
+        Box::pin(to_its_end(Arc::clone(&self.inner).adopt_all()))
+    }
+
+    fn list(&self) -> Vec<Observed> {
+        self.inner.entries().values().map(|entry| entry.observed.borrow().clone()).collect()
+    }
+
+    fn observe<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {
+        Box::pin(self.inner.observe(id))
+    }
+
+    fn stop<'a>(&'a self, id: &'a InstanceId, how: Stop) -> Answer<'a, Observed> {
+        let order = ToShim::Stop { signal: how.signal, kill_after: how.kill_after.0 };
+        Box::pin(self.inner.end(id, order, how.kill_after.as_duration()))
+    }
+
+    fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {
+        Box::pin(self.inner.end(id, ToShim::Kill, Duration::ZERO))
+    }
+
+    fn remove<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()> {
+        Box::pin(to_its_end(Arc::clone(&self.inner).remove(id.clone())))
+    }
+
+    fn watch(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.inner.events.subscribe()
+    }
+
+    fn run_once(&self, spec: InstanceSpec, limit: Option<Duration>) -> Answer<'_, Finished> {
+        Box::pin(Arc::clone(&self.inner).run_once(spec, limit))
+    }
+
+    fn log(&self, id: &InstanceId) -> InstanceLog {
+        InstanceLog::new(&self.inner.layout.log(id))
+    }
+
+    fn remove_log<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()> {
+        let (inner, id) = (Arc::clone(&self.inner), id.clone());
+        Box::pin(blocking(move || inner.layout.remove_log(&id).map_err(during("removing a log"))))
+    }
+}
+
+/// Runs `work` to its end even if whoever asked for it goes away: half a start would leave a shim that nobody reaps.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, RuntimeError>> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    joined(tokio::spawn(work).await)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// The result of a task of ours. None is ever aborted, so that it can only have panicked, and its panic is ours.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+    match result {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => panic!("a task of the runtime was aborted: {error}"),
+        },
+    }
+}
+
+/// The processes of the app, without the shim.
+fn app_pids(tree: &Tree) -> io::Result<Vec<u32>> {
+    if let Some(cgroup) = &tree.cgroup {
+        return cgroup.pids();
+    }
+    let shim = tree.root.as_ref().map(|root| root.pid);
+    Ok(tree.members()?.iter().map(|stat| stat.pid).filter(|pid| Some(*pid) != shim).collect())
+}
+
+fn remove_file(path: &PathBuf) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

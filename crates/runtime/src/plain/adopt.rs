@@ -1,0 +1,162 @@
+//! What a new control finds: the instances of the one before it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use berth_process::{Identity, Tree};
+use tokio::task::JoinSet;
+
+use super::{Inner, KILL_LIMIT, blocking, joined, link, remove_file};
+use crate::error::{RuntimeError, during};
+use crate::instance::{InstanceState, Observed};
+use crate::layout::short;
+use crate::record::StartRecord;
+
+/// Shims spoken to at once: one that hangs must not hold up the rest, and each takes a descriptor or two.
+const AT_ONCE: usize = 32;
+/// The folders between `instances/` and an instance's own: tenant, project, app.
+const DEPTH: usize = 4;
+
+impl Inner {
+    pub(super) async fn adopt_all(self: Arc<Self>) -> Result<Vec<Observed>, RuntimeError> {
+        let inner = Arc::clone(&self);
+        let records = blocking(move || inner.records()).await?;
+        let mut known: BTreeSet<String> = records.iter().map(|record| short(record.token)).collect();
+        // Instances that were started meanwhile are none of ours to clean up after.
+        known.extend(self.entries().values().map(|entry| short(entry.token)));
+        let mut adopted = Vec::new();
+        let mut tasks = JoinSet::new();
+        for record in records {
+            if tasks.len() >= AT_ONCE
+                && let Some(done) = tasks.join_next().await
+            {
+                adopted.extend(joined(done)?);
+            }
+            tasks.spawn(Arc::clone(&self).adopt(record));
+        }
+        while let Some(done) = tasks.join_next().await {
+            adopted.extend(joined(done)?);
+        }
+        self.clear_strays(&known).await?;
+        Ok(adopted)
+    }
+
+    async fn adopt(self: Arc<Self>, record: StartRecord) -> Result<Option<Observed>, RuntimeError> {
+        let _turn = self.gate(&record.id).await;
+        if let Ok(entry) = self.entry(&record.id) {
+            return Ok(Some(entry.observed.borrow().clone()));
+        }
+        let socket = self.layout.socket(record.token).map_err(during("naming a socket"))?;
+        if record.boot == self.boot {
+            match link::meet(&socket, record.token).await {
+                // A pid that lies is no shim of ours; what it names is left alone.
+                Ok(met) if met.identity(&self).is_alive().map_err(during("looking at a shim"))? => {
+                    return self.link(record, met, None).map(Some);
+                }
+                Ok(_) => tracing::warn!(instance = %record.id, "something else answers at a shim's socket"),
+                Err(what) => tracing::warn!(instance = %record.id, what, "a shim is gone; its tree is ended"),
+            }
+        }
+        let inner = Arc::clone(&self);
+        blocking(move || {
+            inner.clear(&record)?;
+            if record.boot == inner.boot {
+                let (entry, _) = inner.enter(&StartRecord { shim: None, ..record }, InstanceState::Gone);
+                return Ok(Some(entry.observed.borrow().clone()));
+            }
+            inner.layout.remove_instance(&record.id).map_err(during("removing an instance's folder"))?;
+            Ok(None)
+        })
+        .await
+    }
+
+    /// The records of all instances. A folder without one is of a start that was cut short before it made anything.
+    fn records(&self) -> Result<Vec<StartRecord>, RuntimeError> {
+        let mut folders = vec![self.layout.instances.clone()];
+        for _ in 0..DEPTH {
+            let mut below = Vec::new();
+            for folder in &folders {
+                below.extend(folders_in(folder).map_err(during("listing instances"))?);
+            }
+            folders = below;
+        }
+        let mut records = Vec::new();
+        for folder in folders {
+            match StartRecord::read(&folder) {
+                Ok(Some(record)) if self.layout.instance(&record.id) == folder => records.push(record),
+                Ok(None) => fs::remove_dir_all(&folder).map_err(during("removing an instance's folder"))?,
+                Ok(Some(_)) => {
+                    tracing::error!(folder = %folder.display(), "a start.json is of another instance")
+                }
+                Err(error) => {
+                    tracing::error!(folder = %folder.display(), %error, "a start.json cannot be read")
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Ends and removes what belongs to no record: shims whose folder somebody removed, groups, sockets.
+    async fn clear_strays(self: &Arc<Self>, known: &BTreeSet<String>) -> Result<(), RuntimeError> {
+        let sockets = files_in(&self.layout.sockets()).map_err(during("listing sockets"))?;
+        let stray =
+            |path: &&PathBuf| path.file_stem().is_none_or(|stem| !known.contains(&*stem.to_string_lossy()));
+        for socket in sockets.iter().filter(stray) {
+            let root = link::stranger(socket, self).await;
+            let (inner, socket) = (Arc::clone(self), socket.clone());
+            blocking(move || {
+                if let Some((root, mark)) = root {
+                    inner.end_stray(root, mark)?;
+                }
+                remove_file(&socket).map_err(during("removing a socket"))
+            })
+            .await?;
+        }
+        let (inner, known) = (Arc::clone(self), known.clone());
+        blocking(move || {
+            let Some(groups) = &inner.cgroups else {
+                return Ok(());
+            };
+            let names = groups.names().map_err(during("listing control groups"))?;
+            for name in names.into_iter().filter(|name| !known.contains(name)) {
+                let group = groups.group(&name);
+                let tree = Tree { cgroup: Some(group.clone()), ..Tree::default() };
+                if let Err(error) = tree.kill(&*inner.clock, KILL_LIMIT) {
+                    tracing::error!(group = name, %error, "a stray control group does not end");
+                } else {
+                    group.remove().map_err(during("removing a control group"))?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn end_stray(&self, root: Identity, mark: berth_process::Mark) -> Result<(), RuntimeError> {
+        tracing::warn!(pid = root.pid, "a shim without a record is ended");
+        let cgroup = self.cgroups.as_ref().map(|groups| groups.group(&short(mark)));
+        let tree = Tree { root: Some(root), mark: Some(mark), cgroup };
+        tree.kill(&*self.clock, KILL_LIMIT).map_err(|error| RuntimeError::System {
+            what: "ending a stray shim",
+            source: io::Error::other(error),
+        })
+    }
+}
+
+fn folders_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+}

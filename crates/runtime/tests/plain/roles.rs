@@ -1,0 +1,118 @@
+//! The apps: tests that do nothing unless they were started in their role.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+
+use berth_process::{Group, Launch, Program};
+
+pub(crate) const ROLE: &str = "BERTH_TEST_ROLE";
+
+fn plays(role: &str) -> bool {
+    std::env::var(ROLE).is_ok_and(|played| played == role)
+}
+
+fn wait_for_ever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn role_wait() {
+    if plays("wait") {
+        println!("\nready");
+        wait_for_ever();
+    }
+}
+
+#[test]
+fn role_report() {
+    if plays("report") {
+        let mut fds: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+            .collect();
+        // Without that of the folder just read, which is closed by now.
+        fds.retain(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok());
+        fds.sort_unstable();
+        println!("\nfds {fds:?}");
+        std::env::vars().for_each(|(name, value)| println!("env {name}={value}"));
+        println!("dir {}", std::env::current_dir().unwrap().display());
+        print!("{}", std::fs::read_to_string("/proc/self/status").unwrap());
+        std::fs::write(std::env::temp_dir().join("mine"), "x").unwrap();
+    }
+}
+
+/// Takes SIGTERM as if it were nothing.
+#[test]
+fn role_stubborn() {
+    if plays("stubborn") {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let kind = tokio::signal::unix::SignalKind::terminate();
+            let mut signals = tokio::signal::unix::signal(kind).unwrap();
+            println!("\nready");
+            while signals.recv().await.is_some() {
+                println!("no");
+            }
+        });
+    }
+}
+
+/// Starts one that leaves the session, and one that drops the environment as well; then waits.
+#[test]
+fn role_scatter() {
+    if plays("scatter") {
+        let child = |keep: bool| {
+            let args = ["--exact", "roles::role_wait", "--nocapture", "--test-threads=1"];
+            let launch = Launch::new(Program::Own).args(args).env(ROLE, "wait").group(Group::Session);
+            let launch = if keep { launch.env_from_ours("BERTH_TOKEN") } else { launch };
+            launch.start().unwrap().pid()
+        };
+        println!("\nmarked {} bare {} scattered", child(true), child(false));
+        wait_for_ever();
+    }
+}
+
+#[test]
+fn role_crash() {
+    if plays("crash") {
+        std::process::abort();
+    }
+}
+
+#[test]
+fn role_flood() {
+    if plays("flood") {
+        let mut out = std::io::stdout().lock();
+        let line = [b"x".repeat(99), b"\n".to_vec()].concat().repeat(1_000);
+        for _ in 0..2_000 {
+            out.write_all(&line).unwrap();
+        }
+        out.write_all(b"flooded\n").unwrap();
+    }
+}
+
+#[test]
+fn role_hostile() {
+    if plays("hostile") {
+        let mut out = std::io::stdout().lock();
+        out.write_all(b"\n\xFF\xFE\0\x1B[2J\r\n\n").unwrap();
+        out.write_all(&[b"y".repeat(200_000), b"\nlast without an end".to_vec()].concat()).unwrap();
+        out.flush().unwrap();
+        std::process::abort();
+    }
+}
+
+#[test]
+fn role_listen() {
+    if plays("listen") {
+        let port = match std::env::var("LISTEN_ELSEWHERE") {
+            Ok(_) => 0,
+            Err(_) => std::env::var("PORT").unwrap().parse().unwrap(),
+        };
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        println!("\nat {} ready", listener.local_addr().unwrap().port());
+        wait_for_ever();
+    }
+}

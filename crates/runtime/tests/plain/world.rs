@@ -1,0 +1,154 @@
+//! A home of its own for a test, and its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use berth_clock::{SystemClock, random_bytes};
+use berth_process::{Cgroups, Tree};
+use berth_runtime::{
+    Backoff, Cursor, Identity, InstanceSpec, InstanceState, Layout, Limits, Mark, Observed, PlainRuntime,
+    PortWish, Record, Restart, Runtime as _, Stop, User,
+};
+use berth_spec::{InstanceId, Millis};
+
+use crate::roles::ROLE;
+
+/// Longer than anything takes on the slowest machine; only a test that fails waits for so long.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+pub(crate) struct World {
+    home: tempfile::TempDir,
+    platform: String,
+    uid: u32,
+    ordinals: AtomicU64,
+    marks: Mutex<Vec<Mark>>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let home = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        let platform = format!("test-{}-{count}", std::process::id());
+        let uid = 2_000_900_000 + (std::process::id() % 1_000) * 100 + count;
+        Self { home, platform, uid, ordinals: AtomicU64::new(1), marks: Mutex::new(Vec::new()) }
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        let below = |name: &str| self.home.path().join(name);
+        Layout {
+            instances: below("instances"),
+            logs: below("logs"),
+            run: below("run"),
+            platform: self.platform.clone(),
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> PlainRuntime {
+        PlainRuntime::open(self.layout(), Arc::new(SystemClock::new())).unwrap()
+    }
+
+    pub(crate) fn folder(&self, id: &InstanceId) -> PathBuf {
+        self.layout().instances.join(id.to_string())
+    }
+
+    /// An instance that plays `role`, restarted without a wait.
+    pub(crate) fn spec(&self, role: &str) -> InstanceSpec {
+        let token = Mark(random_bytes(&SystemClock::new()));
+        self.marks.lock().unwrap().push(token);
+        let ordinal = self.ordinals.fetch_add(1, Ordering::Relaxed);
+        let exe = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+        let name = format!("roles::role_{role}");
+        let as_root = rustix::process::geteuid().is_root();
+        InstanceSpec {
+            id: format!("default/default/shop/web.{ordinal}").parse().unwrap(),
+            token,
+            argv: [&exe, "--exact", &name, "--nocapture", "--test-threads=1"].map(str::to_owned).to_vec(),
+            env: BTreeMap::from([(ROLE.to_owned(), role.to_owned())]),
+            dir: "/".into(),
+            user: as_root.then(|| User { uid: self.uid, gid: self.uid, groups: Vec::new() }),
+            port: PortWish::Any { exclude: BTreeSet::new() },
+            limits: Limits { open_files: Some(256), ..Limits::default() },
+            restart: Restart::Always,
+            backoff: Backoff { first: 1, most: 4, good_life: 3_600_000 },
+        }
+    }
+}
+
+impl Drop for World {
+    /// A test that failed must not leave its processes behind.
+    fn drop(&mut self) {
+        let clock = SystemClock::new();
+        let groups = Cgroups::discover(&format!("berth-{}", self.platform));
+        for mark in self.marks.lock().unwrap().iter() {
+            let cgroup = groups.as_ref().map(|groups| groups.group(mark.to_string().get(..12).unwrap()));
+            let tree = Tree { root: None, mark: Some(*mark), cgroup: cgroup.clone() };
+            drop(tree.kill(&clock, LONG));
+            drop(cgroup.map(|cgroup| cgroup.remove()));
+        }
+        drop(groups.map(|groups| groups.remove()));
+    }
+}
+
+pub(crate) fn stop_within(millis: u64) -> Stop {
+    Stop { signal: 15, kill_after: Millis(millis) }
+}
+
+/// Reads the log from its beginning until a line holds `word`, and gives that line.
+pub(crate) async fn line_with(runtime: &PlainRuntime, id: &InstanceId, word: &str) -> String {
+    let mut follow = runtime.log(id).follow(Cursor::default());
+    let found = async {
+        loop {
+            for (_, record) in follow.next().await.unwrap().records {
+                let line = String::from_utf8_lossy(&record.body).into_owned();
+                if line.contains(word) {
+                    return line;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(LONG, found).await.unwrap_or_else(|_| panic!("no line with {word:?}"))
+}
+
+/// All records of the log.
+pub(crate) fn records(runtime: &PlainRuntime, id: &InstanceId) -> Vec<Record> {
+    runtime.log(id).tail(usize::MAX).unwrap().records.into_iter().map(|(_, record)| record).collect()
+}
+
+pub(crate) fn number_after(line: &str, word: &str) -> u32 {
+    let (_, rest) = line.split_once(word).unwrap();
+    rest.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+pub(crate) fn identity(pid: u32) -> Identity {
+    Identity::of(pid).unwrap().unwrap()
+}
+
+/// Waits until the instance is as `wanted` says.
+pub(crate) async fn until(
+    runtime: &PlainRuntime,
+    id: &InstanceId,
+    wanted: impl Fn(&Observed) -> bool,
+) -> Observed {
+    let mut events = runtime.watch();
+    let waiting = async {
+        loop {
+            let found = runtime.list().into_iter().find(|observed| observed.id == *id);
+            if let Some(observed) = found.filter(|observed| wanted(observed)) {
+                return observed;
+            }
+            // A reader that fell behind looks again all the same.
+            drop(events.recv().await);
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.unwrap()
+}
+
+pub(crate) fn is_running(observed: &Observed) -> bool {
+    matches!(observed.state, InstanceState::Running { .. })
+}
