@@ -168,8 +168,8 @@ impl Shared {
         serial: &mut u64,
     ) -> Result<String, Failure> {
         let connection = match kept {
-            Some(connection) => connection,
-            None => {
+            Some(connection) if !connection.was_ended() => connection,
+            Some(_) | None => {
                 *serial += 1;
                 kept.insert(Connection::open(self.options.edge, self.options.patience)?)
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use berth_clock::{Clock, SystemClock};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -181,6 +181,16 @@ impl Platform {
     pub fn signal(&self, pid: u32, signal: Signal) {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
         rustix::process::kill_process(pid, signal).expect("the process lives");
+    }
+
+    /// Kills a process of the platform's and waits until it has ended: until then its connections live.
+    pub fn kill(&self, pid: u32) {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+        let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("the process lives");
+        rustix::process::pidfd_send_signal(&process, Signal::KILL).expect("we may");
+        let limit = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+        let ended = rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit));
+        assert_eq!(ended, Ok(1), "process {pid:?} does not end");
     }
 
     /// Runs a verb of the command line against this platform.

@@ -112,7 +112,7 @@ fn a_second_start_says_who_has_the_home() {
 fn a_killed_supervisor_is_followed_by_another() {
     let mut platform = Platform::start(Options::default());
     let (edge, old) = (platform.edge(), platform.role("edge"));
-    platform.signal(platform.supervisor(), rustix::process::Signal::KILL);
+    platform.kill(platform.supervisor());
     platform.start_again();
     assert_eq!(platform.edge(), edge);
     assert!(berth_acceptance::wait_until(Duration::from_secs(60), || {

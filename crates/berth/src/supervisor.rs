@@ -287,7 +287,7 @@ fn settle_orphans(orphans: Vec<Orphan>, run_dir: &Path) -> Result<(Vec<Orphan>, 
         }
         // It holds listeners that the kernel deals connections to, and does not serve: better to refuse for a moment.
         Err(error) => {
-            tracing::warn!(%error, "an orphaned edge does not answer: killing it");
+            tracing::warn!(error = report::chain(&error), "an orphaned edge does not answer: killing it");
             edges.iter().try_for_each(kill_orphan)?;
             Ok((Vec::new(), Vec::new()))
         }

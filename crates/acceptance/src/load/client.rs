@@ -114,6 +114,21 @@ impl Connection {
         Ok(Self { stream, rest: Vec::new(), served: 0 })
     }
 
+    /// Whether the other side has ended the connection while nothing was asked of it. It may at any time (RFC 9112, section 9.5),
+    /// and a client that looks before it sends loses nothing by it. An end that crosses a request is a failure all the same.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        let look = || {
+            self.stream.set_nonblocking(true)?;
+            let seen = self.stream.peek(&mut [0]);
+            self.stream.set_nonblocking(false)?;
+            seen
+        };
+        // Bytes that nobody asked for are no end: the next answer will be wrong by them, and say so.
+        !matches!(look(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            && !matches!(look(), Ok(1..))
+    }
+
     fn fail(&self, error: &io::Error, began: bool) -> Failure {
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::TimedOut,
@@ -395,6 +410,23 @@ mod tests {
         let other = r#"{"release":"v2","instance":"web.1"}"#;
         let other = format!("{head}Content-Length: {}\r\n\r\n{other}", other.len());
         assert!(matches!(leak(other), Err(Failure::Wrong(_))));
+    }
+
+    #[test]
+    fn an_end_between_requests_is_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = Connection::open(listener.local_addr().unwrap(), Duration::from_secs(10)).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        assert!(!connection.was_ended());
+        peer.write_all(b"x").unwrap();
+        peer.flush().unwrap();
+        assert!(!connection.was_ended());
+        let mut byte = [0];
+        (&connection.stream).read_exact(&mut byte).unwrap();
+        drop(peer);
+        // The end is there once it has been read.
+        assert_eq!((&connection.stream).read(&mut byte).unwrap(), 0);
+        assert!(connection.was_ended());
     }
 
     #[test]

@@ -51,7 +51,8 @@ pub struct Kill {
     pub what: String,
     /// When, on the load's clock: just before the signal was sent.
     pub at: Duration,
-    /// How long its effects may last: nought where only what was in flight may fail, 5 s and more for an app's only instance.
+    /// How long its effects may last: until the process has ended where only what was in flight may fail, 5 s and more for an
+    /// app's only instance.
     pub effect: Duration,
 }
 

@@ -1,0 +1,92 @@
+//! Roles are killed under load: control's death is not noticed by clients, edge's by those alone whom it was answering.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::fs;
+use std::time::Duration;
+
+use berth_acceptance::load::{Activation, Kill, Load, Options as LoadOptions};
+use berth_acceptance::{Options, Platform, example, example_binary, wait_until};
+
+const APP: &str = "simple-web-app";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn with_app() -> Platform {
+    let platform = Platform::start(Options::default());
+    let source = platform.scratch().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::copy(example(APP).join("berth.toml"), source.join("berth.toml")).unwrap();
+    fs::copy(example_binary(APP), source.join(APP)).unwrap();
+    fs::write(source.join("Procfile"), format!("web: ./{APP}\n")).unwrap();
+    let _released = platform.cli(["deploy".as_ref(), source.as_os_str()]).ok();
+    platform
+}
+
+/// Kills the one process of `role` and waits until another has taken its place and the platform answers.
+fn kill(platform: &Platform, load: &Load, role: &str) -> Kill {
+    let old = platform.role(role);
+    let [pid] = old.as_slice() else { panic!("{role}: {old:?}") };
+    let at = load.now();
+    platform.kill(*pid);
+    let effect = load.now() - at;
+    let back = || {
+        let new = platform.role(role);
+        new.len() == 1 && new != old && platform.cli(["status"]).status == 0
+    };
+    assert!(wait_until(PATIENCE, back), "{role} does not return: {}", platform.log("supervisor"));
+    Kill { what: role.to_owned(), at, effect }
+}
+
+/// Lets the load go on until it has sent some more.
+fn let_it_send(load: &Load) {
+    let enough = load.begun() + 200;
+    assert!(wait_until(PATIENCE, || load.begun() >= enough));
+}
+
+fn active() -> [Activation; 1] {
+    [Activation { release: "v1".to_owned(), submitted: Duration::ZERO, active: Duration::ZERO }]
+}
+
+#[test]
+fn nobody_notices_that_control_was_killed() {
+    let platform = with_app();
+    let load = Load::start(LoadOptions::new(platform.edge(), APP));
+    for _ in 0..3 {
+        let_it_send(&load);
+        let _killed = kill(&platform, &load, "control");
+    }
+    let_it_send(&load);
+    let outcome = load.stop();
+    println!("{outcome}");
+    outcome.assert_clean(&active(), &[]);
+}
+
+#[test]
+fn a_killed_edge_fails_what_it_was_answering_alone() {
+    let platform = with_app();
+    let load = Load::start(LoadOptions::new(platform.edge(), APP));
+    let mut kills = Vec::new();
+    for _ in 0..3 {
+        let_it_send(&load);
+        kills.push(kill(&platform, &load, "edge"));
+    }
+    let_it_send(&load);
+    let outcome = load.stop();
+    println!("{outcome}");
+    outcome.assert_clean(&active(), &kills);
+}
+
+#[test]
+fn nobody_notices_that_the_supervisor_was_killed_and_followed() {
+    let mut platform = with_app();
+    let load = Load::start(LoadOptions::new(platform.edge(), APP));
+    for _ in 0..2 {
+        let_it_send(&load);
+        platform.kill(platform.supervisor());
+        platform.start_again();
+        assert!(wait_until(PATIENCE, || platform.role("edge").len() == 1));
+    }
+    let_it_send(&load);
+    let outcome = load.stop();
+    println!("{outcome}");
+    outcome.assert_clean(&active(), &[]);
+}
