@@ -61,3 +61,6 @@ pub fn next_secret_version(app: Option<&App>, name: &EnvName) -> u64 {
         .and_then(|secret| secret.values.last_key_value())
         .map_or(1, |(version, _)| version + 1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -354,3 +354,6 @@ pub enum UnreadableEvent {
         source: serde_json::Error,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -317,3 +317,6 @@ pub fn check_leaks(app: &App, seen_twice: &BTreeSet<Ordinal>) -> Checked {
         format!("{} still has {leaked:?}, which nothing wants", app.id)
     })
 }
+
+#[cfg(test)]
+mod tests;

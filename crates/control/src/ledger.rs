@@ -133,3 +133,6 @@ impl Ledger {
         self.speculative = self.durable.clone();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,3 +15,6 @@ pub mod plan;
 pub mod route;
 pub mod state;
 pub mod world;
+
+#[cfg(test)]
+mod scene;
