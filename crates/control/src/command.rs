@@ -71,6 +71,8 @@ pub enum Fact {
     Failed { release: ReleaseNumber, failure: Failure },
     /// It is this release's turn.
     BeginActivation { release: ReleaseNumber },
+    /// This release is built and waits behind an activation: whatever older one waits too will never have its turn.
+    Supersede { by: ReleaseNumber },
     /// The release command ended well.
     CommandFinished { release: ReleaseNumber },
     /// The warm instances of the release that is rolled back to serve the new one.

@@ -186,7 +186,7 @@ impl Scene {
             }
             Action::Assign { release, process, count } => {
                 let tokens = (0..count).map(|_| self.token()).collect();
-                self.fact(Fact::Assign { release, process, tokens }).ok();
+                self.perform(Action::Record(Fact::Assign { release, process, tokens }), app, seen);
             }
             Action::Build(number) => {
                 let artifact = artifact(&format!("a-{number}"), &self.processes);

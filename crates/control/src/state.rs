@@ -311,6 +311,15 @@ impl App {
         self.instances.get(&ordinal).map(|instance| self.id.instance(instance.process.clone(), ordinal))
     }
 
+    /// The releases older than `by` that are built or being built, and have not had their turn.
+    pub fn overtaken(&self, by: ReleaseNumber) -> impl Iterator<Item = ReleaseNumber> {
+        let waiting = |phase: Phase| matches!(phase, Phase::Submitted | Phase::Built);
+        self.releases
+            .range(..by)
+            .filter(move |(_, release)| waiting(release.phase))
+            .map(|(&number, _)| number)
+    }
+
     /// How many instances of `process` are wanted.
     #[must_use]
     pub fn wanted(&self, process: &ProcessName) -> u32 {

@@ -84,9 +84,9 @@ pub(crate) struct Control {
     published: Position,
     /// The ports of the snapshots that were published and that some edge may still use, by generation.
     in_use: VecDeque<(Generation, BTreeSet<u16>)>,
-    /// The ports that instances were given or seen with. Until the state has one it is the performer's to remember: the instance may
-    /// be dead, and its port free again, before it is written down that it started.
-    given: BTreeMap<(AppId, Ordinal), u16>,
+    /// All ports that an instance was given or seen with, while the state has it. It may be dead, and its port free again, before it is
+    /// written down that it started; it may even be started again on another port by then.
+    given: BTreeMap<(AppId, Ordinal), BTreeSet<u16>>,
 }
 
 impl Control {
@@ -341,18 +341,17 @@ impl Control {
         }
         let state = self.ledger.durable();
         self.given.retain(|(app, ordinal), _| {
-            let instance = state.apps.get(app).and_then(|app| app.instances.get(ordinal));
-            instance.is_some_and(|it| it.port.is_none())
+            state.apps.get(app).is_some_and(|app| app.instances.contains_key(ordinal))
         });
         let of_state = self.ledger.durable().apps.values().flat_map(|app| app.instances.values());
         let sent = self.in_use.iter().flat_map(|(_, ports)| ports.iter().copied());
-        let given = self.given.values().copied();
+        let given = self.given.values().flatten().copied();
         Some(of_state.filter_map(|it| it.port).chain(sent).chain(given).collect())
     }
 
     /// Remembers the port that an instance was given or is seen with.
     pub(crate) fn note_port(&mut self, app: &AppId, ordinal: Ordinal, port: Option<u16>) {
-        self.given.extend(port.map(|port| ((app.clone(), ordinal), port)));
+        self.given.entry((app.clone(), ordinal)).or_default().extend(port);
     }
 
     fn observe(&self, app: &App, out: &Outside) -> AppWorld {

@@ -12,7 +12,7 @@ use crate::chance::Chance;
 use crate::fault::{Fault, Tally};
 
 /// Few ports, so that one that is given again too early is soon noticed.
-const PORTS: std::ops::Range<u16> = 20_000..20_060;
+const PORTS: std::ops::Range<u16> = 20_000..20_080;
 
 /// What is asked of the machine.
 #[derive(Debug)]

@@ -29,6 +29,7 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
             Ok(events)
         }
         Fact::BeginActivation { release } => begin_activation(app, *release),
+        Fact::Supersede { by } => supersede(app, *by),
         Fact::CommandFinished { release } => {
             let activation = activating(app, *release)?;
             if activation.command_done {
@@ -103,6 +104,17 @@ fn begin_activation(app: &App, number: ReleaseNumber) -> Outcome {
     let older = app.releases.range(..number).filter(|(_, release)| !release.phase.is_settled());
     let superseded = older.map(|(&older, _)| Event::ReleaseSuperseded { number: older, by: number });
     Ok(superseded.chain([Event::ActivationBegan { number }]).collect())
+}
+
+/// Those that wait behind an activation are told as soon as a newer one is built: it is certain then, and a build that goes on would be for
+/// nothing. Without an activation the newer one takes its turn, which supersedes them too.
+fn supersede(app: &App, by: ReleaseNumber) -> Outcome {
+    let waits = app.release(by).is_some_and(|release| release.phase == Phase::Built);
+    if !waits || app.activation.is_none() {
+        return Err(Refusal::Stale("the newer release does not wait for its turn"));
+    }
+    let overtaken = app.overtaken(by);
+    Ok(overtaken.map(|number| Event::ReleaseSuperseded { number, by }).collect())
 }
 
 fn adopt_warm(app: &App, number: ReleaseNumber) -> Outcome {

@@ -1,1 +1,261 @@
-//! Placeholder.
+//! The written form of every kind of event, held against `contracts/events/`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use berth_spec::Timestamp;
+use berth_spec::manifest::{Manifest, Strategy};
+use serde::{Deserialize, Serialize};
+
+use super::*;
+use crate::fold::Stamp;
+use crate::scene::{artifact, shop, v, web, worker};
+use crate::state::{Life, State};
+
+/// A sample as `contracts/events/` keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sample {
+    stream: String,
+    event: serde_json::Value,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/events")
+}
+
+/// The kinds that the code knows, read where it names them: the compiler sees to it that none is missing there.
+fn kinds() -> Vec<&'static str> {
+    let source = include_str!("../event.rs");
+    let (_, names) = source.split_once("pub fn kind(&self)").unwrap();
+    let (names, _) = names.split_once("pub fn encode").unwrap();
+    names.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next()).collect()
+}
+
+fn env(name: &str) -> EnvName {
+    name.parse().unwrap()
+}
+
+fn submitted(number: u64, reason: Reason, artifact: Option<Artifact>) -> Event {
+    let text = "app = \"shop\"\n[processes]\nweb = \"bin/server --port $PORT\"\nworker = \"bin/worker\"\n\
+                [deploy]\nrelease_command = \"bin/migrate\"\nstrategy = \"rolling\"\n[http]\nhosts = [\"shop.example.com\"]\n";
+    let manifest = Manifest::parse(text).unwrap();
+    assert_eq!(manifest.deploy.strategy, Some(Strategy::Rolling));
+    Event::ReleaseSubmitted(Box::new(ReleaseSubmitted {
+        number: v(number),
+        reason,
+        tree: format!("t{}", "5e".repeat(32)),
+        manifest,
+        artifact,
+        config: [(env("LOG_LEVEL"), "info".to_owned())].into(),
+        secrets: [(env("API_KEY"), 1)].into(),
+        description: Some("the checkout in two steps".to_owned()),
+        commit: Some("9fceb02d0ae598e95dc970b74767f19372d61af8".to_owned()),
+    }))
+}
+
+fn platform_samples() -> Vec<Event> {
+    let tenant: TenantId = "acme".parse().unwrap();
+    let project: ProjectId = "acme/shops".parse().unwrap();
+    let grants = vec![
+        Grant::Platform,
+        Grant::Tenant { tenant: tenant.clone() },
+        Grant::Project { project: project.clone() },
+    ];
+    vec![
+        Event::TenantCreated { tenant },
+        Event::ProjectCreated { project },
+        Event::TokenIssued { token: "ci".to_owned(), sha256: "ab".repeat(32), grants },
+        Event::TokenRevoked { token: "ci".to_owned() },
+        Event::InvariantBroken {
+            invariant: "RTE-1".to_owned(),
+            detail: "acme/shops/shop instance 7 was to be stopped while edge may still reach it".to_owned(),
+        },
+    ]
+}
+
+fn release_samples() -> Vec<Event> {
+    let built = || artifact("a-5e5e", &["web", "worker"]);
+    let failure = Failure {
+        code: "health_check_failed".to_owned(),
+        summary: "the release was not ready within 10m".to_owned(),
+        detail: vec![
+            "web.2 runs and listens on port 20002".to_owned(),
+            "web.2: GET /healthz: 500".to_owned(),
+        ],
+    };
+    let rollback = |keep_config| Reason::Rollback { of: v(1), keep_config };
+    vec![
+        submitted(1, Reason::Deploy, None),
+        submitted(2, Reason::Config, Some(built())),
+        submitted(3, Reason::Secrets, Some(built())),
+        submitted(4, rollback(false), Some(built())),
+        submitted(5, rollback(true), Some(built())),
+        Event::ReleaseBuilt { number: v(1), artifact: built() },
+        Event::ActivationBegan { number: v(1) },
+        Event::ReleaseCommandFinished { number: v(1) },
+        Event::ProcessesHandedOver { number: v(1), processes: [web(), worker()].into() },
+        Event::ReleaseActivated { number: v(1), previous: None },
+        Event::ReleaseFailed { number: v(2), failure },
+        Event::ReleaseSuperseded { number: v(3), by: v(4) },
+        Event::ReleaseActivated { number: v(4), previous: Some(v(1)) },
+    ]
+}
+
+fn instance_samples() -> Vec<Event> {
+    let assigned = |ordinal, process| Event::InstanceAssigned {
+        ordinal,
+        process,
+        release: v(1),
+        token: format!("{ordinal:032x}"),
+    };
+    let exit = |status, signal| Exit { status, signal, after: Millis(73_412) };
+    let mut samples: Vec<Event> = (1..=5).map(|ordinal| assigned(ordinal, web())).collect();
+    samples.push(assigned(6, worker()));
+    samples.extend([
+        Event::InstanceStarted { ordinal: 1, port: Some(20_417) },
+        Event::InstanceStarted { ordinal: 6, port: None },
+        Event::Routed { ordinals: [1].into() },
+        Event::InstanceExited { ordinal: 1, exit: exit(Some(1), None), more: 0 },
+        Event::InstanceExited { ordinal: 1, exit: exit(None, Some(9)), more: 17 },
+        Event::InstancesAdopted { number: v(4), ordinals: [1].into() },
+    ]);
+    let stops = [
+        StopReason::Retired,
+        StopReason::ReleaseFailed,
+        StopReason::ScaledDown,
+        StopReason::Replaced,
+        StopReason::Destroyed,
+    ];
+    samples.extend((2..).zip(stops).map(|(ordinal, why)| Event::InstanceStopping { ordinal, why }));
+    let causes = [
+        GoneCause::Stopped,
+        GoneCause::Lost,
+        GoneCause::NotStarted { detail: "no space left on device".to_owned() },
+        GoneCause::PlatformDown,
+    ];
+    samples.extend((2..).zip(causes).map(|(ordinal, cause)| Event::InstanceGone { ordinal, cause }));
+    samples
+}
+
+/// The life of an app, with every kind and every variant in it.
+fn app_samples() -> Vec<Event> {
+    let sealed = SealedSecret { version: 1, sealed: "c2VhbGVk".to_owned() };
+    let mut samples = vec![
+        Event::AppCreated { slot: 0 },
+        Event::ConfigChanged {
+            set: [(env("LOG_LEVEL"), "info".to_owned())].into(),
+            unset: [env("DEBUG")].into(),
+        },
+        Event::SecretsChanged { set: [(env("API_KEY"), sealed)].into(), unset: [env("OLD_KEY")].into() },
+        Event::ScaleChanged { processes: [(web(), 2), (worker(), 1)].into() },
+    ];
+    samples.extend(release_samples());
+    samples.extend(instance_samples());
+    let ends = [
+        WarmEnd::Expired,
+        WarmEnd::Displaced,
+        WarmEnd::Used,
+        WarmEnd::MemoryPressure,
+        WarmEnd::SecretRevoked,
+        WarmEnd::Gone,
+    ];
+    samples.extend(ends.map(|why| Event::WarmEnded { number: v(1), why }));
+    samples.extend([Event::AppDestroying {}, Event::AppDestroyed {}]);
+    samples
+}
+
+fn by_kind() -> BTreeMap<&'static str, Vec<Sample>> {
+    let mut samples: BTreeMap<&'static str, Vec<Sample>> = BTreeMap::new();
+    let platform = platform_samples().into_iter().map(|event| (Stream::Platform, event));
+    let app = app_samples().into_iter().map(|event| (Stream::App(shop()), event));
+    for (stream, event) in platform.chain(app) {
+        let written = serde_json::to_value(&event).unwrap();
+        samples.entry(event.kind()).or_default().push(Sample { stream: stream.to_string(), event: written });
+    }
+    samples
+}
+
+fn write_missing() {
+    std::fs::create_dir_all(folder()).unwrap();
+    for (kind, samples) in by_kind() {
+        let path = folder().join(format!("{kind}.v{}.json", Event::SCHEMA));
+        if !path.try_exists().unwrap() {
+            std::fs::write(path, serde_json::to_string_pretty(&samples).unwrap() + "\n").unwrap();
+        }
+    }
+}
+
+/// What was ever written is read, and folded in the order in which such events come.
+#[test]
+fn golden_events_decode_and_fold() {
+    if std::env::var_os("BERTH_UPDATE_GOLDENS").is_some_and(|value| value == "1") {
+        write_missing();
+    }
+    let mut read: BTreeMap<String, BTreeMap<u32, Vec<Sample>>> = BTreeMap::new();
+    for entry in std::fs::read_dir(folder()).expect("`cargo xtask goldens --update` writes the samples") {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let (kind, schema) = name.strip_suffix(".json").and_then(|name| name.split_once(".v")).unwrap();
+        let text = std::fs::read_to_string(folder().join(&name)).unwrap();
+        let samples = serde_json::from_str(&text).unwrap();
+        read.entry(kind.to_owned()).or_default().insert(schema.parse().unwrap(), samples);
+    }
+    let known: BTreeSet<&str> = kinds().into_iter().collect();
+    let written: BTreeSet<&str> = read.keys().map(String::as_str).collect();
+    assert_eq!(
+        known, written,
+        "each kind has a sample: `cargo xtask goldens --update` writes those that are missing"
+    );
+
+    let mut state = State::default();
+    let order: Vec<&str> = kinds();
+    for kind in order {
+        for (&schema, samples) in &read[kind] {
+            for sample in samples {
+                let body = serde_json::to_vec(&sample.event).unwrap();
+                let event = Event::decode(kind, schema, &body).unwrap();
+                assert_eq!(event.kind(), kind);
+                if schema == Event::SCHEMA {
+                    let again: serde_json::Value = serde_json::from_slice(&event.encode()).unwrap();
+                    assert_eq!(again, sample.event, "{kind} is written in another way now");
+                }
+                let position = state.position + 1;
+                let stamp = Stamp { position, at: Timestamp(position), actor: "golden".to_owned() };
+                state.apply(&sample.stream.parse().unwrap(), &event, &stamp);
+            }
+        }
+    }
+    let app = &state.apps[&shop()];
+    assert_eq!((app.life, app.last_ordinal, app.next_number()), (Life::Destroyed, 6, v(6)));
+    assert_eq!((app.version + state.platform.version, state.platform.breaches), (state.position, 1));
+}
+
+#[test]
+fn a_newer_schema_and_what_is_no_event_are_refused() {
+    let newer = Event::decode("app_destroyed", Event::SCHEMA + 1, b"{}").unwrap_err();
+    assert!(matches!(newer, UnreadableEvent::Newer { .. }), "{newer}");
+    for body in
+        [&b"{"[..], b"{\"kind\":\"app_moved\",\"data\":{}}", b"{\"kind\":\"app_created\",\"data\":{}}"]
+    {
+        let malformed = Event::decode("app_created", 1, body).unwrap_err();
+        assert!(matches!(malformed, UnreadableEvent::Malformed { .. }), "{malformed}");
+    }
+}
+
+#[test]
+fn a_stream_comes_back_from_its_text() {
+    for stream in [Stream::Platform, Stream::App(shop())] {
+        assert_eq!(stream.to_string().parse::<Stream>().unwrap(), stream);
+    }
+    for bad in ["", "app", "app/", "app/a/b", "apps/a/b/c", "platform "] {
+        bad.parse::<Stream>().unwrap_err();
+    }
+}
+
+#[test]
+fn an_exit_reads_well() {
+    let exit = |status, signal| Exit { status, signal, after: Millis(1_050) }.to_string();
+    assert_eq!(exit(Some(3), None), "exited with status 3 after 1.050 s");
+    assert_eq!(exit(None, Some(15)), "was ended by signal 15 after 1.050 s");
+    assert!(exit(None, Some(9)).contains("memory"));
+    assert_eq!(exit(None, None), "ended after 1.050 s");
+}

@@ -31,14 +31,17 @@ impl Planner<'_> {
         }
     }
 
-    /// The newest release that is built is next; it supersedes all older ones that are not settled.
+    /// The newest release that is built is next; it supersedes all older ones that wait, at once where it has to wait itself.
     pub(super) fn begin_activation(&mut self) {
-        if self.app.activation.is_some() {
+        let app = self.app;
+        let ready = app.releases.iter().rev().find(|(_, release)| release.phase == Phase::Built);
+        let Some((&release, _)) = ready else {
             return;
-        }
-        let ready = self.app.releases.iter().rev().find(|(_, release)| release.phase == Phase::Built);
-        if let Some((&release, _)) = ready {
+        };
+        if app.activation.is_none() {
             self.record(Fact::BeginActivation { release });
+        } else if app.overtaken(release).next().is_some() {
+            self.record(Fact::Supersede { by: release });
         }
     }
 }

@@ -8,7 +8,7 @@ use berth_spec::Millis;
 use berth_spec::manifest::Strategy;
 
 use super::*;
-use crate::command::Wish;
+use crate::command::{Refusal, Wish};
 use crate::event::{Event, Exit, Failure, GoneCause, StopReason, WarmEnd};
 use crate::scene::{Scene, deploy_of, manifest, shop, v, web, worker};
 use crate::state::Phase;
@@ -226,6 +226,28 @@ fn the_newest_that_is_ready_supersedes_those_before() {
     assert_eq!(phases, [Phase::Superseded, Phase::Superseded, Phase::Activated]);
     assert!(scene.world.builds.is_empty());
     assert!(!scene.log.iter().any(|it| assigned(2, web())(it) || assigned(3, web())(it)));
+}
+
+#[test]
+fn what_waits_behind_an_activation_is_superseded_once_a_newer_one_is_built() {
+    let mut scene = Scene::serving(&["web"], 1, None);
+    scene.healthy = false;
+    scene.deploy(None);
+    scene.run_until(|scene| scene.app().activation.is_some());
+    (0..3).for_each(|_| scene.deploy(None));
+    // v3 is still being built when v4 and v5 stand.
+    scene.world.builds.insert(v(3), Build::Running);
+    scene.run_until(|scene| scene.app().release(v(4)).unwrap().phase.is_settled());
+    scene.pass();
+    let phases = [2, 3, 4, 5].map(|number| scene.app().release(v(number)).unwrap().phase);
+    assert_eq!(phases, [Phase::Activating, Phase::Superseded, Phase::Superseded, Phase::Built]);
+    assert!(!scene.world.builds.contains_key(&v(3)), "nobody needs its build any more");
+    assert!(matches!(scene.fact(Fact::Supersede { by: v(4) }), Err(Refusal::Stale(_))));
+    scene.healthy = true;
+    scene.settle();
+    assert_eq!(scene.app().serving, Some(v(5)));
+    assert!(matches!(scene.fact(Fact::Supersede { by: v(5) }), Err(Refusal::Stale(_))));
+    assert_rests(&mut scene);
 }
 
 #[test]
