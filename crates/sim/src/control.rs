@@ -289,6 +289,8 @@ impl Control {
     /// whose instances are being stopped because no edge is alive.
     pub(crate) fn edge_started(&mut self, pid: u64) {
         self.edges.insert(pid, Known::default());
+        // Each waits for it to say what it serves by, or it would hang unnoticed.
+        self.dirty.extend(self.ledger.durable().apps.keys().cloned());
     }
 
     /// It is proven dead.

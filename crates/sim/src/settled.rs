@@ -60,7 +60,9 @@ impl World {
         let Some(control) = &self.control else { return false };
         let newest = control.newest.generation;
         let applied = control.edges.values().all(|known| known.applied == newest);
-        let edge = self.out.edge.as_ref().is_some_and(|edge| edge.connected && edge.is_quiet());
+        // One that hangs while there is nothing for it to follow is nothing that a plan could notice.
+        let quiet = |edge: &Edge| edge.connected && (edge.is_quiet() || edge.wedged);
+        let edge = self.out.edge.as_ref().is_some_and(quiet);
         let now = self.out.chance.now();
         let works = self.out.machine.is_moving(now) || self.out.builders.next(now).is_some();
         control.is_at_rest() && edge && applied && control.edges.len() == 1 && !works

@@ -531,12 +531,20 @@ fn tamper(planted: Option<Planted>, state: &mut State) {
         let app = Arc::make_mut(app);
         match planted {
             Some(Planted::RevivesSuperseded) => revive(app),
-            Some(Planted::ForgetsActivation) => app.activation = None,
+            Some(Planted::ForgetsActivation) => forget_activation(app),
             Some(Planted::ForgetsOrdinals) => {
                 app.last_ordinal = app.instances.last_key_value().map_or(0, |(last, _)| *last);
             }
             _ => {}
         }
+    }
+}
+
+/// Only before traffic has moved: after it the routing is wrong as well, and is found first.
+fn forget_activation(app: &mut App) {
+    let moved = |release| app.routed.iter().any(|ordinal| app.instances[ordinal].release == release);
+    if !app.activation.as_ref().is_some_and(|activation| moved(activation.release)) {
+        app.activation = None;
     }
 }
 
