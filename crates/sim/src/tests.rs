@@ -1,11 +1,56 @@
 //! Many worlds, the same world twice, and planted bugs.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use crate::{Planted, Setup, Tally, run};
 
 const STEPS: u32 = 1_000;
+/// What has to come to pass somewhere, or the worlds have become too tame to find anything.
+const SEEN: [&str; 41] = [
+    "app_created",
+    "app_destroyed",
+    "app_destroying",
+    "activation_began",
+    "config_changed",
+    "instance_assigned",
+    "instance_exited",
+    "instance_gone Lost",
+    "instance_gone NotStarted",
+    "instance_gone Stopped",
+    "instance_started",
+    "instance_stopping Destroyed",
+    "instance_stopping ReleaseFailed",
+    "instance_stopping Replaced",
+    "instance_stopping Retired",
+    "instance_stopping ScaledDown",
+    "instances_adopted",
+    "processes_handed_over",
+    "project_created",
+    "release_activated",
+    "release_built",
+    "release_command_finished",
+    "release_failed app_destroying",
+    "release_failed build_failed",
+    "release_failed build_timed_out",
+    "release_failed crashed_at_start",
+    "release_failed edge_unresponsive",
+    "release_failed listens_elsewhere",
+    "release_failed never_listened",
+    "release_failed release_command_failed",
+    "release_failed start_failed",
+    "release_submitted",
+    "release_superseded",
+    "routed",
+    "scale_changed",
+    "secrets_changed",
+    "warm_ended Displaced",
+    "warm_ended Expired",
+    "warm_ended Gone",
+    "warm_ended MemoryPressure",
+    "warm_ended Used",
+];
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("the variable holds a number"))
@@ -22,7 +67,7 @@ fn worlds_hold_and_settle() {
     let next = AtomicU64::new(1);
     let (send, outcomes) = mpsc::channel();
     let mut tally = Tally::default();
-    let (mut events, mut activated) = (0, 0);
+    let (mut events, mut activated, mut seen) = (0, 0, BTreeSet::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             let (send, next) = (send.clone(), &next);
@@ -42,6 +87,7 @@ fn worlds_hold_and_settle() {
                     tally.merge(&outcome.tally);
                     events += outcome.events;
                     activated += outcome.activated;
+                    seen.extend(outcome.seen);
                 }
                 Err(failure) => panic!("\n{failure}"),
             }
@@ -49,7 +95,10 @@ fn worlds_hold_and_settle() {
     });
     println!("{seeds} worlds of {STEPS} steps: {events} events, {activated} releases activated");
     println!("{tally}");
+    println!("{seen:#?}");
     assert!(tally.missing().is_empty(), "never happened: {:?}", tally.missing());
+    let never: Vec<&&str> = SEEN.iter().filter(|it| !seen.contains(**it)).collect();
+    assert!(never.is_empty(), "never came to pass: {never:?}");
 }
 
 /// Deploys, rollbacks, scaling and changes of configuration alone never cost a request.

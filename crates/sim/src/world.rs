@@ -1,12 +1,12 @@
 //! The world: its steps, its faults, its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_clock::Clock;
-use berth_control::event::{Event, Stream};
+use berth_control::event::{Event, GoneCause, Stream};
 use berth_control::invariant::{Breach, Invariant, check_replay};
 use berth_control::state::{App, Phase, State};
 use berth_spec::{AppId, Timestamp};
@@ -43,6 +43,8 @@ pub struct Outcome {
     pub hash: u64,
     /// The faults that came.
     pub tally: Tally,
+    /// What came to pass in control: kinds of events, with what they were for.
+    pub seen: BTreeSet<String>,
     /// How many events are in the journal.
     pub events: usize,
     /// How many releases were activated.
@@ -103,6 +105,7 @@ pub(crate) struct Outside {
     pub(crate) chance: Chance,
     pub(crate) trace: Trace,
     pub(crate) tally: Tally,
+    seen: BTreeSet<String>,
     pub(crate) disk: Disk,
     pub(crate) machine: Machine,
     pub(crate) builders: Builders,
@@ -131,6 +134,7 @@ impl Outside {
     pub(crate) fn note_events(&mut self, stream: &Stream, events: &[Event]) {
         for event in events {
             let now = self.chance.now();
+            self.seen.insert(label(event));
             match event {
                 Event::ReleaseSubmitted(release) => {
                     self.trace.add(now, format_args!("{stream}: {} {:?}", release.number, release.reason));
@@ -138,6 +142,19 @@ impl Outside {
                 other => self.trace.add(now, format_args!("{stream}: {other:?}")),
             }
         }
+    }
+}
+
+/// The kind of an event, with what it was for where a kind has several reasons.
+fn label(event: &Event) -> String {
+    let kind = event.kind();
+    match event {
+        Event::ReleaseFailed { failure, .. } => format!("{kind} {}", failure.code),
+        Event::WarmEnded { why, .. } => format!("{kind} {why:?}"),
+        Event::InstanceStopping { why, .. } => format!("{kind} {why:?}"),
+        Event::InstanceGone { cause: GoneCause::NotStarted { .. }, .. } => format!("{kind} NotStarted"),
+        Event::InstanceGone { cause, .. } => format!("{kind} {cause:?}"),
+        _ => kind.to_owned(),
     }
 }
 
@@ -173,6 +190,7 @@ pub fn run(setup: Setup) -> Result<Outcome, Box<Failure>> {
         Ok(()) => Ok(Outcome {
             hash,
             tally: world.out.tally,
+            seen: world.out.seen,
             events: world.out.disk.events(),
             activated: world.control.iter().map(|control| activated(control.ledger.durable())).sum(),
             trace,
@@ -196,6 +214,7 @@ impl World {
             chance: Chance::new(setup.seed),
             trace: Trace::new(setup.whole_trace),
             tally: Tally::default(),
+            seen: BTreeSet::new(),
             disk: Disk::default(),
             machine: Machine::default(),
             builders: Builders::default(),
