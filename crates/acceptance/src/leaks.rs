@@ -31,6 +31,7 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     /// Its arguments, each ended by a NUL.
     pub(crate) arguments: String,
+    pub(crate) parent: u32,
     environment: Vec<u8>,
     links: Vec<PathBuf>,
     state: char,
@@ -83,7 +84,7 @@ impl Traces {
     }
 
     /// The processes of the platform that `wanted` holds for.
-    pub(crate) fn processes_by(&self, wanted: impl Fn(&Process) -> bool) -> Vec<u32> {
+    pub(crate) fn processes_by(&self, wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
         // By the platform's id edge is found too, which knows no path of the home.
         let entries = fs::read_dir("/proc").expect("/proc is there");
         entries
@@ -91,7 +92,6 @@ impl Traces {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter_map(Process::look_at)
             .filter(|process| process.state != 'Z' && wanted(process))
-            .map(|process| process.pid)
             .collect()
     }
 
@@ -101,7 +101,8 @@ impl Traces {
         names
             .iter()
             .any(|name| contains(process.arguments.as_bytes(), name) || contains(&process.environment, name))
-            || process.links.iter().any(|link| link.starts_with(&self.home))
+            || process.is_in(&self.home)
+            || (process.is_shim() && process.holds(&self.home))
     }
 
     /// Port leases that a process of the platform's holds.
@@ -212,16 +213,37 @@ impl Process {
     fn look_at(pid: u32) -> Option<Self> {
         let directory = PathBuf::from(format!("/proc/{pid}"));
         let stat = fs::read_to_string(directory.join("stat")).ok()?;
-        // The name in parentheses may hold anything; the state follows the last of them.
-        let state = stat.rsplit(") ").next()?.chars().next()?;
+        // The name in parentheses may hold anything; the state and the parent follow the last of them.
+        let mut fields = stat.rsplit(") ").next()?.split(' ');
+        let (state, parent) = (fields.next()?.chars().next()?, fields.next()?.parse().ok()?);
         let link = |name: &str| fs::read_link(directory.join(name)).ok();
         Some(Self {
             pid,
             arguments: String::from_utf8_lossy(&fs::read(directory.join("cmdline")).ok()?).into_owned(),
             environment: fs::read(directory.join("environ")).unwrap_or_default(),
+            parent,
             links: [link("cwd"), link("exe")].into_iter().flatten().collect(),
             state,
         })
+    }
+
+    /// Whether it works in the directory, or its executable lies there.
+    pub(crate) fn is_in(&self, directory: &Path) -> bool {
+        self.links.iter().any(|link| link.starts_with(directory))
+    }
+
+    /// Whether it is the program above an instance. That one shows nothing of its platform but the files that it has open.
+    pub(crate) fn is_shim(&self) -> bool {
+        self.arguments.split('\0').next() == Some("berth-shim")
+    }
+
+    /// Whether it has a file below the directory open.
+    pub(crate) fn holds(&self, directory: &Path) -> bool {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else { return false };
+        descriptors
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .any(|target| target.starts_with(directory))
     }
 }
 

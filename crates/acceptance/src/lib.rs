@@ -7,6 +7,10 @@ mod binary;
 mod leaks;
 pub mod load;
 mod platform;
+mod source;
+mod victims;
 
 pub use binary::{berth, example, example_binary};
-pub use platform::{Answer, Options, Platform, User, wait_until};
+pub use platform::{Answer, Options, Platform, Running, User, wait_until};
+pub use source::Source;
+pub use victims::{Chance, Prey, Victim};

@@ -21,7 +21,7 @@ use crate::leaks::{Leaks, Traces};
 
 /// How long the platform may take to come up, and to go down: not what it should take, but what a machine that is busy with
 /// other tests is given before the test says that it hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// As whom the platform runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,30 @@ pub struct Answer {
     pub stdout: String,
     /// Its errors.
     pub stderr: String,
+}
+
+/// A verb of the command line that was started.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_some()
+    }
+
+    /// Waits for its end.
+    #[must_use]
+    pub fn wait(self) -> Answer {
+        let output = self.child.wait_with_output().expect("our child");
+        Answer {
+            status: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl Answer {
@@ -169,10 +193,11 @@ impl Platform {
     #[must_use]
     pub fn role(&self, name: &str) -> Vec<u32> {
         let words = [format!("__{name}"), "--platform".to_owned(), self.greeting.platform.clone()];
-        let mut pids = self.traces().processes_by(|process| {
+        let processes = self.traces().processes_by(|process| {
             let arguments: Vec<&str> = process.arguments.split('\0').skip(1).take(3).collect();
             arguments == words
         });
+        let mut pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
         pids.sort_unstable();
         pids
     }
@@ -196,12 +221,15 @@ impl Platform {
     /// Runs a verb of the command line against this platform.
     #[must_use]
     pub fn cli<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Answer {
-        let output = command(&self.temp, &self.options).args(args).output().expect("the binary starts");
-        Answer {
-            status: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        self.begin(args).wait()
+    }
+
+    /// Starts a verb of the command line against this platform, and leaves it running.
+    #[must_use]
+    pub fn begin<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Running {
+        let mut command = command(&self.temp, &self.options);
+        let child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running { child: child.expect("the binary starts") }
     }
 
     /// Waits for the supervisor to end, and gives its exit status.
@@ -210,7 +238,7 @@ impl Platform {
     }
 
     /// What belongs to this platform, wherever it is.
-    fn traces(&self) -> Traces {
+    pub(crate) fn traces(&self) -> Traces {
         Traces {
             home: self.home(),
             run_dir: self.greeting.run_dir.clone(),

@@ -1,23 +1,16 @@
 //! Roles are killed under load: control's death is not noticed by clients, edge's by those alone whom it was answering.
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::fs;
 use std::time::Duration;
 
 use berth_acceptance::load::{Activation, Kill, Load, Options as LoadOptions};
-use berth_acceptance::{Options, Platform, example, example_binary, wait_until};
+use berth_acceptance::{Options, Platform, Source, wait_until};
 
-const APP: &str = "simple-web-app";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn with_app() -> Platform {
     let platform = Platform::start(Options::default());
-    let source = platform.scratch().join("source");
-    fs::create_dir(&source).unwrap();
-    fs::copy(example(APP).join("berth.toml"), source.join("berth.toml")).unwrap();
-    fs::copy(example_binary(APP), source.join(APP)).unwrap();
-    fs::write(source.join("Procfile"), format!("web: ./{APP}\n")).unwrap();
-    let _released = platform.cli(["deploy".as_ref(), source.as_os_str()]).ok();
+    let source = Source::built(&platform);
+    let _released = platform.cli(["deploy".as_ref(), source.path().as_os_str()]).ok();
     platform
 }
 
@@ -43,13 +36,13 @@ fn let_it_send(load: &Load) {
 }
 
 fn active() -> [Activation; 1] {
-    [Activation { release: "v1".to_owned(), submitted: Duration::ZERO, active: Duration::ZERO }]
+    [Activation { names: vec!["v1".to_owned()], submitted: Duration::ZERO, active: Duration::ZERO }]
 }
 
 #[test]
 fn nobody_notices_that_control_was_killed() {
     let platform = with_app();
-    let load = Load::start(LoadOptions::new(platform.edge(), APP));
+    let load = Load::start(LoadOptions::new(platform.edge(), Source::APP));
     for _ in 0..3 {
         let_it_send(&load);
         let _killed = kill(&platform, &load, "control");
@@ -63,7 +56,7 @@ fn nobody_notices_that_control_was_killed() {
 #[test]
 fn a_killed_edge_fails_what_it_was_answering_alone() {
     let platform = with_app();
-    let load = Load::start(LoadOptions::new(platform.edge(), APP));
+    let load = Load::start(LoadOptions::new(platform.edge(), Source::APP));
     let mut kills = Vec::new();
     for _ in 0..3 {
         let_it_send(&load);
@@ -78,7 +71,7 @@ fn a_killed_edge_fails_what_it_was_answering_alone() {
 #[test]
 fn nobody_notices_that_the_supervisor_was_killed_and_followed() {
     let mut platform = with_app();
-    let load = Load::start(LoadOptions::new(platform.edge(), APP));
+    let load = Load::start(LoadOptions::new(platform.edge(), Source::APP));
     for _ in 0..2 {
         let_it_send(&load);
         platform.kill(platform.supervisor());

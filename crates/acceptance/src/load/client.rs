@@ -85,6 +85,8 @@ pub struct Connection {
     /// Read and not used yet.
     rest: Vec<u8>,
     served: u64,
+    /// The last answer said that none will follow.
+    over: bool,
 }
 
 /// An answer, read to its end.
@@ -111,11 +113,12 @@ impl Connection {
             .and_then(|()| stream.set_read_timeout(Some(patience)))
             .and_then(|()| stream.set_write_timeout(Some(patience)));
         set.map_err(|error| Failure::Connect(error.kind()))?;
-        Ok(Self { stream, rest: Vec::new(), served: 0 })
+        Ok(Self { stream, rest: Vec::new(), served: 0, over: false })
     }
 
-    /// Whether the other side has ended the connection while nothing was asked of it. It may at any time (RFC 9112, section 9.5),
-    /// and a client that looks before it sends loses nothing by it. An end that crosses a request is a failure all the same.
+    /// Whether the other side has ended the connection while nothing was asked of it, or said that it will. It may at any time
+    /// (RFC 9112, section 9.5), and a client that looks before it sends loses nothing by it. An end that crosses a request is a
+    /// failure all the same.
     #[must_use]
     pub fn was_ended(&self) -> bool {
         let look = || {
@@ -125,8 +128,9 @@ impl Connection {
             seen
         };
         // Bytes that nobody asked for are no end: the next answer will be wrong by them, and say so.
-        !matches!(look(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            && !matches!(look(), Ok(1..))
+        self.over
+            || !matches!(look(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+                && !matches!(look(), Ok(1..))
     }
 
     fn fail(&self, error: &io::Error, began: bool) -> Failure {
@@ -193,6 +197,7 @@ impl Connection {
             }
             let body = self.body(&headers)?;
             self.served += 1;
+            self.over |= headers.iter().any(|(name, value)| name == "connection" && value == "close");
             return Ok(Answer { status, headers, body });
         }
     }

@@ -9,11 +9,11 @@ use super::outcome::Sample;
 /// A release that took the traffic, in the order in which they did.
 ///
 /// A rollback takes it too, under a release of its own; its instances may be those of the old one, which still say that one's
-/// name. The name here is therefore what instances say, and may come twice.
+/// name, and one that replaces a killed one of them says the new name. So the names here are what instances say, and come twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activation {
-    /// What its instances answer as their release.
-    pub release: String,
+    /// What its instances answer as their release: one name, or for a rollback those of what it brings back too.
+    pub names: Vec<String>,
     /// When the command that made it was begun: before, it cannot answer.
     pub submitted: Duration,
     /// When it was known to be active: a request begun later must not be answered by an earlier one.
@@ -64,7 +64,7 @@ pub(super) fn violations(samples: &[Sample], activations: &[Activation]) -> Vec<
 fn fits(sample: &Sample, activations: &[Activation], index: usize) -> bool {
     let activation = &activations[index];
     let over = activations.get(index + 1).is_some_and(|next| next.active < sample.start);
-    activation.release == sample.release && activation.submitted <= sample.end && !over
+    activation.names.contains(&sample.release) && activation.submitted <= sample.end && !over
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
     }
 
     fn activation(release: &str, submitted: u64, active: u64) -> Activation {
-        Activation { release: release.to_owned(), submitted: ms(submitted), active: ms(active) }
+        Activation { names: vec![release.to_owned()], submitted: ms(submitted), active: ms(active) }
     }
 
     /// v1, then v2, then back to v1's warm instances.

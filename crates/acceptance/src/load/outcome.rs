@@ -37,6 +37,14 @@ pub struct Failed {
     pub failure: Failure,
 }
 
+impl Failed {
+    /// The number of the client that it happened to, which sends one request at a time.
+    #[must_use]
+    pub const fn worker(&self) -> u64 {
+        self.connection >> 32
+    }
+}
+
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { start, end, connection, method, path, failure } = self;
@@ -59,7 +67,8 @@ pub struct Kill {
 impl Kill {
     /// Whether `failed` was in flight when this happened, or begun while its effects lasted. A refused connection is never
     /// excused: the listeners belong to the supervisor, and the kernel queues.
-    fn explains(&self, failed: &Failed) -> bool {
+    #[must_use]
+    pub fn explains(&self, failed: &Failed) -> bool {
         failed.failure != Failure::Refused && failed.start <= self.at + self.effect && failed.end >= self.at
     }
 }

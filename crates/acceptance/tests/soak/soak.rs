@@ -1,0 +1,298 @@
+//! One run: a command, a kill at some moment of it, and what came of both; over and over.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use berth_acceptance::load::{Load, Options as LoadOptions};
+use berth_acceptance::{Answer, Chance, Platform, Running, Source, User, Victim, wait_until};
+use serde_json::Value;
+
+use crate::record::{Killed, Record};
+
+/// What a busy machine is given for one step before the test says that it hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Requests in a second: what a debug build on two busy cores holds.
+const RATE: u32 = 150;
+const CONNECTIONS: u32 = 24;
+/// How many requests may pass between a command and the kill: about as long as a deploy that builds.
+const MOMENTS: usize = 120;
+const INSTANCES: usize = 2;
+
+/// What can be asked of a platform that has an app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    DeployChanged,
+    DeployUnchanged,
+    SetConfig,
+    RollBack,
+    /// Two at once, of which the second may take the first one's place.
+    DeployAndSetConfig,
+}
+
+/// A run.
+#[derive(Debug)]
+pub(crate) struct Soak {
+    platform: Platform,
+    source: Source,
+    load: Load,
+    chance: Chance,
+    deck: Vec<Victim>,
+    orders: Vec<Order>,
+    user: User,
+    config: u64,
+    record: Record,
+}
+
+impl Soak {
+    /// An app that serves, under load.
+    pub(crate) fn begin(platform: Platform, user: User, seed: u64) -> Self {
+        let source = Source::for_user(&platform, user);
+        let _deployed = platform.cli(["deploy".as_ref(), source.path().as_os_str()]).ok();
+        let _scaled = platform.cli(["scale", &format!("web={INSTANCES}"), "--app", Source::APP]).ok();
+        let load = Load::start(LoadOptions {
+            rate: RATE,
+            connections: CONNECTIONS,
+            ..LoadOptions::new(platform.edge(), Source::APP)
+        });
+        let mut soak = Self {
+            platform,
+            source,
+            load,
+            chance: Chance::new(seed),
+            deck: Vec::new(),
+            orders: Vec::new(),
+            user,
+            config: 0,
+            record: Record::default(),
+        };
+        let _first = soak.settle(Duration::ZERO);
+        soak.wait_for_instances();
+        // A second release, so that there is one to go back to whatever comes first.
+        let begun = soak.load.now();
+        let answer = soak.set_config().wait();
+        soak.judge(&answer, begun);
+        let _second = soak.settle(begun);
+        soak
+    }
+
+    /// How many releases the platform has said to have made.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.record.acknowledged.len().try_into().unwrap()
+    }
+
+    /// A command, a kill, and both their ends.
+    pub(crate) fn step(&mut self) {
+        let victim = self.draw_victim();
+        let order = if victim == Victim::Build { Order::DeployChanged } else { self.draw_order() };
+        let begun = self.load.now();
+        let mut running = self.give(order);
+        let struck = self.strike(victim, &mut running[0]);
+        // While one recovers, another may be hit.
+        if self.chance.below(4) == 0 {
+            let other = self.draw_victim();
+            let _also_struck = self.strike(other, &mut running[0]);
+        }
+        let answers: Vec<Answer> = running.into_iter().map(Running::wait).collect();
+        println!(
+            "{begun:?} {order:?}, {victim} {}: exit {:?} after {:?}",
+            if struck { "killed" } else { "not there" },
+            answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
+            self.load.now() - begun
+        );
+        for answer in &answers {
+            self.judge(answer, begun);
+        }
+        let states = self.settle(begun);
+        let failed = states.iter().filter(|state| *state == "failed").count();
+        assert!(failed == 0 || self.was_killed_since(Victim::Build, begun), "{states:?}: {answers:?}");
+        // Now and then the next command meets a platform that still recovers.
+        if self.chance.below(3) > 0 {
+            self.wait_for_instances();
+        }
+    }
+
+    /// Every kind as often as every other, in an order of chance.
+    fn draw_victim(&mut self) -> Victim {
+        if self.deck.is_empty() {
+            self.deck.extend(Victim::ALL);
+            // An ordinary user's source is built already.
+            self.deck.retain(|victim| *victim != Victim::Build || self.user == User::Own);
+        }
+        self.chance.take(&mut self.deck).unwrap()
+    }
+
+    fn draw_order(&mut self) -> Order {
+        if self.orders.is_empty() {
+            self.orders.extend([
+                Order::DeployChanged,
+                Order::DeployUnchanged,
+                Order::SetConfig,
+                Order::RollBack,
+                Order::DeployAndSetConfig,
+            ]);
+        }
+        self.chance.take(&mut self.orders).unwrap()
+    }
+
+    fn give(&mut self, order: Order) -> Vec<Running> {
+        match order {
+            Order::DeployChanged => {
+                self.source.change();
+                vec![self.deploy()]
+            }
+            Order::DeployUnchanged => vec![self.deploy()],
+            Order::SetConfig => vec![self.set_config()],
+            Order::RollBack => vec![self.begin_verb(["rollback"])],
+            Order::DeployAndSetConfig => {
+                self.source.change();
+                vec![self.deploy(), self.set_config()]
+            }
+        }
+    }
+
+    fn deploy(&self) -> Running {
+        self.begin_verb(["deploy".into(), self.source.path().as_os_str().to_owned()])
+    }
+
+    fn set_config(&mut self) -> Running {
+        self.config += 1;
+        self.begin_verb(["config", "set", &format!("SOAK={}", self.config)])
+    }
+
+    fn begin_verb<A: Into<OsString>>(&self, words: impl IntoIterator<Item = A>) -> Running {
+        let words = words.into_iter().map(Into::into);
+        self.platform.begin(words.chain(["--app", Source::APP, "--json"].map(OsString::from)))
+    }
+
+    /// Kills one of this kind at a moment of chance; says whether there was one.
+    fn strike(&mut self, victim: Victim, running: &mut Running) -> bool {
+        // A build is there for a moment only, so it is met where it begins.
+        let span = if victim == Victim::Build { 1 } else { MOMENTS };
+        let moment = self.load.begun() + u64::try_from(self.chance.below(span)).unwrap();
+        assert!(wait_until(PATIENCE, || self.load.begun() >= moment), "the load stands still");
+        let mut prey = Vec::new();
+        let _found = wait_until(PATIENCE, || {
+            prey = self.platform.prey(victim);
+            // What else is not there now is being replaced.
+            !prey.is_empty() || victim != Victim::Build || running.has_ended()
+        });
+        let Some(prey) = self.chance.take(&mut prey) else { return false };
+        let (pid, at) = (prey.pid, self.load.now());
+        if !prey.kill() {
+            return false;
+        }
+        self.record.kills.push(Killed { victim, pid, at, ended: self.load.now() });
+        if victim == Victim::Supervisor {
+            self.platform.start_again();
+        }
+        true
+    }
+
+    /// Takes note of what was acknowledged; panics when a command failed by anything but a kill that may have failed it.
+    fn judge(&mut self, answer: &Answer, begun: Duration) {
+        match answer.status {
+            // Done, failed as the deployment has, superseded: all of them name the release.
+            0 | 1 | 6 if !answer.stdout.is_empty() => {
+                let number = answer.json()["release"]["number"].as_u64();
+                self.record.acknowledged.insert(number.unwrap_or_else(|| panic!("no release: {answer:?}")));
+            }
+            // There was nobody to be reached, and it may have been made all the same.
+            5 if self.was_killed_since(Victim::Supervisor, begun) => {}
+            _ => panic!("{answer:?}\n{}", self.logs()),
+        }
+    }
+
+    fn was_killed_since(&self, victim: Victim, begun: Duration) -> bool {
+        self.record.kills.iter().any(|kill| kill.victim == victim && kill.at >= begun)
+    }
+
+    /// Waits until no deployment is under way, and takes in those that have ended since. Gives their states.
+    fn settle(&mut self, begun: Duration) -> Vec<String> {
+        let mut releases = Vec::new();
+        let settled = wait_until(PATIENCE, || {
+            releases = self.releases();
+            const ENDS: [&str; 4] = ["active", "retired", "failed", "superseded"];
+            !releases.is_empty()
+                && releases.iter().all(|release| ENDS.iter().any(|end| release["state"] == **end))
+        });
+        assert!(settled, "a deployment does not end: {releases:?}\n{}", self.logs());
+        self.record.take(&releases, begun, self.load.now())
+    }
+
+    /// Every release, newest first; none where the platform does not answer just now.
+    fn releases(&self) -> Vec<Value> {
+        let answer = self.platform.cli(["releases", "-n", "100000", "--app", Source::APP, "--json"]);
+        let list = if answer.status == 0 { answer.json() } else { Value::Null };
+        list["releases"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until the active release has all its instances.
+    fn wait_for_instances(&self) {
+        let mut seen = Value::Null;
+        let there = wait_until(PATIENCE, || {
+            let answer = self.platform.cli(["ps", "--app", Source::APP, "--json"]);
+            if answer.status != 0 {
+                return false;
+            }
+            seen = answer.json();
+            let instances = seen["instances"].as_array().unwrap();
+            instances.iter().filter(|instance| instance["state"] == "ready").count() == INSTANCES
+        });
+        assert!(there, "the app does not recover: {seen}\n{}", self.logs());
+    }
+
+    fn logs(&self) -> String {
+        ["supervisor", "control", "edge"].map(|role| self.platform.log(role)).join("\n")
+    }
+
+    /// Judges the whole run: what was served, what is kept, and that a replay of the log gives it again.
+    pub(crate) fn finish(self) {
+        self.wait_for_instances();
+        let Self { mut platform, load, record, user, .. } = self;
+        let outcome = load.stop();
+        println!("{outcome}\n{}", record.summary(&outcome));
+        record.assert_served(&outcome);
+        for victim in [Victim::Control, Victim::Edge] {
+            let one = || platform.role(&victim.to_string()).len() == 1;
+            assert!(wait_until(PATIENCE, one), "{victim}: {:?}", platform.role(&victim.to_string()));
+        }
+        let kept = state(&platform);
+        record.assert_kept(kept[1]["releases"].as_array().unwrap());
+        let _down = platform.cli(["down"]).ok();
+        assert_eq!(platform.wait(), Some(0), "{user:?}");
+        for entry in std::fs::read_dir(platform.home().join("journal")).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("snapshot") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        platform.start_again();
+        assert_eq!(state(&platform), kept, "a replay gives another state");
+        let _down = platform.cli(["down"]).ok();
+        assert_eq!(platform.wait(), Some(0));
+    }
+}
+
+/// What the journal alone decides: the apps, their releases, their configuration.
+fn state(platform: &Platform) -> [Value; 4] {
+    let ask = |words: &[&str]| platform.cli(words.iter().chain(&["--json"])).ok().json();
+    let mut apps = ask(&["apps"]);
+    forget_the_present(&mut apps);
+    [
+        apps,
+        ask(&["releases", "-n", "100000", "--app", Source::APP]),
+        ask(&["config", "--app", Source::APP]),
+        ask(&["scale", "--app", Source::APP]),
+    ]
+}
+
+/// Takes away how many instances run just now, and with it the word for that.
+fn forget_the_present(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !["running", "state"].contains(&name.as_str()));
+            fields.values_mut().for_each(forget_the_present);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_the_present),
+        _ => {}
+    }
+}
