@@ -58,6 +58,13 @@ pub fn must_publish(last: &Snapshot, newer: &Snapshot, state: &State) -> bool {
     newer.apps != last.apps || state.apps.values().any(|app| changed_at(app) > last.generation.0)
 }
 
+/// Whether `last` does not show `app` as it is: [`must_publish`] for one app.
+#[must_use]
+pub fn is_behind(last: &Snapshot, app: &App) -> bool {
+    let route = (app.life != Life::Destroyed).then(|| app_route(app));
+    route.as_ref() != last.apps.get(&app.id) || changed_at(app) > last.generation.0
+}
+
 /// The routing snapshot for `state`.
 #[must_use]
 pub fn snapshot(state: &State) -> Snapshot {

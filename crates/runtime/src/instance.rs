@@ -9,7 +9,7 @@ use berth_process::{CgroupKind, Identity, Limits, Mark, User};
 use berth_shim::config::{Backoff, Restart};
 use berth_shim::record::Record;
 use berth_shim::wire::Exit;
-use berth_spec::{InstanceId, Millis, Timestamp};
+use berth_spec::{AppId, InstanceId, Millis, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::error::RuntimeError;
@@ -191,6 +191,9 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
 
     /// All instances known, without looking for listeners.
     fn list(&self) -> Vec<Observed>;
+
+    /// The instances of one app, as [`Runtime::list`] gives them.
+    fn list_app(&self, app: &AppId) -> Vec<Observed>;
 
     /// One instance, with a look at where it listens.
     fn observe<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed>;

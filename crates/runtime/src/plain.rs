@@ -15,7 +15,7 @@ use berth_clock::Clock;
 use berth_process::{BootId, Cgroups, Mark, SealedImage, Tree};
 use berth_shim::config::Restart;
 use berth_shim::wire::ToShim;
-use berth_spec::InstanceId;
+use berth_spec::{AppId, InstanceId, ProcessName};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -272,6 +272,15 @@ impl Runtime for PlainRuntime {
 
     fn list(&self) -> Vec<Observed> {
         self.inner.entries().values().map(|entry| entry.observed.borrow().clone()).collect()
+    }
+
+    fn list_app(&self, app: &AppId) -> Vec<Observed> {
+        // Names begin with a letter, so none comes before this one: the app's instances follow one another from here.
+        let process = ProcessName::new("a").expect("it is a name");
+        let first = app.instance(process, 0);
+        let entries = self.inner.entries();
+        let of_app = entries.range(first..).take_while(|(id, _)| id.app == *app);
+        of_app.map(|(_, entry)| entry.observed.borrow().clone()).collect()
     }
 
     fn observe<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {

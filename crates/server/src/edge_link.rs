@@ -1,33 +1,38 @@
-//! Control's side of edge: writes routing snapshots durably, sends them, and keeps what edge says.
+//! The link to edge: makes routing snapshots durable, sends them, and keeps what edge says.
 //!
 //! Any number of edge processes may be connected, since an old one may still drain beside its successor. What counts as applied is the
-//! least of all that live, and what counts as drained is what all of them have drained. An edge process is gone when its pidfd says so
-//! and not before: a connection that ends proves nothing.
+//! least of all that live, and what counts as drained is what all of them have drained. An edge process is gone when `/proc` says so
+//! and not before: a connection that ends proves nothing. And until the first has said hello to this control there may be one that
+//! an earlier control spoke to: it counts as one that has applied nothing, and the supervisor starts one that does not come.
 
-use std::collections::BTreeMap;
+mod talk;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_control::event::Ordinal;
-use berth_control::invariant::{check_routes, check_snapshot};
-use berth_control::route::{must_publish, snapshot};
+use berth_control::invariant::check_routes;
+use berth_control::route::{is_behind, must_publish, snapshot};
 use berth_control::state::App;
 use berth_control::world::{Edge, EdgeProcess, Probed};
 use berth_process::Identity;
-use berth_routing::wire::{AppCounts, Decoder, FromEdge, Health, PROTOCOL, ToEdge, encode};
-use berth_routing::{Generation, Snapshot};
+use berth_routing::wire::{FrameError, FromEdge, Health, ToEdge, encode};
+use berth_routing::{Endpoint, Generation, Snapshot};
 use berth_spec::{AppId, InstanceId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::desk::Desk;
 use crate::events;
 
 /// The file that edge boots from, in the routing directory.
 const CURRENT: &str = "current.json";
+/// Of how many of edge's answers the evidence for an instance's health is kept, and how many bytes of each: edge is not trusted
+/// with control's memory.
+const EVIDENCE: usize = 5;
+const EVIDENCE_BYTES: usize = 300;
 
 /// What control knows of edge.
 #[derive(Debug)]
@@ -35,31 +40,72 @@ pub struct EdgeLink {
     dir: PathBuf,
     group: Option<u32>,
     known: Mutex<Known>,
-    newest: watch::Sender<Arc<Snapshot>>,
+    newest: watch::Sender<Arc<Newest>>,
+    /// Whether every app has to be compared with the newest snapshot, and not only what changed since: at first, and while one that had
+    /// to be written could not be.
+    compare_all: AtomicBool,
+}
+
+/// The newest snapshot that is durable, and the frame that tells edge of it.
+#[derive(Debug)]
+struct Newest {
+    snapshot: Snapshot,
+    frame: Vec<u8>,
+}
+
+impl Newest {
+    fn new(snapshot: Snapshot) -> Result<Self, FrameError> {
+        let message = ToEdge::Snapshot(snapshot);
+        let frame = encode(&message)?;
+        match message {
+            ToEdge::Snapshot(snapshot) => Ok(Self { snapshot, frame }),
+            ToEdge::Hello { .. } => unreachable!("it was made a snapshot above"),
+        }
+    }
+
+    fn ports(&self) -> impl Iterator<Item = u16> {
+        let backends = self.snapshot.apps.values().flat_map(|route| &route.backends);
+        backends.map(|backend| match &backend.endpoint {
+            Endpoint::Tcp { addr } => addr.port(),
+        })
+    }
 }
 
 #[derive(Debug, Default)]
 struct Known {
     durable: Generation,
     edges: BTreeMap<u32, Process>,
-    counts: BTreeMap<AppId, Totals>,
+    /// How many edges have said hello so far.
+    greetings: u64,
+    /// The last generation that has a port, for every port that some living edge may still send to. Bounded by the number of ports.
+    ports: BTreeMap<u16, Generation>,
 }
 
 #[derive(Debug)]
 struct Process {
     identity: Identity,
+    /// Which greeting it was, so that the newest of them is known and a connection that was replaced has no say.
+    greeting: u64,
     applied: Generation,
     drained: BTreeMap<InstanceId, Generation>,
     health: BTreeMap<InstanceId, Probed>,
 }
 
-/// An app's requests since control started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Answered, by status class from 1xx to 5xx.
-    pub by_class: [u64; 5],
-    /// Handed to no instance.
-    pub unserved: u64,
+impl Known {
+    /// The least generation that some edge may still go by; nothing when all are proven dead.
+    fn applied(&self) -> Option<Generation> {
+        if self.greetings == 0 {
+            return Some(Generation::default());
+        }
+        self.edges.values().map(|process| process.applied).min()
+    }
+
+    fn free_ports(&mut self) {
+        let (applied, durable) = (self.applied(), self.durable);
+        // Without an edge only what the next one boots from counts.
+        let least = applied.unwrap_or(durable);
+        self.ports.retain(|_, last| *last >= least);
+    }
 }
 
 impl EdgeLink {
@@ -74,35 +120,59 @@ impl EdgeLink {
             Err(error) => return Err(error),
         };
         let last = last.filter(|it| it.format <= Snapshot::FORMAT).unwrap_or_default();
-        let known = Known { durable: last.generation, ..Known::default() };
-        let newest = watch::Sender::new(Arc::new(last));
-        Ok(Self { dir: dir.to_owned(), group, known: Mutex::new(known), newest })
+        let newest = Newest::new(last).map_err(io::Error::other)?;
+        let durable = newest.snapshot.generation;
+        let ports = newest.ports().map(|port| (port, durable)).collect();
+        let known = Known { durable, ports, ..Known::default() };
+        Ok(Self {
+            dir: dir.to_owned(),
+            group,
+            known: Mutex::new(known),
+            newest: watch::Sender::new(Arc::new(newest)),
+            compare_all: AtomicBool::new(true),
+        })
     }
 
-    /// Makes the routing of what is durable known: on disk first, then to every edge. Returns whether it changed.
-    pub fn publish(&self, desk: &Desk) -> bool {
+    /// Makes the routing of what is durable known: on disk first, then to every edge. Gives whether it changed. Blocks; one caller.
+    ///
+    /// # Errors
+    /// When it cannot be written. Edge keeps what it has, and the next call tries again.
+    pub fn publish(&self, desk: &Desk) -> io::Result<bool> {
         let last = Arc::clone(&self.newest.borrow());
-        let newer = desk.read(|state| {
-            let newer = snapshot(state);
-            let publish = newer.generation > last.generation && must_publish(&last, &newer, state);
-            publish.then(|| {
-                events::breach(check_routes(state, &newer));
-                newer
-            })
+        let all = self.compare_all.load(Ordering::Relaxed);
+        // A copy shares every app, so the desk waits for as long as that takes and not until the routes are derived.
+        let state = desk.read_changed(|state, changed| {
+            let mut changed = changed.iter().filter_map(|id| state.apps.get(id));
+            (all || changed.any(|app| is_behind(&last.snapshot, app))).then(|| state.clone())
         });
-        let Some(newer) = newer else {
-            return false;
+        let Some(state) = state else {
+            return Ok(false);
         };
-        let path = self.dir.join(CURRENT);
-        let bytes = serde_json::to_vec(&newer).expect("a snapshot is plain data with string keys");
-        if let Err(error) = write_durably(&path, &bytes, self.group) {
-            events::snapshot_not_written(newer.generation, &path, &error);
-            return false;
+        self.compare_all.store(true, Ordering::Relaxed);
+        let newer = snapshot(&state);
+        if !must_publish(&last.snapshot, &newer, &state) {
+            self.compare_all.store(false, Ordering::Relaxed);
+            return Ok(false);
         }
-        events::snapshot_written(newer.generation, newer.apps.len());
-        self.with(|known| known.durable = newer.generation);
+        if newer.generation <= last.snapshot.generation {
+            // This version derives something else from the same state: it needs a generation of its own, which the next event gives it.
+            return Ok(false);
+        }
+        events::breach(check_routes(&state, &newer));
+        let path = self.dir.join(CURRENT);
+        let bytes = serde_json::to_vec(&newer)?;
+        let newer = Newest::new(newer).map_err(io::Error::other)?;
+        write_durably(&path, &bytes, self.group)?;
+        self.compare_all.store(false, Ordering::Relaxed);
+        let generation = newer.snapshot.generation;
+        events::snapshot_written(generation, newer.snapshot.apps.len());
+        self.with(|known| {
+            known.durable = generation;
+            known.ports.extend(newer.ports().map(|port| (port, generation)));
+            known.free_ports();
+        });
         self.newest.send_replace(Arc::new(newer));
-        true
+        Ok(true)
     }
 
     /// Has the apps looked at again that wait for a snapshot to be durable or applied.
@@ -121,16 +191,19 @@ impl EdgeLink {
                 }
                 alive
             });
-            let applied = known.edges.values().map(|process| process.applied).min();
-            Edge { durable: known.durable, alive: applied.map(|applied| EdgeProcess { applied }) }
+            // An edge may serve that has not connected yet: after a restart of control, or one that has just been started and booted
+            // from an older file. So none known is not taken for none alive: nothing counts as applied until one has said so.
+            let applied = known.applied().unwrap_or_default();
+            Edge { durable: known.durable, alive: Some(EdgeProcess { applied }) }
         })
     }
 
-    /// What the edge processes say of an instance's health; the newest process decides.
+    /// What the edge processes say of an instance's health; the one that connected last decides.
     #[must_use]
     pub fn health(&self, instance: &InstanceId) -> Option<Probed> {
         self.with(|known| {
-            known.edges.values().rev().find_map(|process| process.health.get(instance).cloned())
+            let said = known.edges.values().filter_map(|it| Some((it.greeting, it.health.get(instance)?)));
+            said.max_by_key(|(greeting, _)| *greeting).map(|(_, probed)| probed.clone())
         })
     }
 
@@ -161,155 +234,6 @@ impl EdgeLink {
         self.with(|known| known.edges.keys().copied().collect())
     }
 
-    /// What passed since control started.
-    #[must_use]
-    pub fn totals(&self, app: &AppId) -> Totals {
-        self.with(|known| known.counts.get(app).copied().unwrap_or_default())
-    }
-
-    /// Accepts edges on `listener` until the task is dropped. A peer must be one of `uids`.
-    pub async fn serve(self: Arc<Self>, listener: UnixListener, uids: Vec<u32>, desk: Desk) {
-        let mut links = JoinSet::new();
-        loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    events::could_not("accept edge", &error);
-                    // Out of descriptors: others have to be closed first.
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            while links.try_join_next().is_some() {}
-            let peer = stream.peer_cred();
-            let pid = peer.as_ref().ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
-            match (peer, pid) {
-                (Ok(peer), Some(pid)) if uids.contains(&peer.uid()) => {
-                    links.spawn(Arc::clone(&self).talk(stream, pid, desk.clone()));
-                }
-                _ => events::edge_refused("the peer is neither edge nor the platform's owner"),
-            }
-        }
-    }
-
-    async fn talk(self: Arc<Self>, stream: UnixStream, pid: u32, desk: Desk) {
-        let Ok(Some(identity)) = Identity::of(pid) else {
-            return;
-        };
-        let (mut reading, mut writing) = stream.into_split();
-        let hello = encode(&ToEdge::Hello { protocol: PROTOCOL }).expect("a hello is short");
-        if writing.write_all(&hello).await.is_err() {
-            return;
-        }
-        let mut newest = self.newest.subscribe();
-        let mut decoder = Decoder::default();
-        let mut buffer = vec![0; 64 << 10];
-        let mut greeted = false;
-        loop {
-            tokio::select! {
-                read = reading.read(&mut buffer) => {
-                    let Ok(length @ 1..) = read else { return };
-                    decoder.feed(&buffer[..length]);
-                    loop {
-                        match decoder.message::<FromEdge>() {
-                            Ok(Some(FromEdge::Hello { protocol, pid: said })) => {
-                                if protocol != PROTOCOL || said != pid || greeted {
-                                    events::edge_refused("it speaks another protocol or is not who it says");
-                                    return;
-                                }
-                                greeted = true;
-                                self.greet(pid, identity.clone());
-                                newest.mark_changed();
-                            }
-                            Ok(Some(_)) if !greeted => {
-                                events::edge_refused("it did not say hello first");
-                                return;
-                            }
-                            Ok(Some(message)) => self.hear(pid, message, &desk),
-                            Ok(None) => break,
-                            Err(error) => {
-                                events::edge_refused(&error.to_string());
-                                return;
-                            }
-                        }
-                    }
-                }
-                sent = newest.changed(), if greeted => {
-                    if sent.is_err() {
-                        return;
-                    }
-                    let snapshot = Arc::clone(&newest.borrow_and_update());
-                    if !self.send(&mut writing, pid, &snapshot).await {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn send(
-        &self,
-        writing: &mut tokio::net::unix::OwnedWriteHalf,
-        pid: u32,
-        snapshot: &Snapshot,
-    ) -> bool {
-        let (applied, durable) = self.with(|known| {
-            (known.edges.get(&pid).map(|process| process.applied).unwrap_or_default(), known.durable)
-        });
-        events::breach(check_snapshot(applied, durable, snapshot));
-        let frame = match encode(&ToEdge::Snapshot(snapshot.clone())) {
-            Ok(frame) => frame,
-            Err(error) => {
-                events::could_not("encode a routing snapshot", &error);
-                return false;
-            }
-        };
-        writing.write_all(&frame).await.is_ok()
-    }
-
-    fn greet(&self, pid: u32, identity: Identity) {
-        events::edge_connected(pid);
-        let fresh = Process {
-            identity,
-            applied: Generation::default(),
-            drained: BTreeMap::new(),
-            health: BTreeMap::new(),
-        };
-        self.with(|known| known.edges.insert(pid, fresh));
-    }
-
-    fn hear(&self, pid: u32, message: FromEdge, desk: &Desk) {
-        let apps = self.with(|known| {
-            let Some(process) = known.edges.get_mut(&pid) else {
-                return Vec::new();
-            };
-            match message {
-                FromEdge::Hello { .. } => Vec::new(),
-                FromEdge::Applied { generation } => {
-                    process.applied = process.applied.max(generation);
-                    waiting(desk)
-                }
-                FromEdge::Drained { instance, generation } => {
-                    let app = instance.app.clone();
-                    process.drained.insert(instance, generation);
-                    vec![app]
-                }
-                FromEdge::Health { instance, health, evidence } => {
-                    let app = instance.app.clone();
-                    process.health.insert(instance, Probed { health, evidence });
-                    vec![app]
-                }
-                FromEdge::Counts { apps } => {
-                    for counts in apps {
-                        add(known.counts.entry(counts.app.clone()).or_default(), &counts);
-                    }
-                    Vec::new()
-                }
-            }
-        });
-        desk.changed().extend(apps);
-    }
-
     /// Forgets what edge said of instances that are gone, so that what is kept is bounded by what runs.
     pub fn forget(&self, instance: &InstanceId) {
         self.with(|known| {
@@ -326,16 +250,71 @@ impl EdgeLink {
         self.health(instance).is_some_and(|probed| probed.health == Health::Ready)
     }
 
-    /// The ports that edge may still reach: those of the newest snapshot.
+    /// The ports that edge may still send to: those of the newest snapshot, and those of older ones until every edge has applied one
+    /// without them. Should an instance that was lost leave its port, another app must not find itself behind it.
     #[must_use]
-    pub fn ports_in_use(&self) -> std::collections::BTreeSet<u16> {
-        let newest = self.newest.borrow();
-        let backends = newest.apps.values().flat_map(|route| &route.backends);
-        backends
-            .map(|backend| match &backend.endpoint {
-                berth_routing::Endpoint::Tcp { addr } => addr.port(),
+    pub fn ports_in_use(&self) -> BTreeSet<u16> {
+        self.with(|known| {
+            known.free_ports();
+            known.ports.keys().copied().collect()
+        })
+    }
+
+    fn greet(&self, pid: u32, identity: Identity) -> u64 {
+        events::edge_connected(pid);
+        self.with(|known| {
+            known.greetings += 1;
+            let greeting = known.greetings;
+            let applied = Generation::default();
+            let fresh =
+                Process { identity, greeting, applied, drained: BTreeMap::new(), health: BTreeMap::new() };
+            known.edges.insert(pid, fresh);
+            greeting
+        })
+    }
+
+    /// Takes in what the edge `pid` said on the connection that began with `greeting`.
+    fn hear(&self, pid: u32, greeting: u64, message: FromEdge, desk: &Desk) {
+        // What it says of instances that there are not is not kept: it would be kept for ever.
+        let is_known = |instance: &InstanceId| {
+            desk.read(|state| {
+                let app = state.apps.get(&instance.app);
+                app.and_then(|app| app.instance_id(instance.ordinal)).as_ref() == Some(instance)
             })
-            .collect()
+        };
+        let said: Box<dyn FnOnce(&mut Process) + '_> = match &message {
+            // Counts are for telemetry, which does not listen yet.
+            FromEdge::Hello { .. } | FromEdge::Counts { .. } => return,
+            FromEdge::Applied { generation } => {
+                Box::new(|process| process.applied = process.applied.max(*generation))
+            }
+            FromEdge::Drained { instance, .. } | FromEdge::Health { instance, .. } if !is_known(instance) => {
+                return;
+            }
+            FromEdge::Drained { instance, generation } => Box::new(|process| {
+                process.drained.insert(instance.clone(), *generation);
+            }),
+            FromEdge::Health { instance, health, evidence } => {
+                let probed = Probed { health: *health, evidence: shortened(evidence) };
+                Box::new(|process| {
+                    process.health.insert(instance.clone(), probed);
+                })
+            }
+        };
+        let heard = self.with(|known| {
+            let process = known.edges.get_mut(&pid).filter(|process| process.greeting == greeting);
+            process.map(said).is_some()
+        });
+        if !heard {
+            return;
+        }
+        match message {
+            FromEdge::Applied { .. } => self.wake_waiting(desk),
+            FromEdge::Drained { instance, .. } | FromEdge::Health { instance, .. } => {
+                desk.changed().add(instance.app);
+            }
+            FromEdge::Hello { .. } | FromEdge::Counts { .. } => {}
+        }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Known) -> T) -> T {
@@ -343,17 +322,18 @@ impl EdgeLink {
     }
 }
 
+/// The newest lines of evidence, newest last.
+fn shortened(evidence: &[String]) -> Vec<String> {
+    let newest = evidence.iter().skip(evidence.len().saturating_sub(EVIDENCE));
+    let short =
+        |line: &String| line.get(..line.floor_char_boundary(EVIDENCE_BYTES)).unwrap_or_default().to_owned();
+    newest.map(short).collect()
+}
+
 /// The apps that may be waiting for edge to apply a snapshot.
 fn waiting(desk: &Desk) -> Vec<AppId> {
     let waits = |app: &App| app.activation.is_some() || app.instances.values().any(|it| !it.is_wanted());
     desk.read(|state| state.apps.values().filter(|it| waits(it)).map(|it| it.id.clone()).collect())
-}
-
-fn add(totals: &mut Totals, counts: &AppCounts) {
-    for (total, count) in totals.by_class.iter_mut().zip(counts.by_class) {
-        *total = total.saturating_add(count);
-    }
-    totals.unserved = totals.unserved.saturating_add(counts.unserved);
 }
 
 /// Replaces `path` so that after a crash it holds either what it held or all of `bytes`.
@@ -373,3 +353,6 @@ fn write_durably(path: &Path, bytes: &[u8], group: Option<u32>) -> io::Result<()
     std::fs::rename(&staged, path)?;
     std::fs::File::open(dir)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,5 @@
 //! What control says of itself: one function for each kind of log line.
 
-use std::path::Path;
-
 use berth_control::command::Refusal;
 use berth_control::invariant::{Breach, Invariant};
 use berth_journal::AppendError;
@@ -37,6 +35,12 @@ impl Breaches {
         }
     }
 
+    /// How often any of them was found broken.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|count| count.load(std::sync::atomic::Ordering::Relaxed)).sum()
+    }
+
     /// The invariants that were found broken, and how often.
     #[must_use]
     pub fn counts(&self) -> Vec<(Invariant, u64)> {
@@ -66,8 +70,8 @@ pub fn snapshot_written(generation: Generation, apps: usize) {
     debug!(%generation, apps, "the routing snapshot is durable");
 }
 
-pub fn snapshot_not_written(generation: Generation, path: &Path, error: &std::io::Error) {
-    error!(%generation, path = %path.display(), %error, "the routing snapshot could not be written; edge keeps the one it has");
+pub fn snapshot_not_written(error: &std::io::Error) {
+    error!(%error, "the routing snapshot could not be written; edge keeps the one it has");
 }
 
 pub fn edge_connected(pid: u32) {

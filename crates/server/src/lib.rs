@@ -16,10 +16,12 @@ pub mod reconcile;
 pub mod replay;
 pub mod secrets;
 mod shutdown;
+mod tasks;
 
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_control::command::Command;
 use berth_control::event::Grant;
@@ -74,10 +76,11 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
 /// # Errors
 /// See [`RunError`]. The supervisor starts control again.
 pub fn run(config: ControlConfig) -> Result<(), RunError> {
-    // One thread is enough for what control does; the disk has threads of its own. Eight that block: the reads of eight requests at a time.
+    // One thread is enough for what control does; the disk has threads of its own. What keeps one of those for long is limited where it
+    // begins: builds, uploads, logs. The rest is for what must not wait behind them: the routing, and the starts of instances.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(8)
+        .max_blocking_threads(64)
         .build()
         .map_err(system("starting the async runtime"))?;
     let ended = runtime.block_on(control(config));
@@ -206,25 +209,36 @@ fn write_private(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
         std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(&staged, path)
+    std::fs::rename(&staged, path)?;
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    std::fs::File::open(dir)?.sync_all()
 }
+
+/// How long to wait before a routing snapshot that could not be written is tried again.
+const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Makes the routing of what is durable known, whenever something became durable. Snapshots coalesce: what happens while one is written
 /// is in the next.
 async fn publish(edge: Arc<EdgeLink>, desk: Desk) {
     let mut durable = desk.durable();
-    durable.mark_changed();
-    while durable.changed().await.is_ok() {
+    loop {
         durable.borrow_and_update();
-        let (edge, desk) = (Arc::clone(&edge), desk.clone());
-        let published = tokio::task::spawn_blocking(move || {
-            if edge.publish(&desk) {
-                edge.wake_waiting(&desk);
+        let (link, at) = (Arc::clone(&edge), desk.clone());
+        match tokio::task::spawn_blocking(move || link.publish(&at)).await {
+            Ok(Ok(true)) => edge.wake_waiting(&desk),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                events::snapshot_not_written(&error);
+                tokio::time::sleep(PUBLISH_AGAIN).await;
+                continue;
             }
-        });
-        if let Err(error) = published.await {
-            tracing::error!(%error, "publishing the routing has panicked");
-            std::process::abort();
+            Err(error) => {
+                tracing::error!(%error, "publishing the routing has panicked");
+                std::process::abort();
+            }
+        }
+        if durable.changed().await.is_err() {
+            return;
         }
     }
 }

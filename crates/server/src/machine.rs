@@ -13,12 +13,14 @@ use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use berth_build::{ArtifactId, Builder, Config as BuildConfig, Platform, ToolchainPlaces};
 use berth_clock::Clock;
 use berth_contract::{ChunkHash, TreeId};
 use berth_control::event::Ordinal;
+use berth_control::plan::APPLY_DEADLINE;
 use berth_control::world::Seen;
 use berth_process::Cgroups;
 use berth_runtime::{Layout, PlainRuntime, Runtime, User};
@@ -54,7 +56,11 @@ pub struct Machine {
     places: Places,
     uid_plan: Option<UidPlan>,
     supervisor: Mutex<UnixStream>,
+    /// When edge was last asked to be restarted.
+    edge_restarted: Mutex<Option<Duration>>,
     notes: Arc<Mutex<Notes>>,
+    /// Whether instances may be started; held while one is, so that going down knows when no more come up.
+    starts: Arc<tokio::sync::RwLock<bool>>,
 }
 
 /// Where things lie.
@@ -114,6 +120,8 @@ impl Machine {
         );
         builder.sweep().await.map_err(|error| in_full(&error))?;
         let supervisor = config.supervisor.try_clone().map_err(|error| in_full(&error))?;
+        // A line is lost rather than that control waits for a supervisor that does not read.
+        supervisor.set_nonblocking(true).map_err(|error| in_full(&error))?;
         Ok(Self {
             runtime,
             builder,
@@ -125,7 +133,9 @@ impl Machine {
             places: Places { logs: config.home.join("logs"), exe: config.exe.clone() },
             uid_plan: config.uid_plan,
             supervisor: Mutex::new(supervisor),
+            edge_restarted: Mutex::default(),
             notes: Arc::default(),
+            starts: Arc::new(tokio::sync::RwLock::new(true)),
         })
     }
 
@@ -147,10 +157,12 @@ impl Machine {
         AppLog::new(&self.places.logs, app)
     }
 
-    /// The output of a release's build, which may be still to come.
+    /// The output of a release's build. That of one that is `over` is given as far as it is kept: whoever looks at many old ones must not
+    /// drive out those of the builds that run.
     #[must_use]
-    pub fn build_output(&self, app: &AppId, number: ReleaseNumber) -> BuildOutput {
-        self.jobs.output(&app.release(number))
+    pub fn build_output(&self, app: &AppId, number: ReleaseNumber, over: bool) -> BuildOutput {
+        let id = app.release(number);
+        if over { self.jobs.kept_output(&id).unwrap_or_default() } else { self.jobs.output(&id) }
     }
 
     /// Whether a build of the release runs or waits for its turn.
@@ -160,9 +172,17 @@ impl Machine {
         builds.get(&number).is_some_and(|build| *build == berth_control::world::Build::Running)
     }
 
-    /// Has the supervisor kill edge and start it anew.
-    pub fn restart_edge(&self) {
+    /// Has the supervisor kill edge and start it anew, unless it was just asked to: every app that waits for edge finds out by itself that
+    /// it stays behind. Gives whether it was asked.
+    pub fn restart_edge(&self) -> bool {
+        let now = self.clock.monotonic();
+        let mut last = self.edge_restarted.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| now.saturating_sub(last) < APPLY_DEADLINE.as_duration()) {
+            return false;
+        }
+        *last = Some(now);
         self.ask(SupervisorRequest::RestartEdge);
+        true
     }
 
     /// Has the supervisor take the platform down.

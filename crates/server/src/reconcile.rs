@@ -26,11 +26,12 @@ use crate::machine::Machine;
 const AT_ONCE: usize = 64;
 /// How long to wait after facts could not be recorded, as with a full disk, before trying again.
 const BACKOFF: Millis = Millis::from_secs(1);
-/// What is pruned at the latest when nothing else changes: lost notices cost so much and no more.
-const RESYNC: Millis = Millis::from_secs(30);
-
-/// How often it is looked where an instance listens that does not yet listen where it should; nothing tells of that.
+/// How often every app that has something running or coming is looked at, whatever else happens: a lost notice costs so much and no more.
+const RESYNC: Duration = Duration::from_secs(30);
+/// How soon it is looked again where an instance listens that does not listen where it should; nothing tells of that. Twice as long after
+/// each look, up to the longest: a look goes through `/proc`, and an instance may never come to listen.
 const LISTENERS: Millis = Millis(250);
+const LISTENERS_MAX: Millis = Millis::from_secs(8);
 
 /// Everything a pass needs.
 #[derive(Debug)]
@@ -48,6 +49,45 @@ struct Memory {
     watch: Stopwatch,
     /// Instances that the runtime had at the last pass and the state did not.
     strays: BTreeSet<Ordinal>,
+    /// How often in a row it was looked for an instance that does not listen where it should.
+    listener_looks: u32,
+}
+
+/// When apps are to be looked at again, at most once each.
+#[derive(Debug, Default)]
+struct Timers {
+    due: BTreeMap<AppId, Duration>,
+    order: BTreeSet<(Duration, AppId)>,
+}
+
+impl Timers {
+    fn set(&mut self, app: AppId, due: Duration) {
+        self.cancel(&app);
+        self.order.insert((due, app.clone()));
+        self.due.insert(app, due);
+    }
+
+    fn cancel(&mut self, app: &AppId) {
+        if let Some(due) = self.due.remove(app) {
+            self.order.remove(&(due, app.clone()));
+        }
+    }
+
+    /// When the first is due.
+    fn next(&self) -> Option<Duration> {
+        self.order.first().map(|(due, _)| *due)
+    }
+
+    /// Takes out one that is due.
+    fn take(&mut self, now: Duration) -> Option<AppId> {
+        let (due, _) = self.order.first()?;
+        if *due > now {
+            return None;
+        }
+        let (_, app) = self.order.pop_first()?;
+        self.due.remove(&app);
+        Some(app)
+    }
 }
 
 impl Reconciler {
@@ -62,7 +102,8 @@ impl Reconciler {
         let mut passes: JoinSet<(AppId, Option<Millis>)> = JoinSet::new();
         let mut busy: BTreeSet<AppId> = BTreeSet::new();
         let mut dirty: BTreeSet<AppId> = self.all_apps();
-        let mut timers: BTreeMap<AppId, Duration> = BTreeMap::new();
+        let mut timers = Timers::default();
+        let mut resync = self.clock.monotonic() + RESYNC;
         loop {
             let ready: Vec<AppId> = dirty
                 .iter()
@@ -72,7 +113,7 @@ impl Reconciler {
                 .collect();
             for app in ready {
                 dirty.remove(&app);
-                timers.remove(&app);
+                timers.cancel(&app);
                 busy.insert(app.clone());
                 let this = Arc::clone(&self);
                 passes.spawn(async move {
@@ -80,15 +121,15 @@ impl Reconciler {
                     (app, again)
                 });
             }
-            let now = self.clock.monotonic();
-            let next = timers.values().min().map_or(RESYNC.as_duration(), |due| due.saturating_sub(now));
+            let next = timers.next().map_or(resync, |due| due.min(resync));
+            let wait = next.saturating_sub(self.clock.monotonic());
             tokio::select! {
                 changed = self.desk.changed().take() => dirty.extend(changed),
                 Some(done) = passes.join_next() => match done {
                     Ok((app, again)) => {
                         busy.remove(&app);
                         if let Some(again) = again {
-                            timers.insert(app, self.clock.monotonic() + again.as_duration());
+                            timers.set(app, self.clock.monotonic() + again.as_duration());
                         }
                     }
                     Err(error) => {
@@ -97,21 +138,27 @@ impl Reconciler {
                         std::process::abort();
                     }
                 },
-                () = tokio::time::sleep(next) => {
-                    let now = self.clock.monotonic();
-                    if timers.is_empty() {
-                        dirty.extend(self.all_apps());
-                    }
-                    dirty.extend(timers.iter().filter(|(_, due)| **due <= now).map(|(app, _)| app.clone()));
-                }
+                () = tokio::time::sleep(wait) => {}
+            }
+            let now = self.clock.monotonic();
+            dirty.extend(std::iter::from_fn(|| timers.take(now)));
+            if now >= resync {
+                dirty.extend(self.all_apps());
+                resync = now + RESYNC;
             }
         }
     }
 
+    /// The apps of which something may be or has to come. An app that is at rest with nothing running needs no look.
     fn all_apps(&self) -> BTreeSet<AppId> {
-        let mut apps: BTreeSet<AppId> = self.desk.read(|state| {
-            state.apps.values().filter(|app| app.life != Life::Destroyed).map(|app| app.id.clone()).collect()
-        });
+        let rests = |app: &App| {
+            let settled = app.releases.values().rev().all(|release| release.phase.is_settled());
+            app.life == Life::Destroyed
+                || (app.life == Life::Alive && app.instances.is_empty() && settled && app.serving.is_none())
+        };
+        let mut apps: BTreeSet<AppId> = self
+            .desk
+            .read(|state| state.apps.values().filter(|app| !rests(app)).map(|app| app.id.clone()).collect());
         apps.extend(self.machine.apps());
         apps
     }
@@ -128,10 +175,22 @@ impl Reconciler {
         let mut world = self.machine.observe(&app).await;
         self.add_edge(&app, &mut world);
         let mut plan = self.plan(&app, &world, &clearing);
-        if waits_for_listener(&app, &world) {
-            plan.look_again = Some(plan.look_again.map_or(LISTENERS, |again| again.min(LISTENERS)));
+        if let Some(soon) = self.next_listener_look(&app, &world) {
+            plan.look_again = Some(plan.look_again.map_or(soon, |again| again.min(soon)));
         }
         self.perform(&app, &world, plan).await
+    }
+
+    fn next_listener_look(&self, app: &App, world: &AppWorld) -> Option<Millis> {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = memories.get_mut(&app.id)?;
+        if !waits_for_listener(app, world) {
+            memory.listener_looks = 0;
+            return None;
+        }
+        let soon = Millis(LISTENERS.0 << memory.listener_looks.min(8)).min(LISTENERS_MAX);
+        memory.listener_looks = memory.listener_looks.saturating_add(1);
+        Some(soon)
     }
 
     fn add_edge(&self, app: &App, world: &mut AppWorld) {
@@ -183,8 +242,9 @@ impl Reconciler {
                     }
                 }
                 Action::RestartEdge => {
-                    events::edge_restarted(&app.id);
-                    self.machine.restart_edge();
+                    if self.machine.restart_edge() {
+                        events::edge_restarted(&app.id);
+                    }
                 }
             }
         }

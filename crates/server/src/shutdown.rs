@@ -21,6 +21,8 @@ pub(crate) async fn stop_everything(desk: &Desk, machine: &Arc<Machine>) {
         apps.iter().flat_map(|app| app.instances.values().filter_map(|it| app.release(it.release)));
     let within = releases.map(|release| release.manifest.shutdown.kill_after).max().unwrap_or_default();
     machine.say_stopping(apps.len(), within);
+    // A start that was under way would come up after its instance was told to stop, and then serve nobody until it is killed.
+    machine.end_starts().await;
     machine.stop_jobs().await;
     for app in &apps {
         for &ordinal in app.instances.keys() {

@@ -54,6 +54,9 @@ impl From<SubmitError> for Refused {
             SubmitError::Journal(_) => {
                 Problem::new(Code::Internal, text).next("nothing was done; see logs/platform/control.log")
             }
+            SubmitError::Discarded => {
+                Problem::new(Code::Overloaded, text).next("ask again; the same key may be used")
+            }
             SubmitError::Stopping => {
                 Problem::new(Code::Stopping, text).next("ask again with the same key; it is not done twice")
             }

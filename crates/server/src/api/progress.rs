@@ -4,6 +4,7 @@
 //! others saw. Lines of the build's output are not in the journal: they are there while the build runs and for some time after, and
 //! are told in between.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use axum::response::sse::{Event as SseEvent, KeepAlive};
 use berth_contract::route::{self, EVENT_PROBLEM, EVENT_PROGRESS, LAST_EVENT_ID};
 use berth_contract::{Code, OutputLine, Problem, ProgressEvent, Stage};
 use berth_control::event::{Event, Stream};
-use berth_control::state::{App, Phase};
+use berth_control::state::Phase;
 use berth_journal::{Position, Recorded, Subscription};
 use berth_spec::{AppId, ReleaseNumber, Timestamp};
 use futures_util::stream::{self, Stream as SseStream};
@@ -25,6 +26,7 @@ use super::problem::Refused;
 use super::releases::{ReleasePath, find_release};
 use super::words::say;
 use super::{Api, views};
+use crate::machine::BuildOutput;
 
 /// How many events are read from the journal at a time.
 const READ: usize = 256;
@@ -43,20 +45,25 @@ pub(super) async fn follow(
     headers: HeaderMap,
 ) -> Result<Sse<impl SseStream<Item = Result<SseEvent, Infallible>>>, Refused> {
     let (app, number) = find_release(&api, &principal, path)?;
-    let after = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
-    let (after, line) = after.map_or((0, 0), parse_id);
-    let begin = api.desk.read(|state| state.apps.get(&app).and_then(|app| submitted_before(app, number)));
-    let from = Position(after.max(begin.unwrap_or(0)) + 1);
+    let seen = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
+    let (seen, line) = seen.map_or((0, 0), parse_id);
+    let known = api.desk.read(|state| state.apps.get(&app).and_then(|app| app.release(number).cloned()));
+    let outputs =
+        api.machine.build_output(&app, number, known.as_ref().is_none_or(|it| it.phase.is_settled()));
     let follower = Follower {
-        subscription: api.journal.subscribe(from),
-        outputs: api.machine.build_output(&app, number),
+        // From its submission on even when it is resumed: what it is at follows from all that came before.
+        subscription: api.journal.subscribe(Position(known.map_or(1, |it| it.submitted_position))),
+        // A control that was started since builds anew and counts anew.
+        line: if line <= outputs.count() { line } else { 0 },
+        outputs,
+        stream: Stream::App(app.clone()).to_string(),
         api,
         app,
         number,
-        position: after,
-        line,
+        seen,
+        position: 0,
         stage: Stage::Submitted,
-        ready: Vec::new(),
+        ready: VecDeque::new(),
         ended: false,
     };
     let events = stream::unfold(follower, |mut follower| async move {
@@ -64,11 +71,6 @@ pub(super) async fn follow(
         Some((Ok(event), follower))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
-}
-
-/// A position from which reading on meets the release's submission: that of nothing, unless the app's stream is known to be long.
-fn submitted_before(app: &App, number: ReleaseNumber) -> Option<u64> {
-    app.release(number).map(|release| release.submitted_position.saturating_sub(1))
 }
 
 /// `position` or `position.line`: the lines of a build's output stand between two events.
@@ -80,25 +82,32 @@ fn parse_id(id: &str) -> (u64, usize) {
 struct Follower {
     api: Arc<Api>,
     app: AppId,
+    /// The name of the app's stream.
+    stream: String,
     number: ReleaseNumber,
     subscription: Subscription,
-    outputs: crate::machine::BuildOutput,
+    outputs: BuildOutput,
+    /// The client has what happened up to this position.
+    seen: u64,
+    /// The position of the last event of the release that was met.
     position: u64,
+    /// How many lines of the output were made ready.
     line: usize,
     stage: Stage,
-    ready: Vec<ProgressEvent>,
+    /// What is to be sent, each with the number of lines that were sent by then. At most what one look gives: some hundred events and the
+    /// lines that an output keeps.
+    ready: VecDeque<(usize, ProgressEvent)>,
     ended: bool,
 }
 
 impl Follower {
     async fn next(&mut self) -> Option<SseEvent> {
         loop {
-            if !self.ready.is_empty() {
-                let progress = self.ready.remove(0);
+            if let Some((line, progress)) = self.ready.pop_front() {
                 self.ended = progress.stage.is_end();
-                return Some(self.event(&progress));
+                return Some(event(line, &progress));
             }
-            if self.ended {
+            if self.ended || self.is_told() {
                 return None;
             }
             tokio::select! {
@@ -116,55 +125,60 @@ impl Follower {
                         }
                     }
                 }
-                lines = self.outputs.after(self.line) => {
-                    for text in lines {
-                        self.line += 1;
-                        let log = OutputLine { stream: berth_contract::LogStream::Stdout, text };
-                        let at = self.api.clock.now();
-                        self.ready.push(self.progress(at, Stage::Building, String::new(), Some(log)));
-                    }
-                }
+                lines = self.outputs.after(self.line) => self.take_lines(lines),
             }
         }
     }
 
-    fn event(&self, progress: &ProgressEvent) -> SseEvent {
-        let id = match &progress.log {
-            Some(_) => format!("{}.{}", progress.position, self.line),
-            None => progress.position.to_string(),
-        };
-        let event = SseEvent::default().event(EVENT_PROGRESS).id(id);
-        event.json_data(progress).unwrap_or_else(|_never| SseEvent::default())
+    /// Whether the release is settled and everything about it was read: a client that comes back after the end is told that it is over.
+    fn is_told(&self) -> bool {
+        let over = self.api.desk.read(|state| {
+            let release = state.apps.get(&self.app).and_then(|app| app.release(self.number));
+            release.is_none_or(|release| release.phase.is_settled())
+        });
+        over && self.subscription.position() > self.api.journal.head()
     }
 
     fn progress(&self, at: Timestamp, stage: Stage, text: String, log: Option<OutputLine>) -> ProgressEvent {
-        ProgressEvent { position: self.position, at, release: self.number, stage, text, log, failure: None }
+        // Lines that come before the client's last event was met again belong after that.
+        let position = self.position.max(self.seen);
+        ProgressEvent { position, at, release: self.number, stage, text, log, failure: None }
+    }
+
+    fn take_lines(&mut self, lines: Vec<String>) {
+        let at = self.api.clock.now();
+        for text in lines {
+            self.line += 1;
+            let log = OutputLine { stream: berth_contract::LogStream::Stdout, text };
+            self.ready.push_back((self.line, self.progress(at, Stage::Building, String::new(), Some(log))));
+        }
     }
 
     fn take_in(&mut self, events: &[Recorded]) {
-        let stream = Stream::App(self.app.clone()).to_string();
-        for recorded in events.iter().filter(|recorded| recorded.stream.as_str() == stream) {
+        for recorded in events {
+            if recorded.stream.as_str() != self.stream {
+                continue;
+            }
             let Ok(event) = Event::decode(&recorded.kind, recorded.schema, &recorded.body) else {
                 continue;
             };
-            if let Some(stage) = self.stage_of(&event) {
-                self.stage = stage;
-                self.position = recorded.position.0;
-                let mut progress = self.progress(recorded.meta.at, stage, say(&event), None);
-                if let Event::ReleaseFailed { failure, .. } = &event {
-                    progress.failure = Some(views::failure(failure));
-                }
-                self.ready.push(progress);
+            let Some(stage) = self.stage_of(&event) else {
+                continue;
+            };
+            if matches!(stage, Stage::Built | Stage::Failed) {
+                // All that was printed was printed before: the reason of a failure must not be lost behind the end.
+                self.take_lines(self.outputs.so_far(self.line));
             }
-        }
-        // The end of a release that was settled before its app was destroyed and made anew is not met again.
-        let known = self
-            .api
-            .desk
-            .read(|state| state.apps.get(&self.app).and_then(|app| app.release(self.number).cloned()));
-        let over = known.is_none_or(|release| release.phase.is_settled());
-        if over && self.ready.is_empty() && self.subscription.position().0 > self.api.journal.head().0 {
-            self.ended = true;
+            self.stage = stage;
+            self.position = recorded.position.0;
+            if self.position <= self.seen {
+                continue;
+            }
+            let mut progress = self.progress(recorded.meta.at, stage, say(&event), None);
+            if let Event::ReleaseFailed { failure, .. } = &event {
+                progress.failure = Some(views::failure(failure));
+            }
+            self.ready.push_back((self.line, progress));
         }
     }
 
@@ -194,4 +208,14 @@ impl Follower {
             _ => None,
         }
     }
+}
+
+/// Every id says how many lines were sent, so that a client that resumes at an event is not sent them again.
+fn event(line: usize, progress: &ProgressEvent) -> SseEvent {
+    let id = match line {
+        0 => progress.position.to_string(),
+        line => format!("{}.{line}", progress.position),
+    };
+    let event = SseEvent::default().event(EVENT_PROGRESS).id(id);
+    event.json_data(progress).unwrap_or_else(|_never| SseEvent::default())
 }

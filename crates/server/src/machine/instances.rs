@@ -9,7 +9,7 @@ use berth_control::event::{Exit, Ordinal};
 use berth_control::state::{App, Instance, Release};
 use berth_control::world::{AppWorld, Life, Listener, Seen};
 use berth_runtime::{
-    Backoff, InstanceSpec, InstanceState, Mark, Observed, PortWish, Restart, RuntimeEvent, Stop,
+    Backoff, InstanceSpec, InstanceState, Mark, Observed, PortWish, Restart, RuntimeError, RuntimeEvent, Stop,
 };
 use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::releases::{RELEASE_COMMAND, limits};
 use super::{Machine, environment, in_full};
 use crate::desk::Asker;
-use crate::events;
+use crate::{events, tasks};
 
 /// How many lines of an instance's log a failure shows.
 const TAIL: usize = 20;
@@ -25,6 +25,10 @@ const TAIL: usize = 20;
 const EXITS_EVERY: Duration = Duration::from_secs(10);
 /// Below how much of the machine's memory what is only kept warm has to go, as one part of so many.
 const MEMORY_SHORT: u64 = 10;
+
+/// How often in a row a shim may die before it has spoken, until its instance counts as one that cannot be started. An app that
+/// crashes has more than one try too; everything else that keeps an instance from starting stays so.
+const SHIM_TRIES: u32 = 3;
 
 /// Exits of an instance since one was last written down.
 #[derive(Debug, Default)]
@@ -37,8 +41,8 @@ impl Machine {
     /// What there is of an app just now.
     pub async fn observe(&self, app: &App) -> AppWorld {
         let mut instances = BTreeMap::new();
-        for mut observed in self.runtime.list() {
-            if observed.id.app != app.id || observed.id.process.as_str() == RELEASE_COMMAND {
+        for mut observed in self.runtime.list_app(&app.id) {
+            if observed.id.process.as_str() == RELEASE_COMMAND {
                 continue;
             }
             let ordinal = observed.id.ordinal;
@@ -120,7 +124,9 @@ impl Machine {
 
     fn add_not_started(&self, app: &App, instances: &mut BTreeMap<Ordinal, Seen>) {
         let mut notes = self.notes();
-        notes.not_started.retain(|id, _| id.app != app.id || app.instances.contains_key(&id.ordinal));
+        let is_left = |id: &InstanceId| id.app != app.id || app.instances.contains_key(&id.ordinal);
+        notes.not_started.retain(|id, _| is_left(id));
+        notes.unwritten_exits.retain(|id, _| is_left(id));
         for (id, detail) in notes.not_started.iter().filter(|(id, _)| id.app == app.id) {
             let token = app.instances.get(&id.ordinal).map(|it| it.token.clone()).unwrap_or_default();
             instances.entry(id.ordinal).or_insert_with(|| Seen {
@@ -152,7 +158,7 @@ impl Machine {
 
     /// The process ids of an app's instances, and since when they run.
     pub async fn pids(&self, app: &AppId) -> BTreeMap<Ordinal, (u32, Timestamp)> {
-        let all = self.runtime.list().into_iter().filter(|it| it.id.app == *app);
+        let all = self.runtime.list_app(app).into_iter();
         all.filter_map(|it| match it.state {
             InstanceState::Running { pid, since } => Some((it.id.ordinal, (pid, since))),
             _ => None,
@@ -166,7 +172,7 @@ impl Machine {
             return;
         };
         let started = match self.spec(app, &id, instance, ports_in_use) {
-            Ok(spec) => self.runtime.start(spec).await.map_err(|error| in_full(&error)),
+            Ok(spec) => self.start_now(spec).await,
             Err(detail) => Err(detail),
         };
         match started {
@@ -180,6 +186,31 @@ impl Machine {
             }
         }
         self.desk.changed().add(app.id.clone());
+    }
+
+    /// Starts it, in a task of its own: a pass may be given up halfway, and what comes up after that is known to nobody who
+    /// would stop it.
+    async fn start_now(&self, spec: InstanceSpec) -> Result<Observed, String> {
+        let (runtime, starts) = (Arc::clone(&self.runtime), Arc::clone(&self.starts));
+        let task = tokio::spawn(async move {
+            let may_start = starts.read().await;
+            if !*may_start {
+                return Err("the platform goes down".to_owned());
+            }
+            let mut tries = 1;
+            loop {
+                match runtime.start(spec.clone()).await {
+                    Err(RuntimeError::Shim { .. }) if tries < SHIM_TRIES => tries += 1,
+                    started => return started.map_err(|error| in_full(&error)),
+                }
+            }
+        });
+        task.await.unwrap_or_else(|error| Err(in_full(&error)))
+    }
+
+    /// Starts nothing any more, and waits for the starts that are under way.
+    pub async fn end_starts(&self) {
+        *self.starts.write().await = false;
     }
 
     fn spec(
@@ -250,21 +281,21 @@ impl Machine {
         });
         events::stopping_instance(&id);
         let this = Arc::clone(self);
-        drop(tokio::spawn(async move {
-            if let Err(error) = this.runtime.stop(&id, how).await {
-                events::could_not("stop an instance", &error);
+        tasks::run("stopping an instance", async move {
+            match this.runtime.stop(&id, how).await {
+                // It never came to be, or is cleared away: nothing is left to be stopped.
+                Ok(_) | Err(RuntimeError::NotFound(_)) => {}
+                Err(error) => events::could_not("stop an instance", &error),
             }
             this.notes().stopping.remove(&id);
             this.desk.changed().add(id.app);
-        }));
+        });
     }
 
     /// Clears away what the runtime has of an instance that the state has not, in a task of its own. Gives its id.
     pub async fn remove(self: &Arc<Self>, app: &AppId, ordinal: Ordinal) -> Option<InstanceId> {
-        let stray = |it: &Observed| {
-            it.id.app == *app && it.id.ordinal == ordinal && it.id.process.as_str() != RELEASE_COMMAND
-        };
-        let id = self.runtime.list().into_iter().find(stray)?.id;
+        let stray = |it: &Observed| it.id.ordinal == ordinal && it.id.process.as_str() != RELEASE_COMMAND;
+        let id = self.runtime.list_app(app).into_iter().find(stray)?.id;
         self.clear(&id);
         Some(id)
     }
@@ -274,15 +305,15 @@ impl Machine {
             return;
         }
         let (this, id) = (Arc::clone(self), id.clone());
-        drop(tokio::spawn(async move {
+        tasks::run("clearing an instance away", async move {
             this.clear_now(&id).await;
             this.notes().clearing.remove(&id);
             this.desk.changed().add(id.app);
-        }));
+        });
     }
 
-    async fn clear_now(&self, id: &InstanceId) {
-        let runs = self.runtime.list().into_iter().any(|it| it.id == *id && !it.state.is_over());
+    pub(super) async fn clear_now(&self, id: &InstanceId) {
+        let runs = self.runtime.list_app(&id.app).into_iter().any(|it| it.id == *id && !it.state.is_over());
         if runs && let Err(error) = self.runtime.kill(id).await {
             events::could_not("end a stray instance", &error);
         }
@@ -294,7 +325,7 @@ impl Machine {
 
     /// Clears away all instances of an app that the state has never heard of.
     pub async fn clear_unknown(self: &Arc<Self>, app: &AppId) {
-        for observed in self.runtime.list().into_iter().filter(|it| it.id.app == *app) {
+        for observed in self.runtime.list_app(app) {
             self.clear(&observed.id);
         }
     }

@@ -108,6 +108,25 @@ impl Jobs {
         }
     }
 
+    /// Stops waiting for a release command that runs; one that has ended is forgotten. Returns whether it has to be ended.
+    pub(super) fn abort_command(&self, release: &ReleaseId) -> bool {
+        let mut commands = lock(&self.commands);
+        let Some(job) = commands.get_mut(release) else {
+            return false;
+        };
+        if job.state != ReleaseCommand::Running {
+            commands.remove(release);
+            return false;
+        }
+        // Taken: whoever comes second finds that somebody ends it already.
+        job.task.take().inspect(AbortHandle::abort).is_some()
+    }
+
+    /// Forgets a release command.
+    pub(super) fn forget_command(&self, release: &ReleaseId) {
+        lock(&self.commands).remove(release);
+    }
+
     /// Takes note of how a release command ended.
     pub(super) fn end_command(&self, release: &ReleaseId, state: ReleaseCommand) {
         if let Some(job) = lock(&self.commands).get_mut(release) {
@@ -129,6 +148,11 @@ impl Jobs {
     pub(super) fn forget_commands(&self, app: &AppId, settled: impl Fn(ReleaseNumber) -> bool) {
         lock(&self.commands)
             .retain(|id, job| id.app != *app || job.state == ReleaseCommand::Running || !settled(id.number));
+    }
+
+    /// The output of a release's build, if one is kept.
+    pub(super) fn kept_output(&self, release: &ReleaseId) -> Option<BuildOutput> {
+        lock(&self.outputs).by_release.get(release).cloned()
     }
 
     /// The output of a release's build, which may be still to come. Those of long ago are forgotten.

@@ -54,17 +54,22 @@ impl BuildOutput {
             // The sender is part of self.
             return Vec::new();
         }
+        self.so_far(seen)
+    }
+
+    /// How many lines there were so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// The lines after the first `seen` that there are, as [`Self::after`] gives them.
+    #[must_use]
+    pub fn so_far(&self, seen: usize) -> Vec<String> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let missed = lines.dropped.saturating_sub(seen);
         let marker = (0..missed).map(|_| "[a line was dropped]".to_owned());
         marker.chain(lines.kept.iter().skip(seen.saturating_sub(lines.dropped)).cloned()).collect()
-    }
-
-    /// The last `count` lines.
-    #[must_use]
-    pub fn tail(&self, count: usize) -> Vec<String> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.kept.iter().skip(lines.kept.len().saturating_sub(count)).cloned().collect()
     }
 }
 
@@ -82,6 +87,7 @@ mod tests {
         assert_eq!(lines.len(), KEPT + 5);
         assert_eq!((lines[4].as_str(), lines[5].as_str()), ("[a line was dropped]", "10"));
         assert_eq!(output.after(KEPT + 9).await, [(KEPT + 9).to_string()]);
-        assert_eq!(output.tail(2).len(), 2);
+        assert_eq!(output.count(), KEPT + 10);
+        assert!(output.so_far(KEPT + 10).is_empty());
     }
 }

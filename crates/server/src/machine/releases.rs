@@ -7,14 +7,14 @@ use berth_control::event::{Artifact, Failure};
 use berth_control::state::{App, Release};
 use berth_control::world::{Build, ReleaseCommand};
 use berth_runtime::{Backoff, InstanceSpec, Limits, Mark, PortWish, Restart};
-use berth_spec::{ProcessName, ReleaseNumber};
+use berth_spec::{InstanceId, ProcessName, ReleaseId, ReleaseNumber};
 
 use super::output::BuildOutput;
 use super::{Machine, environment, in_full};
+use crate::tasks;
 
-/// The process name of release commands; their ordinal is the release's number. An app's own process of that name would have other
-/// instances, which are told apart by their tokens.
-pub(super) const RELEASE_COMMAND: &str = "release-command";
+/// The process name of release commands; their ordinal is the release's number. No manifest and no Procfile has a process of this name.
+pub(super) const RELEASE_COMMAND: &str = "release";
 /// How many lines of a failed command's log its failure shows.
 const TAIL: usize = 20;
 
@@ -40,7 +40,7 @@ impl Machine {
         let output = self.jobs.output(&id);
         let request = self.build_request(app, &release, output, cancel);
         let (jobs, builder, desk) = (Arc::clone(&self.jobs), self.builder.clone(), self.desk.clone());
-        drop(tokio::spawn(async move {
+        tasks::run("a build", async move {
             let ended = match request {
                 Ok(request) => builder.build(request).await,
                 Err(failure) => {
@@ -60,7 +60,7 @@ impl Machine {
             };
             jobs.end_build(&id, state);
             desk.changed().add(id.app);
-        }));
+        });
     }
 
     fn build_request(
@@ -91,9 +91,19 @@ impl Machine {
         })
     }
 
-    /// Ends the build, if it runs; forgets it, if it has ended.
-    pub fn cancel_build(&self, app: &App, number: ReleaseNumber) {
-        self.jobs.cancel_build(&app.id.release(number));
+    /// Ends the build and the release command of a release, if they run; forgets them, if they have ended.
+    pub fn cancel_build(self: &Arc<Self>, app: &App, number: ReleaseNumber) {
+        let id = app.id.release(number);
+        self.jobs.cancel_build(&id);
+        if !self.jobs.abort_command(&id) {
+            return;
+        }
+        let this = Arc::clone(self);
+        tasks::run("ending a release command", async move {
+            this.clear_now(&command_id(&id)).await;
+            this.jobs.forget_command(&id);
+            this.desk.changed().add(id.app);
+        });
     }
 
     /// Runs the release command, unless it runs or has ended.
@@ -109,7 +119,7 @@ impl Machine {
         let limit = release.manifest.deploy.timeout.as_duration();
         let (jobs, runtime, desk) = (Arc::clone(&self.jobs), Arc::clone(&self.runtime), self.desk.clone());
         let ended = id.clone();
-        let task = tokio::spawn(async move {
+        let task = tasks::run("a release command", async move {
             let state = match spec {
                 Err(detail) => failed("could not be started", vec![detail]),
                 Ok(spec) => match runtime.run_once(spec, Some(limit)).await {
@@ -120,7 +130,7 @@ impl Machine {
             jobs.end_command(&ended, state);
             desk.changed().add(ended.app);
         });
-        self.jobs.set_command_task(&id, task.abort_handle());
+        self.jobs.set_command_task(&id, task);
     }
 
     fn command_spec(&self, app: &App, release: &Release) -> Result<InstanceSpec, String> {
@@ -128,8 +138,7 @@ impl Machine {
         let mut env = environment::shared(app, release, &self.vault).map_err(|error| in_full(&error))?;
         env.insert("RELEASE_COMMAND".to_owned(), "1".to_owned());
         let argv = command.argv(&env).map_err(|error| error.to_string())?;
-        let process = ProcessName::new(RELEASE_COMMAND).expect("it is a name");
-        let id = app.id.instance(process, release.number.0);
+        let id = command_id(&app.id.release(release.number));
         env.insert("INSTANCE_ID".to_owned(), id.short());
         Ok(InstanceSpec {
             id,
@@ -156,6 +165,12 @@ impl Machine {
     pub async fn stop_jobs(&self) {
         self.jobs.cancel_all();
     }
+}
+
+/// The instance that a release's command runs as.
+fn command_id(release: &ReleaseId) -> InstanceId {
+    let process = ProcessName::new(RELEASE_COMMAND).expect("it is a name");
+    release.app.instance(process, release.number.0)
 }
 
 /// What every process of an app may take: many files, many processes, no core files, which would fill the disk.
