@@ -24,6 +24,14 @@ const END: u32 = 1 << 31;
 
 /// The block of the home at `path`: the one that it has already, or the first that is free.
 pub(super) fn claim(ranges: &Path, path: &Path) -> Result<u32, HomeError> {
+    claim_unless(ranges, path, in_use)
+}
+
+fn claim_unless(
+    ranges: &Path,
+    path: &Path,
+    in_use: impl Fn(u32) -> Result<bool, HomeError>,
+) -> Result<u32, HomeError> {
     let _lock = lock(ranges)?;
     let claims = claims(ranges)?;
     if let Some(base) = claims.iter().find(|(_, holder)| *holder == path).map(|(base, _)| *base) {
@@ -122,9 +130,12 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let ranges = temp.path().join("ranges");
         let base = claim(&ranges, &temp.path().join("gone")).unwrap();
-        let here = temp.path().join("here");
+        let [careful, here] = ["careful", "here"].map(|name| temp.path().join(name));
+        fs::create_dir(&careful).unwrap();
         fs::create_dir(&here).unwrap();
-        assert_eq!(claim(&ranges, &here).unwrap(), base);
+        // Its home is gone, but something still runs as one of its users.
+        assert_ne!(claim_unless(&ranges, &careful, |_| Ok(true)).unwrap(), base);
+        assert_eq!(claim_unless(&ranges, &here, |_| Ok(false)).unwrap(), base);
     }
 
     #[test]

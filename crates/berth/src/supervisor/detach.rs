@@ -1,7 +1,7 @@
 //! `up --detach`: a supervisor in the background, and the wait for its word.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
 use berth_process::{Group, Launch, Program};
@@ -38,7 +38,10 @@ pub(super) fn start(args: &UpArgs, home: &Path) -> Result<u8, UpError> {
     // Ours must go, or we would wait for a word from ourselves.
     drop(theirs);
     let mut text = Vec::new();
-    File::from(ours).read_to_end(&mut text).map_err(UpError::system("wait for the supervisor"))?;
+    // One line, not all until the end: a supervisor that is up keeps its end of the pipe.
+    BufReader::new(File::from(ours))
+        .read_until(b'\n', &mut text)
+        .map_err(UpError::system("wait for the supervisor"))?;
     let Ok(outcome) = serde_json::from_slice::<Outcome>(&text) else {
         supervisor.wait().map_err(UpError::system("wait for the supervisor"))?;
         return Err(UpError::Silent { log: home.join("logs/platform/supervisor.log") });

@@ -62,6 +62,7 @@ impl Voice {
 /// Tells the one who waits for a detached start how it went. He may be gone.
 pub(crate) fn tell(mut pipe: File, status: u8, message: &str) {
     let outcome = Outcome { status, message: message.to_owned() };
-    let text = serde_json::to_vec(&outcome).expect("an outcome has only plain fields");
+    let mut text = serde_json::to_vec(&outcome).expect("an outcome has only plain fields");
+    text.push(b'\n');
     drop(pipe.write_all(&text));
 }
