@@ -40,7 +40,7 @@ pub enum Wish {
     },
     /// Change environment variables.
     ChangeConfig { set: BTreeMap<EnvName, String>, unset: BTreeSet<EnvName> },
-    /// Change secrets. Each new value is sealed for the version that it will be; see [`next_secret_version`].
+    /// Change secrets. Each new value is sealed for the version that it will be; see [`crate::decide::next_secret_version`].
     ChangeSecrets { set: BTreeMap<EnvName, SealedSecret>, unset: BTreeSet<EnvName> },
     /// Change how many instances run.
     Scale { processes: BTreeMap<ProcessName, u32> },

@@ -1,9 +1,9 @@
 //! The data plane: forwards requests by routing snapshots, probes health, drains.
 //!
-//! [`run`] takes the listeners from the supervisor and one worker thread serves each ([`worker`]); the thread that
-//! called it follows control, probes and gives the orders ([`control_thread`]). A request goes through
-//! [`client_stream`] and [`strict`] (what is refused before hyper sees it), [`forward`] (which app, which instance,
-//! when again) and [`upstream`] (the pool). Threads share nothing on the way but the counts in [`fleet`].
+//! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
+//! called it follows control, probes and gives the orders (`control_thread`). A request goes through
+//! `client_stream` and `strict` (what is refused before hyper sees it), `forward` (which app, which instance,
+//! when again) and `upstream` (the pool). Threads share nothing on the way but the counts in `fleet`.
 //!
 //! Deliberately absent: any way for a request to reach control, any file but the snapshot, and any queue of requests
 //! besides the bounded one of those that wait for an instance.

@@ -136,7 +136,7 @@ impl StartConfig {
     /// was meant to have, a limit say.
     ///
     /// # Errors
-    /// [`Malformed`] says what is wrong with the bytes.
+    /// `Malformed` says what is wrong with the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let fields =
             bytes.strip_prefix(MAGIC).ok_or(Malformed("not a start configuration of this version"))?;

@@ -208,7 +208,7 @@ impl FromShim {
     /// Reads the body of a frame; `None` for a kind that is not known.
     ///
     /// # Errors
-    /// [`Malformed`] says what is wrong with the bytes.
+    /// `Malformed` says what is wrong with the bytes.
     pub fn decode(body: &[u8]) -> Result<Option<Self>, Malformed> {
         let (kind, fields) = body.split_first().ok_or(Malformed("a frame is empty"))?;
         let mut hello = Hello {
@@ -263,7 +263,7 @@ impl ToShim {
     /// Reads the body of a frame; `None` for a kind that is not known.
     ///
     /// # Errors
-    /// [`Malformed`] says what is wrong with the bytes.
+    /// `Malformed` says what is wrong with the bytes.
     pub fn decode(body: &[u8]) -> Result<Option<Self>, Malformed> {
         let (kind, fields) = body.split_first().ok_or(Malformed("a frame is empty"))?;
         let (mut signal, mut kill_after) = (15, 30_000);
@@ -287,7 +287,7 @@ impl ToShim {
 /// Takes the body of the first frame off `buffer`, `None` while it is incomplete.
 ///
 /// # Errors
-/// [`Malformed`] when the frame is longer than any of ours.
+/// `Malformed` when the frame is longer than any of ours.
 pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, Malformed> {
     let Some((length, _)) = buffer.split_first_chunk::<4>() else {
         return Ok(None);
