@@ -4,6 +4,7 @@ use std::io;
 
 use berth_process::{KillError, LaunchError};
 use berth_spec::InstanceId;
+use berth_spec::command::CommandError;
 
 /// Why the runtime could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,9 @@ pub enum RuntimeError {
     /// The specification cannot be carried out.
     #[error("the instance cannot be started: {0}")]
     Invalid(&'static str),
+    /// Nothing that can be started is left of the command once its variables are expanded.
+    #[error("the command cannot be started")]
+    Command(#[from] CommandError),
     /// Every port of the range is in use or excluded.
     #[error("no port between 20000 and 29999 is free")]
     NoPort,

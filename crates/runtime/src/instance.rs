@@ -9,7 +9,7 @@ use berth_process::{CgroupKind, Identity, Limits, Mark, User};
 use berth_shim::config::{Backoff, Restart};
 use berth_shim::record::Record;
 use berth_shim::wire::Exit;
-use berth_spec::{AppId, InstanceId, Millis, Timestamp};
+use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::error::RuntimeError;
@@ -25,8 +25,8 @@ pub struct InstanceSpec {
     pub id: InstanceId,
     /// Random, made once per instance: a start that is repeated with it is the same start.
     pub token: Mark,
-    /// The command: a program and its arguments.
-    pub argv: Vec<String>,
+    /// The command. Its variables are expanded from the whole environment, so also from what the runtime adds.
+    pub command: Command,
     /// The environment. The runtime adds `PORT`, `HOME`, `TMPDIR` and, where missing, `PATH`.
     pub env: BTreeMap<String, String>,
     /// The working directory, absolute: the sealed artifact.

@@ -1,5 +1,6 @@
 //! The start of an instance: what is made for it, in an order that leaves nothing unknown behind.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixListener;
@@ -61,6 +62,8 @@ fn spawn(
     lease: Option<port::PortLease>,
     record: &mut StartRecord,
 ) -> Result<Launched, RuntimeError> {
+    let env = environment(inner, spec, record.port)?;
+    let argv = argv(spec, &env)?;
     let socket = inner.layout.socket(spec.token).map_err(during("naming a socket"))?;
     remove_file(&socket).map_err(during("removing a socket"))?;
     let listener = UnixListener::bind(&socket).map_err(during("binding a shim's socket"))?;
@@ -79,7 +82,8 @@ fn spawn(
         launch.inherit(&lease.holder).map_err(&inherit)?;
     }
     let config = StartConfig {
-        env: environment(inner, spec, record.port)?,
+        argv,
+        env: assignments(spec, env),
         cgroup: cgroup.map(|cgroup| text(&cgroup.door_path())).transpose()?,
         listener,
         ..config(inner, spec)?
@@ -100,18 +104,16 @@ fn check(spec: &InstanceSpec) -> Result<(), RuntimeError> {
         Some(user) if user.uid == 0 || user.gid == 0 || user.groups.contains(&0) => {
             Some("it must not run as root")
         }
-        _ if spec.argv.first().is_none_or(String::is_empty) => Some("its command is empty"),
         _ if !spec.dir.is_absolute() => Some("its directory is not an absolute path"),
         _ if spec.env.keys().any(|name| name.is_empty() || name.contains('=')) => {
             Some("the name of a variable is empty or holds a =")
         }
         _ => None,
     };
-    let texts = spec.argv.iter().chain(spec.env.keys()).chain(spec.env.values());
     match wrong {
         Some(what) => Err(RuntimeError::Invalid(what)),
-        None if texts.into_iter().any(|text| text.contains('\0')) => {
-            Err(RuntimeError::Invalid("its command or environment holds a NUL"))
+        None if spec.env.iter().flat_map(|(name, value)| [name, value]).any(|text| text.contains('\0')) => {
+            Err(RuntimeError::Invalid("its environment holds a NUL"))
         }
         None => Ok(()),
     }
@@ -124,7 +126,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
     Ok(StartConfig {
         instance: spec.id.to_string(),
         token: spec.token.0,
-        argv: spec.argv.clone(),
+        argv: Vec::new(),
         env: Vec::new(),
         dir: text(&spec.dir)?,
         user: spec.user.as_ref().map(|user| AppUser {
@@ -144,7 +146,11 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
     })
 }
 
-fn environment(inner: &Inner, spec: &InstanceSpec, port: Option<u16>) -> Result<Vec<String>, RuntimeError> {
+fn environment(
+    inner: &Inner,
+    spec: &InstanceSpec,
+    port: Option<u16>,
+) -> Result<BTreeMap<String, String>, RuntimeError> {
     let tmp = text(&inner.layout.tmp(&spec.id))?;
     let mut env = spec.env.clone();
     env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
@@ -154,8 +160,24 @@ fn environment(inner: &Inner, spec: &InstanceSpec, port: Option<u16>) -> Result<
         env.insert("PORT".to_owned(), port.to_string());
     }
     env.remove(berth_process::Mark::VARIABLE);
+    Ok(env)
+}
+
+/// The command as it is started. Only now is its port known, which `$PORT` in it means.
+fn argv(spec: &InstanceSpec, env: &BTreeMap<String, String>) -> Result<Vec<String>, RuntimeError> {
+    let argv = spec.command.argv(env)?;
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(RuntimeError::Invalid("its command is empty"));
+    }
+    if argv.iter().any(|word| word.contains('\0')) {
+        return Err(RuntimeError::Invalid("its command holds a NUL"));
+    }
+    Ok(argv)
+}
+
+fn assignments(spec: &InstanceSpec, env: BTreeMap<String, String>) -> Vec<String> {
     let entries = env.into_iter().map(|(name, value)| format!("{name}={value}"));
-    Ok(entries.chain([spec.token.assignment()]).collect())
+    entries.chain([spec.token.assignment()]).collect()
 }
 
 fn memory_file(bytes: &[u8]) -> io::Result<File> {

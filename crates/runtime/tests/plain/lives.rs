@@ -8,6 +8,7 @@ use berth_runtime::{
     InstanceState, Listener, Observed, PlainRuntime, PortWish, Restart, Runtime as _, RuntimeError,
     RuntimeEvent, Step,
 };
+use berth_spec::Command;
 
 use crate::world::{World, identity, is_running, line_with, number_after, stop_within, until};
 
@@ -191,10 +192,25 @@ async fn a_one_off_command_gives_its_end_and_leaves_nothing() {
     let hung = runtime.run_once(world.spec("wait"), Some(Duration::from_millis(100))).await.unwrap();
     assert_eq!((hung.timed_out, hung.exit.unwrap().signal), (true, Some(9)));
     let mut missing = world.spec("wait");
-    missing.argv = vec!["no-such-program".to_owned()];
+    missing.command = Command::Argv(vec!["no-such-program".to_owned()]);
     let failed = runtime.run_once(missing, None).await.unwrap().exit.unwrap();
     assert_eq!((failed.code, failed.failure.unwrap().step), (Some(127), Step::Exec));
     assert_eq!(runtime.list(), []);
+}
+
+/// `web: server --port $PORT`, as every Procfile has it: the port is known no earlier than here.
+#[tokio::test]
+async fn a_command_is_expanded_from_all_that_the_instance_gets() {
+    let world = World::new();
+    let runtime = world.runtime();
+    let mut spec = world.spec("wait");
+    spec.command = Command::parse("echo port $PORT home $HOME role $BERTH_TEST_NONE end").unwrap();
+    spec.restart = Restart::Never;
+    let started = runtime.start(spec.clone()).await.unwrap();
+    let line = line_with(&runtime, &spec.id, "port").await;
+    let (port, home) = (started.port.unwrap(), world.folder(&spec.id).join("tmp"));
+    assert_eq!(line, format!("port {port} home {} role end", home.display()));
+    end(&runtime, &started).await;
 }
 
 #[tokio::test]
@@ -204,8 +220,8 @@ async fn what_cannot_be_started_is_refused_and_leaves_nothing() {
     let good = world.spec("wait");
     let root = berth_runtime::User { uid: 0, gid: 0, groups: vec![] };
     for bad in [
-        berth_runtime::InstanceSpec { argv: vec![], ..good.clone() },
-        berth_runtime::InstanceSpec { argv: vec!["a\0".to_owned()], ..good.clone() },
+        berth_runtime::InstanceSpec { command: Command::Argv(vec![]), ..good.clone() },
+        berth_runtime::InstanceSpec { command: Command::Argv(vec!["a\0".to_owned()]), ..good.clone() },
         berth_runtime::InstanceSpec { dir: "x".into(), ..good.clone() },
         berth_runtime::InstanceSpec { user: Some(root), ..good.clone() },
     ] {

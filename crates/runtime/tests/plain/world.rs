@@ -13,7 +13,7 @@ use berth_runtime::{
     Backoff, Cursor, Identity, InstanceSpec, InstanceState, Layout, Limits, Mark, Observed, PlainRuntime,
     PortWish, Record, Restart, Runtime as _, Stop, User,
 };
-use berth_spec::{InstanceId, Millis};
+use berth_spec::{Command, InstanceId, Millis};
 
 use crate::roles::ROLE;
 
@@ -68,7 +68,9 @@ impl World {
         InstanceSpec {
             id: format!("default/default/shop/web.{ordinal}").parse().unwrap(),
             token,
-            argv: [&exe, "--exact", &name, "--nocapture", "--test-threads=1"].map(str::to_owned).to_vec(),
+            command: Command::Argv(
+                [&exe, "--exact", &name, "--nocapture", "--test-threads=1"].map(str::to_owned).to_vec(),
+            ),
             env: BTreeMap::from([(ROLE.to_owned(), role.to_owned())]),
             dir: "/".into(),
             user: as_root.then(|| User { uid: self.uid, gid: self.uid, groups: Vec::new() }),

@@ -234,7 +234,7 @@ impl Machine {
         let mut token = [0; 16];
         hex::decode_to_slice(&instance.token, &mut token).map_err(|error| format!("its token: {error}"))?;
         Ok(InstanceSpec {
-            argv: self.argv(release, id, &env, &dir)?,
+            command: self.command(release, id, &dir)?,
             id: id.clone(),
             token: Mark(token),
             env,
@@ -247,22 +247,17 @@ impl Machine {
         })
     }
 
-    fn argv(
-        &self,
-        release: &Release,
-        id: &InstanceId,
-        env: &BTreeMap<String, String>,
-        dir: &std::path::Path,
-    ) -> Result<Vec<String>, String> {
+    /// What the instance runs; for a static site this program, which every app's user may execute.
+    fn command(&self, release: &Release, id: &InstanceId, dir: &std::path::Path) -> Result<Command, String> {
         let command = release.processes().and_then(|processes| processes.get(&id.process));
         match command.ok_or_else(|| format!("{} has no process {}", release.number, id.process))? {
             Command::StaticSite { root } => {
                 let text = |path: std::path::PathBuf| path.into_os_string().into_string();
                 let paths = [text(self.places.exe.clone()), text(dir.join(root.as_str()))];
                 let [exe, files] = paths.map(|path| path.map_err(|path| format!("{path:?} is not UTF-8")));
-                Ok(vec![exe?, "__static".to_owned(), files?])
+                Ok(Command::Argv(vec![exe?, "__static".to_owned(), files?]))
             }
-            other => other.argv(env).map_err(|error| error.to_string()),
+            other => Ok(other.clone()),
         }
     }
 

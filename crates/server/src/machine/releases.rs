@@ -137,13 +137,12 @@ impl Machine {
         let command = release.manifest.deploy.release_command.as_ref().ok_or("there is none")?;
         let mut env = environment::shared(app, release, &self.vault).map_err(|error| in_full(&error))?;
         env.insert("RELEASE_COMMAND".to_owned(), "1".to_owned());
-        let argv = command.argv(&env).map_err(|error| error.to_string())?;
         let id = command_id(&app.id.release(release.number));
         env.insert("INSTANCE_ID".to_owned(), id.short());
         Ok(InstanceSpec {
             id,
             token: Mark(berth_clock::random_bytes(&*self.clock)),
-            argv,
+            command: command.clone(),
             env,
             dir: self.artifact_dir(app, release)?,
             user: self.app_user(app.slot),
