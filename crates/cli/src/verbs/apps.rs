@@ -1,9 +1,11 @@
 //! `apps`, `ps`, `scale` and `destroy`.
 
+use std::time::Duration;
+
 use berth_contract::{
     AppState, AppSummary, Code, Exit, ExitStatus, Instance, InstanceList, InstanceState, ProcessCount, Scale,
 };
-use berth_spec::Timestamp;
+use berth_spec::{AppId, Timestamp};
 use serde_json::json;
 
 use super::Session;
@@ -12,6 +14,9 @@ use crate::failure::Failure;
 use crate::figures;
 use crate::screen::Style;
 use crate::table::{Cell, Table};
+
+/// Between two looks whether an app is gone.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Session<'_> {
     pub(super) async fn apps(&mut self) -> Result<ExitStatus, Failure> {
@@ -73,9 +78,22 @@ impl Session<'_> {
             self.confirm(app.app.as_str())?;
         }
         self.client.destroy_app(&app).await?;
+        self.hint(&format!("stopping and removing {}", app.app))?;
+        self.until_gone(&app).await?;
         self.show(&json!({ "destroyed": app }), |session| {
-            Ok(session.screen.line(&format!("{} is being stopped and removed", app.app))?)
+            Ok(session.screen.line(&format!("{} is gone", app.app))?)
         })
+    }
+
+    /// Waits until the platform knows nothing of the app any more. It ends by itself: what does not stop is killed.
+    async fn until_gone(&self, app: &AppId) -> Result<(), Failure> {
+        loop {
+            match self.client.app(app).await {
+                Ok(_) => tokio::time::sleep(LOOK).await,
+                Err(error) if error.code() == Code::AppNotFound => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn confirm(&mut self, name: &str) -> Result<(), Failure> {
