@@ -10,7 +10,7 @@ use std::time::Duration;
 use berth_clock::{Clock, random_bytes};
 use berth_control::command::{Command, Fact};
 use berth_control::event::Ordinal;
-use berth_control::invariant::{check_app, check_leaks, check_stop};
+use berth_control::invariant::{check_app, check_leaks, check_newly_routed, check_stop};
 use berth_control::plan::{Action, Plan, plan};
 use berth_control::state::{App, Life};
 use berth_control::world::{AppWorld, Life as SeenLife, Listener, Stopwatch};
@@ -220,7 +220,12 @@ impl Reconciler {
         let mut again = plan.look_again;
         for action in plan.actions {
             match action {
-                Action::Record(fact) => facts.push(fact),
+                Action::Record(fact) => {
+                    if let Fact::Route { ordinals } = &fact {
+                        events::breach(check_newly_routed(app, ordinals, world));
+                    }
+                    facts.push(fact);
+                }
                 Action::Assign { release, process, count } => {
                     let tokens = (0..count).map(|_| hex::encode(random_bytes::<16>(&*self.clock))).collect();
                     facts.push(Fact::Assign { release, process, tokens });
