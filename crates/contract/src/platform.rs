@@ -13,7 +13,7 @@ pub struct Platform {
     pub platform: String,
     /// The version of the program.
     pub version: String,
-    /// The directory that holds everything of it.
+    /// The directory that holds everything of it; empty, like `socket` and `roles`, for whoever does not own the platform.
     pub home: String,
     /// Where edge listens for requests to apps: `127.0.0.1:8080`.
     pub edge: String,
@@ -23,6 +23,16 @@ pub struct Platform {
     pub socket: String,
     /// What keeps apps apart.
     pub isolation: Isolation,
+    /// The same in words, as what runs the instances says it.
+    #[serde(default)]
+    pub isolation_words: String,
+    /// The version of control groups that instances and builds are held in: `v2`, `v1`. Nothing where the system gives none.
+    #[serde(default)]
+    pub cgroups: Option<String>,
+    /// How many breaches of an invariant were found and written down, and found since control started. More than nought is a fault of
+    /// the platform.
+    #[serde(default)]
+    pub breaches: u64,
     /// When control last started.
     #[schema(value_type = u64)]
     pub started_at: Timestamp,

@@ -14,6 +14,7 @@ mod releases;
 mod settings;
 mod upload;
 mod views;
+mod whole;
 mod words;
 
 use std::sync::Arc;

@@ -55,7 +55,7 @@ pub struct RequestKey {
     pub scope: String,
     /// The client's key.
     pub key: String,
-    /// SHA-256 of method, path and body.
+    /// A fingerprint of method, path and body.
     pub hash: [u8; 32],
 }
 

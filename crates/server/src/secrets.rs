@@ -9,6 +9,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use berth_clock::{Clock, random_bytes};
@@ -62,6 +63,7 @@ pub enum UnsealError {
 pub struct Vault {
     key: KeyEncryptionKey,
     key_id: [u8; KEY_ID_LEN],
+    fingerprints: hmac::Key,
 }
 
 impl Vault {
@@ -72,7 +74,18 @@ impl Vault {
         named.extend_from_slice(key.expose());
         let mut key_id = [0; KEY_ID_LEN];
         key_id.copy_from_slice(&digest(&SHA256, &named).as_ref()[..KEY_ID_LEN]);
-        Self { key, key_id }
+        let mut apart = b"berth/fingerprints/".to_vec();
+        apart.extend_from_slice(key.expose());
+        let fingerprints = hmac::Key::new(hmac::HMAC_SHA256, digest(&SHA256, &apart).as_ref());
+        Self { key, key_id, fingerprints }
+    }
+
+    /// A hash of `parts` that tells nothing of them to whoever has not the key: HMAC-SHA-256 (RFC 2104).
+    #[must_use]
+    pub fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut hash = hmac::Context::with_key(&self.fingerprints);
+        parts.iter().for_each(|part| hash.update(part));
+        hash.sign().as_ref().try_into().expect("SHA-256 gives 32 bytes")
     }
 
     /// Seals `value` so that it opens under `label` alone.
@@ -160,6 +173,16 @@ mod tests {
         }
         let stranger = Vault::new(KeyEncryptionKey::new([8; 32]));
         assert_eq!(stranger.open(label, &sealed), Err(UnsealError::OtherKey));
+    }
+
+    #[test]
+    fn a_fingerprint_needs_the_key() {
+        let print =
+            |key: u8, parts: &[&[u8]]| Vault::new(KeyEncryptionKey::new([key; 32])).fingerprint(parts);
+        assert_eq!(print(7, &[b"a", b"bc"]), print(7, &[b"ab", b"c"]));
+        assert_ne!(print(7, &[b"abc"]), print(8, &[b"abc"]));
+        assert_ne!(print(7, &[b"abc"]), print(7, &[b"abd"]));
+        assert_ne!(print(7, &[b"abc"]).as_slice(), digest(&SHA256, b"abc").as_ref());
     }
 
     #[test]

@@ -45,6 +45,9 @@ const ENV_MAX: usize = 128;
 pub const RESERVED_ENV: [&str; 6] =
     ["PORT", "RELEASE_VERSION", "SOURCE_COMMIT", "APP_NAME", "INSTANCE_ID", "RELEASE_COMMAND"];
 
+/// What the release command runs as, beside the app's own processes: no process of an app may have this name.
+pub const RELEASE_COMMAND_PROCESS: &str = "release-command";
+
 fn check_label(text: &str) -> Result<(), Problem> {
     let (Some(first), Some(last)) = (text.bytes().next(), text.bytes().last()) else {
         return Err(Problem::Empty);

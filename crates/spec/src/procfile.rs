@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use crate::command::Command;
-use crate::name::ProcessName;
+use crate::name::{ProcessName, RELEASE_COMMAND_PROCESS};
 use crate::problem::{Collector, Problems, Wrong};
 
 /// The name of the file.
@@ -73,6 +73,9 @@ impl Procfile {
             let before = self.release.replace(command?);
             return if before.is_some() { Err(twice()) } else { Ok(()) };
         }
+        if name == RELEASE_COMMAND_PROCESS {
+            return Err(Wrong::new(format!("`{name}` is not a process")).instead("write `release:`"));
+        }
         let process = ProcessName::new(name).map_err(|bad| {
             let near = name.to_ascii_lowercase().replace('_', "-");
             match ProcessName::new(&near) {
@@ -117,6 +120,8 @@ mod tests {
              Procfile:5:1: the ' at character 1 is never closed\n  5 | q: 'x\n    | ^\n\
              Procfile:6:1: the command is empty\n  6 | z:\n    | ^"
         );
+        let taken = Procfile::parse("web: a\nrelease-command: b\n").unwrap_err().to_string();
+        assert!(taken.contains("`release-command` is not a process") && taken.contains("write `release:`"));
         assert!(Procfile::parse("# nothing\n").is_err());
         assert!(Procfile::parse(&"a".repeat(PROCFILE_MAX + 1)).is_err());
     }

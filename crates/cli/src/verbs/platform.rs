@@ -64,13 +64,21 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
     };
     let roles: Vec<String> =
         platform.roles.iter().map(|role| format!("{} {}", role.name, role.pid)).collect();
-    vec![
+    let cgroups =
+        platform.cgroups.as_deref().unwrap_or("none: the system gives the platform no control group");
+    let mut facts = vec![
         ("platform", format!("{} (berth {})", platform.platform, platform.version)),
         ("home", platform.home.clone()),
         ("apps at", format!("http://{}", platform.edge)),
         ("api", format!("http://{}", platform.api)),
         ("processes", roles.join(", ")),
         ("isolation", isolation.to_owned()),
+        ("cgroups", cgroups.to_owned()),
         ("up for", figures::coarse(platform.uptime_ms)),
-    ]
+    ];
+    if platform.breaches > 0 {
+        let count = counted(platform.breaches, "broken invariant");
+        facts.push(("faults", format!("{count}; see logs/platform/control.log in the home, and report it")));
+    }
+    facts
 }

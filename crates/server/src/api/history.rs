@@ -1,5 +1,6 @@
 //! What happened, and why it is as it is.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,7 +10,7 @@ use berth_contract::{
 };
 use berth_control::event::{Event, Ordinal, Stream};
 use berth_control::state::App;
-use berth_journal::{Position, ReadError, Recorded, StreamName};
+use berth_journal::{Journal, Position, ReadError, Recorded, StreamName};
 use berth_spec::ReleaseNumber;
 
 use super::apps::{AppPath, find};
@@ -31,10 +32,10 @@ pub(super) async fn platform_timeline(
     Query(query): Query<TimelineQuery>,
 ) -> Result<Json<TimelinePage>, Refused> {
     let limit = limit(&query);
-    let after = query.after;
+    let after = after(&query);
     let journal = Arc::clone(&api.journal);
     let events = blocking(move || match after {
-        Some(after) => journal.read(Position(after + 1), limit),
+        Some(after) => journal.read(Position(after).next(), limit),
         None => journal.read_back(None, limit).map(oldest_first),
     })
     .await?;
@@ -55,7 +56,7 @@ pub(super) async fn app_timeline(
     Query(query): Query<TimelineQuery>,
 ) -> Result<Json<TimelinePage>, Refused> {
     let app = find(&api, &principal, path)?;
-    let (limit, after) = (limit(&query), query.after);
+    let (limit, after) = (limit(&query), after(&query));
     let events = stream_events(&api, &app, after, limit).await?;
     let next = events.last().map_or(after.unwrap_or(0), |event| event.position.0);
     Ok(Json(TimelinePage { entries: events.iter().filter_map(entry).collect(), next }))
@@ -63,6 +64,11 @@ pub(super) async fn app_timeline(
 
 fn limit(query: &TimelineQuery) -> usize {
     query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX) as usize
+}
+
+/// No journal grows beyond the positions that its database can count, and what is added to one of those does not overflow.
+fn after(query: &TimelineQuery) -> Option<u64> {
+    query.after.map(|after| after.min(i64::MAX as u64 - 1))
 }
 
 fn oldest_first(mut events: Vec<Recorded>) -> Vec<Recorded> {
@@ -79,13 +85,35 @@ async fn stream_events(
 ) -> Result<Vec<Recorded>, Refused> {
     let stream = StreamName::new(&Stream::App(app.id.clone()).to_string()).expect("an id is a short name");
     let journal = Arc::clone(&api.journal);
-    let events = blocking(move || {
-        let newest = journal.read_stream_back(&stream, None, after.map_or(limit, |_| WHY_EVENTS))?;
-        Ok(oldest_first(newest))
+    blocking(move || match after {
+        None => journal.read_stream_back(&stream, None, limit).map(oldest_first),
+        Some(after) => first_after(&journal, &stream, after, limit),
     })
-    .await?;
-    let wanted = events.into_iter().filter(|event| after.is_none_or(|after| event.position.0 > after));
-    Ok(wanted.take(limit).collect())
+    .await
+}
+
+/// The first events of a stream after a position. A stream is read by version, so the place is looked for from the newest backwards.
+fn first_after(
+    journal: &Journal,
+    stream: &StreamName,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<Recorded>, ReadError> {
+    let mut before = None;
+    let mut found: VecDeque<Recorded> = VecDeque::new();
+    loop {
+        let page = journal.read_stream_back(stream, before, LIMIT_MAX as usize)?;
+        let reached = page.iter().any(|event| event.position.0 <= after);
+        before = page.last().map(|event| event.position);
+        for event in page.into_iter().filter(|event| event.position.0 > after) {
+            found.push_front(event);
+            // Those nearest to the place are wanted, and come last.
+            found.truncate(limit);
+        }
+        if reached || before.is_none() {
+            return Ok(found.into());
+        }
+    }
 }
 
 /// Reads the journal where it does not hold up others.

@@ -1,7 +1,7 @@
 //! A request that changes something: its idempotency key, its hash, who asks.
 
-use aws_lc_rs::digest::{Context, SHA256};
-use axum::body::{Body, Bytes};
+use std::sync::Arc;
+
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use berth_contract::route::IDEMPOTENCY_KEY;
@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 
 use super::Api;
 use super::auth::Principal;
+use super::history::blocking;
 use super::problem::{Body as JsonBody, Refused};
+use super::whole::Whole;
 use crate::desk::{Asker, Outcome, RequestKey};
 
 /// The longest key: a UUID has 36 characters, some send more.
@@ -33,49 +35,35 @@ pub(super) struct NoBody;
 
 /// What a mutation's body is read as.
 pub(super) trait FromBody: Sized {
-    /// Reads `request`, whose body is all there.
-    fn read(request: Request) -> impl Future<Output = Result<Self, Refused>> + Send;
+    /// Reads a body that is there.
+    fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Refused>;
 }
 
 impl FromBody for NoBody {
-    async fn read(_request: Request) -> Result<Self, Refused> {
+    fn read(_headers: &HeaderMap, _bytes: &[u8]) -> Result<Self, Refused> {
         Ok(Self)
     }
 }
 
-impl<T: DeserializeOwned + Send> FromBody for JsonBody<T> {
-    async fn read(request: Request) -> Result<Self, Refused> {
-        Self::from_request(request, &()).await
+impl<T: DeserializeOwned> FromBody for JsonBody<T> {
+    fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Refused> {
+        Self::read(headers, bytes)
     }
 }
 
-impl<T: FromBody, S: Send + Sync> FromRequest<S> for Mutation<T> {
+impl<T: FromBody> FromRequest<Arc<Api>> for Mutation<T> {
     type Rejection = Refused;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let (parts, body) = request.into_parts();
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Refused> {
         let unknown = || Problem::new(Code::Unauthenticated, "the request has no principal");
-        let principal = parts.extensions.get::<Principal>().cloned().ok_or_else(unknown)?;
-        let mut again = Request::new(Body::empty());
-        (*again.method_mut(), *again.uri_mut()) = (parts.method.clone(), parts.uri.clone());
-        *again.headers_mut() = parts.headers.clone();
-        *again.extensions_mut() = parts.extensions.clone();
-        let request = Request::from_parts(parts, body);
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let large = rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE;
-            let code = if large { Code::PayloadTooLarge } else { Code::RequestInvalid };
-            Problem::new(code, rejection.body_text())
-        })?;
-        let key = key(again.headers())?;
-        let mut hash = Context::new(&SHA256);
-        hash.update(again.method().as_str().as_bytes());
-        hash.update(b" ");
-        hash.update(again.uri().path().as_bytes());
-        hash.update(b"\n");
-        hash.update(&bytes);
-        let hash = hash.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes");
-        *again.body_mut() = Body::from(bytes);
-        let body = T::read(again).await?;
+        let principal = request.extensions().get::<Principal>().cloned().ok_or_else(unknown)?;
+        let key = key(request.headers())?;
+        let line = format!("{} {}\n", request.method(), request.uri().path());
+        let headers = request.headers().clone();
+        let Whole(bytes) = Whole::from_request(request, api).await?;
+        // Under a key: the body may hold a secret that is short enough to be guessed from a plain hash of it, which the journal keeps.
+        let hash = api.vault.fingerprint(&[line.as_bytes(), &bytes]);
+        let body = T::read(&headers, &bytes)?;
         Ok(Self { key: RequestKey { scope: principal.name.clone(), key, hash }, principal, body })
     }
 }
@@ -108,5 +96,16 @@ impl<T> Mutation<T> {
         let asker =
             Asker { actor: self.principal.name.clone(), correlation: self.principal.correlation.clone() };
         Ok(api.desk.submit(command, asker, reason, Some(self.key.clone())).await?)
+    }
+
+    /// What this very request led to when it came before, for a handler that cannot make a command of it any more.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(super) async fn earlier(&self, api: &Api) -> Result<Option<Outcome>, Refused> {
+        let (journal, key) = (Arc::clone(&api.journal), self.key.clone());
+        let found = blocking(move || journal.idempotent(&key.scope, &key.key)).await?;
+        let same = found.filter(|found| found.request_hash == self.key.hash);
+        Ok(same.and_then(|found| serde_json::from_slice(&found.result).ok()))
     }
 }

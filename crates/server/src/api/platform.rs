@@ -13,6 +13,7 @@ use super::auth::Principal;
 use super::mutation::{Mutation, NoBody};
 use super::problem::Refused;
 use super::{Api, views};
+use crate::events::BREACHES;
 
 #[utoipa::path(get, path = route::PLATFORM, tag = "platform", responses((status = 200, body = Platform)))]
 pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) -> Json<Platform> {
@@ -22,6 +23,10 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         seen.cloned().collect()
     });
     let identity = &api.identity;
+    let owner = principal.owns_platform();
+    let to_owner = |path: &std::path::Path| if owner { path.display().to_string() } else { String::new() };
+    let capabilities = api.machine.capabilities();
+    let written = api.desk.read(|state| state.platform.breaches);
     let role = |name: &str, pid: u32| Role { name: name.to_owned(), pid };
     let roles = identity
         .supervisor_pid
@@ -33,15 +38,21 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
     Json(Platform {
         platform: identity.platform.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        home: identity.home.display().to_string(),
+        home: to_owner(&identity.home),
         edge: identity.edge.to_string(),
         api: identity.api.to_string(),
-        socket: identity.socket.display().to_string(),
+        socket: to_owner(&identity.socket),
         isolation: if identity.as_root { Isolation::User } else { Isolation::None },
+        isolation_words: match capabilities.users {
+            true => format!("a user of its own for every app, {} beyond that", capabilities.isolation),
+            false => capabilities.isolation.to_owned(),
+        },
+        cgroups: capabilities.cgroup.map(|kind| kind.to_string()),
+        breaches: BREACHES.total().max(written),
         started_at: identity.started_at,
         uptime_ms: Millis(u64::try_from(up.as_millis()).unwrap_or(u64::MAX)),
         position: api.journal.head().0,
-        roles: roles.collect(),
+        roles: roles.filter(|_| owner).collect(),
         apps: apps.iter().map(|app| views::summary(&api, app)).collect(),
     })
 }

@@ -1,10 +1,10 @@
 //! Everything that is refused is told as a problem, extractors' rejections and unknown paths included.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use berth_contract::route::PROBLEM_JSON;
 use berth_contract::{Code, Problem};
@@ -12,6 +12,7 @@ use berth_control::command::Refusal;
 use berth_journal::ReadError;
 use serde::de::DeserializeOwned;
 
+use super::whole::Whole;
 use crate::desk::SubmitError;
 
 /// A problem on its way out. Boxed, since a handler's error should not outgrow its answer.
@@ -110,21 +111,27 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(value)) => Ok(Self(value)),
-            Err(rejection) => {
-                let text = rejection.body_text();
-                let code = match rejection {
-                    JsonRejection::BytesRejection(ref bytes)
-                        if bytes.status() == StatusCode::PAYLOAD_TOO_LARGE =>
-                    {
-                        Code::PayloadTooLarge
-                    }
-                    _ => Code::RequestInvalid,
-                };
-                Err(Problem::new(code, text).into())
-            }
+        let headers = request.headers().clone();
+        let Whole(bytes) = Whole::from_request(request, state).await?;
+        Self::read(&headers, &bytes)
+    }
+}
+
+impl<T: DeserializeOwned> Body<T> {
+    /// Reads a body that is there.
+    ///
+    /// # Errors
+    /// When it does not say that it is JSON, or is none that is a `T`.
+    pub(super) fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Refused> {
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+        if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+            let detail = "the body has to be JSON, and the header Content-Type to say application/json";
+            return Err(Problem::new(Code::RequestInvalid, detail).into());
         }
+        let Json(value) = Json::from_bytes(bytes)
+            .map_err(|rejection| Problem::new(Code::RequestInvalid, rejection.body_text()))?;
+        Ok(Self(value))
     }
 }
 

@@ -145,7 +145,11 @@ pub(super) async fn roll_back(
         };
         problem.next("`berth releases` shows what there is")
     };
-    let to = sent.to.or_else(|| app.rollback_target()).ok_or_else(none)?;
+    let Some(to) = sent.to.or_else(|| app.rollback_target()) else {
+        // A repeat that comes after the rollback may find nothing before the release that serves now.
+        let earlier = mutation.earlier(&api).await?.ok_or_else(none)?;
+        return made(&api, &id, &earlier);
+    };
     let wish = Wish::Rollback { to, keep_config: sent.keep_config };
     let outcome = mutation.submit(&api, Command::App { app: id.clone(), wish }, None).await?;
     made(&api, &id, &outcome)

@@ -1,10 +1,10 @@
-//! Sending source: which chunks are missing, chunks, trees.
+//! Sending source: which chunks are missing, chunks, trees. All of it goes by its hash, so a repeat is harmless by itself and an
+//! idempotency key, which every other mutation needs, is taken and not looked at. Who asks is looked at before a byte is read.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{FromRequest as _, Request, State};
 use axum::http::StatusCode;
 use berth_contract::upload::CHUNKS_QUERY_MAX;
 use berth_contract::{ChunkHash, ChunksMissing, ChunksQuery, Code, Problem, TreeCreated, route};
@@ -13,6 +13,7 @@ use berth_spec::{TenantId, TenantName};
 use super::Api;
 use super::auth::Principal;
 use super::problem::{Body, Path, Refused};
+use super::whole::Whole;
 
 /// The longest chunk, with room for nothing else.
 pub(super) const CHUNK_MAX: usize = 256 << 10;
@@ -43,10 +44,10 @@ pub(super) async fn put_chunk(
     State(api): State<Arc<Api>>,
     principal: Principal,
     Path((tenant, hash)): Path<(TenantName, ChunkHash)>,
-    bytes: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    request: Request,
 ) -> Result<StatusCode, Refused> {
     principal.enter_tenant(&api, &TenantId { tenant: tenant.clone() })?;
-    let bytes = whole(bytes)?;
+    let Whole(bytes) = Whole::from_request(request, &api).await?;
     api.machine.put_chunk(&tenant, hash, bytes).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -57,18 +58,10 @@ pub(super) async fn put_tree(
     State(api): State<Arc<Api>>,
     principal: Principal,
     Path((tenant,)): Path<(TenantName,)>,
-    bytes: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    request: Request,
 ) -> Result<(StatusCode, Json<TreeCreated>), Refused> {
     principal.enter_tenant(&api, &TenantId { tenant: tenant.clone() })?;
-    let bytes = whole(bytes)?;
+    let Whole(bytes) = Whole::from_request(request, &api).await?;
     let tree = api.machine.put_tree(&tenant, bytes).await?;
     Ok((StatusCode::CREATED, Json(TreeCreated { tree })))
-}
-
-fn whole(bytes: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Result<Bytes, Refused> {
-    bytes.map_err(|rejection| {
-        let large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
-        let code = if large { Code::PayloadTooLarge } else { Code::RequestInvalid };
-        Problem::new(code, rejection.body_text()).into()
-    })
 }

@@ -7,6 +7,7 @@ use berth_control::event::{Artifact, Failure};
 use berth_control::state::{App, Release};
 use berth_control::world::{Build, ReleaseCommand};
 use berth_runtime::{Backoff, InstanceSpec, Limits, Mark, PortWish, Restart};
+use berth_spec::name::RELEASE_COMMAND_PROCESS;
 use berth_spec::{InstanceId, ProcessName, ReleaseId, ReleaseNumber};
 
 use super::output::BuildOutput;
@@ -14,7 +15,7 @@ use super::{Machine, environment, in_full};
 use crate::tasks;
 
 /// The process name of release commands; their ordinal is the release's number. No manifest and no Procfile has a process of this name.
-pub(super) const RELEASE_COMMAND: &str = "release";
+pub(super) const RELEASE_COMMAND: &str = RELEASE_COMMAND_PROCESS;
 /// How many lines of a failed command's log its failure shows.
 const TAIL: usize = 20;
 

@@ -17,7 +17,7 @@ use super::{
     Manifest, Readiness, Shutdown, Signal, Strategy,
 };
 use crate::command::{Command, RelativeDir};
-use crate::name::{EnvName, ProcessName};
+use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS};
 use crate::problem::{Collector, Problems, Wrong, nearest};
 use crate::unit::Millis;
 
@@ -185,8 +185,8 @@ fn processes(section: &mut Section<'_, '_, '_>) -> BTreeMap<ProcessName, Command
     let mut processes = BTreeMap::new();
     for (key, value) in entries {
         let name = key.get_ref().as_ref();
-        if name == "release" {
-            let wrong = Wrong::new("`release` is not a process here");
+        if name == "release" || name == RELEASE_COMMAND_PROCESS {
+            let wrong = Wrong::new(format!("`{name}` is not a process here"));
             section.problems.note(&key.span(), wrong.instead("write `release_command` below `[deploy]`"));
             continue;
         }
