@@ -159,6 +159,8 @@ pub enum Mark {
     Alive(Ordinal, u32),
     /// The instance listens elsewhere only.
     Elsewhere(Ordinal),
+    /// The instance does not serve yet, as far as is seen.
+    Unready(Ordinal),
     /// The instance could not be started and is not tried again yet.
     NotStarted(Ordinal),
 }

@@ -9,8 +9,8 @@ use berth_spec::{ProcessName, ReleaseNumber};
 
 use crate::command::Fact;
 use crate::event::{Failure, Ordinal, Reason, StopReason};
-use crate::state::{Activation, App, Release};
-use crate::world::{Life, Listener, Mark, ReleaseCommand};
+use crate::state::{Activation, App, Instance, Release};
+use crate::world::{Life, Listener, Mark, ReleaseCommand, Seen};
 
 use super::{APPLY_DEADLINE, Action, CRASHES, ELSEWHERE_GRACE, Planner};
 
@@ -241,41 +241,14 @@ impl Planner<'_> {
 
     /// Why the release that is being activated cannot make it, if so.
     fn failure(&mut self, release: &Release) -> Option<Failure> {
-        let app = self.app;
-        let number = release.number;
+        let (app, number) = (self.app, release.number);
         for (&ordinal, instance) in
             app.instances.iter().filter(|(_, it)| it.started_as == number && it.is_wanted())
         {
-            let name = format!("{}.{ordinal}", instance.process);
-            let Some(seen) = self.seen(ordinal, instance).cloned() else {
-                continue;
-            };
-            if let Life::NotStarted { detail } = seen.life {
-                return Some(Failure {
-                    code: "start_failed".to_owned(),
-                    summary: format!("{name} could not be started"),
-                    detail: vec![detail],
-                });
-            }
-            if seen.restarts >= CRASHES {
-                let exit = seen.last_exit.map_or_else(String::new, |exit| format!(": it {exit}"));
-                return Some(Failure {
-                    code: "crashed_at_start".to_owned(),
-                    summary: format!("{name} exited {} times before it was ready{exit}", seen.restarts),
-                    detail: seen.log_tail,
-                });
-            }
-            if let (Listener::Elsewhere(ports), Some(port)) = (&seen.listener, instance.port)
-                && self.is_over(Mark::Elsewhere(ordinal), ELSEWHERE_GRACE)
+            if let Some(seen) = self.seen(ordinal, instance).cloned()
+                && let Some(failure) = self.instance_failure(release, ordinal, instance, seen)
             {
-                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-                return Some(Failure {
-                    code: "listens_elsewhere".to_owned(),
-                    summary: format!("{name} is listening on {}, expected {port}", ports.join(", ")),
-                    detail: vec![
-                        "an app must listen on the port that the environment variable PORT names".to_owned(),
-                    ],
-                });
+                return Some(failure);
             }
         }
         let timeout = release.manifest.deploy.timeout;
@@ -287,6 +260,64 @@ impl Planner<'_> {
             summary: format!("the release was not ready within {timeout}"),
             detail: self.evidence(number),
         })
+    }
+
+    /// Why an instance of the release cannot make it, if so.
+    fn instance_failure(
+        &mut self,
+        release: &Release,
+        ordinal: Ordinal,
+        instance: &Instance,
+        seen: Seen,
+    ) -> Option<Failure> {
+        let name = format!("{}.{ordinal}", instance.process);
+        if let Life::NotStarted { detail } = seen.life {
+            return Some(Failure {
+                code: "start_failed".to_owned(),
+                summary: format!("{name} could not be started"),
+                detail: vec![detail],
+            });
+        }
+        if seen.restarts >= CRASHES {
+            let exit = seen.last_exit.map_or_else(String::new, |exit| format!(": it {exit}"));
+            return Some(Failure {
+                code: "crashed_at_start".to_owned(),
+                summary: format!("{name} exited {} times before it was ready{exit}", seen.restarts),
+                detail: seen.log_tail,
+            });
+        }
+        if let (Listener::Elsewhere(ports), Some(port)) = (&seen.listener, instance.port)
+            && self.is_over(Mark::Elsewhere(ordinal), ELSEWHERE_GRACE)
+        {
+            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+            return Some(Failure {
+                code: "listens_elsewhere".to_owned(),
+                summary: format!("{name} is listening on {}, expected {port}", ports.join(", ")),
+                detail: vec![
+                    "an app must listen on the port that the environment variable PORT names".to_owned(),
+                ],
+            });
+        }
+        let grace = release.manifest.http.readiness.grace;
+        if !self.keeps_unready(ordinal, instance, &seen) || !self.is_over(Mark::Unready(ordinal), grace) {
+            return None;
+        }
+        Some(Failure {
+            code: self.timeout_code(release.number).to_owned(),
+            summary: format!(
+                "{name} was not ready within {grace}; `grace` under [[http.checks]] allows more"
+            ),
+            detail: self.evidence(release.number),
+        })
+    }
+
+    /// Whether a web instance that was never routed is seen not to serve. Where edge is down or has not spoken of it yet nothing is
+    /// seen, and its grace does not run.
+    fn keeps_unready(&self, ordinal: Ordinal, instance: &Instance, seen: &Seen) -> bool {
+        let unhealthy = || self.world.health.get(&ordinal).is_some_and(|it| it.health != Health::Ready);
+        let silent = seen.life == Life::Running && seen.listener == Listener::None;
+        let candidate = instance.process.is_web() && !self.app.routed.contains(&ordinal);
+        candidate && self.world.edge.alive.is_some() && (silent || unhealthy())
     }
 
     /// What the release was still waiting for.

@@ -315,6 +315,20 @@ fn each_way_not_to_get_ready_has_its_code() {
 }
 
 #[test]
+fn an_instance_has_its_grace_to_get_ready_and_no_longer() {
+    let mut scene = Scene::serving(&["web"], 1, None);
+    scene.healthy = false;
+    let mut next = manifest(None);
+    next.http.readiness.grace = Millis::from_secs(30);
+    scene.wish(deploy_of(next));
+    let before = scene.now;
+    scene.settle();
+    assert_eq!(scene.failure_code(2), Some("never_listened"));
+    let took = scene.now - before;
+    assert!((30..60).contains(&took.as_secs()), "{took:?}");
+}
+
+#[test]
 fn an_unhealthy_release_times_out_with_what_the_probes_said() {
     let mut scene = Scene::serving(&["web"], 1, None);
     scene.healthy = false;
