@@ -99,3 +99,6 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), auth::admit))
         .with_state(api)
 }
+
+#[cfg(test)]
+mod tests;

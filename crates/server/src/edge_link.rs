@@ -2,8 +2,8 @@
 //!
 //! Any number of edge processes may be connected, since an old one may still drain beside its successor. What counts as applied is the
 //! least of all that live, and what counts as drained is what all of them have drained. An edge process is gone when `/proc` says so
-//! and not before: a connection that ends proves nothing. And until the first has said hello to this control there may be one that
-//! an earlier control spoke to: it counts as one that has applied nothing, and the supervisor starts one that does not come.
+//! and not before: a connection that ends proves nothing. While none is known there may be one that has not said hello yet, which counts
+//! as one that has applied nothing.
 
 mod talk;
 
@@ -92,18 +92,17 @@ struct Process {
 }
 
 impl Known {
-    /// The least generation that some edge may still go by; nothing when all are proven dead.
-    fn applied(&self) -> Option<Generation> {
-        if self.greetings == 0 {
-            return Some(Generation::default());
-        }
-        self.edges.values().map(|process| process.applied).min()
+    /// The least generation that some edge may still go by.
+    ///
+    /// None known is not taken for none alive: an edge may serve that has not connected yet, after a restart of control, or because it has
+    /// just been started and booted from an older file. Nothing counts as applied until one has said so, and the planner has one that
+    /// does not say so started again.
+    fn applied(&self) -> Generation {
+        self.edges.values().map(|process| process.applied).min().unwrap_or_default()
     }
 
     fn free_ports(&mut self) {
-        let (applied, durable) = (self.applied(), self.durable);
-        // Without an edge only what the next one boots from counts.
-        let least = applied.unwrap_or(durable);
+        let least = self.applied();
         self.ports.retain(|_, last| *last >= least);
     }
 }
@@ -191,9 +190,7 @@ impl EdgeLink {
                 }
                 alive
             });
-            // An edge may serve that has not connected yet: after a restart of control, or one that has just been started and booted
-            // from an older file. So none known is not taken for none alive: nothing counts as applied until one has said so.
-            let applied = known.applied().unwrap_or_default();
+            let applied = known.applied();
             Edge { durable: known.durable, alive: Some(EdgeProcess { applied }) }
         })
     }
