@@ -170,9 +170,6 @@ pub struct Instance {
     pub release: ReleaseNumber,
     /// How it is.
     pub state: InstanceState,
-    /// Since when it is so.
-    #[schema(value_type = u64)]
-    pub since: Timestamp,
     /// When its program was last started.
     #[schema(value_type = Option<u64>)]
     pub started_at: Option<Timestamp>,

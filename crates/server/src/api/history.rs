@@ -260,16 +260,21 @@ pub(super) async fn why(
     let subject = Subject::parse(query.subject.as_deref())?;
     let question = question(&app, &subject);
     let answer = match &subject {
+        Subject::Process(name) if !views::scale(&app).0.keys().any(|process| process.as_str() == name) => {
+            let problem = Problem::new(Code::ProcessNotFound, format!("{} has no process {name}", app.id));
+            return Err(problem.next("`berth ps` shows the processes there are").into());
+        }
         Subject::App | Subject::Process(_) => views::state_in_words(&api, &app),
         Subject::Scale => scale_in_words(&app),
         Subject::Release(number) => match app.release(*number) {
             Some(release) => views::release_in_words(&app, release),
             None => {
                 let detail = format!("{} has no release {number}", app.id);
-                return Err(Problem::new(Code::ReleaseNotFound, detail).into());
+                let problem = Problem::new(Code::ReleaseNotFound, detail);
+                return Err(problem.next("`berth releases` lists them").into());
             }
         },
-        Subject::Instance(ordinal) => views::instance_in_words(&api, &app, *ordinal).await,
+        Subject::Instance(ordinal) => views::instance_in_words(&api, &app, *ordinal),
     };
     let events = stream_events(&api, &app, None, WHY_EVENTS).await?;
     let relevant: Vec<Evidence> = events
@@ -279,7 +284,7 @@ pub(super) async fn why(
         .map(|(recorded, event)| Evidence {
             position: recorded.position.0,
             at: recorded.meta.at,
-            text: format!("{} {}", recorded.meta.actor, say(&event)),
+            text: format!("{}: {}", recorded.meta.actor, say(&event)),
         })
         .collect();
     if relevant.is_empty() && matches!(subject, Subject::Instance(_)) {

@@ -15,7 +15,7 @@ use axum::response::Sse;
 use axum::response::sse::{Event as SseEvent, KeepAlive};
 use berth_contract::route::{self, EVENT_PROBLEM, EVENT_PROGRESS, LAST_EVENT_ID};
 use berth_contract::{Code, OutputLine, Problem, ProgressEvent, Stage};
-use berth_control::event::{Event, Stream};
+use berth_control::event::{Event, Reason, Stream};
 use berth_control::state::Phase;
 use berth_journal::{Position, Recorded, Subscription};
 use berth_spec::{AppId, ReleaseNumber, Timestamp};
@@ -182,6 +182,17 @@ impl Follower {
         }
     }
 
+    /// The event comes for every release. To somebody who watches one that runs no release command it would say nothing.
+    fn has_release_command(&self) -> bool {
+        self.api.desk.read(|state| {
+            let release = state.apps.get(&self.app).and_then(|app| app.release(self.number));
+            release.is_some_and(|release| {
+                let rollback = matches!(release.reason, Reason::Rollback { .. });
+                !rollback && release.manifest.deploy.release_command.is_some()
+            })
+        })
+    }
+
     fn stage_of(&self, event: &Event) -> Option<Stage> {
         let number = self.number;
         let activating = || {
@@ -194,7 +205,9 @@ impl Follower {
             Event::ReleaseSubmitted(it) if it.number == number => Some(Stage::Submitted),
             Event::ReleaseBuilt { number: it, .. } if *it == number => Some(Stage::Built),
             Event::ActivationBegan { number: it } if *it == number => Some(Stage::Starting),
-            Event::ReleaseCommandFinished { number: it } if *it == number => Some(Stage::ReleaseCommand),
+            Event::ReleaseCommandFinished { number: it } if *it == number && self.has_release_command() => {
+                Some(Stage::ReleaseCommand)
+            }
             Event::InstanceAssigned { release, .. } if *release == number => Some(Stage::Starting),
             Event::InstancesAdopted { number: it, .. } if *it == number => Some(Stage::Ready),
             Event::Routed { .. }

@@ -12,7 +12,7 @@ use berth_control::route::serving_hosts;
 use berth_control::state::{self, App as KnownApp, Life, Phase, Release as KnownRelease};
 use berth_control::world::{Life as SeenLife, Seen};
 use berth_routing::wire::Health;
-use berth_spec::{Problems, ProcessName, Timestamp};
+use berth_spec::{Problems, ProcessName};
 
 use super::Api;
 
@@ -166,29 +166,28 @@ pub(super) fn scale(app: &KnownApp) -> Scale {
 }
 
 /// The app's instances.
-pub(super) async fn instances(api: &Api, app: &KnownApp) -> Vec<Instance> {
-    let pids = api.machine.pids(&app.id).await;
+pub(super) fn instances(api: &Api, app: &KnownApp) -> Vec<Instance> {
+    let lives = api.machine.lives(&app.id);
     let seen = api.machine.seen(&app.id);
     let mut instances: Vec<Instance> = app
         .instances
         .iter()
         .map(|(&ordinal, it)| {
             let seen = seen.get(&ordinal);
-            let started = pids.get(&ordinal);
+            let lived = lives.get(&ordinal).copied().unwrap_or_default();
             Instance {
                 id: app.id.instance(it.process.clone(), ordinal),
                 process: it.process.clone(),
                 release: it.release,
                 state: instance_state(api, app, ordinal, it, seen),
-                since: started.map_or(Timestamp::default(), |(_, since)| *since),
-                started_at: started.map(|(_, since)| *since),
-                pid: started.map(|(pid, _)| *pid),
+                started_at: lived.running.map(|(_, since)| since),
+                pid: lived.running.map(|(pid, _)| pid),
                 port: it.port,
                 restarts: seen.map_or(0, |seen| seen.restarts),
-                exit: seen.and_then(|seen| seen.last_exit).map(|exit| Exit {
+                exit: seen.and_then(|seen| seen.last_exit).zip(lived.ended).map(|(exit, at)| Exit {
                     status: exit.status,
                     signal: exit.signal,
-                    at: started.map_or(Timestamp::default(), |(_, since)| *since),
+                    at,
                 }),
             }
         })
@@ -274,8 +273,8 @@ pub(super) fn release_in_words(app: &KnownApp, release: &KnownRelease) -> String
 }
 
 /// An instance, in a sentence or two.
-pub(super) async fn instance_in_words(api: &Api, app: &KnownApp, ordinal: Ordinal) -> String {
-    let shown = instances(api, app).await.into_iter().find(|it| it.id.ordinal == ordinal);
+pub(super) fn instance_in_words(api: &Api, app: &KnownApp, ordinal: Ordinal) -> String {
+    let shown = instances(api, app).into_iter().find(|it| it.id.ordinal == ordinal);
     let Some(shown) = shown else {
         return format!("Instance {ordinal} of {} is gone.", app.id.app);
     };

@@ -55,7 +55,7 @@ fn of_release(event: &Event) -> String {
         },
         Event::ReleaseBuilt { number, artifact } => format!("built {number}: {}", artifact.why.join("; ")),
         Event::ReleaseCommandFinished { number } => {
-            format!("{number} may start: its release command ended well or there is none to run")
+            format!("cleared {number} to start: no release command stands before it any more")
         }
         Event::ActivationBegan { number } => format!("began to activate {number}"),
         Event::ProcessesHandedOver { number, processes } => {
@@ -93,10 +93,15 @@ fn of_instance(event: &Event) -> String {
         }
         Event::InstanceStarted { ordinal, port: None } => format!("started instance {ordinal}"),
         Event::InstancesAdopted { number, ordinals } => {
-            format!("{number} took over the warm instances {}", numbers(ordinals))
+            let warm: Vec<String> = ordinals.iter().map(u64::to_string).collect();
+            let noun = if warm.len() == 1 { "instance" } else { "instances" };
+            format!("{number} took over the warm {noun} {}", warm.join(", "))
         }
         Event::Routed { ordinals } if ordinals.is_empty() => "routed requests to no instance".to_owned(),
-        Event::Routed { ordinals } => format!("routed requests to {}", numbers(ordinals)),
+        Event::Routed { ordinals } => {
+            let web: Vec<String> = ordinals.iter().map(|ordinal| format!("web.{ordinal}")).collect();
+            format!("routed requests to {}", web.join(", "))
+        }
         Event::InstanceStopping { ordinal, why } => {
             let why = match why {
                 StopReason::Retired => "its release no longer serves",
@@ -119,10 +124,6 @@ fn of_instance(event: &Event) -> String {
         },
         _ => event.kind().replace('_', " "),
     }
-}
-
-fn numbers(ordinals: &std::collections::BTreeSet<u64>) -> String {
-    ordinals.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn changes<'a>(

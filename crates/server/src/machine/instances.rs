@@ -37,6 +37,15 @@ pub(super) struct Unwritten {
     more: u64,
 }
 
+/// When an instance last started and ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lived {
+    /// The process id of its program and since when that runs, while it does.
+    pub running: Option<(u32, Timestamp)>,
+    /// When its program last ended.
+    pub ended: Option<Timestamp>,
+}
+
 impl Machine {
     /// What there is of an app just now.
     pub async fn observe(&self, app: &App) -> AppWorld {
@@ -156,14 +165,17 @@ impl Machine {
         self.notes().seen.get(app).cloned().unwrap_or_default()
     }
 
-    /// The process ids of an app's instances, and since when they run.
-    pub async fn pids(&self, app: &AppId) -> BTreeMap<Ordinal, (u32, Timestamp)> {
-        let all = self.runtime.list_app(app).into_iter();
-        all.filter_map(|it| match it.state {
-            InstanceState::Running { pid, since } => Some((it.id.ordinal, (pid, since))),
-            _ => None,
-        })
-        .collect()
+    /// When an app's instances last started and ended.
+    #[must_use]
+    pub fn lives(&self, app: &AppId) -> BTreeMap<Ordinal, Lived> {
+        let lived = |it: Observed| {
+            let running = match it.state {
+                InstanceState::Running { pid, since } => Some((pid, since)),
+                _ => None,
+            };
+            (it.id.ordinal, Lived { running, ended: it.exits.last().map(|exit| Timestamp(exit.at)) })
+        };
+        self.runtime.list_app(app).into_iter().map(lived).collect()
     }
 
     /// Starts an instance. Should that fail, the next look shows why.
