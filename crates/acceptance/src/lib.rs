@@ -3,14 +3,18 @@
 //! Everything here panics with what it found when something is not as it should be: it is called by tests alone.
 #![warn(missing_docs)]
 
+mod api;
 mod binary;
 mod leaks;
 pub mod load;
 mod platform;
 mod source;
+mod tracer;
 mod victims;
 
+pub use api::{Api, Reply, exchange};
 pub use binary::{berth, example, example_binary};
 pub use platform::{Answer, Options, Platform, Running, User, wait_until};
 pub use source::Source;
+pub use tracer::{Call, CannotTrace, Tracer};
 pub use victims::{Chance, Prey, Victim};
