@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use berth_cli::args::{DeployArgs, OfApp, Waiting};
+use berth_cli::failure::Failure;
 use berth_cli::{CommandLine, Environment, Globals, Parsed, Screen, Verb};
 use berth_clock::{Clock, SystemClock};
 use clap::Parser;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         },
         Parsed::Up(up, globals) => match bring_up(&up, &globals) {
             Ok(code) => code,
-            Err(error) => fail(&error, error.status()),
+            Err(error) => not_up(&error, &globals),
         },
         Parsed::Verb(line) => perform(*line),
         Parsed::Done(status) => status.into(),
@@ -53,10 +54,10 @@ fn bring_up(up: &berth_cli::UpArgs, globals: &Globals) -> Result<ExitCode, UpErr
         supervisor::up(&args, up.deploy.as_deref())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let status = supervisor::up_detached(&args)?;
+    supervisor::up_detached(&args)?;
     match &up.deploy {
-        Some(path) if status == 0 => Ok(perform(deployment(globals, args.home, path.clone()))),
-        Some(_) | None => Ok(ExitCode::from(status)),
+        Some(path) => Ok(perform(deployment(globals, args.home, path.clone()))),
+        None => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -79,6 +80,14 @@ fn perform(line: CommandLine) -> ExitCode {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut screen = Screen::standard(line.globals.color, environment.variable("NO_COLOR").is_some());
     berth_cli::run(line, &environment, &clock, &mut screen).into()
+}
+
+/// Tells why the platform is not up, as every verb tells its failures.
+fn not_up(error: &UpError, globals: &Globals) -> ExitCode {
+    let no_color = Environment::of_process().variable("NO_COLOR").is_some();
+    let mut screen = Screen::standard(globals.color, no_color);
+    let failure = Failure::Local(Box::new(error.problem()));
+    berth_cli::failure::tell(&failure, globals.json, &mut screen).into()
 }
 
 fn fail(error: &dyn Error, status: u8) -> ExitCode {

@@ -22,7 +22,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use berth_cli::Environment;
+use berth_cli::{Code, Environment, Problem};
 use berth_clock::SystemClock;
 use berth_process::{Group, Launch, Program, Stdio};
 use rustix::process::Signal;
@@ -38,7 +38,7 @@ use launch::{RoleKind, Site};
 use lock::{HomeLock, LockError};
 use orphans::Orphan;
 use sockets::{SocketError, Sockets};
-use voice::Voice;
+use voice::{Outcome, Voice};
 use watch::{Turn, Watch, WatchError};
 
 /// Where the machine keeps which block of user ids is whose.
@@ -75,20 +75,51 @@ pub(crate) enum UpError {
     Silent { log: PathBuf },
     #[error(transparent)]
     Launch(#[from] berth_process::LaunchError),
+    /// What the supervisor in the background told of its own failure.
+    #[error("{}", .0.detail)]
+    Told(Box<Problem>),
 }
 
 impl UpError {
-    /// The exit status: 4 where somebody else has what we wanted, else 1.
-    pub(crate) fn status(&self) -> u8 {
-        match self {
-            Self::Lock(LockError::Held { .. }) | Self::Sockets(SocketError::Taken { .. }) => 4,
-            _ => 1,
-        }
+    /// The error as every verb tells one: with a code, and what to do next.
+    pub(crate) fn problem(&self) -> Problem {
+        let (code, next) = match self {
+            Self::Told(problem) => return (**problem).clone(),
+            _ if is_of_full_disk(self) => (Code::DiskFull, "free space, then start it again".to_owned()),
+            Self::Lock(LockError::Held { .. }) => {
+                (Code::HomeInUse, "`berth status` shows it, `berth down` ends it".to_owned())
+            }
+            Self::Sockets(SocketError::Taken { option, suggestion, .. }) => {
+                let next =
+                    format!("choose another address with --{option}, for example --{option} {suggestion}");
+                (Code::PortTaken, next)
+            }
+            Self::Sockets(SocketError::Exposed { .. }) | Self::NoDefault => {
+                (Code::UsageInvalid, "`berth up --help` shows what it takes".to_owned())
+            }
+            Self::Home(HomeError::NoBlock { .. }) => {
+                (Code::UserIdsExhausted, "remove claims whose homes are gone, then start it again".to_owned())
+            }
+            Self::Home(_) | Self::RunDir(_) | Self::Lock(_) | Self::NoSuchPlace { .. } => (
+                Code::HomeUnusable,
+                "see what is wrong with `berth doctor`, or give another --home".to_owned(),
+            ),
+            _ => (Code::Internal, "see logs/platform/supervisor.log in the home".to_owned()),
+        };
+        Problem::new(code, report::chain(self)).next(next)
     }
 
     fn system(attempt: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { attempt, source }
     }
+}
+
+/// Whether somewhere below it lies a write that found no space.
+fn is_of_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    let full =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    std::iter::successors(Some(error), |error| error.source())
+        .any(|error| error.downcast_ref::<io::Error>().is_some_and(full))
 }
 
 /// `berth up`: runs the platform until it is stopped. `deploy` is deployed once it is up.
@@ -99,12 +130,11 @@ pub(crate) fn up(args: &UpArgs, deploy: Option<&Path>) -> Result<(), UpError> {
     supervise(args, &home_path(args)?, deploy, None)
 }
 
-/// `berth up --detach`: runs the platform in the background, and returns once it is up or has failed to be. What it says of
-/// its own failure is printed as it is; the exit status is given.
+/// `berth up --detach`: runs the platform in the background, and returns once it is up or has failed to be.
 ///
 /// # Errors
-/// [`UpError`] when there is no word from it.
-pub(crate) fn up_detached(args: &UpArgs) -> Result<u8, UpError> {
+/// [`UpError`]: its own, or what the one in the background told.
+pub(crate) fn up_detached(args: &UpArgs) -> Result<(), UpError> {
     detach::start(args, &home_path(args)?)
 }
 
@@ -118,7 +148,7 @@ pub(crate) fn in_background(args: &SupervisorArgs) -> Result<(), UpError> {
     let result = home_path(&args.up).and_then(|home| supervise(&args.up, &home, None, Some(pipe)));
     if let Err(error) = &result {
         tracing::error!(error = report::chain(error), "ending");
-        voice::tell(for_failure, error.status(), &format!("berth: {}", report::chain(error)));
+        voice::tell(for_failure, &Outcome::Failed(Box::new(error.problem())));
     }
     result
 }

@@ -20,7 +20,7 @@ use berth_clock::Clock;
 use clap::Parser as _;
 
 pub use args::{CommandLine, Globals, UpArgs, Verb};
-pub use berth_contract::ExitStatus;
+pub use berth_contract::{Code, ExitStatus, Problem};
 pub use context::Environment;
 pub use screen::Screen;
 

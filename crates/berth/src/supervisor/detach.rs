@@ -13,7 +13,7 @@ use crate::args::UpArgs;
 
 /// Of our environment the supervisor in the background gets all: it is the same person's program as we are, and hands on
 /// to its roles only what they need.
-pub(super) fn start(args: &UpArgs, home: &Path) -> Result<u8, UpError> {
+pub(super) fn start(args: &UpArgs, home: &Path) -> Result<(), UpError> {
     let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
         .map_err(|error| UpError::System { attempt: "make a pipe", source: error.into() })?;
     let mut launch = Launch::new(Program::Own)
@@ -46,8 +46,8 @@ pub(super) fn start(args: &UpArgs, home: &Path) -> Result<u8, UpError> {
         supervisor.wait().map_err(UpError::system("wait for the supervisor"))?;
         return Err(UpError::Silent { log: home.join("logs/platform/supervisor.log") });
     };
-    let mut out: Box<dyn Write> =
-        if outcome.status == 0 { Box::new(io::stdout()) } else { Box::new(io::stderr()) };
-    writeln!(out, "{}", outcome.message).map_err(UpError::system("print"))?;
-    Ok(outcome.status)
+    match outcome {
+        Outcome::Up(message) => writeln!(io::stdout(), "{message}").map_err(UpError::system("print")),
+        Outcome::Failed(problem) => Err(UpError::Told(problem)),
+    }
 }

@@ -21,7 +21,7 @@ pub(crate) struct HomeLock {
 pub(crate) enum LockError {
     #[error("cannot lock {}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("the platform at {} runs already{holder}; `berth status` shows it, `berth down` ends it", home.display())]
+    #[error("the platform at {} runs already{holder}", home.display())]
     Held { home: PathBuf, holder: Holder },
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Sockets {
 /// Why the platform cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketError {
-    #[error("{addr} is taken{}: choose another address with --{option}, for example --{option} {suggestion}", by(holder.as_deref()))]
+    #[error("{addr} is taken{}", by(holder.as_deref()))]
     Taken { addr: SocketAddr, holder: Option<String>, option: &'static str, suggestion: SocketAddr },
     #[error(
         "the API does not listen on {addr}: without TLS it would send tokens in the clear; give --api a loopback address"

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 
+use berth_cli::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::logs::RoleLog;
@@ -18,11 +19,12 @@ pub(crate) struct Voice {
 
 /// How a detached start went, as one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    /// The exit status of the command that started it.
-    pub(crate) status: u8,
-    /// What it prints.
-    pub(crate) message: String,
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// The platform is up; what is printed.
+    Up(String),
+    /// It is not.
+    Failed(Box<Problem>),
 }
 
 impl Voice {
@@ -52,7 +54,7 @@ impl Voice {
     /// The platform is up: says so to whoever waits, once.
     pub(crate) fn came_up(&mut self, message: &str) {
         match self.starter.take() {
-            Some(pipe) => tell(pipe, 0, message),
+            Some(pipe) => tell(pipe, &Outcome::Up(message.to_owned())),
             None if !self.detached => self.say(message),
             None => {}
         }
@@ -60,9 +62,8 @@ impl Voice {
 }
 
 /// Tells the one who waits for a detached start how it went. He may be gone.
-pub(crate) fn tell(mut pipe: File, status: u8, message: &str) {
-    let outcome = Outcome { status, message: message.to_owned() };
-    let mut text = serde_json::to_vec(&outcome).expect("an outcome has only plain fields");
+pub(crate) fn tell(mut pipe: File, outcome: &Outcome) {
+    let mut text = serde_json::to_vec(outcome).expect("an outcome has only plain fields");
     text.push(b'\n');
     drop(pipe.write_all(&text));
 }
