@@ -394,7 +394,7 @@ pub struct TimelineArgs {
     #[arg(long, value_name = "POSITION")]
     pub after: Option<u64>,
     /// How many entries
-    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50)]
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub count: u32,
     /// Whose.
     #[command(flatten)]

@@ -45,6 +45,14 @@ struct Plan {
 impl Session<'_> {
     pub(super) async fn deploy(&mut self, args: DeployArgs) -> Result<ExitStatus, Failure> {
         let path = self.environment.directory.join(&args.path);
+        if !path.is_dir() {
+            let detail = format!("{} is not a directory", path.display());
+            return Err(Failure::local(
+                Code::SourceUnreadable,
+                detail,
+                "name the directory that holds the source",
+            ));
+        }
         let app = match &args.of.app {
             Some(app) => self.project.app(app.clone()),
             None => self.project.app(app_of_directory(&path)?),

@@ -77,8 +77,7 @@ pub(super) async fn doctor(
         checks.push(check_disk(&home));
     }
     checks.push(check_run_directory(environment));
-    checks.push(check_cgroups(Path::new("/")));
-    checks.push(check_user_namespaces(Path::new("/"), environment.uid));
+    checks.push(check_cgroups(Path::new("/"), environment.uid));
     checks.push(check_ports(platform.as_ref()));
     checks.push(check_clock(clock.now()));
     checks.push(check_toolchain(environment));
@@ -189,37 +188,25 @@ fn check_run_directory(environment: &Environment) -> Check {
     }
 }
 
-fn check_cgroups(root: &Path) -> Check {
+/// With a control group for each instance nothing of it escapes its end, whatever session it moves to.
+fn check_cgroups(root: &Path, uid: u32) -> Check {
     const NAME: &str = "cgroups";
     let base = root.join("sys/fs/cgroup");
-    if base.join("cgroup.controllers").try_exists().unwrap_or(false) {
-        return Check::ok(NAME, "version 2");
-    }
-    let next = "apps run all the same; limits of memory and CPU need version 2";
-    if fs::read_dir(&base).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Check::warn(NAME, "version 1", next);
-    }
-    Check::warn(NAME, "none are mounted", next)
-}
-
-fn check_user_namespaces(root: &Path, uid: u32) -> Check {
-    const NAME: &str = "namespaces";
-    let number = |path: &str| -> Option<u64> {
-        fs::read_to_string(root.join("proc/sys").join(path)).ok()?.trim().parse().ok()
+    let has = |path: &str| base.join(path).try_exists().unwrap_or(false);
+    let found = if has("cgroup.controllers") {
+        "version 2"
+    } else if has("unified/cgroup.procs") {
+        "version 2 beside version 1"
+    } else if has("freezer") {
+        "version 1"
+    } else {
+        let next =
+            "apps run all the same; a process that leaves its session and its environment outlives its app";
+        return Check::warn(NAME, "none are mounted", next);
     };
-    let most = number("user/max_user_namespaces");
-    let closed = number("kernel/unprivileged_userns_clone") == Some(0)
-        || number("kernel/apparmor_restrict_unprivileged_userns") == Some(1);
-    match most {
-        None | Some(0) => {
-            Check::warn(NAME, "the kernel has no user namespaces", "apps run without a sandbox")
-        }
-        Some(_) if closed && uid != 0 => {
-            let text = "user namespaces are closed to ordinary users";
-            Check::warn(NAME, text, "apps run without a sandbox; root may open them by sysctl")
-        }
-        Some(_) => Check::ok(NAME, "user namespaces can be made"),
-    }
+    let used =
+        if uid == 0 { "" } else { "; an ordinary user has a part of it only where the system delegates one" };
+    Check::ok(NAME, format!("{found}{used}"))
 }
 
 /// Ports are only tried when no platform runs that may hold them itself.
@@ -292,23 +279,22 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_features_are_read() {
+    fn control_groups_are_named_as_the_platform_uses_them() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(check_cgroups(root.path()).text, "none are mounted");
+        assert_eq!(check_cgroups(root.path(), 0).outcome, Outcome::Warn);
         let cgroups = root.path().join("sys/fs/cgroup");
-        fs::create_dir_all(cgroups.join("memory")).unwrap();
-        assert_eq!(check_cgroups(root.path()).text, "version 1");
-        fs::write(cgroups.join("cgroup.controllers"), "cpu").unwrap();
-        assert_eq!(check_cgroups(root.path()).outcome, Outcome::Ok);
-        assert_eq!(check_user_namespaces(root.path(), 1).outcome, Outcome::Warn);
-        let sysctl = root.path().join("proc/sys");
-        fs::create_dir_all(sysctl.join("user")).unwrap();
-        fs::create_dir_all(sysctl.join("kernel")).unwrap();
-        fs::write(sysctl.join("user/max_user_namespaces"), "100\n").unwrap();
-        assert_eq!(check_user_namespaces(root.path(), 1).outcome, Outcome::Ok);
-        fs::write(sysctl.join("kernel/unprivileged_userns_clone"), "0\n").unwrap();
-        assert_eq!(check_user_namespaces(root.path(), 1).outcome, Outcome::Warn);
-        assert_eq!(check_user_namespaces(root.path(), 0).outcome, Outcome::Ok);
+        for (file, text) in [
+            ("freezer/tasks", "version 1"),
+            ("unified/cgroup.procs", "version 2 beside version 1"),
+            ("cgroup.controllers", "version 2"),
+        ] {
+            let file = cgroups.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+            let check = check_cgroups(root.path(), 0);
+            assert_eq!((check.outcome, check.text.as_str()), (Outcome::Ok, text));
+        }
+        assert!(check_cgroups(root.path(), 1).text.contains("delegates"));
     }
 
     #[test]
