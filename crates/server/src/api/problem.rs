@@ -20,7 +20,11 @@ use crate::desk::SubmitError;
 pub struct Refused(Box<Problem>);
 
 impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
+    fn from(mut problem: Problem) -> Self {
+        // The stores of source know codes and no advice.
+        if problem.next.is_none() && problem.code == Code::DiskFull {
+            problem.next = Some("make room and ask again; nothing was done".to_owned());
+        }
         Self(Box::new(problem))
     }
 }
@@ -48,9 +52,7 @@ impl From<SubmitError> for Refused {
         let problem = match error {
             SubmitError::Refused(refusal) => return refusal.into(),
             SubmitError::KeyReused => Problem::new(Code::IdempotencyKeyReused, text).next("send a new key"),
-            SubmitError::DiskFull => {
-                Problem::new(Code::DiskFull, text).next("make room and ask again; nothing was done")
-            }
+            SubmitError::DiskFull => Problem::new(Code::DiskFull, text),
             SubmitError::TooLarge => Problem::new(Code::PayloadTooLarge, text),
             SubmitError::Journal(_) => {
                 Problem::new(Code::Internal, text).next("nothing was done; see logs/platform/control.log")

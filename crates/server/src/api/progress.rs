@@ -117,7 +117,10 @@ impl Follower {
                         return None;
                     }
                     match self.subscription.take(READ) {
-                        Ok(events) => self.take_in(&events),
+                        Ok(events) => {
+                            self.until_shown(&events).await;
+                            self.take_in(&events);
+                        }
                         Err(error) => {
                             self.ended = true;
                             let problem = Problem::new(Code::Internal, error.to_string());
@@ -127,6 +130,16 @@ impl Follower {
                 }
                 lines = self.outputs.after(self.line) => self.take_lines(lines),
             }
+        }
+    }
+
+    /// Waits until the state shows these events. The journal has them a moment earlier, and a client that was told of the end and asks
+    /// for the release must see its end.
+    async fn until_shown(&self, events: &[Recorded]) {
+        if let Some(last) = events.last() {
+            let mut durable = self.api.desk.durable();
+            // It fails when control ends, and this stream with it.
+            let _shown = durable.wait_for(|position| *position >= last.position.0).await;
         }
     }
 

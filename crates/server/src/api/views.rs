@@ -153,8 +153,29 @@ pub(super) fn failure(failure: &event::Failure) -> Failure {
         summary: failure.summary.clone(),
         details: failure.detail.clone(),
         log: Vec::new(),
-        next: None,
+        next: after_failure(code).map(str::to_owned),
     }
+}
+
+/// What to do about a release that failed, where the failure itself does not say it.
+fn after_failure(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::NeverListened | Code::ListensElsewhere => {
+            "let the app listen on 127.0.0.1 or 0.0.0.0, on the port that it finds in the variable PORT"
+        }
+        Code::CrashedAtStart => "`berth logs` shows what it printed; correct it and deploy again",
+        Code::HealthCheckFailed => {
+            "let the path answer with a status from 200 to 299, or change [[http.checks]] in berth.toml"
+        }
+        Code::ReleaseCommandFailed => {
+            "`berth logs -p release-command` shows what it printed; correct it and deploy again"
+        }
+        Code::DeployTimedOut | Code::BuildTimedOut => {
+            "if it needs more time, give it with `timeout` in the section [deploy] of berth.toml"
+        }
+        Code::DiskFull => "make room and deploy again; what served before still serves",
+        _ => return None,
+    })
 }
 
 /// How many instances of each process are wanted.
