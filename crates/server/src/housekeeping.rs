@@ -32,11 +32,15 @@ pub(crate) async fn run(journal: Arc<Journal>, desk: Desk, machine: Arc<Machine>
             desk.read(|state| state.apps.values().map(|app| (app.id.clone(), kept_artifacts(app))).collect());
         machine.collect_garbage(kept).await;
         for (invariant, count) in BREACHES.counts() {
-            if reported.insert(invariant, count) != Some(count) {
+            if reported.get(&invariant) != Some(&count) {
                 let detail = format!("found broken {count} times since control started");
                 let breach = berth_control::invariant::Breach { invariant, detail };
                 let report: Command = breach_report(&breach);
-                drop(desk.submit(report, Asker::platform("housekeeping"), None, None).await);
+                match desk.submit(report, Asker::platform("housekeeping"), None, None).await {
+                    Ok(_) => drop(reported.insert(invariant, count)),
+                    // Next time, then.
+                    Err(error) => events::could_not("write down a broken invariant", &error),
+                }
             }
         }
     }

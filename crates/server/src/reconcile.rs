@@ -291,3 +291,26 @@ fn waits_for_listener(app: &App, world: &AppWorld) -> bool {
             && seen.is_some_and(|seen| seen.life == SeenLife::Running && seen.listener != Listener::Expected)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_are_taken_in_their_order_and_once() {
+        let app = |name: &str| -> AppId { format!("a/b/{name}").parse().unwrap() };
+        let at = Duration::from_secs;
+        let mut timers = Timers::default();
+        assert_eq!((timers.next(), timers.take(at(9))), (None, None));
+        timers.set(app("late"), at(5));
+        timers.set(app("soon"), at(3));
+        timers.set(app("never"), at(1));
+        timers.set(app("late"), at(4));
+        timers.cancel(&app("never"));
+        timers.cancel(&app("never"));
+        assert_eq!((timers.next(), timers.take(at(2))), (Some(at(3)), None));
+        assert_eq!(timers.take(at(9)), Some(app("soon")));
+        assert_eq!(timers.take(at(9)), Some(app("late")));
+        assert_eq!((timers.next(), timers.take(at(9))), (None, None));
+    }
+}

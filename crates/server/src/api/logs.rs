@@ -12,6 +12,7 @@ use berth_contract::route::{self, EVENT_LINE, EVENT_PROBLEM, LAST_EVENT_ID};
 use berth_contract::{Code, LogLine, LogQuery, LogStream, Problem};
 use berth_shim::record::Stream;
 use futures_util::stream::{self, Stream as SseStream};
+use tokio::sync::Semaphore;
 
 use super::Api;
 use super::apps::{AppPath, find};
@@ -23,6 +24,8 @@ const LINES: u32 = 100;
 const LINES_MAX: u32 = 10_000;
 /// How often a followed log is looked at: below what a person notices, and nothing beside what printing costs.
 const LOOK: Duration = Duration::from_millis(150);
+/// How many looks are taken at a time.
+static LOOKING: Semaphore = Semaphore::const_new(8);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 #[utoipa::path(get, path = route::LOGS, tag = "apps",
@@ -70,7 +73,7 @@ struct Follower {
     filter: Filter,
     count: usize,
     follow: bool,
-    /// Where to read on; `None` before the first look.
+    /// Behind what was sent; `None` before the first look.
     place: Option<AppCursor>,
     ready: std::collections::VecDeque<Line>,
     over: bool,
@@ -80,7 +83,9 @@ impl Follower {
     async fn next(&mut self) -> Option<SseEvent> {
         loop {
             if let Some(line) = self.ready.pop_front() {
-                return Some(event(line));
+                let place = self.place.get_or_insert_default();
+                place.pass(&line);
+                return Some(event(place.to_string(), line));
             }
             if self.over {
                 return None;
@@ -105,6 +110,8 @@ impl Follower {
     async fn look(&mut self) -> std::io::Result<()> {
         let (log, filter, count, place) =
             (self.log.clone(), self.filter.clone(), self.count, self.place.clone());
+        // The disk takes no more from many followers at once than from a few, and others need its threads.
+        let _turn = LOOKING.acquire().await.map_err(std::io::Error::other)?;
         let looked = tokio::task::spawn_blocking(move || match place {
             None => log.tail(&filter, count),
             Some(place) => log.read(&filter, &place),
@@ -116,8 +123,7 @@ impl Follower {
     }
 }
 
-fn event(line: Line) -> SseEvent {
-    let cursor = line.cursor.to_string();
+fn event(cursor: String, line: Line) -> SseEvent {
     let shown = LogLine {
         cursor: cursor.clone(),
         at: line.at,

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use berth_contract::upload::CHUNKS_QUERY_MAX;
 use berth_contract::{ChunkHash, ChunksMissing, ChunksQuery, Code, Problem, TreeCreated, route};
 use berth_spec::{TenantId, TenantName};
+use tokio::sync::Semaphore;
 
 use super::Api;
 use super::auth::Principal;
@@ -19,6 +20,8 @@ use super::whole::Whole;
 pub(super) const CHUNK_MAX: usize = 256 << 10;
 /// The longest tree: 50,000 entries with their paths and chunks.
 pub(super) const TREE_MAX: usize = 32 << 20;
+/// How many trees are held in memory at a time, some 100 MiB each at the worst while they are read. Others wait before their body is.
+static TREES: Semaphore = Semaphore::const_new(2);
 
 #[utoipa::path(post, path = route::CHUNKS_MISSING, tag = "source", request_body = ChunksQuery,
     responses((status = 200, body = ChunksMissing)), params(("tenant" = String, Path)))]
@@ -61,6 +64,7 @@ pub(super) async fn put_tree(
     request: Request,
 ) -> Result<(StatusCode, Json<TreeCreated>), Refused> {
     principal.enter_tenant(&api, &TenantId { tenant: tenant.clone() })?;
+    let _turn = TREES.acquire().await.expect("nobody closes the semaphore");
     let Whole(bytes) = Whole::from_request(request, &api).await?;
     let tree = api.machine.put_tree(&tenant, bytes).await?;
     Ok((StatusCode::CREATED, Json(TreeCreated { tree })))

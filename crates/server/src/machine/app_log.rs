@@ -13,8 +13,10 @@ use berth_shim::record::Stream;
 use berth_shim::segment::{Batch, Cursor, Segments};
 use berth_spec::{AppId, InstanceId, Timestamp};
 
-/// How many bytes of one instance's log are read at a time.
-const READ: usize = 256 << 10;
+/// How many bytes of one instance's log are read at a time: of all instances that an app may have and the ended ones that are kept, some 8 MiB.
+const READ: usize = 64 << 10;
+/// How many bytes of lines a tail gives at most, whatever their number.
+const TAIL_BYTES: usize = 4 << 20;
 
 /// A place in an app's log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,11 +49,21 @@ impl FromStr for AppCursor {
     }
 }
 
+impl AppCursor {
+    /// Moves on behind `line`. Lines carry their own place alone: each with the places of all instances would be many times their size.
+    pub fn pass(&mut self, line: &Line) {
+        self.0.insert(line.instance.short(), line.place);
+    }
+}
+
 /// A line of an app's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The place after it.
-    pub cursor: AppCursor,
+    /// The place after it in the log of its instance.
+    place: Cursor,
+    /// Its place in time among the lines of other instances: that of the newest line up to it. Within an instance the order is that of
+    /// writing, also where the clock was set back.
+    order: Timestamp,
     /// When it was read from the app.
     pub at: Timestamp,
     /// Who wrote it.
@@ -118,7 +130,7 @@ impl AppLog {
         Ok(self.instances(&Filter::default())?.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// The newest `count` lines, oldest first, and where to read on.
+    /// The newest `count` lines, oldest first, and the place before them. Where the place after all of them is, [`AppCursor::pass`] tells.
     ///
     /// # Errors
     /// When a segment cannot be read.
@@ -129,73 +141,63 @@ impl AppLog {
             let batch = segments.tail(count)?;
             places.0.insert(id.short(), batch.next);
             lines.extend(into_lines(&id, batch));
+            // After each instance, so that no more is held than twice what is asked for.
+            keep_newest(&mut lines, count);
         }
-        lines.sort_by_key(|(_, line)| line.at);
-        let lines = lines.split_off(lines.len().saturating_sub(count));
-        Ok((mark(lines, &places), places))
+        for line in lines.iter().rev() {
+            // The beginning of the segment of an instance's first line: resuming there may repeat what the tail left out of that segment,
+            // and never loses a line.
+            let before = Cursor { segment: line.place.segment, offset: 0 };
+            places.0.insert(line.instance.short(), before);
+        }
+        Ok((lines, places))
     }
 
-    /// Some of the lines after `from`, in the order of time as far as they are there, and where to read on.
+    /// Some of the lines after `from`, in the order of time as far as they are there, and the place to pass them from: `from` without the
+    /// instances that have no log any more.
     ///
     /// # Errors
     /// When a segment cannot be read.
     pub fn read(&self, filter: &Filter, from: &AppCursor) -> io::Result<(Vec<Line>, AppCursor)> {
-        let mut places = from.clone();
+        let mut places = AppCursor::default();
         let mut lines = Vec::new();
-        for (id, segments) in self.instances(filter)? {
-            let place = from.0.get(&id.short()).copied().unwrap_or_default();
-            let batch = segments.read(place, READ)?;
-            lines.extend(into_lines(&id, batch));
+        for (id, segments) in self.instances(&Filter::default())? {
+            let place = from.0.get(&id.short()).copied();
+            places.0.extend(place.map(|place| (id.short(), place)));
+            if filter.takes(&id) {
+                let batch = segments.read(place.unwrap_or_default(), READ)?;
+                lines.extend(into_lines(&id, batch));
+            }
         }
-        lines.sort_by_key(|(_, line)| line.at);
-        let mut ordered = Vec::with_capacity(lines.len());
-        for (place, mut line) in lines {
-            places.0.insert(line.instance.short(), place);
-            line.cursor = places.clone();
-            ordered.push(line);
-        }
-        Ok((ordered, places))
+        lines.sort_by_key(|line| line.order);
+        Ok((lines, places))
     }
 }
 
-/// Gives each line of a tail the place to resume at after it: of its own instance the place behind it, of the others the place behind
-/// their newest line before it, or behind what the tail left out.
-fn mark(lines: Vec<(Cursor, Line)>, end: &AppCursor) -> Vec<Line> {
-    let mut first: BTreeMap<String, Cursor> = end.0.clone();
-    for (place, line) in lines.iter().rev() {
-        // The beginning of the segment of an instance's first line of the tail: resuming there may repeat what the tail left out of that
-        // segment, and never loses a line.
-        first.insert(line.instance.short(), Cursor { segment: place.segment, offset: 0 });
-    }
-    let mut places = AppCursor(first);
-    let mut marked = Vec::with_capacity(lines.len());
-    for (place, mut line) in lines {
-        places.0.insert(line.instance.short(), place);
-        line.cursor = places.clone();
-        marked.push(line);
-    }
-    marked
+fn keep_newest(lines: &mut Vec<Line>, count: usize) {
+    lines.sort_by_key(|line| line.order);
+    let mut bytes = 0;
+    let newest = lines.iter().rev().take(count).take_while(|line| {
+        bytes += line.text.len();
+        bytes <= TAIL_BYTES
+    });
+    let newest = newest.count();
+    lines.drain(..lines.len() - newest);
 }
 
-fn into_lines(id: &InstanceId, batch: Batch) -> Vec<(Cursor, Line)> {
-    let mut lines = Vec::with_capacity(batch.records.len() + 1);
-    for (place, record) in batch.records {
+fn into_lines(id: &InstanceId, batch: Batch) -> impl Iterator<Item = Line> {
+    let mut order = Timestamp::default();
+    batch.records.into_iter().map(move |(place, record)| {
         let text = match record.dropped() {
             Some(count) => {
                 format!("[{count} lines were dropped here: the app wrote faster than they are kept]")
             }
             None => String::from_utf8_lossy(&record.body).into_owned(),
         };
-        let line = Line {
-            cursor: AppCursor::default(),
-            at: Timestamp(record.at),
-            instance: id.clone(),
-            stream: record.stream,
-            text,
-        };
-        lines.push((place, line));
-    }
-    lines
+        let at = Timestamp(record.at);
+        order = order.max(at);
+        Line { place, order, at, instance: id.clone(), stream: record.stream, text }
+    })
 }
 
 #[cfg(test)]
@@ -224,18 +226,49 @@ mod tests {
         write(dir.path(), "worker.2", &[(2, "b"), (3, "c")]);
         let log = AppLog::new(dir.path(), &"a/b/shop".parse().unwrap());
         let all = Filter::default();
-        let (lines, end) = log.read(&all, &AppCursor::default()).unwrap();
+        let (lines, mut place) = log.read(&all, &AppCursor::default()).unwrap();
         assert_eq!(texts(&lines), ["a", "b", "c", "d"]);
         for (index, line) in lines.iter().enumerate() {
-            let cursor: AppCursor = line.cursor.to_string().parse().unwrap();
+            place.pass(line);
+            let cursor: AppCursor = place.to_string().parse().unwrap();
             assert_eq!(texts(&log.read(&all, &cursor).unwrap().0), texts(&lines[index + 1..]));
         }
-        assert!(log.read(&all, &end).unwrap().0.is_empty());
-        let (tail, end) = log.tail(&all, 2).unwrap();
+        let (tail, mut end) = log.tail(&all, 2).unwrap();
         assert_eq!(texts(&tail), ["c", "d"]);
-        assert!(log.read(&all, &end).unwrap().0.is_empty());
-        assert!(log.read(&all, &tail[1].cursor).unwrap().0.is_empty());
+        tail.iter().for_each(|line| end.pass(line));
+        assert_eq!(end, place);
+        let (none, end) = log.tail(&all, 0).unwrap();
+        assert_eq!((none.len(), end), (0, place.clone()));
         let of_worker = Filter { process: Some("worker".to_owned()), instance: None };
         assert_eq!(texts(&log.tail(&of_worker, 9).unwrap().0), ["b", "c"]);
+        // An instance whose log is gone is not carried along, and neither is what a client makes up.
+        std::fs::remove_dir_all(dir.path().join("a/b/shop/worker.2")).unwrap();
+        let made_up: AppCursor = format!("{place},x.9:1.1").parse().unwrap();
+        let (none, end) = log.read(&all, &made_up).unwrap();
+        assert_eq!((none.len(), end.0.keys().map(String::as_str).collect()), (0, vec!["web.1"]));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_repeats_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "web.1", &[(100, "a"), (50, "b"), (60, "c")]);
+        write(dir.path(), "web.2", &[(55, "x")]);
+        let log = AppLog::new(dir.path(), &"a/b/shop".parse().unwrap());
+        let all = Filter::default();
+        let (lines, mut place) = log.read(&all, &AppCursor::default()).unwrap();
+        assert_eq!(texts(&lines), ["x", "a", "b", "c"]);
+        lines.iter().for_each(|line| place.pass(line));
+        assert!(log.read(&all, &place).unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn a_tail_is_bounded_in_bytes_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "x".repeat(8 << 10);
+        let lines: Vec<(u64, &str)> = (0..700).map(|at| (at, long.as_str())).collect();
+        write(dir.path(), "web.1", &lines);
+        let log = AppLog::new(dir.path(), &"a/b/shop".parse().unwrap());
+        let (tail, _) = log.tail(&Filter::default(), 10_000).unwrap();
+        assert_eq!((tail.len(), tail.last().unwrap().at), (TAIL_BYTES / long.len(), Timestamp(699)));
     }
 }

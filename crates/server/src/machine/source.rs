@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use berth_contract::{ChunkHash, Code, Problem, TreeId};
 use berth_source::{ChunkId, ChunkStore, StoreError, Tree};
 use berth_spec::TenantName;
+use tokio::sync::Semaphore;
 
 use crate::api::Refused;
 
@@ -14,13 +15,18 @@ use crate::api::Refused;
 #[derive(Debug, Clone)]
 pub(super) struct Sources {
     chunks: Arc<Path>,
+    /// Uploads sync to the disk and so keep a thread for long; more at once would not be faster.
+    turns: Arc<Semaphore>,
 }
+
+/// How many uploads are worked on at a time. More wait, each with its body in memory: as many as there are connections, of a chunk each.
+const AT_ONCE: usize = 8;
 
 impl Sources {
     /// The sources below `chunks`.
     #[must_use]
     pub(super) fn new(chunks: PathBuf) -> Self {
-        Self { chunks: chunks.into() }
+        Self { chunks: chunks.into(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// The tenant's own store.
@@ -37,6 +43,8 @@ impl Sources {
         work: impl FnOnce(&ChunkStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refused> {
         let (this, tenant) = (self.clone(), tenant.clone());
+        let turn = self.turns.acquire().await;
+        let _turn = turn.expect("nobody closes the semaphore");
         let done = tokio::task::spawn_blocking(move || work(&this.of(&tenant)?)).await;
         match done {
             Ok(result) => Ok(result.map_err(|error| refused(&error))?),
