@@ -34,14 +34,14 @@ impl Reason {
 
     fn code(self) -> &'static str {
         match self {
-            Self::BadRequest => "bad-request",
-            Self::BadBody => "bad-request-body",
-            Self::UriTooLong => "uri-too-long",
-            Self::Connect => "method-not-allowed",
-            Self::NoApp => "no-app-here",
-            Self::NotReady => "app-not-ready",
-            Self::Busy => "too-many-waiting",
-            Self::NoAnswer => "app-gave-no-answer",
+            Self::BadRequest => "bad_request",
+            Self::BadBody => "bad_request_body",
+            Self::UriTooLong => "uri_too_long",
+            Self::Connect => "method_not_allowed",
+            Self::NoApp => "no_app_here",
+            Self::NotReady => "app_not_ready",
+            Self::Busy => "too_many_waiting",
+            Self::NoAnswer => "app_gave_no_answer",
         }
     }
 
@@ -112,4 +112,28 @@ pub(crate) fn refuse(
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_stands_in_the_page_of_errors() {
+        let page = include_str!("../../../docs/errors/README.md");
+        let all = [
+            Reason::BadRequest,
+            Reason::BadBody,
+            Reason::UriTooLong,
+            Reason::Connect,
+            Reason::NoApp,
+            Reason::NotReady,
+            Reason::Busy,
+            Reason::NoAnswer,
+        ];
+        for reason in all {
+            let row = format!("| `{}` | {} |", reason.code(), reason.status().as_u16());
+            assert!(page.contains(&row), "{row}");
+        }
+    }
 }

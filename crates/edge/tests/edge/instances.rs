@@ -42,7 +42,7 @@ fn a_hold_ends_with_503_and_says_when_to_come_back() {
     let world = World::serving(&with_hold(shop(1, &[(addr, Role::Routed)]), 30));
     let response = world.get("shop.localhost", "/");
     assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
-    assert!(response.body.contains("app-not-ready"));
+    assert!(response.body.contains("app_not_ready"));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_post_on_a_stale_connection_is_not_repeated() {
     assert_eq!(client.request(POST).status, 200);
     let second = client.request(POST);
     assert_eq!(second.status, 502);
-    assert!(second.body.contains("app-gave-no-answer"));
+    assert!(second.body.contains("app_gave_no_answer"));
     assert_eq!(calls.load(SeqCst), 1);
 }
 
