@@ -16,6 +16,8 @@ pub mod reconcile;
 pub mod replay;
 pub mod secrets;
 mod shutdown;
+#[cfg(test)]
+mod stage;
 mod tasks;
 
 use std::io::{self, Write as _};

@@ -1,11 +1,10 @@
 //! The API through its router: who may do what, what is refused and how, and each journey's requests.
 
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::Response;
-use berth_clock::SystemClock;
 use berth_contract::route::{IDEMPOTENCY_KEY, LAST_EVENT_ID, PROBLEM_JSON};
 use berth_control::command::{Command, Fact, Wish};
 use berth_control::event::{Failure, Grant};
@@ -17,11 +16,10 @@ use tower::ServiceExt as _;
 
 use super::auth::Peer;
 use super::*;
-use crate::config::{ControlConfig, KeyEncryptionKey};
 use crate::desk::Asker;
+use crate::stage::{OWNER, config};
 
 const A: &str = "/api/v1/tenants/default/projects/default/apps";
-const OWNER: u32 = 4_242;
 
 struct Stage {
     _dir: tempfile::TempDir,
@@ -61,38 +59,10 @@ impl Answer {
     }
 }
 
-fn config(dir: &std::path::Path) -> (ControlConfig, Vec<UnixStream>) {
-    for below in ["journal", "routing", "chunks", "artifacts", "builds", "instances", "logs", "run/i"] {
-        std::fs::create_dir_all(dir.join(below)).unwrap();
-    }
-    let listen = |name: &str| UnixListener::bind(dir.join("run").join(name)).unwrap();
-    let [leash, ready, supervisor] = [(); 3].map(|()| UnixStream::pair().unwrap());
-    let address = "127.0.0.1:8080".parse().unwrap();
-    let config = ControlConfig {
-        home: dir.to_owned(),
-        run_dir: dir.join("run"),
-        platform: "0123456789abcdef".to_owned(),
-        key_encryption_key: KeyEncryptionKey::new([7; 32]),
-        api_tcp: std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
-        api_unix: listen("api.sock"),
-        edge_unix: listen("edge.sock"),
-        leash: leash.0.into(),
-        ready: ready.0.into(),
-        supervisor: supervisor.0,
-        owner_uid: OWNER,
-        uid_plan: None,
-        exe: "/proc/self/exe".into(),
-        edge_addr: address,
-        api_addr: address,
-        clock: Arc::new(SystemClock::new()),
-    };
-    (config, vec![leash.1, ready.1, supervisor.1])
-}
-
 impl Stage {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (config, ends) = config(dir.path());
+        let (config, ends) = config(dir.path(), Arc::new(berth_clock::SystemClock::new()));
         let journal = Arc::new(Journal::open(&dir.path().join("journal"), Options::default()).unwrap());
         let (desk, task) =
             crate::desk::open(Arc::clone(&journal), Arc::clone(&config.clock), State::default()).await;
