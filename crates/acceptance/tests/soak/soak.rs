@@ -1,6 +1,7 @@
 //! One run: a command, a kill at some moment of it, and what came of both; over and over.
 
 use std::ffi::OsString;
+use std::fs;
 use std::time::Duration;
 
 use berth_acceptance::load::{Load, Options as LoadOptions};
@@ -12,10 +13,10 @@ use crate::record::{Killed, Record};
 /// What a busy machine is given for one step before the test says that it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Requests in a second: what a debug build on two busy cores holds.
-const RATE: u32 = 150;
-const CONNECTIONS: u32 = 24;
+const RATE: u32 = 250;
+const CONNECTIONS: u32 = 32;
 /// How many requests may pass between a command and the kill: about as long as a deploy that builds.
-const MOMENTS: usize = 120;
+const MOMENTS: usize = 200;
 const INSTANCES: usize = 2;
 
 /// What can be asked of a platform that has an app.
@@ -66,7 +67,7 @@ impl Soak {
             record: Record::default(),
         };
         let _first = soak.settle(Duration::ZERO);
-        soak.wait_for_instances();
+        wait_for_instances(&soak.platform);
         // A second release, so that there is one to go back to whatever comes first.
         let begun = soak.load.now();
         let answer = soak.set_config().wait();
@@ -88,7 +89,7 @@ impl Soak {
         let mut running = self.give(order);
         let struck = self.strike(victim, &mut running[0]);
         // While one recovers, another may be hit.
-        if self.chance.below(4) == 0 {
+        if self.chance.below(3) == 0 {
             let other = self.draw_victim();
             let _also_struck = self.strike(other, &mut running[0]);
         }
@@ -107,7 +108,7 @@ impl Soak {
         assert!(failed == 0 || self.was_killed_since(Victim::Build, begun), "{states:?}: {answers:?}");
         // Now and then the next command meets a platform that still recovers.
         if self.chance.below(3) > 0 {
-            self.wait_for_instances();
+            wait_for_instances(&self.platform);
         }
     }
 
@@ -198,7 +199,7 @@ impl Soak {
             }
             // There was nobody to be reached, and it may have been made all the same.
             5 if self.was_killed_since(Victim::Supervisor, begun) => {}
-            _ => panic!("{answer:?}\n{}", self.logs()),
+            _ => panic!("{answer:?}\n{}", logs(&self.platform)),
         }
     }
 
@@ -215,7 +216,7 @@ impl Soak {
             !releases.is_empty()
                 && releases.iter().all(|release| ENDS.iter().any(|end| release["state"] == **end))
         });
-        assert!(settled, "a deployment does not end: {releases:?}\n{}", self.logs());
+        assert!(settled, "a deployment does not end: {releases:?}\n{}", logs(&self.platform));
         self.record.take(&releases, begun, self.load.now())
     }
 
@@ -226,29 +227,11 @@ impl Soak {
         list["releases"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Waits until the active release has all its instances.
-    fn wait_for_instances(&self) {
-        let mut seen = Value::Null;
-        let there = wait_until(PATIENCE, || {
-            let answer = self.platform.cli(["ps", "--app", Source::APP, "--json"]);
-            if answer.status != 0 {
-                return false;
-            }
-            seen = answer.json();
-            let instances = seen["instances"].as_array().unwrap();
-            instances.iter().filter(|instance| instance["state"] == "ready").count() == INSTANCES
-        });
-        assert!(there, "the app does not recover: {seen}\n{}", self.logs());
-    }
-
-    fn logs(&self) -> String {
-        ["supervisor", "control", "edge"].map(|role| self.platform.log(role)).join("\n")
-    }
-
-    /// Judges the whole run: what was served, what is kept, and that a replay of the log gives it again.
+    /// Judges the whole run: what was served, what is kept, that it survives the death of everything, and that a replay of the
+    /// log gives it again.
     pub(crate) fn finish(self) {
-        self.wait_for_instances();
-        let Self { mut platform, load, record, user, .. } = self;
+        wait_for_instances(&self.platform);
+        let Self { mut platform, load, record, .. } = self;
         let outcome = load.stop();
         println!("{outcome}\n{}", record.summary(&outcome));
         record.assert_served(&outcome);
@@ -258,11 +241,22 @@ impl Soak {
         }
         let kept = state(&platform);
         record.assert_kept(kept[1]["releases"].as_array().unwrap());
+
+        for victim in [Victim::Supervisor, Victim::Control, Victim::Edge, Victim::Shim] {
+            for prey in platform.prey(victim) {
+                // Control dies with its supervisor.
+                let _was_alive = prey.kill();
+            }
+        }
+        platform.start_again();
+        assert_eq!(state(&platform), kept, "not everything survived");
+        wait_for_instances(&platform);
+
         let _down = platform.cli(["down"]).ok();
-        assert_eq!(platform.wait(), Some(0), "{user:?}");
-        for entry in std::fs::read_dir(platform.home().join("journal")).unwrap().flatten() {
+        assert_eq!(platform.wait(), Some(0));
+        for entry in fs::read_dir(platform.home().join("journal")).unwrap().flatten() {
             if entry.file_name().to_string_lossy().starts_with("snapshot") {
-                std::fs::remove_file(entry.path()).unwrap();
+                fs::remove_file(entry.path()).unwrap();
             }
         }
         platform.start_again();
@@ -270,6 +264,25 @@ impl Soak {
         let _down = platform.cli(["down"]).ok();
         assert_eq!(platform.wait(), Some(0));
     }
+}
+
+/// Waits until the active release has all its instances.
+fn wait_for_instances(platform: &Platform) {
+    let mut seen = Value::Null;
+    let there = wait_until(PATIENCE, || {
+        let answer = platform.cli(["ps", "--app", Source::APP, "--json"]);
+        if answer.status != 0 {
+            return false;
+        }
+        seen = answer.json();
+        let instances = seen["instances"].as_array().unwrap();
+        instances.iter().filter(|instance| instance["state"] == "ready").count() == INSTANCES
+    });
+    assert!(there, "the app does not recover: {seen}\n{}", logs(platform));
+}
+
+fn logs(platform: &Platform) -> String {
+    ["supervisor", "control", "edge"].map(|role| platform.log(role)).join("\n")
 }
 
 /// What the journal alone decides: the apps, their releases, their configuration.
