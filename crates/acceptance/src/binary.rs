@@ -32,6 +32,23 @@ pub fn example(name: &str) -> PathBuf {
 /// The executable of an example, built once for each test process: for users who cannot reach the toolchain.
 #[must_use]
 pub fn example_binary(name: &str) -> PathBuf {
+    built_alone(name, &example(name))
+}
+
+/// The executable that plays apps on their bad days, built once for each test process.
+#[must_use]
+pub fn actor_binary() -> PathBuf {
+    built_alone("actor", &actor_source())
+}
+
+/// The Cargo project of [`actor_binary`].
+#[must_use]
+pub fn actor_source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("apps/actor")
+}
+
+/// The executable `name` of the project in `directory`, which is no member of the workspace.
+fn built_alone(name: &str, directory: &Path) -> PathBuf {
     static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let target = workspace().join("target/examples-of-tests");
     let binary = target.join("release").join(name);
@@ -39,7 +56,7 @@ pub fn example_binary(name: &str) -> PathBuf {
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if built.insert(binary.clone()) {
         let mut cargo = cargo();
-        cargo.args(["build", "--quiet", "--release", "--target-dir"]).arg(&target).current_dir(example(name));
+        cargo.args(["build", "--quiet", "--release", "--target-dir"]).arg(&target).current_dir(directory);
         assert!(cargo.status().expect("cargo can be started").success(), "the example does not build");
     }
     binary

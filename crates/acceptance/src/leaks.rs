@@ -186,8 +186,8 @@ impl Traces {
         self.platform.chars().take(8).collect()
     }
 
-    /// Ends and removes what is there, and the claim of user ids, which a platform keeps as long as its home.
-    pub(crate) fn sweep(&self) {
+    /// Kills all of it at once, as a loss of power does. Says whether nothing is left.
+    pub(crate) fn kill(&self) -> bool {
         wait_until(Duration::from_secs(20), || {
             let processes: Vec<Process> =
                 self.processes().into_iter().filter(|process| process.state != 'Z').collect();
@@ -198,7 +198,12 @@ impl Traces {
                 }
             }
             processes.is_empty()
-        });
+        })
+    }
+
+    /// Ends and removes what is there, and the claim of user ids, which a platform keeps as long as its home.
+    pub(crate) fn sweep(&self) {
+        self.kill();
         if let Some(block) = self.block() {
             let claim = Path::new(RANGES).join(block.start.to_string());
             if fs::read(&claim).is_ok_and(|holder| holder == self.home.as_os_str().as_bytes()) {

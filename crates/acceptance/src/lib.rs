@@ -3,6 +3,7 @@
 //! Everything here panics with what it found when something is not as it should be: it is called by tests alone.
 #![warn(missing_docs)]
 
+mod actor;
 mod api;
 mod binary;
 mod leaks;
@@ -12,8 +13,9 @@ mod source;
 mod tracer;
 mod victims;
 
+pub use actor::Actor;
 pub use api::{Api, Reply, exchange};
-pub use binary::{berth, example, example_binary};
+pub use binary::{actor_binary, actor_source, berth, example, example_binary};
 pub use platform::{Answer, Options, Platform, Running, User, wait_until};
 pub use source::Source;
 pub use tracer::{Call, CannotTrace, Tracer};

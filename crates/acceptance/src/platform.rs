@@ -42,11 +42,13 @@ pub struct Options {
     pub user: User,
     /// Variables of its environment, beside the few that it gets anyway.
     pub env: Vec<(String, String)>,
+    /// How many bytes the home may hold: it is a file system of its own then, which only root can make.
+    pub home_size: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { user: User::Own, env: Vec::new() }
+        Self { user: User::Own, env: Vec::new(), home_size: None }
     }
 }
 
@@ -97,6 +99,12 @@ impl Running {
         self.child.try_wait().expect("our child").is_some()
     }
 
+    /// Sends it what Ctrl-C does.
+    pub fn interrupt(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(pid, Signal::INT).expect("it lives");
+    }
+
     /// Waits for its end.
     #[must_use]
     pub fn wait(self) -> Answer {
@@ -139,6 +147,9 @@ impl Platform {
             for path in [temp.path(), &user_home] {
                 chown(path, Some(ORDINARY), Some(ORDINARY)).expect("root gives directories away");
             }
+        }
+        if let Some(size) = options.home_size {
+            mount_home(&home_in(&temp), size);
         }
         let (supervisor, greeting) =
             launch(&temp, &options, &["--edge", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
@@ -202,6 +213,12 @@ impl Platform {
         pids
     }
 
+    /// Kills everything of the platform at once, the apps and their shims too, as a loss of power does.
+    pub fn kill_everything(&mut self) {
+        assert!(self.traces().kill(), "something cannot be killed");
+        self.reap();
+    }
+
     /// Sends a signal to a process of the platform's.
     pub fn signal(&self, pid: u32, signal: Signal) {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
@@ -229,6 +246,23 @@ impl Platform {
     pub fn begin<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Running {
         let mut command = command(&self.temp, &self.options);
         let child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running { child: child.expect("the binary starts") }
+    }
+
+    /// Starts a verb whose output goes into a file, as with `>`.
+    #[must_use]
+    pub fn begin_into<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>, path: &Path) -> Running {
+        let out = File::create(path).expect("our directory");
+        let child = command(&self.temp, &self.options).args(args).stdout(out).stderr(Stdio::piped()).spawn();
+        Running { child: child.expect("the binary starts") }
+    }
+
+    /// Starts a verb that reads its input from a file, as with `<`.
+    #[must_use]
+    pub fn begin_reading<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>, path: &Path) -> Running {
+        let mut command = command(&self.temp, &self.options);
+        command.args(args).stdin(File::open(path).expect("our file"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Running { child: child.expect("the binary starts") }
     }
 
@@ -278,6 +312,11 @@ impl Drop for Platform {
             self.reap();
         }
         let traces = self.traces();
+        if self.options.home_size.is_some() {
+            // What still lies there is looked at by nobody: it goes with the file system.
+            let flags = rustix::mount::UnmountFlags::DETACH;
+            rustix::mount::unmount(self.home(), flags).expect("we mounted it");
+        }
         let leaks = Leaks::find(&traces);
         // Whatever was found is taken away, so that it troubles no other test.
         traces.sweep();
@@ -307,6 +346,13 @@ pub fn wait_until(limit: Duration, mut state: impl FnMut() -> bool) -> bool {
 
 fn home_in(temp: &TempDir) -> PathBuf {
     temp.path().join("home")
+}
+
+fn mount_home(home: &Path, size: u64) {
+    fs::create_dir(home).expect("our directory");
+    let options = std::ffi::CString::new(format!("size={size},mode=0755")).expect("it holds no NUL");
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", home, "tmpfs", flags, Some(options.as_c_str())).expect("root may mount");
 }
 
 fn must_switch(user: User) -> bool {

@@ -1,0 +1,145 @@
+//! Plays apps on their bad days. The first argument is the part: see `main`.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, exit};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{env, thread};
+
+const SIGTERM: i32 = 15;
+const SIG_IGN: usize = 1;
+
+// std links the C library anyway; these two have no form of their own in it.
+unsafe extern "C" {
+    fn signal(number: i32, handler: usize) -> usize;
+    fn setsid() -> i32;
+}
+
+/// How many bytes of noise were written.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [] | ["serve"] => serve(port(), "200 OK"),
+        // Answers everything, also the health check, with this status.
+        ["status", status] => serve(port(), status),
+        ["silent"] => idle(),
+        // Listens, but not where it was told to.
+        ["elsewhere"] => serve(0, "200 OK"),
+        ["stubborn"] => {
+            // SAFETY: SIG_IGN runs no code of ours.
+            unsafe { signal(SIGTERM, SIG_IGN) };
+            serve(port(), "200 OK");
+        }
+        ["scattered"] => {
+            scatter();
+            serve(port(), "200 OK");
+        }
+        ["noisy", bytes] => {
+            let bytes = bytes.parse().expect("a number of bytes");
+            thread::spawn(move || make_noise(bytes));
+            serve(port(), "200 OK");
+        }
+        ["count"] => count(),
+        ["exit", status] => {
+            println!("about to exit with {status}");
+            eprintln!("on purpose");
+            exit(status.parse().expect("an exit status"));
+        }
+        ["say", text] => println!("{text}"),
+        _ => {
+            eprintln!("no such part: {arguments:?}");
+            exit(64);
+        }
+    }
+}
+
+fn port() -> u16 {
+    env::var("PORT").ok().and_then(|text| text.parse().ok()).expect("PORT is given")
+}
+
+fn idle() -> ! {
+    loop {
+        thread::sleep(Duration::from_secs(3_600));
+    }
+}
+
+/// Prints one number after another.
+fn count() {
+    for number in 0_u64.. {
+        println!("number {number}.");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Leaves a process behind in a session of its own that ignores SIGTERM, and says which.
+fn scatter() {
+    let mut command = Command::new("/bin/sleep");
+    command.arg("100000");
+    // SAFETY: both calls are allowed between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            setsid();
+            signal(SIGTERM, SIG_IGN);
+            Ok(())
+        });
+    }
+    let child = command.spawn().expect("sleep starts");
+    println!("scattered {}", child.id());
+}
+
+fn make_noise(bytes: u64) {
+    let line = [b"noise ".repeat(20).as_slice(), b"\n"].concat();
+    let block = line.repeat(1 + 65_536 / line.len());
+    let mut out = io::stdout().lock();
+    while WRITTEN.load(Ordering::Relaxed) < bytes {
+        out.write_all(&block).expect("somebody reads");
+        WRITTEN.fetch_add(block.len() as u64, Ordering::Relaxed);
+    }
+    writeln!(out, "that was all of it").expect("somebody reads");
+}
+
+fn serve(port: u16, status: &str) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
+    println!("listens on {}", listener.local_addr().expect("it listens").port());
+    let status = status.to_owned();
+    for stream in listener.incoming().flatten() {
+        let status = status.clone();
+        thread::spawn(move || drop(answer(stream, &status)));
+    }
+}
+
+fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let path = first.split(' ').nth(1).unwrap_or("/");
+    let variable = |name: &str| env::var(name).unwrap_or_else(|_| "unset".to_owned());
+    let body = match path {
+        "/crash" => {
+            eprintln!("asked to crash");
+            exit(7);
+        }
+        "/release" => variable("RELEASE_VERSION"),
+        "/instance" => variable("INSTANCE_ID"),
+        "/written" => WRITTEN.load(Ordering::Relaxed).to_string(),
+        _ => match path.strip_prefix("/env/") {
+            Some(name) => variable(name),
+            None => "here".to_owned(),
+        },
+    };
+    let location = if status.starts_with('3') { "location: /login\r\n" } else { "" };
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\n{location}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+}
