@@ -24,7 +24,7 @@ pub enum Failure {
     #[error(transparent)]
     Source(#[from] PackError),
     /// The source's files that a person wrote have errors.
-    #[error("{} {} not valid", files(.0), if .0.0.len() == 1 { "is" } else { "are" })]
+    #[error("{} not valid", files(.0))]
     Manifest(Problems),
     /// Found here, without the platform.
     #[error(transparent)]
@@ -79,11 +79,12 @@ impl Failure {
     }
 }
 
+/// `berth.toml is`, `Procfile and berth.toml are`.
 fn files(problems: &Problems) -> String {
     let mut names: Vec<&str> = problems.0.iter().map(|problem| problem.file.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    names.join(" and ")
+    format!("{} {}", names.join(" and "), if names.len() == 1 { "is" } else { "are" })
 }
 
 fn source_error(problem: &berth_spec::Problem) -> SourceError {

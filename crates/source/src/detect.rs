@@ -179,7 +179,7 @@ fn finish(view: &View<'_>, found: Found) -> Result<Detection, NothingFits> {
         Some(web @ Command::StaticSite { .. }) => BTreeMap::from([(web_process(), web)]),
         _ if !given.is_empty() => {
             let names: Vec<&str> = given.keys().map(ProcessName::as_str).collect();
-            why.push(format!("the processes {} are given", names.join(", ")));
+            why.push(format!("it runs {}", names.join(", ")));
             given.clone()
         }
         Some(web) => {
@@ -261,7 +261,7 @@ fn by_cargo(view: &View<'_>) -> Result<Option<Found>, NothingFits> {
 
 fn by_processes(view: &View<'_>) -> Result<Option<Found>, NothingFits> {
     let given = !view.manifest.processes.is_empty();
-    let why = "processes are given and there is nothing to compile".to_owned();
+    let why = "its processes are named and there is nothing to compile".to_owned();
     Ok(given.then_some(Found { builder: Builder::Copy, web: None, why }))
 }
 

@@ -32,6 +32,7 @@ impl Session<'_> {
             after: args.after,
         };
         let mut lines = self.client.logs(&app, &query);
+        let mut silent = true;
         loop {
             let line = {
                 let mut next = pin!(lines.next());
@@ -41,9 +42,17 @@ impl Session<'_> {
                 }
             };
             match line.transpose()? {
-                None => return Ok(ExitStatus::Ok),
+                None => {
+                    if silent {
+                        self.hint(
+                            "nothing is there: `berth ps` shows which instances and processes there are",
+                        )?;
+                    }
+                    return Ok(ExitStatus::Ok);
+                }
                 Some(line) if self.json => self.screen.json(&line)?,
                 Some(line) => {
+                    silent = false;
                     let text = render(&line, self.screen.live, self.screen.colour);
                     self.screen.line(&text)?;
                 }
