@@ -28,7 +28,7 @@ use berth_journal::Journal;
 use berth_spec::Timestamp;
 use tokio::sync::watch;
 
-pub use accept::{serve_tcp, serve_unix};
+pub(crate) use accept::serve_at;
 pub use auth::new_token;
 pub use openapi::document;
 pub use problem::Refused;

@@ -144,8 +144,8 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
         Arc::clone(&clock),
     ));
     let router = api::router(Arc::clone(&api));
-    tasks.spawn(api::serve_unix(api_socket, router.clone(), going_down.clone()));
-    tasks.spawn(api::serve_tcp(api_tcp, router, going_down));
+    tasks.spawn(api::serve_at(api_socket, router.clone(), going_down.clone()));
+    tasks.spawn(api::serve_at(api_tcp, router, going_down));
     say_ready(config.ready);
 
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())

@@ -24,7 +24,7 @@ const GROUP: &str = "berth";
 
 /// How a connection came in; put beside each of its requests by the accept loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     /// Over `api.sock`, from a process of this user and group.
     Local { uid: u32, gid: u32, pid: Option<i32> },
     /// Over TCP; only a token tells who it is.

@@ -319,3 +319,32 @@ pub(super) fn source_errors(file: &str, problems: &Problems) -> Vec<SourceError>
     };
     problems.0.iter().map(place).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A failure's code is text, since it is kept for ever; one that the contract does not know would be shown as `internal`.
+    #[test]
+    fn every_code_that_a_release_fails_with_is_in_the_contract() {
+        let sources = [
+            include_str!("../../../control/src/plan/activation.rs"),
+            include_str!("../../../control/src/decide/wish.rs"),
+            include_str!("../../../build/src/error.rs"),
+            include_str!("../../../source/src/store.rs"),
+            include_str!("../machine/releases.rs"),
+        ];
+        let is_code = |text: &&str| {
+            text.contains('_') && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        };
+        let mut met = 0;
+        for source in sources {
+            let code = source.split("#[cfg(test)]").next().unwrap();
+            for text in code.split('"').skip(1).step_by(2).filter(is_code) {
+                assert!(Code::from_text(text).is_some(), "{text} is no code of the contract");
+                met += 1;
+            }
+        }
+        assert!(met >= 20, "{met}");
+    }
+}
