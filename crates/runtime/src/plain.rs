@@ -101,6 +101,15 @@ impl PlainRuntime {
         };
         Ok(Self { inner: Arc::new(inner) })
     }
+
+    /// Ends every instance of which there is a record, however it came to be nobody's, and removes what it left but its log.
+    /// For when no control is left that would stop them as they want it. Blocks.
+    ///
+    /// # Errors
+    /// When one cannot be ended or removed.
+    pub fn end_all(&self) -> Result<(), RuntimeError> {
+        self.inner.end_all()
+    }
 }
 
 impl Drop for PlainRuntime {

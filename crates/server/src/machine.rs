@@ -11,7 +11,7 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -93,12 +93,7 @@ impl Machine {
     /// When that is not possible, in words.
     pub async fn open(config: &ControlConfig, desk: &Desk) -> Result<Self, String> {
         let platform = config.platform.clone();
-        let layout = Layout {
-            instances: config.home.join("instances"),
-            logs: config.home.join("logs"),
-            run: config.run_dir.clone(),
-            platform: platform.clone(),
-        };
+        let layout = layout(&config.home, &config.run_dir, &platform);
         let clock = Arc::clone(&config.clock);
         let runtime = PlainRuntime::open(layout, Arc::clone(&clock)).map_err(|error| in_full(&error))?;
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
@@ -300,6 +295,30 @@ impl Machine {
         let plan = self.uid_plan?;
         plan.builds(slot).map(|uid| User { uid, gid: uid, groups: vec![plan.platform_gid()] })
     }
+}
+
+fn layout(home: &Path, run_dir: &Path, platform: &str) -> Layout {
+    Layout {
+        instances: home.join("instances"),
+        logs: home.join("logs"),
+        run: run_dir.to_owned(),
+        platform: platform.to_owned(),
+    }
+}
+
+/// Ends every instance, for a supervisor that goes down and whose control died before it had stopped them. Blocks.
+///
+/// # Errors
+/// When one cannot be ended, in words.
+pub fn end_instances(
+    home: &Path,
+    run_dir: &Path,
+    platform: &str,
+    clock: Arc<dyn Clock>,
+) -> Result<(), String> {
+    let runtime =
+        PlainRuntime::open(layout(home, run_dir, platform), clock).map_err(|error| in_full(&error))?;
+    runtime.end_all().map_err(|error| in_full(&error))
 }
 
 /// An error with all that caused it, for where it ends up as text.

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
+use berth_clock::SystemClock;
 use berth_process::{Cgroup, Cgroups, Signal, procfs};
 use berth_server::config::cgroup_folders;
+use berth_server::machine::end_instances;
 use rustix::event::Timespec;
 
 use super::launch::RoleKind;
@@ -150,6 +153,7 @@ impl Watch<'_> {
         let groups = AppGroups::find(&self.site.home.platform.platform);
         groups.kill();
         self.kill_leftovers()?;
+        self.end_recorded();
         groups.remove();
         self.edge.signal(Signal::TERM);
         self.orphans.iter().for_each(|orphan| orphan.signal(Signal::TERM));
@@ -161,6 +165,16 @@ impl Watch<'_> {
             stop.deadline = now + EDGE_DRAIN;
         }
         Ok(())
+    }
+
+    /// Ends what control groups and descent do not show: where the machine has no groups, the instances of an earlier supervisor
+    /// are known by their records alone. Removes the sockets of all that was killed.
+    fn end_recorded(&self) {
+        let (home, run_dir) = (&self.site.home, &self.site.run_dir);
+        let clock = Arc::new(SystemClock::new());
+        if let Err(error) = end_instances(&home.path, run_dir, &home.platform.platform, clock) {
+            tracing::error!(error, "an instance is left");
+        }
     }
 
     /// Kills every child of ours but edge, and the children that come to us by that, until none is left. With control gone

@@ -44,6 +44,18 @@ impl Inner {
         Ok(adopted)
     }
 
+    /// Ends all that records name, and removes it and the sockets of shims. Blocks.
+    pub(super) fn end_all(&self) -> Result<(), RuntimeError> {
+        for record in self.records()? {
+            self.clear(&record)?;
+            self.layout.remove_instance(&record.id).map_err(during("removing an instance's folder"))?;
+        }
+        for socket in files_in(&self.layout.sockets()).map_err(during("listing sockets"))? {
+            remove_file(&socket).map_err(during("removing a socket"))?;
+        }
+        Ok(())
+    }
+
     async fn adopt(self: Arc<Self>, record: StartRecord) -> Result<Option<Observed>, RuntimeError> {
         let _turn = self.gate(&record.id).await;
         if let Ok(entry) = self.entry(&record.id) {

@@ -1,0 +1,70 @@
+//! Going down ends well whatever happens on the way: nothing of the platform or its apps is left, which the harness looks for
+//! when each platform is dropped.
+#![expect(clippy::print_stdout, reason = "whether the victim was still there is printed")]
+
+use std::time::Duration;
+
+use berth_acceptance::{Options, Platform, Source, User, Victim, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn with_instances(user: User) -> Platform {
+    let platform = Platform::start(Options { user, ..Options::default() });
+    let source = Source::built(&platform);
+    let _released = platform.cli(["deploy".as_ref(), source.path().as_os_str()]).ok();
+    let _scaled = platform.cli(["scale", "web=3", "--app", Source::APP]).ok();
+    assert!(wait_until(PATIENCE, || platform.prey(Victim::Instance).len() == 3));
+    platform
+}
+
+/// Has the platform go down, and kills `victim` once the supervisor has begun.
+fn killed_on_the_way(user: User, victim: Victim) {
+    let mut platform = with_instances(user);
+    let down = platform.begin(["down"]);
+    assert!(wait_until(PATIENCE, || platform.log("supervisor").contains("request=down")));
+    let prey = platform.prey(victim).into_iter().next();
+    let killed = prey.is_some_and(berth_acceptance::Prey::kill);
+    println!("{victim} {}", if killed { "killed" } else { "had ended" });
+    assert_eq!(platform.wait(), Some(0), "{}", platform.log("supervisor"));
+    let _answer = down.wait().ok();
+}
+
+#[test]
+fn though_control_is_killed() {
+    killed_on_the_way(User::Own, Victim::Control);
+}
+
+#[test]
+fn though_control_of_an_ordinary_user_is_killed() {
+    killed_on_the_way(User::Ordinary, Victim::Control);
+}
+
+#[test]
+fn though_edge_is_killed() {
+    killed_on_the_way(User::Own, Victim::Edge);
+}
+
+#[test]
+fn though_a_shim_is_killed() {
+    killed_on_the_way(User::Own, Victim::Shim);
+}
+
+/// The instances are nobody's children any more that the supervisor could see, and no control lives to stop them.
+#[test]
+fn after_another_supervisor_and_without_control() {
+    for user in [User::Own, User::Ordinary] {
+        let mut platform = with_instances(user);
+        platform.kill(platform.supervisor());
+        platform.start_again();
+        let down = platform.begin(["down"]);
+        assert!(wait_until(PATIENCE, || platform.log("supervisor").contains("request=down")));
+        assert!(wait_until(PATIENCE, || {
+            for prey in platform.prey(Victim::Control) {
+                let _was_alive = prey.kill();
+            }
+            platform.log("supervisor").contains("voice: stopped")
+        }));
+        assert_eq!(platform.wait(), Some(0), "{}", platform.log("supervisor"));
+        let _answer = down.wait();
+    }
+}
