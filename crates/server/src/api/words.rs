@@ -55,7 +55,7 @@ fn of_release(event: &Event) -> String {
         },
         Event::ReleaseBuilt { number, artifact } => format!("built {number}: {}", artifact.why.join("; ")),
         Event::ReleaseCommandFinished { number } => {
-            format!("cleared {number} to start: no release command stands before it any more")
+            format!("cleared {number} to start: its release command, if it has one, is done")
         }
         Event::ActivationBegan { number } => format!("began to activate {number}"),
         Event::ProcessesHandedOver { number, processes } => {
