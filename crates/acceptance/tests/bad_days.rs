@@ -195,15 +195,26 @@ fn an_app_that_never_listens_fails_its_deployment() {
 #[test]
 fn an_app_that_listens_elsewhere_is_told_where() {
     let platform = Platform::start(Options::default());
-    let failed = second_release_fails(&platform, "shop", &web("elsewhere", SHORT));
-    assert_eq!(failed["code"], "listens_elsewhere", "{failed}");
-    let summary = failed["summary"].as_str().unwrap();
-    let ports: Vec<u16> =
-        summary.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect();
-    let [.., actual, expected] = ports[..] else { panic!("{failed}") };
-    assert!(summary.contains(&format!("is listening on {actual}, expected {expected}")), "{failed}");
-    assert!((20_000..30_000).contains(&expected) && actual != expected, "{failed}");
-    assert!(failed["next"].as_str().unwrap().contains("PORT"), "{failed}");
+    // Found out while there is time, and when time is over.
+    for (name, rest) in [("shop", SHORT), ("hasty", "[deploy]\ntimeout = \"2s\"\n")] {
+        let failed = second_release_fails(&platform, name, &web("elsewhere", rest));
+        assert_eq!(failed["code"], "listens_elsewhere", "{failed}");
+        assert!(failed["next"].as_str().unwrap().contains("PORT"), "{failed}");
+        let text = failed.to_string();
+        let (before, after) = text.split_once(", expected ").unwrap();
+        let actual = before.rsplit("is listening on ").next().unwrap();
+        let expected: u16 = after.get(..5).unwrap().parse().unwrap();
+        assert!((20_000..30_000).contains(&expected), "{failed}");
+        assert!(actual.parse::<u16>().is_ok_and(|actual| actual != expected), "{failed}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named_as_the_reason() {
+    let platform = Platform::start(Options::default());
+    let failed = second_release_fails(&platform, "shop", "[processes]\nweb = \"./nowhere\"\n");
+    assert_eq!(failed["code"], "crashed_at_start", "{failed}");
+    assert!(failed["log"].to_string().contains("No such file or directory"), "{failed}");
 }
 
 #[test]
@@ -256,10 +267,10 @@ fn a_gigabyte_of_output_blocks_nobody_and_fills_no_disk() {
         noisy.ask("/written").1.parse::<u64>().unwrap() >= GIGABYTE
     }));
     assert!(largest < 64 << 20, "{largest} bytes of log");
-    // The end is there, and so is the word that something is not.
+    // What is missing is said, in the place where it is missing.
     assert!(wait_until(PATIENCE, || {
         let log = noisy.verb(&["logs", "-n", "10000"]).ok().stdout;
-        log.contains("that was all of it") && log.contains("\"stream\":\"berth\"")
+        log.lines().any(|line| line.contains("\"stream\":\"berth\"") && line.contains("lines were dropped"))
     }));
 }
 
