@@ -111,6 +111,21 @@ pub struct Failure {
     pub errno: i32,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let step = match self.step {
+            Step::Fork => "making a process",
+            Step::Cgroup => "entering the control group",
+            Step::Limits => "setting limits",
+            Step::User => "becoming the app's user",
+            Step::Dir => "entering the app's directory",
+            Step::Setup => "preparing the process",
+            Step::Exec => "running the program",
+        };
+        write!(f, "{step}: {}", std::io::Error::from_raw_os_error(self.errno))
+    }
+}
+
 /// The steps of an app's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {

@@ -17,7 +17,9 @@ impl Session<'_> {
         let now = self.clock.now();
         self.show(&why, |session| {
             session.screen.styled(&harmless(&why.question), Style::Bold)?;
-            session.screen.line(&harmless(&why.answer))?;
+            for line in why.answer.lines() {
+                session.screen.line(&harmless(line))?;
+            }
             for evidence in &why.because {
                 let position = paint(&format!("#{}", evidence.position), Style::Dim, session.screen.colour);
                 let when = figures::ago(now, evidence.at);

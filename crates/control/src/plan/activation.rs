@@ -289,10 +289,9 @@ impl Planner<'_> {
         if let (Listener::Elsewhere(ports), Some(port)) = (&seen.listener, instance.port)
             && self.is_over(Mark::Elsewhere(ordinal), ELSEWHERE_GRACE)
         {
-            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
             return Some(Failure {
                 code: "listens_elsewhere".to_owned(),
-                summary: format!("{name} is listening on {}, expected {port}", ports.join(", ")),
+                summary: elsewhere(&name, ports, port),
                 detail: vec![
                     "an app must listen on the port that the environment variable PORT names".to_owned(),
                 ],
@@ -329,6 +328,9 @@ impl Planner<'_> {
         if listeners.iter().any(|(_, listener)| **listener == Listener::None) {
             return "never_listened";
         }
+        if listeners.iter().any(|(_, listener)| matches!(listener, Listener::Elsewhere(_))) {
+            return "listens_elsewhere";
+        }
         let unhealthy = |ordinal| self.world.health.get(ordinal).is_none_or(|it| it.health != Health::Ready);
         if listeners.iter().any(|(ordinal, _)| unhealthy(ordinal)) {
             "health_check_failed"
@@ -349,7 +351,10 @@ impl Planner<'_> {
                         format!("{name} runs and does not listen{port}")
                     }
                     (Life::Running, Listener::Expected) => format!("{name} runs and listens{port}"),
-                    (life, _) => format!("{name}: {life:?}"),
+                    (Life::Running, Listener::Elsewhere(ports)) => {
+                        elsewhere(&name, ports, instance.port.unwrap_or_default())
+                    }
+                    (life, _) => format!("{name} {}", in_words(life)),
                 });
                 lines.extend(seen.last_exit.map(|exit| format!("{name} {exit}")));
                 lines.extend(seen.log_tail.iter().cloned());
@@ -360,5 +365,21 @@ impl Planner<'_> {
             );
         }
         lines
+    }
+}
+
+fn elsewhere(name: &str, ports: &[u16], expected: u16) -> String {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    format!("{name} is listening on {}, expected {expected}", ports.join(", "))
+}
+
+fn in_words(life: &Life) -> &str {
+    match life {
+        Life::NotStarted { detail } => detail,
+        Life::Starting => "is being started",
+        Life::Running => "runs",
+        Life::BackingOff => "ended and waits to be started again",
+        Life::Stopping => "is being stopped",
+        Life::Gone => "is gone",
     }
 }

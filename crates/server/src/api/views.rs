@@ -148,11 +148,15 @@ pub(super) fn release(api: &Api, app: &KnownApp, release: &KnownRelease) -> Rele
 /// A failure; a code that this version does not know is shown as `internal`, with its summary.
 pub(super) fn failure(failure: &event::Failure) -> Failure {
     let code = Code::from_text(&failure.code).unwrap_or(Code::Internal);
+    // These carry what the program printed, the others what the platform saw.
+    let printed = matches!(code, Code::BuildFailed | Code::CrashedAtStart | Code::ReleaseCommandFailed);
+    let (details, log) =
+        if printed { (Vec::new(), failure.detail.clone()) } else { (failure.detail.clone(), Vec::new()) };
     Failure {
         code,
         summary: failure.summary.clone(),
-        details: failure.detail.clone(),
-        log: Vec::new(),
+        details,
+        log,
         next: after_failure(code).map(str::to_owned),
     }
 }

@@ -110,7 +110,12 @@ impl Machine {
                 .map_or(Listener::None, |seen| seen.listener),
         };
         let activating = app.activation.is_some() && exits > 0;
-        let log_tail = if activating { self.log_tail(&observed.id).await } else { Vec::new() };
+        let mut log_tail = if activating { self.log_tail(&observed.id).await } else { Vec::new() };
+        // What never ran has printed nothing, and its exit status says little.
+        let unstarted = observed.exits.last().and_then(|exit| exit.failure);
+        log_tail.extend(
+            unstarted.filter(|_| activating).map(|failure| format!("[it was not started: {failure}]")),
+        );
         Seen {
             token: observed.token.to_string(),
             life,
