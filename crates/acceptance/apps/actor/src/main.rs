@@ -64,6 +64,7 @@ fn port() -> u16 {
 
 fn idle() -> ! {
     loop {
+        // wait: for the signal that ends it.
         thread::sleep(Duration::from_secs(3_600));
     }
 }
@@ -72,6 +73,7 @@ fn idle() -> ! {
 fn count() {
     for number in 0_u64.. {
         println!("number {number}.");
+        // wait: for nothing; this is its pace, slow enough to be killed between two lines.
         thread::sleep(Duration::from_millis(5));
     }
 }
