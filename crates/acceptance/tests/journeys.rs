@@ -165,6 +165,12 @@ fn every_verb_prints_one_document_and_has_its_status() {
         assert_eq!(shop.verb(&["rollback", "v99"]).status, 3);
         assert_eq!(shop.verb(&["scale", "nothing=1"]).status, 3);
         assert_eq!(platform.cli(["destroy", "--app", "shop"]).status, 4, "it was not confirmed");
+        assert_eq!(platform.cli(["config", "unset", "COLOUR", "--app", "nobody"]).status, 3);
+        assert_eq!(
+            platform.cli(["secrets", "set", "TOKEN", "--app", "shop"]).status,
+            2,
+            "the input is empty"
+        );
         assert_eq!(platform.cli(["dance"]).status, 2);
 
         let _gone = shop.verb(&["destroy", "--yes"]).ok();

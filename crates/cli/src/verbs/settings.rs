@@ -143,7 +143,13 @@ impl Session<'_> {
             self.hint(&format!("value of {name}, ended by Ctrl-D:"))?;
         }
         let value = self.screen.read_input(VALUE_MAX);
-        value.map_err(|problem| usage(format!("the value of {name} cannot be read: {problem}")))
+        let value =
+            value.map_err(|problem| usage(format!("the value of {name} cannot be read: {problem}")))?;
+        if value.is_empty() {
+            // A command before it that failed, most likely; who means it writes `NAME=`.
+            return Err(usage(format!("standard input is empty: there is no value for {name}")));
+        }
+        Ok(value)
     }
 }
 

@@ -16,11 +16,11 @@ pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event
         Wish::Create => create(state, id).map(|(_, created)| created.into_iter().collect()),
         Wish::Deploy(submission) => deploy(state, id, submission),
         Wish::ChangeConfig { set, unset } => {
-            let (app, created) = create(state, id)?;
+            let (app, created) = app_for(state, id, set.is_empty())?;
             Ok(created.into_iter().chain(change_config(&app, set, unset)?).collect())
         }
         Wish::ChangeSecrets { set, unset } => {
-            let (app, created) = create(state, id)?;
+            let (app, created) = app_for(state, id, set.is_empty())?;
             Ok(created.into_iter().chain(change_secrets(&app, set, unset)?).collect())
         }
         Wish::Rollback { to, keep_config } => rollback(alive(state, id)?, *to, *keep_config),
@@ -35,6 +35,11 @@ fn alive<'a>(state: &'a State, id: &AppId) -> Result<&'a App, Refusal> {
         Some(app) if app.life == Life::Destroying => Err(Refusal::BeingDestroyed(id.clone())),
         _ => Err(Refusal::NoSuchApp(id.clone())),
     }
+}
+
+/// The app to change. Whoever sets something may do so before the first deploy; who only takes away has mistaken the name.
+fn app_for(state: &State, id: &AppId, only_takes_away: bool) -> Result<(App, Option<Event>), Refusal> {
+    if only_takes_away { Ok((App::clone(alive(state, id)?), None)) } else { create(state, id) }
 }
 
 /// The app as it is, or as it will be right after the event that creates it.
