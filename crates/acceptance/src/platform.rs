@@ -57,6 +57,7 @@ impl Default for Options {
 pub struct Platform {
     temp: TempDir,
     options: Options,
+    mounted: Option<MountedHome>,
     supervisor: Option<Supervisor>,
     greeting: Greeting,
 }
@@ -148,12 +149,10 @@ impl Platform {
                 chown(path, Some(ORDINARY), Some(ORDINARY)).expect("root gives directories away");
             }
         }
-        if let Some(size) = options.home_size {
-            mount_home(&home_in(&temp), size);
-        }
+        let mounted = options.home_size.map(|size| MountedHome::new(home_in(&temp), size));
         let (supervisor, greeting) =
             launch(&temp, &options, &["--edge", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
-        Self { temp, options, supervisor: Some(supervisor), greeting }
+        Self { temp, options, mounted, supervisor: Some(supervisor), greeting }
     }
 
     /// Starts the supervisor again in the same home, after it was killed or stopped.
@@ -312,11 +311,8 @@ impl Drop for Platform {
             self.reap();
         }
         let traces = self.traces();
-        if self.options.home_size.is_some() {
-            // What still lies there is looked at by nobody: it goes with the file system.
-            let flags = rustix::mount::UnmountFlags::DETACH;
-            rustix::mount::unmount(self.home(), flags).expect("we mounted it");
-        }
+        // What still lies there is looked at by nobody: it goes with the file system.
+        drop(self.mounted.take());
         let leaks = Leaks::find(&traces);
         // Whatever was found is taken away, so that it troubles no other test.
         traces.sweep();
@@ -348,11 +344,28 @@ fn home_in(temp: &TempDir) -> PathBuf {
     temp.path().join("home")
 }
 
-fn mount_home(home: &Path, size: u64) {
-    fs::create_dir(home).expect("our directory");
-    let options = std::ffi::CString::new(format!("size={size},mode=0755")).expect("it holds no NUL");
-    let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("tmpfs", home, "tmpfs", flags, Some(options.as_c_str())).expect("root may mount");
+/// A home that is a file system of its own, unmounted when it is dropped, also by a platform that did not come up.
+#[derive(Debug)]
+struct MountedHome {
+    path: PathBuf,
+}
+
+impl MountedHome {
+    fn new(path: PathBuf, size: u64) -> Self {
+        fs::create_dir(&path).expect("our directory");
+        let options = std::ffi::CString::new(format!("size={size},mode=0755")).expect("it holds no NUL");
+        let flags = rustix::mount::MountFlags::empty();
+        let mounted = rustix::mount::mount("tmpfs", &path, "tmpfs", flags, Some(options.as_c_str()));
+        mounted.expect("root may mount");
+        Self { path }
+    }
+}
+
+impl Drop for MountedHome {
+    fn drop(&mut self) {
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        rustix::mount::unmount(&self.path, flags).expect("we mounted it");
+    }
 }
 
 fn must_switch(user: User) -> bool {
