@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::berth;
-use crate::leaks::{Leaks, Traces};
+use crate::leaks::{Leaks, Process, Traces};
 
 /// How long the platform may take to come up, and to go down: not what it should take, but what a machine that is busy with
 /// other tests is given before the test says that it hangs.
@@ -207,7 +207,9 @@ impl Platform {
             let arguments: Vec<&str> = process.arguments.split('\0').skip(1).take(3).collect();
             arguments == words
         });
-        let mut pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
+        // A child that was forked and has not become another program yet looks like its parent.
+        let is_role = |process: &&Process| processes.iter().all(|other| other.pid != process.parent);
+        let mut pids: Vec<u32> = processes.iter().filter(is_role).map(|process| process.pid).collect();
         pids.sort_unstable();
         pids
     }
