@@ -84,6 +84,11 @@ impl<T: DeserializeOwned> EventStream<T> {
                 None => match self.connect().await {
                     Ok(()) => continue,
                     Err(problem) if self.had_connection && problem.is_passing() => problem,
+                    // Somebody took the connection and died before an answer: as good as one that broke later.
+                    Err(lost @ ClientError::Lost { .. }) => {
+                        self.had_connection = true;
+                        lost
+                    }
                     Err(problem) => return Err(problem),
                 },
                 Some(open) => {
