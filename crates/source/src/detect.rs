@@ -319,8 +319,10 @@ fn is_program(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF") && matches!(kind, 2 | 3)
 }
 
+/// The command that runs the file at `path`. A path of one segment gets a `./`: without a slash it would be looked for in `PATH`.
 fn program(path: &str) -> Result<Command, NothingFits> {
-    Command::from_argv(vec![path.to_owned()])
+    let named = if path.contains('/') { path.to_owned() } else { format!("./{path}") };
+    Command::from_argv(vec![named])
         .map_err(|error| unclear(format!("{path:?} cannot be run: {error}")))
 }
 

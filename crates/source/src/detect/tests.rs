@@ -157,7 +157,7 @@ fn processes_and_programs_are_copied() {
             Some("web: node server.js"),
             "Copy web: node a.js",
         ),
-        (&[("app*", &program), ("readme", b"x"), ("run.sh*", b"#!/bin/sh")], "", None, "Copy web: [\"app\"]"),
+        (&[("app*", &program), ("readme", b"x"), ("run.sh*", b"#!/bin/sh")], "", None, "Copy web: [\"./app\"]"),
         (
             &[("app*", &program), ("b*", &program)],
             "",
@@ -200,7 +200,7 @@ fn the_manifest_says_how() {
             &[("Cargo.toml", PACKAGE), ("app*", &program)],
             "[build]\nbuilder = \"copy\"",
             None,
-            "Copy web: [\"app\"]",
+            "Copy web: [\"./app\"]",
         ),
     ]);
 }
@@ -213,6 +213,6 @@ fn only_programs_count_as_executables() {
     assert!(outcome(&[("a", &program)], "", None).starts_with("found nothing"));
     assert!(outcome(&[("a*", b"\x7fELF")], "", None).starts_with("found nothing"));
     assert!(outcome(&[("-a*", &program)], "", None).contains("cannot be run"));
-    assert_eq!(outcome(&[("a*", &program)], "", None), "Copy web: [\"a\"]");
+    assert_eq!(outcome(&[("a*", &program)], "", None), "Copy web: [\"./a\"]");
     assert!(outcome(&[], "", None).starts_with("found nothing"));
 }
