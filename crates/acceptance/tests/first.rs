@@ -73,6 +73,19 @@ fn a_second_start_says_who_has_the_home() {
 }
 
 #[test]
+fn a_platform_in_the_background_is_up_when_the_command_returns() {
+    let mut platform = Platform::start(Options::default());
+    let _down = platform.cli(["down"]).ok();
+    assert_eq!(platform.wait(), Some(0));
+    let up = platform.cli(["up", "--detach", "--json"]).ok().json();
+    assert_eq!(up["edge"], platform.edge().to_string());
+    let _apps = platform.cli(["apps"]).ok();
+    let _down = platform.cli(["down"]).ok();
+    let ended = || platform.role("edge").is_empty() && !platform.run_dir().try_exists().unwrap();
+    assert!(berth_acceptance::wait_until(Duration::from_secs(60), ended));
+}
+
+#[test]
 fn a_killed_supervisor_is_followed_by_another() {
     let mut platform = Platform::start(Options::default());
     let (edge, old) = (platform.edge(), platform.role("edge"));
