@@ -322,8 +322,7 @@ fn is_program(head: &[u8]) -> bool {
 /// The command that runs the file at `path`. A path of one segment gets a `./`: without a slash it would be looked for in `PATH`.
 fn program(path: &str) -> Result<Command, NothingFits> {
     let named = if path.contains('/') { path.to_owned() } else { format!("./{path}") };
-    Command::from_argv(vec![named])
-        .map_err(|error| unclear(format!("{path:?} cannot be run: {error}")))
+    Command::from_argv(vec![named]).map_err(|error| unclear(format!("{path:?} cannot be run: {error}")))
 }
 
 fn read(view: &View<'_>, path: &str) -> Result<Vec<u8>, NothingFits> {

@@ -157,7 +157,12 @@ fn processes_and_programs_are_copied() {
             Some("web: node server.js"),
             "Copy web: node a.js",
         ),
-        (&[("app*", &program), ("readme", b"x"), ("run.sh*", b"#!/bin/sh")], "", None, "Copy web: [\"./app\"]"),
+        (
+            &[("app*", &program), ("readme", b"x"), ("run.sh*", b"#!/bin/sh")],
+            "",
+            None,
+            "Copy web: [\"./app\"]",
+        ),
         (
             &[("app*", &program), ("b*", &program)],
             "",
