@@ -42,9 +42,13 @@ impl fmt::Display for RoleKind {
     }
 }
 
-/// Of the supervisor's environment control gets this alone: what builds need to find their tools, and nothing that the
-/// operator's shell holds by chance.
-const CONTROL_ENVIRONMENT: [&str; 25] = [
+/// Of the supervisor's environment control gets this alone: what builds need to find their tools, what the operator loads into
+/// the platform (another allocator, another clock), and nothing that the operator's shell holds by chance.
+const CONTROL_ENVIRONMENT: [&str; 29] = [
+    "LD_PRELOAD",
+    "FAKETIME_TIMESTAMP_FILE",
+    "FAKETIME_NO_CACHE",
+    "FAKETIME_DONT_FAKE_MONOTONIC",
     "PATH",
     "HOME",
     "USER",
