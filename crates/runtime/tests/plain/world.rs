@@ -34,6 +34,11 @@ impl World {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let home = tempfile::tempdir().unwrap();
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        // This program where the instances' user reaches it: what was built may lie below a folder that keeps others out.
+        let (built, here) = (std::env::current_exe().unwrap(), home.path().join("exe"));
+        if std::fs::hard_link(&built, &here).is_err() {
+            std::fs::copy(&built, &here).unwrap();
+        }
         let platform = format!("test-{}-{count}", std::process::id());
         let uid = 2_000_900_000 + (std::process::id() % 1_000) * 100 + count;
         Self { home, platform, uid, ordinals: AtomicU64::new(1), marks: Mutex::new(Vec::new()) }
@@ -62,7 +67,7 @@ impl World {
         let token = Mark(random_bytes(&SystemClock::new()));
         self.marks.lock().unwrap().push(token);
         let ordinal = self.ordinals.fetch_add(1, Ordering::Relaxed);
-        let exe = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+        let exe = self.home.path().join("exe").to_str().unwrap().to_owned();
         let name = format!("roles::role_{role}");
         let as_root = rustix::process::geteuid().is_root();
         InstanceSpec {
