@@ -96,12 +96,9 @@ impl Follower {
                 let problem = Problem::new(Code::Internal, format!("the log cannot be read: {error}"));
                 return SseEvent::default().event(EVENT_PROBLEM).json_data(&problem).ok();
             }
-            if !self.ready.is_empty() {
-                continue;
-            }
-            if !self.follow {
-                self.over = true;
-            } else if !first {
+            // The newest lines are one look; from a cursor on all that is there, which may take several.
+            self.over = !self.follow && (first || self.ready.is_empty());
+            if self.follow && !first && self.ready.is_empty() {
                 tokio::time::sleep(LOOK).await;
             }
         }
