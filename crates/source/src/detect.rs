@@ -11,6 +11,7 @@ use std::io;
 use berth_spec::manifest::Builder;
 use berth_spec::{AppName, Command, Manifest, ProcessName, RelativeDir};
 
+use crate::recipe::Recipe;
 use crate::store::ChunkStore;
 use crate::tree::{Node, Tree};
 use crate::walk::Packed;
@@ -85,6 +86,10 @@ fn first_chunk(
 pub struct Detection {
     /// The builder.
     pub builder: Builder,
+    /// What the builder does, where it follows a recipe.
+    pub recipe: Recipe,
+    /// What runs once before traffic, unless the manifest says.
+    pub release_command: Option<Command>,
     /// What runs, never empty; paths in it are relative to the artifact.
     pub processes: BTreeMap<ProcessName, Command>,
     /// The reasons, as sentences.
@@ -192,7 +197,7 @@ fn finish(view: &View<'_>, found: Found) -> Result<Detection, NothingFits> {
             ));
         }
     };
-    Ok(Detection { builder: found.builder, processes, why })
+    Ok(Detection { builder: found.builder, recipe: Recipe::default(), release_command: None, processes, why })
 }
 
 fn web_process() -> ProcessName {

@@ -8,11 +8,13 @@
 pub mod chunk;
 pub mod detect;
 pub mod lay;
+pub mod recipe;
 pub mod store;
 pub mod tree;
 pub mod walk;
 
 pub use chunk::ChunkId;
 pub use detect::{Detection, Files, NothingFits, detect};
+pub use recipe::Recipe;
 pub use store::{ChunkStore, StoreError};
 pub use tree::{Entry, InvalidTree, Node, Tree, TreeId};
