@@ -13,13 +13,15 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use crate::reach::reachable;
+
 /// The binary under test.
 #[must_use]
 pub fn berth() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match env::var_os("BERTH_BIN") {
         Some(path) => fs::canonicalize(path).expect("BERTH_BIN names a file"),
-        None => built(),
+        None => reachable(built()),
     })
 }
 
@@ -59,7 +61,8 @@ fn built_alone(name: &str, directory: &Path) -> PathBuf {
         cargo.args(["build", "--quiet", "--release", "--target-dir"]).arg(&target).current_dir(directory);
         assert!(cargo.status().expect("cargo can be started").success(), "the example does not build");
     }
-    binary
+    drop(built);
+    reachable(binary)
 }
 
 fn built() -> PathBuf {

@@ -9,6 +9,7 @@ mod binary;
 mod leaks;
 pub mod load;
 mod platform;
+mod reach;
 mod source;
 mod tracer;
 mod victims;

@@ -98,6 +98,9 @@ pub(crate) struct EdgeArgs {
     pub(crate) handover: RawFd,
     #[arg(long)]
     pub(crate) routing: RawFd,
+    /// Held for as long as we live
+    #[arg(long)]
+    pub(crate) claim: RawFd,
     #[arg(long)]
     pub(crate) owner: u32,
     #[arg(long)]

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use berth_server::edge_link::EdgeClaims;
+
 /// Why there is no run directory.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunDirError {
@@ -42,6 +44,7 @@ pub(crate) fn remove(path: &Path) {
     for name in ["api.sock", "edge.sock", "handover.sock", "handover.sock.new"] {
         remove_if_there(fs::remove_file(path.join(name)), path);
     }
+    EdgeClaims::below(path).remove();
     remove_if_there(fs::remove_dir(path.join("i")), path);
     remove_if_there(fs::remove_dir(path), path);
 }

@@ -2,9 +2,10 @@
 //!
 //! Any number of edge processes may be connected, since an old one may still drain beside its successor. What counts as applied is the
 //! least of all that live, and what counts as drained is what all of them have drained. An edge process is gone when `/proc` says so
-//! and not before: a connection that ends proves nothing. While none is known there may be one that has not said hello yet, which counts
-//! as one that has applied nothing.
+//! and not before: a connection that ends proves nothing. One that has not said hello yet shows by its [claim](EdgeClaims), and counts as
+//! one that has applied nothing; so does none at all, since one is about to be started.
 
+mod claims;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use berth_routing::{Endpoint, Generation, Snapshot};
 use berth_spec::{AppId, InstanceId};
 use tokio::sync::watch;
 
+pub use self::claims::EdgeClaims;
 use crate::desk::Desk;
 use crate::events;
 
@@ -39,6 +41,7 @@ const EVIDENCE_BYTES: usize = 300;
 pub struct EdgeLink {
     dir: PathBuf,
     group: Option<u32>,
+    claims: EdgeClaims,
     known: Mutex<Known>,
     newest: watch::Sender<Arc<Newest>>,
     /// Whether every app has to be compared with the newest snapshot, and not only what changed since: at first, and while one that had
@@ -94,25 +97,46 @@ struct Process {
 impl Known {
     /// The least generation that some edge may still go by.
     ///
-    /// None known is not taken for none alive: an edge may serve that has not connected yet, after a restart of control, or because it has
-    /// just been started and booted from an older file. Nothing counts as applied until one has said so, and the planner has one that
-    /// does not say so started again.
-    fn applied(&self) -> Generation {
-        self.edges.values().map(|process| process.applied).min().unwrap_or_default()
+    /// While there are more than have said hello nothing counts as applied: after a restart of control, or because one has just been
+    /// started and booted from an older file. The planner has an edge that does not say so started again.
+    ///
+    /// This is called under the lock that `durable` is changed under, and the claims are counted before the deaths: an edge that is in
+    /// neither has yet to be started, and will boot from what is durable now or newer.
+    fn applied(&mut self, claims: &EdgeClaims) -> Generation {
+        let living = claims.living();
+        self.edges.retain(|&pid, process| {
+            // What /proc cannot tell is not proven.
+            let alive = process.identity.is_alive().unwrap_or(true);
+            if !alive {
+                events::edge_gone(pid);
+            }
+            alive
+        });
+        match living {
+            Ok(living) if living <= self.edges.len() => {
+                self.edges.values().map(|process| process.applied).min().unwrap_or_default()
+            }
+            Ok(_) => Generation::default(),
+            Err(error) => {
+                events::could_not("count the edges that live", &error);
+                Generation::default()
+            }
+        }
     }
 
-    fn free_ports(&mut self) {
-        let least = self.applied();
+    fn free_ports(&mut self, claims: &EdgeClaims) {
+        let least = self.applied(claims);
         self.ports.retain(|_, last| *last >= least);
     }
 }
 
 impl EdgeLink {
-    /// A link that goes on from the snapshot in `dir`, if there is one. Files are readable for `group`, edge's own.
+    /// A link that goes on from the snapshot in `dir`, if there is one. Files are readable for `group`, edge's own; `claims` tell which
+    /// edges live.
     ///
     /// # Errors
     /// When the directory cannot be read. A snapshot that cannot be read is treated as none: it is derived anew at once.
-    pub fn open(dir: &Path, group: Option<u32>) -> io::Result<Self> {
+    pub fn open(dir: &Path, group: Option<u32>, claims: EdgeClaims) -> io::Result<Self> {
         let last = match std::fs::read(dir.join(CURRENT)) {
             Ok(bytes) => serde_json::from_slice::<Snapshot>(&bytes).ok(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -126,6 +150,7 @@ impl EdgeLink {
         Ok(Self {
             dir: dir.to_owned(),
             group,
+            claims,
             known: Mutex::new(known),
             newest: watch::Sender::new(Arc::new(newest)),
             compare_all: AtomicBool::new(true),
@@ -168,7 +193,7 @@ impl EdgeLink {
         self.with(|known| {
             known.durable = generation;
             known.ports.extend(newer.ports().map(|port| (port, generation)));
-            known.free_ports();
+            known.free_ports(&self.claims);
         });
         self.newest.send_replace(Arc::new(newer));
         Ok(true)
@@ -182,15 +207,7 @@ impl EdgeLink {
     /// Edge as a plan needs it. Processes that are proven dead are forgotten here.
     pub fn observe(&self) -> Edge {
         self.with(|known| {
-            known.edges.retain(|&pid, process| {
-                // What /proc cannot tell is not proven.
-                let alive = process.identity.is_alive().unwrap_or(true);
-                if !alive {
-                    events::edge_gone(pid);
-                }
-                alive
-            });
-            let applied = known.applied();
+            let applied = known.applied(&self.claims);
             Edge { durable: known.durable, alive: Some(EdgeProcess { applied }) }
         })
     }
@@ -252,7 +269,7 @@ impl EdgeLink {
     #[must_use]
     pub fn ports_in_use(&self) -> BTreeSet<u16> {
         self.with(|known| {
-            known.free_ports();
+            known.free_ports(&self.claims);
             known.ports.keys().copied().collect()
         })
     }

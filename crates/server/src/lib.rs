@@ -37,7 +37,7 @@ use tokio::task::JoinSet;
 use crate::api::Api;
 use crate::config::ControlConfig;
 use crate::desk::{Asker, Desk, SubmitError};
-use crate::edge_link::EdgeLink;
+use crate::edge_link::{EdgeClaims, EdgeLink};
 use crate::machine::Machine;
 use crate::reconcile::Reconciler;
 use crate::replay::Unfoldable;
@@ -108,7 +108,8 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     first_entries(&config, &desk).await?;
 
     let group = config.uid_plan.map(config::UidPlan::edge);
-    let edge = EdgeLink::open(&config.home.join("routing"), group)
+    let claims = EdgeClaims::below(&config.run_dir);
+    let edge = EdgeLink::open(&config.home.join("routing"), group, claims)
         .map_err(system("reading the routing snapshot"))?;
     let edge = Arc::new(edge);
     let machine = Machine::open(&config, &desk).await.map_err(RunError::Machine)?;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use berth_clock::SystemClock;
@@ -13,6 +14,7 @@ use crate::args::EdgeArgs;
 
 pub(super) fn run(args: &EdgeArgs) -> Result<(), RoleError> {
     let ties = Ties::take(&args.role)?;
+    let _claim: OwnedFd = take(args.claim)?;
     let listeners: Vec<TcpListener> =
         args.listener.iter().map(|number| take(*number)).collect::<Result<_, _>>()?;
     // Edge stops by SIGTERM; this way is for its tests. The sender must live as long as edge does.

@@ -1,5 +1,6 @@
 //! Starting a role: which program, as whom, with which descriptors.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -8,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use berth_process::{Child, Launch, LaunchError, Limits, Program, Stdio, User};
+use berth_server::edge_link::EdgeClaims;
 use rustix::pipe::PipeFlags;
 
 use super::sockets::Sockets;
@@ -91,6 +93,9 @@ pub(crate) struct Site {
     pub(crate) control_log: RoleLog,
     pub(crate) edge_log: RoleLog,
     leash: Leash,
+    claims: EdgeClaims,
+    /// How many edges this supervisor has started.
+    edges: Cell<u64>,
 }
 
 /// A pipe that nobody writes to. The roles have the reading end; when the supervisor dies, however, they read its end.
@@ -126,6 +131,8 @@ impl Site {
         Ok(Self {
             control_log: RoleLog::open(&logs, "control")?,
             edge_log: RoleLog::open(&logs, "edge")?,
+            claims: EdgeClaims::below(&run_dir),
+            edges: Cell::new(0),
             home,
             run_dir,
             sockets,
@@ -194,6 +201,10 @@ impl Site {
         launch = pass(launch, "--handover", &self.sockets.handover)?;
         // A directory that is open, not a path: edge may look at nothing else in the home.
         launch = pass(launch, "--routing", File::open(self.home.routing())?)?;
+        // Before it is there: control must not overlook an edge that has not connected yet.
+        let number = self.edges.replace(self.edges.get() + 1);
+        let claim = self.claims.claim(&format!("{}.{number}", std::process::id()))?;
+        launch = pass(launch, "--claim", claim)?;
         let owner = rustix::process::geteuid().as_raw().to_string();
         launch = launch.args(["--owner", &owner]);
         Ok(launch.arg("--control").arg(self.run_dir.join("edge.sock")))

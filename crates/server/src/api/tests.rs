@@ -69,7 +69,14 @@ impl Stage {
         let desk_task = tokio::spawn(task.run());
         let api = Arc::new(Api {
             machine: Arc::new(Machine::open(&config, &desk).await.unwrap()),
-            edge: Arc::new(EdgeLink::open(&dir.path().join("routing"), None).unwrap()),
+            edge: Arc::new(
+                EdgeLink::open(
+                    &dir.path().join("routing"),
+                    None,
+                    crate::edge_link::EdgeClaims::below(dir.path()),
+                )
+                .unwrap(),
+            ),
             vault: Vault::new(config.key_encryption_key.clone()),
             clock: Arc::clone(&config.clock),
             identity: crate::identity(&config),

@@ -38,7 +38,8 @@ impl Stage {
         let journal = Arc::new(Journal::open(&dir.path().join("journal"), Options::default()).unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp(1), 7));
         let (desk, task) = desk::open(journal, clock, State::default()).await;
-        let link = Arc::new(EdgeLink::open(&dir.path().join("routing"), None).unwrap());
+        let claims = EdgeClaims::below(dir.path());
+        let link = Arc::new(EdgeLink::open(&dir.path().join("routing"), None, claims).unwrap());
         let stage = Self { dir, desk, link, _desk_task: tokio::spawn(task.run()) };
         stage.submit(Command::EnsureProject { project: "default/default".parse().unwrap() }).await;
         let deploy =
@@ -267,6 +268,30 @@ async fn what_could_not_be_written_is_written_later() {
     std::fs::rename(&away, &dir).unwrap();
     assert!(stage.link.publish(&stage.desk).unwrap(), "though nothing has changed since");
     assert!(stage.newest() > before);
-    let again = EdgeLink::open(&dir, None).unwrap();
+    let again = EdgeLink::open(&dir, None, stage.link.claims.clone()).unwrap();
     assert_eq!(again.newest.borrow().snapshot, stage.link.newest.borrow().snapshot);
+}
+
+#[tokio::test]
+async fn an_edge_that_has_not_said_hello_yet_has_applied_nothing() {
+    let stage = Stage::new().await;
+    let claims = stage.link.claims.clone();
+    let applied = || stage.link.observe().alive.unwrap().applied;
+    let first = claims.claim("1.0").unwrap();
+    let mut peer = stage.connect().await;
+    peer.hello().await;
+    let generation = stage.newest();
+    peer.say(&FromEdge::Applied { generation }).await;
+    peer.say(&FromEdge::Counts { apps: vec![] }).await;
+    while applied() != generation {
+        tokio::task::yield_now().await;
+    }
+    // Beside it boots one that reads the snapshot by itself and has not connected.
+    let second = claims.claim("1.1").unwrap();
+    assert_eq!(applied(), Generation::default());
+    assert!(!stage.link.ports_in_use().is_empty(), "its ports are kept");
+    drop(second);
+    assert_eq!(applied(), generation);
+    drop(first);
+    assert_eq!(applied(), generation, "the process is what counts once it is known");
 }
