@@ -3,6 +3,9 @@
 //! They are found by their arguments, not by a file that says which process it was: such a file is written a moment after
 //! the process was started, and a supervisor killed in that moment would leave an edge that nobody ever finds, with
 //! connections dealt to it for ever.
+//!
+//! What control had just forked when it was killed has its arguments, too, until it becomes a shim or a build's program. It is ended as well, and has
+//! to be: it still holds control's listeners and the journal. An instance that was not started by that is given a successor.
 
 use std::fs;
 use std::io;
