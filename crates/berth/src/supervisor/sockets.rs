@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -18,6 +19,11 @@ const BACKLOG: i32 = 4_096;
 /// One listener for each core that edge may use. Beyond 64 edge gains nothing that it was measured for, and a message can
 /// hand over no more than 253.
 const LISTENERS_MAX: usize = 64;
+/// How often an address is asked for again that a dying process may still hold, and the pause between. A killed process is nobody's any
+/// more (it has no arguments to be known by, and nothing runs in it) some time before the kernel closes what it had open; on a busy
+/// machine that is tens of milliseconds.
+const ATTEMPTS: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The listeners, all of them non-blocking.
 #[derive(Debug)]
@@ -70,8 +76,10 @@ impl Sockets {
         let inherited = if all_listen_at(&inherited, edge) { inherited } else { Vec::new() };
         let edge_listeners = if inherited.is_empty() { bind_for_each_core(edge)? } else { inherited };
         let edge_addr = local_address(&edge_listeners[0], edge)?;
-        let edge_claim = claim(edge_addr).map_err(|source| taken_or(edge_addr, "edge", source))?;
-        let api_tcp = bind_alone(api).map_err(|source| taken_or(api, "api", source))?;
+        // Whoever lives and listens there was met above.
+        let edge_claim =
+            patiently(|| claim(edge_addr), || true).map_err(|source| taken_or(edge_addr, "edge", source))?;
+        let api_tcp = bind_patiently(api).map_err(|source| taken_or(api, "api", source))?;
         let api_addr = local_address(&api_tcp, api)?;
         let at = |name: &str| run_dir.join(name);
         Ok(Self {
@@ -108,7 +116,7 @@ fn bind_for_each_core(addr: SocketAddr) -> Result<Vec<TcpListener>, SocketError>
     // With SO_REUSEPORT the bind would succeed beside another program of our user that set it, and the kernel would deal
     // the connections out to both. Without it the bind says whether anybody is there.
     if addr.port() != 0 {
-        drop(bind_alone(addr).map_err(fail)?);
+        drop(bind_patiently(addr).map_err(fail)?);
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(LISTENERS_MAX);
     let first = bind_shared(addr).map_err(fail)?;
@@ -123,6 +131,26 @@ fn bind_for_each_core(addr: SocketAddr) -> Result<Vec<TcpListener>, SocketError>
 fn bind_alone(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = tcp_socket(addr)?;
     listen(socket, addr)
+}
+
+/// Binds, and waits for an address that somebody has whom nobody can name: a process that dies.
+fn bind_patiently(addr: SocketAddr) -> io::Result<TcpListener> {
+    patiently(|| bind_alone(addr), || port_holder::find(addr).is_none())
+}
+
+/// Tries again while the address is in use and `may_end` says that it may not be for long.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells when the kernel closes what a dying process had open"
+)]
+fn patiently<T>(attempt: impl Fn() -> io::Result<T>, may_end: impl Fn() -> bool) -> io::Result<T> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && may_end() => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    attempt()
 }
 
 fn bind_shared(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -185,6 +213,8 @@ fn bind_unix(path: &Path, mode: u32, owner: Option<u32>) -> Result<UnixListener,
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn any() -> SocketAddr {
@@ -224,6 +254,29 @@ mod tests {
             matches!(error, SocketError::Taken { option: "api", suggestion, .. } if suggestion != api),
             "{error:?}"
         );
+    }
+
+    /// A listener that a process holds which shows its descriptors to nobody, as a dying one, is waited for.
+    #[test]
+    fn an_address_that_is_being_let_go_of_is_waited_for() {
+        let of_this_process =
+            SocketAddr::from(([127, 0, 0, 1], (std::process::id() % 65_536).try_into().unwrap()));
+        let holder = Cell::new(Some(claim(of_this_process).unwrap()));
+        let looks = Cell::new(0);
+        let bound = patiently(
+            || claim(of_this_process),
+            || {
+                looks.set(looks.get() + 1);
+                if looks.get() == 3 {
+                    drop(holder.take());
+                }
+                true
+            },
+        );
+        let _holder = bound.unwrap();
+        assert_eq!(looks.get(), 3);
+        let refused = patiently(|| claim(of_this_process), || false).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
