@@ -189,7 +189,7 @@ impl Inside {
         let detection = detect(&files, &request.manifest, &request.app.app)?;
         let toolchain = match detection.builder {
             Kind::Cargo => Some(toolchain::find(&self.config.toolchains, channel(&files).as_deref())?),
-            Kind::Copy | Kind::Static => None,
+            _ => None,
         };
         let inputs = Inputs {
             app: &request.app,

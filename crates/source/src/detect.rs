@@ -220,6 +220,7 @@ fn by_manifest(view: &View<'_>) -> Result<Option<Found>, NothingFits> {
         },
         Builder::Copy => Found { builder, web: lone_executable(view)?, why },
         Builder::Static => Found { builder, web: Some(site(view)?), why },
+        _ => Found { builder, web: None, why },
     };
     Ok(Some(found))
 }

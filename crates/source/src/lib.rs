@@ -11,6 +11,7 @@ pub mod lay;
 pub mod recipe;
 pub mod store;
 pub mod tree;
+pub mod version;
 pub mod walk;
 
 pub use chunk::ChunkId;

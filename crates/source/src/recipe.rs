@@ -12,9 +12,10 @@ use berth_spec::{Command, RelativeDir};
 pub struct Recipe {
     /// The tools that must be there, each once, in the order in which their folders come in `PATH`.
     pub tools: Vec<ToolNeed>,
-    /// What runs, one after the other. The first that fails ends the build.
+    /// What runs, one after the other, for every builder: `build.command` of the manifest is among them and in its place. The first that
+    /// fails ends the build. A builder of its own (`cargo`) follows them.
     pub steps: Vec<Step>,
-    /// The directory that becomes the artifact; the whole tree when not given. `build.output` of the manifest wins.
+    /// The directory that becomes the artifact; the whole tree when not given. It is `build.output` of the manifest where that is given.
     pub output: Option<RelativeDir>,
     /// Environment of the steps and of every process of the artifact. `$ARTIFACT` in a value stands for the artifact's directory,
     /// and for the tree's while it is being built.

@@ -133,6 +133,51 @@ pub enum Builder {
     Copy,
     /// A directory of files that Berth serves itself.
     Static,
+    /// JavaScript by Node or Bun: npm, pnpm, yarn, bun.
+    Node,
+    /// Python in a virtual environment: pip, uv, poetry, pipenv.
+    Python,
+    /// `go build`.
+    Go,
+    /// Ruby with Bundler.
+    Ruby,
+    /// PHP, with Composer where there is a composer.json.
+    Php,
+    /// Java with Maven, with Gradle, or a source file by itself.
+    Java,
+    /// Deno.
+    Deno,
+    /// `dotnet publish`.
+    Dotnet,
+    /// Elixir with mix.
+    Elixir,
+    /// `make build`.
+    Make,
+}
+
+impl Builder {
+    /// All of them, with the names that berth.toml has for them.
+    pub const NAMED: [(&'static str, Self); 13] = [
+        ("cargo", Self::Cargo),
+        ("copy", Self::Copy),
+        ("static", Self::Static),
+        ("node", Self::Node),
+        ("python", Self::Python),
+        ("go", Self::Go),
+        ("ruby", Self::Ruby),
+        ("php", Self::Php),
+        ("java", Self::Java),
+        ("deno", Self::Deno),
+        ("dotnet", Self::Dotnet),
+        ("elixir", Self::Elixir),
+        ("make", Self::Make),
+    ];
+
+    /// The name that berth.toml has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, builder)| *builder == self).map_or("copy", |(name, _)| name)
+    }
 }
 
 /// How a release replaces the one before.

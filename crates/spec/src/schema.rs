@@ -71,6 +71,26 @@ enum Builder {
     Copy,
     /// Files that Berth serves itself.
     Static,
+    /// JavaScript by Node or Bun: npm, pnpm, yarn, bun.
+    Node,
+    /// Python in a virtual environment: pip, uv, poetry, pipenv.
+    Python,
+    /// `go build`.
+    Go,
+    /// Ruby with Bundler.
+    Ruby,
+    /// PHP, with Composer where there is a composer.json.
+    Php,
+    /// Java with Maven, with Gradle, or a source file by itself.
+    Java,
+    /// Deno.
+    Deno,
+    /// `dotnet publish`.
+    Dotnet,
+    /// Elixir with mix.
+    Elixir,
+    /// `make build`.
+    Make,
 }
 
 #[derive(JsonSchema)]

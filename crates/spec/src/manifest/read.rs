@@ -150,15 +150,13 @@ fn top(section: &mut Section<'_, '_, '_>) -> Manifest {
 fn build(section: &mut Section<'_, '_, '_>) -> Build {
     let build = Build {
         builder: section.get("builder", |value| {
-            if let Some(later @ ("node" | "python" | "go" | "ruby" | "java" | "dockerfile" | "buildpack")) =
-                value.as_str()
-            {
+            if let Some(later @ ("dockerfile" | "buildpack")) = value.as_str() {
                 return Err(Wrong::new(format!(
                     "builder `{later}` is not available in this version of Berth"
                 ))
                 .instead("build with `command` and `builder = \"copy\"`"));
             }
-            one_of(&[("cargo", Builder::Cargo), ("copy", Builder::Copy), ("static", Builder::Static)])(value)
+            one_of(&Builder::NAMED)(value)
         }),
         command: section.get("command", command),
         output: section.get("output", |value| {

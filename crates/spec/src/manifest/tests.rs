@@ -205,8 +205,8 @@ fn wrong_shapes_are_mistakes() {
         ),
         ("[http]\nchecks = [1]", "2:11 expected a table, found integer"),
         (
-            "[build]\nbuilder = \"node\"",
-            "2:11 builder `node` is not available in this version of Berth | build with `command` and `builder = \"copy\"`",
+            "[build]\nbuilder = \"dockerfile\"",
+            "2:11 builder `dockerfile` is not available in this version of Berth | build with `command` and `builder = \"copy\"`",
         ),
         (
             "[build]\nbuilder = \"cargo\"\ncommand = \"x\"",
