@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_spec::{AppId, AppName, InstanceId, ProcessName, ReleaseNumber, Timestamp};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// Makes an app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -15,11 +15,29 @@ pub struct CreateApp {
     pub name: AppName,
 }
 
-/// The apps of a project, sorted by name.
+/// Which apps of a project.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AppsQuery {
+    /// Only apps whose name comes after this one.
+    #[param(value_type = Option<String>)]
+    pub after: Option<AppName>,
+    /// At most so many, from 1 to 1,000; 1,000 when not given.
+    pub limit: Option<u32>,
+    /// Only apps whose name holds this text.
+    pub q: Option<String>,
+}
+
+/// Apps of a project, sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AppList {
     /// The apps.
     pub apps: Vec<AppSummary>,
+    /// What to give as `after` for those that follow; none when these are the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub next: Option<AppName>,
 }
 
 /// How an app is, in a word.

@@ -21,8 +21,8 @@ pub mod settings;
 pub mod upload;
 
 pub use app::{
-    App, AppList, AppState, AppSummary, CreateApp, Exit, Instance, InstanceList, InstanceState, ProcessCount,
-    Scale,
+    App, AppList, AppState, AppSummary, AppsQuery, CreateApp, Exit, Instance, InstanceList, InstanceState,
+    ProcessCount, Scale,
 };
 pub use code::{Code, ExitStatus};
 pub use history::{Evidence, TimelineEntry, TimelinePage, TimelineQuery, Why, WhyQuery};

@@ -43,8 +43,11 @@ pub struct Platform {
     pub position: u64,
     /// The programs that make it up.
     pub roles: Vec<Role>,
-    /// Its apps that the caller may see, sorted by id.
+    /// The first hundred of its apps that the caller may see, sorted by id; the list of a project's apps has all.
     pub apps: Vec<AppSummary>,
+    /// How many apps the caller may see.
+    #[serde(default)]
+    pub app_count: u64,
 }
 
 /// What keeps apps apart from each other and from the platform.

@@ -4,11 +4,12 @@
 //! [`crate::ledger`]) share all that did not change, and a reader keeps a consistent app without a lock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use berth_spec::command::Command;
 use berth_spec::manifest::{Manifest, Strategy};
-use berth_spec::{AppId, EnvName, InstanceId, ProcessName, ProjectId, ReleaseNumber, TenantId, Timestamp};
+use berth_spec::{AppId, AppName, EnvName, InstanceId, ProcessName, ProjectId, ReleaseNumber, TenantId, Timestamp};
 
 use crate::event::{Artifact, Failure, Grant, Ordinal, Reason, StopReason, Stream};
 
@@ -42,12 +43,21 @@ impl State {
         self.apps.get(id).filter(|app| app.life != Life::Destroyed)
     }
 
-    /// The apps of one project that are not destroyed.
-    pub fn live_apps<'a>(&'a self, project: &'a ProjectId) -> impl Iterator<Item = &'a Arc<App>> {
-        self.apps
-            .values()
-            .filter(move |app| app.life != Life::Destroyed)
-            .filter(move |app| app.id.tenant == project.tenant && app.id.project == project.project)
+    /// The apps of one project that are not destroyed and whose names come after `after`, in the order of their names.
+    pub fn live_apps_after<'a>(
+        &'a self,
+        project: &'a ProjectId,
+        after: Option<&AppName>,
+    ) -> impl Iterator<Item = &'a Arc<App>> {
+        let from = match after {
+            Some(name) => Bound::Excluded(project.app(name.clone())),
+            None => Bound::Included(project.app(AppName::new("a").expect("it is the first of all names"))),
+        };
+        let in_project = self.apps.range((from, Bound::Unbounded));
+        in_project
+            .map(|(_, app)| app)
+            .take_while(move |app| app.id.tenant == project.tenant && app.id.project == project.project)
+            .filter(|app| app.life != Life::Destroyed)
     }
 }
 

@@ -27,7 +27,14 @@ impl Session<'_> {
             if platform.apps.is_empty() {
                 return Ok(session.screen.line("no apps yet: `berth deploy` in a directory makes one")?);
             }
-            session.print(&apps_table(&platform.apps))
+            session.print(&apps_table(&platform.apps))?;
+            let left_out = platform.app_count.saturating_sub(platform.apps.len() as u64);
+            if left_out > 0 {
+                session
+                    .screen
+                    .line(&format!("and {}: `berth apps` lists all", counted(left_out, "more app")))?;
+            }
+            Ok(())
         })
     }
 

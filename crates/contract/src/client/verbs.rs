@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::connection::Call;
 use super::{Client, ClientError, EventStream, UPLOADS_AT_ONCE};
-use crate::app::{App, AppList, CreateApp, InstanceList, Scale};
+use crate::app::{App, AppList, AppsQuery, CreateApp, InstanceList, Scale};
 use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
 use crate::logs::{LogLine, LogQuery};
 use crate::platform::{Platform, PlatformDown};
@@ -32,9 +32,28 @@ impl Client {
         self.change(Method::POST, route::PLATFORM_DOWN.to_owned(), &json!({})).await
     }
 
-    /// The apps of a project.
+    /// All apps of a project, page by page: an app that comes or goes meanwhile may be in it or not.
     pub async fn apps(&self, project: &ProjectId) -> Result<AppList, ClientError> {
-        self.get(route::apps(project)).await
+        let mut all = Vec::new();
+        let mut query = AppsQuery::default();
+        loop {
+            let page = self.apps_page(project, &query).await?;
+            all.extend(page.apps);
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(AppList { apps: all, next: None }),
+            }
+        }
+    }
+
+    /// One page of a project's apps.
+    pub async fn apps_page(&self, project: &ProjectId, query: &AppsQuery) -> Result<AppList, ClientError> {
+        let pairs = [
+            ("after", query.after.as_ref().map(ToString::to_string)),
+            ("limit", query.limit.map(|limit| limit.to_string())),
+            ("q", query.q.clone()),
+        ];
+        self.get(route::query(&route::apps(project), &pairs)).await
     }
 
     /// Makes an app.

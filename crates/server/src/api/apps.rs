@@ -5,15 +5,18 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use berth_contract::{App, AppList, Code, CreateApp, InstanceList, Problem, Scale, route};
+use berth_contract::{App, AppList, AppsQuery, Code, CreateApp, InstanceList, Problem, Scale, route};
 use berth_control::command::{Command, Wish};
 use berth_control::state::App as KnownApp;
 use berth_spec::{AppId, AppName, ProjectId, ProjectName, TenantName};
 
 use super::auth::Principal;
 use super::mutation::{Mutation, NoBody};
-use super::problem::{Body, Path, Refused};
+use super::problem::{Body, Path, Query, Refused};
 use super::{Api, views};
+
+/// The most apps of one page: each takes some 300 bytes of JSON.
+const PAGE_MAX: u32 = 1_000;
 
 /// The parameters of a path below an app.
 pub(super) type AppPath = Path<(TenantName, ProjectName, AppName)>;
@@ -40,16 +43,26 @@ pub(super) fn target<T>(api: &Api, mutation: &Mutation<T>, path: AppPath) -> Res
 }
 
 #[utoipa::path(get, path = route::APPS, tag = "apps", responses((status = 200, body = AppList)),
-    params(("tenant" = String, Path), ("project" = String, Path)))]
+    params(("tenant" = String, Path), ("project" = String, Path), AppsQuery))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     principal: Principal,
     Path((tenant, project)): Path<(TenantName, ProjectName)>,
+    Query(query): Query<AppsQuery>,
 ) -> Result<Json<AppList>, Refused> {
     let project = ProjectId { tenant, project };
     principal.enter_project(&api, &project)?;
-    let apps: Vec<Arc<KnownApp>> = api.desk.read(|state| state.live_apps(&project).cloned().collect());
-    Ok(Json(AppList { apps: apps.iter().map(|app| views::summary(&api, app)).collect() }))
+    let limit = query.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX) as usize;
+    let fits = |app: &Arc<KnownApp>| query.q.as_ref().is_none_or(|text| app.id.app.as_str().contains(text));
+    // One more than the page holds tells whether another page follows.
+    let mut apps: Vec<Arc<KnownApp>> = api.desk.read(|state| {
+        let after = state.live_apps_after(&project, query.after.as_ref());
+        after.filter(|app| fits(app)).take(limit + 1).cloned().collect()
+    });
+    let more = apps.len() > limit;
+    apps.truncate(limit);
+    let next = apps.last().filter(|_| more).map(|app| app.id.app.clone());
+    Ok(Json(AppList { apps: apps.iter().map(|app| views::summary(&api, app)).collect(), next }))
 }
 
 #[utoipa::path(post, path = route::APPS, tag = "apps", request_body = CreateApp, responses((status = 201, body = App)),

@@ -15,12 +15,15 @@ use super::problem::Refused;
 use super::{Api, views};
 use crate::events::BREACHES;
 
+/// So many apps are part of the status; the rest is a question of their own.
+const APPS_SHOWN: usize = 100;
+
 #[utoipa::path(get, path = route::PLATFORM, tag = "platform", responses((status = 200, body = Platform)))]
 pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) -> Json<Platform> {
-    let apps: Vec<Arc<App>> = api.desk.read(|state| {
+    let (apps, app_count): (Vec<Arc<App>>, usize) = api.desk.read(|state| {
         let seen =
-            state.apps.values().filter(|app| app.life != Life::Destroyed && principal.may_see(&app.id));
-        seen.cloned().collect()
+            || state.apps.values().filter(|app| app.life != Life::Destroyed && principal.may_see(&app.id));
+        (seen().take(APPS_SHOWN).cloned().collect(), seen().count())
     });
     let identity = &api.identity;
     let owner = principal.owns_platform();
@@ -54,6 +57,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         position: api.journal.head().0,
         roles: roles.filter(|_| owner).collect(),
         apps: apps.iter().map(|app| views::summary(&api, app)).collect(),
+        app_count: app_count as u64,
     })
 }
 

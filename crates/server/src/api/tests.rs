@@ -291,6 +291,34 @@ async fn a_body_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
+async fn apps_come_page_by_page_and_only_those_of_the_project() {
+    let stage = Stage::new().await;
+    let ids = ["default/default/a", "default/default/shop", "default/default/shop-two", "default/default/z"];
+    for id in ids.iter().chain(&["other/web/shop"]) {
+        stage.submit(Command::App { app: id.parse().unwrap(), wish: Wish::Create }).await;
+    }
+    let page = async |query: &str| {
+        let page = stage.get(&format!("{A}{query}")).await.json();
+        let names = page["apps"].as_array().unwrap().iter().map(|app| app["name"].as_str().unwrap());
+        (names.collect::<Vec<_>>().join(" "), page["next"].as_str().map(str::to_owned))
+    };
+    for (query, names, next) in [
+        ("", "a shop shop-two z", None),
+        ("?limit=2", "a shop", Some("shop")),
+        ("?limit=2&after=shop", "shop-two z", None),
+        ("?after=m", "shop shop-two z", None),
+        ("?after=z", "", None),
+        ("?q=hop&limit=1", "shop", Some("shop")),
+        ("?q=hop&limit=1&after=shop", "shop-two", None),
+    ] {
+        assert_eq!(page(query).await, (names.to_owned(), next.map(str::to_owned)), "{query}");
+    }
+    for bad in ["?limit=x", "?after=..", "?page=2"] {
+        assert_eq!(stage.get(&format!("{A}{bad}")).await.problem(), "request_invalid");
+    }
+}
+
+#[tokio::test]
 async fn an_app_from_its_making_to_its_end() {
     let stage = Stage::new().await;
     let shop = format!("{A}/shop");
