@@ -17,7 +17,6 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use berth_clock::Clock;
-use clap::Parser as _;
 
 pub use args::{CommandLine, Globals, UpArgs, Verb};
 pub use berth_contract::{Code, ExitStatus, Problem};
@@ -40,19 +39,33 @@ pub enum Parsed {
 /// Reads the command line, the program's name first. Help, version and usage errors are printed here.
 #[must_use]
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
-    let arguments = args::split_colons(arguments);
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.get(1).is_some_and(|verb| verb.as_encoded_bytes().starts_with(b"__")) {
         return Parsed::Role;
     }
-    match CommandLine::try_parse_from(arguments) {
+    match args::read(arguments) {
         Ok(CommandLine { globals, verb: Verb::Up(up) }) => Parsed::Up(Box::new(up), Box::new(globals)),
         Ok(other) => Parsed::Verb(Box::new(other)),
         Err(problem) => {
             // Nobody may be there to read it.
-            drop(problem.print());
+            drop(match args::meant(&problem) {
+                Some((verb, instead)) => tell_meant(&verb, instead),
+                None => problem.print(),
+            });
             Parsed::Done(if problem.use_stderr() { ExitStatus::Usage } else { ExitStatus::Ok })
         }
     }
+}
+
+/// What other platforms call otherwise.
+fn tell_meant(verb: &str, instead: &str) -> std::io::Result<()> {
+    let mut screen = Screen::standard(args::ColorChoice::Auto, std::env::var_os("NO_COLOR").is_some());
+    screen.marked_aside(
+        "error:",
+        screen::Style::Bad,
+        &format!("there is no verb `{}`", screen::harmless(verb)),
+    )?;
+    screen.aside(&format!("  next: {instead}"))
 }
 
 /// Does what the command line says and tells the outcome on `screen`.

@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 pub mod command;
+pub mod dotenv;
 pub mod id;
 pub mod manifest;
 pub mod name;
@@ -17,6 +18,7 @@ pub mod schema;
 pub mod unit;
 
 pub use command::{Command, CommandError, RelativeDir};
+pub use dotenv::Dotenv;
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use manifest::Manifest;
 pub use name::{AppName, EnvName, InvalidName, ProcessName, ProjectName, TenantName};

@@ -5,6 +5,7 @@
 
 mod keys;
 mod read;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -89,14 +89,21 @@ impl Wrong {
 /// Collects the problems of one file.
 #[derive(Debug)]
 pub(crate) struct Collector<'t> {
-    file: &'static str,
+    file: &'t str,
     text: &'t str,
+    /// Whether a problem shows its line.
+    shows: bool,
     found: Vec<(usize, Problem)>,
 }
 
 impl<'t> Collector<'t> {
-    pub(crate) fn new(file: &'static str, text: &'t str) -> Self {
-        Self { file, text, found: Vec::new() }
+    pub(crate) fn new(file: &'t str, text: &'t str) -> Self {
+        Self { file, text, shows: true, found: Vec::new() }
+    }
+
+    /// Shows no lines: they may hold secrets.
+    pub(crate) fn without_context(self) -> Self {
+        Self { shows: false, ..self }
     }
 
     /// Notes that what stands at `span` (in bytes) is wrong.
@@ -106,7 +113,7 @@ impl<'t> Collector<'t> {
         }
         let before = upto(self.text, span.start);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let rest = self.text.get(line_start..).unwrap_or_default();
+        let rest = if self.shows { self.text.get(line_start..).unwrap_or_default() } else { "" };
         let problem = Problem {
             file: self.file.to_owned(),
             line: count(before.bytes().filter(|byte| *byte == b'\n').count()),

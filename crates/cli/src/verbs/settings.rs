@@ -7,7 +7,7 @@ use berth_spec::{AppId, EnvName, ReleaseNumber};
 use serde::Serialize;
 
 use super::Session;
-use crate::args::{ConfigAction, ConfigArgs, OfApp, SecretsAction, SecretsArgs, Waiting};
+use crate::args::{ConfigAction, ConfigArgs, OfApp, SecretsAction, SecretsArgs, SetArgs, UnsetArgs, Waiting};
 use crate::failure::Failure;
 use crate::screen::Style;
 use crate::table::{Cell, Table};
@@ -17,36 +17,55 @@ const VALUE_MAX: u64 = berth_spec::manifest::ENV_VALUE_MAX as u64;
 
 impl Session<'_> {
     pub(super) async fn config(&mut self, args: ConfigArgs) -> Result<ExitStatus, Failure> {
-        let (patch, of, waiting) = match args.action {
-            None => return self.list_config(&args.of).await,
-            Some(ConfigAction::List(of)) => return self.list_config(&either(of, args.of)).await,
-            Some(ConfigAction::Set { settings, of, waiting }) => {
+        let outer = args.of;
+        match args.action {
+            None => self.list_config(&outer).await,
+            Some(ConfigAction::List(list)) => self.list_config(&list.of.or(outer)).await,
+            Some(ConfigAction::Set(SetArgs { settings, of, waiting })) => {
                 let set = self.read_settings(settings, false)?;
-                (ConfigPatch { set, unset: Vec::new() }, either(of, args.of), waiting)
+                self.change_config(&of.or(outer), ConfigPatch { set, unset: Vec::new() }, waiting).await
             }
-            Some(ConfigAction::Unset { names, of, waiting }) => {
-                (ConfigPatch { set: BTreeMap::new(), unset: names }, either(of, args.of), waiting)
+            Some(ConfigAction::Unset(UnsetArgs { names, of, waiting })) => {
+                let patch = ConfigPatch { set: BTreeMap::new(), unset: names };
+                self.change_config(&of.or(outer), patch, waiting).await
             }
-        };
-        let app = self.app_id(&of)?;
+        }
+    }
+
+    pub(super) async fn secrets(&mut self, args: SecretsArgs) -> Result<ExitStatus, Failure> {
+        let outer = args.of;
+        match args.action {
+            None => self.list_secrets(&outer).await,
+            Some(SecretsAction::List(list)) => self.list_secrets(&list.of.or(outer)).await,
+            Some(SecretsAction::Set(SetArgs { settings, of, waiting })) => {
+                let set = sealed(self.read_settings(settings, true)?);
+                self.change_secrets(&of.or(outer), SecretsPatch { set, unset: Vec::new() }, waiting).await
+            }
+            Some(SecretsAction::Unset(UnsetArgs { names, of, waiting })) => {
+                let patch = SecretsPatch { set: BTreeMap::new(), unset: names };
+                self.change_secrets(&of.or(outer), patch, waiting).await
+            }
+        }
+    }
+
+    async fn change_config(
+        &mut self,
+        of: &OfApp,
+        patch: ConfigPatch,
+        waiting: Waiting,
+    ) -> Result<ExitStatus, Failure> {
+        let app = self.app_id(of)?;
         let changed = self.client.patch_config(&app, &patch).await?;
         self.changed(&app, &changed, changed.release, waiting).await
     }
 
-    pub(super) async fn secrets(&mut self, args: SecretsArgs) -> Result<ExitStatus, Failure> {
-        let (patch, of, waiting) = match args.action {
-            None => return self.list_secrets(&args.of).await,
-            Some(SecretsAction::List(of)) => return self.list_secrets(&either(of, args.of)).await,
-            Some(SecretsAction::Set { settings, of, waiting }) => {
-                let set = self.read_settings(settings, true)?;
-                let set = set.into_iter().map(|(name, value)| (name, SecretValue::new(value))).collect();
-                (SecretsPatch { set, unset: Vec::new() }, either(of, args.of), waiting)
-            }
-            Some(SecretsAction::Unset { names, of, waiting }) => {
-                (SecretsPatch { set: BTreeMap::new(), unset: names }, either(of, args.of), waiting)
-            }
-        };
-        let app = self.app_id(&of)?;
+    async fn change_secrets(
+        &mut self,
+        of: &OfApp,
+        patch: SecretsPatch,
+        waiting: Waiting,
+    ) -> Result<ExitStatus, Failure> {
+        let app = self.app_id(of)?;
         let changed = self.client.patch_secrets(&app, &patch).await?;
         self.changed(&app, &changed, changed.release, waiting).await
     }
@@ -161,7 +180,6 @@ fn usage(detail: String) -> Failure {
     )
 }
 
-/// `--app` may stand before the action or after it.
-fn either(inner: OfApp, outer: OfApp) -> OfApp {
-    OfApp { app: inner.app.or(outer.app) }
+fn sealed(values: BTreeMap<EnvName, String>) -> BTreeMap<EnvName, SecretValue> {
+    values.into_iter().map(|(name, value)| (name, SecretValue::new(value))).collect()
 }

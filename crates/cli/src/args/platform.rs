@@ -1,0 +1,23 @@
+//! `up`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// `berth up`
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// Where apps answer [default: as last time, at first 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub edge: Option<SocketAddr>,
+    /// Where the API answers, on loopback [default: as last time, at first 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDRESS")]
+    pub api: Option<SocketAddr>,
+    /// Return once the platform is up, and leave it running
+    #[arg(long)]
+    pub detach: bool,
+    /// Deploy this directory once the platform is up
+    #[arg(long, value_name = "PATH")]
+    pub deploy: Option<PathBuf>,
+}

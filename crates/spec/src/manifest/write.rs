@@ -1,0 +1,254 @@
+//! Writing a berth.toml: only what differs from the defaults, with a word about each part.
+
+use std::fmt::Write as _;
+
+use super::{Build, Deploy, Http, Manifest, Readiness, Shutdown, Signal, Strategy};
+use crate::command::Command;
+use crate::unit::Millis;
+
+impl Manifest {
+    /// The manifest as the text of a berth.toml that [`Self::parse`] reads to the same value. `head` stands above it and `foot`
+    /// below it, as comments, a line each.
+    ///
+    /// A static site among the processes is what a builder found, not what a person writes, and is left out.
+    #[must_use]
+    pub fn write(&self, head: &[String], foot: &[String]) -> String {
+        let Self { format: _, app, build, processes, env, deploy, http, shutdown } = self;
+        let mut out = Out::default();
+        out.comments(head);
+        if let Some(app) = app {
+            out.blank();
+            out.entry("app", &text(app.as_str()));
+        }
+        out.section("build", "How the source becomes what runs.", &build_keys(build));
+        let own = processes.iter().filter(|(_, command)| !matches!(command, Command::StaticSite { .. }));
+        let own: Keys = own.map(|(name, it)| (name.to_string(), command(it))).collect();
+        out.section(
+            "processes",
+            "What runs. `web` gets the requests, on the port that it finds in PORT.",
+            &own,
+        );
+        let env: Keys = env.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        out.section(
+            "env",
+            "Plain settings. Secrets are set with `berth secrets set NAME` and win over these.",
+            &env,
+        );
+        out.section("deploy", "How a release replaces the one before.", &deploy_keys(deploy));
+        let (keys, checks) = http_keys(http);
+        out.section("http", "How the web process is reached.", &keys);
+        out.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
+        out.section("shutdown", "How an instance is stopped.", &shutdown_keys(shutdown));
+        if !foot.is_empty() {
+            out.blank();
+            out.comments(foot);
+        }
+        out.text
+    }
+}
+
+/// Keys with their values as TOML.
+type Keys = Vec<(String, String)>;
+
+/// The text so far.
+#[derive(Default)]
+struct Out {
+    text: String,
+}
+
+impl Out {
+    fn blank(&mut self) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+    }
+
+    fn comments(&mut self, lines: &[String]) {
+        for line in lines {
+            let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            self.line(format!("# {line}").trim_end());
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn entry(&mut self, key: &str, value: &str) {
+        writeln!(self.text, "{key} = {value}").expect("writing to a string cannot fail");
+    }
+
+    /// A section with what it is for; nothing when it has no keys.
+    fn section(&mut self, name: &str, what: &str, keys: &Keys) {
+        if keys.is_empty() {
+            return;
+        }
+        self.blank();
+        self.comments(&[what.to_owned()]);
+        self.line(&format!("[{name}]"));
+        for (key, value) in keys {
+            self.entry(key, value);
+        }
+    }
+}
+
+fn text(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn command(it: &Command) -> String {
+    match it {
+        Command::Argv(argv) => {
+            let words: Vec<String> = argv.iter().map(|word| text(word)).collect();
+            format!("[{}]", words.join(", "))
+        }
+        Command::Line(line) | Command::Shell(line) => text(line),
+        Command::StaticSite { root } => text(root.as_str()),
+    }
+}
+
+/// The key when its value is given.
+fn given(key: &str, value: Option<String>) -> Option<(String, String)> {
+    value.map(|value| (key.to_owned(), value))
+}
+
+/// The key when its value is not the default's.
+fn unlike<T: PartialEq>(
+    key: &str,
+    value: &T,
+    default: &T,
+    written: impl Fn(&T) -> String,
+) -> Option<(String, String)> {
+    (value != default).then(|| (key.to_owned(), written(value)))
+}
+
+fn span(span: &Millis) -> String {
+    text(&span.to_string())
+}
+
+fn build_keys(build: &Build) -> Keys {
+    let Build { builder, command: run, output } = build;
+    let keys = [
+        given("builder", builder.map(|builder| text(builder.name()))),
+        given("command", run.as_ref().map(command)),
+        given("output", output.as_ref().map(|output| text(output.as_str()))),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
+fn deploy_keys(deploy: &Deploy) -> Keys {
+    let default = Deploy::default();
+    let Deploy { release_command, strategy, timeout, warm } = deploy;
+    let strategy = strategy.map(|strategy| match strategy {
+        Strategy::Rolling => text("rolling"),
+        Strategy::BlueGreen => text("bluegreen"),
+        Strategy::Recreate => text("recreate"),
+    });
+    let keys = [
+        given("release_command", release_command.as_ref().map(command)),
+        given("strategy", strategy),
+        unlike("timeout", timeout, &default.timeout, span),
+        unlike("warm", warm, &default.warm, span),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
+/// The keys of `[http]` and those of its check.
+fn http_keys(http: &Http) -> (Keys, Keys) {
+    let Http { port, hosts, readiness } = http;
+    let list = |hosts: &Vec<super::HostName>| {
+        let hosts: Vec<String> = hosts.iter().map(|host| text(host.as_str())).collect();
+        format!("[{}]", hosts.join(", "))
+    };
+    let keys = [given("port", port.map(|port| port.to_string())), unlike("hosts", hosts, &Vec::new(), list)];
+    let default = Readiness::default();
+    let Readiness { path, interval, timeout, grace } = readiness;
+    let checks = [
+        given("path", path.as_ref().map(|path| text(path.as_str()))),
+        unlike("interval", interval, &default.interval, span),
+        unlike("timeout", timeout, &default.timeout, span),
+        unlike("grace", grace, &default.grace, span),
+    ];
+    let mut checks: Keys = checks.into_iter().flatten().collect();
+    if !checks.is_empty() {
+        checks.insert(0, ("type".to_owned(), text("readiness")));
+    }
+    (keys.into_iter().flatten().collect(), checks)
+}
+
+fn shutdown_keys(shutdown: &Shutdown) -> Keys {
+    let default = Shutdown::default();
+    let Shutdown { signal, drain, kill_after } = shutdown;
+    let name = |signal: &Signal| {
+        let named = Signal::NAMED.iter().find(|(_, it)| it == signal);
+        text(named.map(|(name, _)| *name).expect("every signal has a name"))
+    };
+    let keys = [
+        unlike("signal", signal, &default.signal, name),
+        unlike("drain", drain, &default.drain, span),
+        unlike("kill_after", kill_after, &default.kill_after, span),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_written() {
+        assert_eq!(Manifest::default().write(&[], &[]), "");
+        let given = r#"app = "shop"
+[build]
+command = "npm run build"
+[processes]
+web = "node server.js --port $PORT"
+worker = ["bin/worker", "a b"]
+[env]
+GREETING = "hello\n\"you\""
+[deploy]
+release_command = "bin/migrate && true"
+timeout = "5m"
+[http]
+hosts = ["shop.example.com"]
+[[http.checks]]
+type = "readiness"
+path = "/up"
+[shutdown]
+signal = "SIGINT"
+"#;
+        let manifest = Manifest::parse(given).unwrap();
+        let written = manifest.write(&["From a test.".to_owned()], &["The\nend.".to_owned()]);
+        assert_eq!(Manifest::parse(&written).unwrap(), manifest, "{written}");
+        assert!(written.starts_with("# From a test.\n\napp = \"shop\"\n\n# How the source"), "{written}");
+        assert!(written.ends_with("[shutdown]\nsignal = \"SIGINT\"\n\n# The end.\n"), "{written}");
+        assert!(!written.contains("warm") && !written.contains("interval"), "{written}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_to_the_same(
+            env in prop::collection::btree_map("[A-Z]{3,6}", any::<String>(), 0..4),
+            line in "[a-z$'\" &|;\n\\\\]{1,20}",
+            argv in prop::collection::vec("[^\0]{0,9}", 1..4),
+            remark in any::<String>(),
+            seconds in 1_u64..80_000,
+        ) {
+            let env = env.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value))).collect();
+            let mut manifest = Manifest { env, ..Manifest::default() };
+            manifest.processes.extend(Command::parse(&line).ok().map(|it| ("web".parse().unwrap(), it)));
+            manifest.processes.extend(Command::from_argv(argv).ok().map(|it| ("worker".parse().unwrap(), it)));
+            manifest.deploy.timeout = Millis::from_secs(seconds);
+            let written = manifest.write(&[remark], &[]);
+            if let Ok(read) = Manifest::parse(&written) {
+                prop_assert_eq!(read, manifest, "{}", written);
+            } else {
+                // A variable with a NUL byte is refused wherever it comes from.
+                prop_assert!(manifest.env.values().any(|value| value.contains('\0')), "{}", written);
+            }
+        }
+    }
+}
