@@ -7,6 +7,7 @@
 
 pub mod chunk;
 pub mod detect;
+pub mod import;
 pub mod lay;
 pub mod recipe;
 pub mod store;
