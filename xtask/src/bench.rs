@@ -6,7 +6,6 @@
 mod budget;
 mod build_time;
 mod deploy;
-mod machine;
 mod measured;
 mod page;
 mod process_usage;
@@ -20,6 +19,7 @@ use anyhow::{Context as _, Result, bail};
 use self::measured::Measured;
 use self::record::Record;
 use crate::args::{Args, UsageError};
+use crate::machine;
 use crate::provision::{self, Tool};
 use crate::stopwatch;
 use crate::workspace::Workspace;

@@ -2,11 +2,15 @@
 #![expect(clippy::print_stdout, reason = "a command-line tool speaks on its standard output")]
 #![expect(clippy::print_stderr, reason = "and says what went wrong on the other one")]
 
+mod apps;
 mod args;
 mod bench;
 mod deny;
 mod goldens;
+mod http;
 mod layers;
+mod machine;
+mod platform;
 mod program;
 mod provision;
 mod runner;
@@ -70,6 +74,12 @@ const VERBS: &[Verb] = &[
         takes: "NAME [--quick] [--json FILE]",
         about: "measure, write docs/benchmarks/NAME.json and docs/benchmarks.md; no NAME lists them",
         run: bench::run,
+    },
+    Verb {
+        name: "apps",
+        takes: "[NAME...] [--list] [--ci] [--no-peers] [--keep] [--berth FILE]",
+        about: "take sample apps all the way and write docs/apps.md; --ci takes the dozen of CI",
+        run: apps::run,
     },
     Verb {
         name: "soak",

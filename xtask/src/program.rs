@@ -14,6 +14,7 @@ use crate::workspace::Workspace;
 #[derive(Debug)]
 pub(crate) struct Program {
     command: Command,
+    quiet: bool,
 }
 
 impl Program {
@@ -22,7 +23,7 @@ impl Program {
         reason = "berth-process guards tenants' programs; these are our own tools"
     )]
     pub(crate) fn new(name: impl AsRef<OsStr>) -> Self {
-        Self { command: Command::new(name) }
+        Self { command: Command::new(name), quiet: false }
     }
 
     /// The cargo that runs us, in the workspace's root. Under `CI` it may not change `Cargo.lock`.
@@ -59,6 +60,12 @@ impl Program {
         self
     }
 
+    /// What it says on its standard error is dropped, for one whose failure is no news.
+    pub(crate) fn silent(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// Runs it to its end, on our own terminal.
     ///
     /// # Errors
@@ -76,7 +83,8 @@ impl Program {
     /// # Errors
     /// It cannot be started, ends with a status other than 0, or writes no UTF-8.
     pub(crate) fn output(mut self) -> Result<String> {
-        self.command.stderr(Stdio::inherit()).stdin(Stdio::null());
+        let errors = if self.quiet { Stdio::null() } else { Stdio::inherit() };
+        self.command.stderr(errors).stdin(Stdio::null());
         let output = self.command.output().with_context(|| format!("cannot start {}", self.line()))?;
         if !output.status.success() {
             bail!("`{}` ended with {}", self.line(), output.status);

@@ -36,9 +36,7 @@ pub(crate) fn provide(tools: &'static [Tool]) -> Vec<Tool> {
     let missing =
         || tools.iter().filter(|tool| program::find(tool.program).is_none()).copied().collect::<Vec<_>>();
     let wanted = missing();
-    if !wanted.is_empty() && may_install() {
-        install(&wanted).unwrap_or_else(|error| println!("!! nothing could be installed: {error:#}"));
-    }
+    install(&wanted.iter().map(|tool| tool.package).collect::<Vec<_>>());
     let still = missing();
     for tool in &still {
         println!(
@@ -49,19 +47,30 @@ pub(crate) fn provide(tools: &'static [Tool]) -> Vec<Tool> {
     still
 }
 
+/// Installs Debian's packages where we may, and says loudly which could not be.
+pub(crate) fn install(packages: &[&str]) {
+    if !packages.is_empty() && may_install() {
+        install_each(packages).unwrap_or_else(|error| println!("!! nothing could be installed: {error:#}"));
+    }
+}
+
 fn may_install() -> bool {
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
     is_root && program::find("apt-get").is_some()
 }
 
 /// One by one: a package that this release of the distribution lacks keeps none of the others away.
-fn install(tools: &[Tool]) -> Result<()> {
+fn install_each(packages: &[&str]) -> Result<()> {
     let _guard = NoServices::raise()?;
-    let apt = || Program::new("apt-get").arg("-qq").env("DEBIAN_FRONTEND", "noninteractive");
+    let apt = || {
+        Program::new("apt-get")
+            .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
+            .env("DEBIAN_FRONTEND", "noninteractive")
+    };
     apt().arg("update").run()?;
-    for tool in tools {
-        println!("installing {}", tool.package);
-        let installed = apt().args(["install", "--yes", "--no-install-recommends", tool.package]).run();
+    for package in packages {
+        println!("installing {package}");
+        let installed = apt().args(["install", "--yes", "--no-install-recommends", package]).run();
         installed.unwrap_or_else(|error| println!("!! {error:#}"));
     }
     Ok(())

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use berth_clock::{Clock, SystemClock};
 
-pub use client::{Body, Connection, Exchange, Failure};
+pub use client::{Body, Connection, Exchange, Failure, Page};
 pub use order::{Activation, Violation};
 pub use outcome::{Failed, Kill, Outcome, Sample};
 
@@ -32,6 +32,8 @@ pub struct Options {
     pub rate: u32,
     /// How long an answer may take, from its first byte sent to its last byte read.
     pub patience: Duration,
+    /// What is asked for: a page, or the mix of requests for the example when not given.
+    pub page: Option<Arc<Page>>,
 }
 
 impl Options {
@@ -44,6 +46,7 @@ impl Options {
             connections: 32,
             rate: 500,
             patience: Duration::from_secs(15),
+            page: None,
         }
     }
 }
@@ -133,7 +136,10 @@ impl Shared {
                 self.next.fetch_sub(1, Ordering::Relaxed);
                 return outcome;
             }
-            let exchange = Exchange::of_mix(ticket, &self.options.host, keep);
+            let exchange = match &self.options.page {
+                Some(page) => Exchange::page(page, &self.options.host, keep),
+                None => Exchange::of_mix(ticket, &self.options.host, keep),
+            };
             let start = self.clock.monotonic();
             let answer = self.exchange(&exchange, &mut connection, &mut serial);
             let end = self.clock.monotonic();
@@ -144,7 +150,7 @@ impl Shared {
                 }
                 Err(failure) => {
                     connection = None;
-                    let (method, path) = (exchange.method.to_owned(), exchange.path.to_owned());
+                    let (method, path) = (exchange.method.to_owned(), exchange.path.to_string());
                     outcome.failed.push(Failed {
                         start,
                         end,

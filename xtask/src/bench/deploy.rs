@@ -1,24 +1,24 @@
 //! The main job, measured on the release build: deploys, rollbacks, what an idle platform costs, what the journal and edge do, and whether a request
 //! fails while all that happens.
 
+mod example;
 mod http;
-mod platform;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use self::example::APP;
 use self::http::Client;
-use self::platform::Platform;
 use super::Context;
 use super::measured::Measured;
 use super::process_usage;
 use super::statistics::Samples;
+use crate::platform::Platform;
 use crate::program::Program;
 use crate::stopwatch::Stopwatch;
 
-const APP: &str = "simple-web-app";
 /// Requests in a second while deploys are counted, and over how many connections.
 const RATE: &str = "2000";
 const CONNECTIONS: &str = "64";
@@ -35,7 +35,8 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
     ] {
         Program::cargo(context.workspace, "build").args(["--quiet", "--release"]).args(args).run()?;
     }
-    let platform = Platform::start(context.workspace)?;
+    let target = context.workspace.target_dir()?;
+    let platform = Platform::start(&target.join("release/berth"), &target.join("bench-deploy"), Vec::new())?;
     idle(&platform, context, "idle_pss_0_apps_mb", None, &mut measured)?;
     deploys(&platform, context, &mut measured)?;
     idle(&platform, context, "idle_pss_mb", Some("idle_cpu_pct"), &mut measured)?;
@@ -51,7 +52,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
 
 /// Deploys and rollbacks, each until a client sees the new instance through edge.
 fn deploys(platform: &Platform, context: &Context<'_>, measured: &mut Measured) -> Result<()> {
-    let source = platform.copy_of_example(context.workspace)?;
+    let source = example::copy(platform, context.workspace)?;
     platform.berth(&["deploy", &source])?;
     let mut client = Client::connect(platform.edge(), APP)?;
     let (unchanged, changed, rollbacks) = if context.quick { (20, 5, 20) } else { (100, 20, 100) };
@@ -62,7 +63,7 @@ fn deploys(platform: &Platform, context: &Context<'_>, measured: &mut Measured) 
     measured.percentile("deploy_unchanged", 50, "ms", &times.into_iter().collect::<Samples>());
     let mut times = Vec::new();
     for round in 0..changed {
-        platform.change_example(&source, round)?;
+        example::change(&source, round)?;
         times.push(until_new(platform, &mut client, &["deploy", &source])?);
     }
     measured.percentile("deploy_changed", 50, "ms", &times.into_iter().collect::<Samples>());
@@ -126,7 +127,7 @@ fn kib_to_mib(kib: u64) -> f64 {
 }
 
 fn shim(platform: &Platform, measured: &mut Measured) -> Result<()> {
-    let shims = platform.shims()?;
+    let shims = example::shims(platform)?;
     let memory = process_usage::memory(&shims)?;
     let count = u64::try_from(shims.len()).unwrap_or(1).max(1);
     let each = f64::from(u32::try_from(memory.private / count).unwrap_or(u32::MAX));
@@ -136,11 +137,12 @@ fn shim(platform: &Platform, measured: &mut Measured) -> Result<()> {
 
 /// Thirty deploys while the strict client sends.
 fn failed_requests(platform: &Platform, context: &Context<'_>, measured: &mut Measured) -> Result<()> {
-    let source = platform.copy_of_example(context.workspace)?;
-    let load = platform.spawn_load(context.workspace, &[APP, RATE, CONNECTIONS])?;
+    let source = example::copy(platform, context.workspace)?;
+    let load = context.workspace.target_dir()?.join("release/examples/load");
+    let load = platform.spawn_load(&load, &[APP, RATE, CONNECTIONS])?;
     for round in 0..30 {
         if round % 3 == 0 {
-            platform.change_example(&source, 1_000 + round)?;
+            example::change(&source, 1_000 + round)?;
         }
         platform.berth(&["deploy", &source])?;
     }
@@ -177,7 +179,7 @@ fn commands(platform: &Platform, context: &Context<'_>, measured: &mut Measured)
 
 /// What the platform takes with a hundred apps.
 fn many_apps(platform: &Platform, context: &Context<'_>, measured: &mut Measured) -> Result<()> {
-    let program = platform.built_example()?;
+    let program = example::built(platform)?;
     for number in 0..100 {
         platform.berth(&["deploy", &program, "--app", &format!("idle-{number}")])?;
     }

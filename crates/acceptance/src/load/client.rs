@@ -1,8 +1,10 @@
 //! One connection, one exchange: HTTP/1.1 written and read by hand, so that nothing is retried or smoothed over.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest head of an answer.
@@ -23,16 +25,26 @@ pub enum Body {
     Chunked(Vec<u8>),
 }
 
-/// A request, and what its answer must be. Made for the paths of the example `simple-web-app`.
+/// A page of any app, and how an answer is known to be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Its path.
+    pub path: String,
+    /// An answer holds exactly one of these, which then stands for the release that answered.
+    pub texts: Vec<String>,
+}
+
+/// A request, and what its answer must be. Made for the paths of the example `simple-web-app`, or for a [`Page`].
 #[derive(Debug, Clone)]
 pub struct Exchange {
     /// The method.
     pub method: &'static str,
     /// The path.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     host: String,
     keep: bool,
     body: Body,
+    page: Option<Arc<Page>>,
 }
 
 /// Why an exchange failed.
@@ -261,13 +273,20 @@ impl Exchange {
     /// A GET of `path`.
     #[must_use]
     pub fn get(path: &'static str, host: &str, keep: bool) -> Self {
-        Self { method: "GET", path, host: host.to_owned(), keep, body: Body::None }
+        Self { method: "GET", path: path.into(), host: host.to_owned(), keep, body: Body::None, page: None }
+    }
+
+    /// A GET of a page.
+    #[must_use]
+    pub fn page(page: &Arc<Page>, host: &str, keep: bool) -> Self {
+        let (path, page) = (page.path.clone().into(), Some(Arc::clone(page)));
+        Self { method: "GET", path, host: host.to_owned(), keep, body: Body::None, page }
     }
 
     /// A POST to `/echo`.
     #[must_use]
     pub fn echo(body: Body, host: &str, keep: bool) -> Self {
-        Self { method: "POST", path: "/echo", host: host.to_owned(), keep, body }
+        Self { method: "POST", path: "/echo".into(), host: host.to_owned(), keep, body, page: None }
     }
 
     /// The `ticket`-th of the mix: pages, JSON, and bodies of up to 64 KiB sent both ways. Of 16 requests 10 are GETs.
@@ -296,12 +315,24 @@ impl Exchange {
         if answer.status != 200 {
             return Err(Failure::Status(answer.status));
         }
+        let release = match &self.page {
+            Some(page) => page.which(&answer)?,
+            None => self.example_release(&answer)?,
+        };
+        if !connection.rest.is_empty() {
+            return Err(Failure::Wrong("bytes after the answer".to_owned()));
+        }
+        Ok(release)
+    }
+
+    /// Compares an answer of the example with what it must be.
+    fn example_release(&self, answer: &Answer) -> Result<String, Failure> {
         let header = |name: &str| {
             let found = answer.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.clone());
             found.ok_or_else(|| Failure::Wrong(format!("no header {name}")))
         };
         let (release, instance) = (header("release-version")?, header("instance-id")?);
-        let right = match (&self.body, self.path) {
+        let right = match (&self.body, &*self.path) {
             (Body::Sized(sent) | Body::Chunked(sent), _) => answer.body == *sent,
             (Body::None, "/version") => {
                 let found: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -315,9 +346,6 @@ impl Exchange {
         };
         if !right {
             return Err(Failure::Wrong(format!("{} bytes of body", answer.body.len())));
-        }
-        if !connection.rest.is_empty() {
-            return Err(Failure::Wrong("bytes after the answer".to_owned()));
         }
         Ok(release)
     }
@@ -349,6 +377,19 @@ impl Exchange {
     }
 }
 
+impl Page {
+    /// The one of its texts that the answer holds.
+    fn which(&self, answer: &Answer) -> Result<String, Failure> {
+        let body = String::from_utf8_lossy(&answer.body);
+        let mut held = self.texts.iter().filter(|text| body.contains(text.as_str()));
+        match (held.next(), held.next()) {
+            (Some(text), None) => Ok(text.clone()),
+            (None, _) => Err(Failure::Wrong(format!("{} bytes without any of its texts", body.len()))),
+            (Some(_), Some(_)) => Err(Failure::Wrong("an answer of two releases at once".to_owned())),
+        }
+    }
+}
+
 /// Bytes that are other for each ticket and length: an answer meant for another request is seen.
 fn pattern(ticket: u64, longest: u64) -> Vec<u8> {
     let mut word = ticket.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -368,8 +409,12 @@ mod tests {
 
     use super::*;
 
-    /// A server that reads whatever comes and answers each connection with the given bytes.
     fn perform(answer: &'static str) -> Result<String, Failure> {
+        answered(&Exchange::get("/version", "app.localhost", true), answer)
+    }
+
+    /// A server that reads whatever comes and answers each connection with the given bytes.
+    fn answered(exchange: &Exchange, answer: &'static str) -> Result<String, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {
@@ -383,7 +428,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).unwrap();
         });
         let mut connection = Connection::open(address, Duration::from_secs(10)).unwrap();
-        let result = Exchange::get("/version", "app.localhost", true).perform(&mut connection);
+        let result = exchange.perform(&mut connection);
         server.join().unwrap();
         result
     }
@@ -396,6 +441,19 @@ mod tests {
         let chunked = "HTTP/1.1 200 OK\r\nRelease-Version: v3\r\nInstance-Id: web.1\r\nTransfer-Encoding: chunked\r\n\r\n\
             10\r\n{\"release\":\"v3\",\r\n13\r\n\"instance\":\"web.1\"}\r\n0\r\n\r\n";
         assert_eq!(perform(chunked), Ok("v3".to_owned()));
+    }
+
+    #[test]
+    fn a_page_holds_exactly_one_of_its_texts() {
+        let texts = vec!["one".to_owned(), "two".to_owned()];
+        let page = Arc::new(Page { path: "/".to_owned(), texts });
+        let exchange = Exchange::page(&page, "app.localhost", true);
+        let answer = |body: &str| -> &'static str {
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).leak()
+        };
+        assert_eq!(answered(&exchange, answer("<p>two</p>")), Ok("two".to_owned()));
+        assert!(matches!(answered(&exchange, answer("one and two")), Err(Failure::Wrong(_))));
+        assert!(matches!(answered(&exchange, answer("three")), Err(Failure::Wrong(_))));
     }
 
     #[test]

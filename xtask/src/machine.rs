@@ -1,4 +1,4 @@
-//! Where a bench ran: processor, memory, kernel, file system, compiler, commit.
+//! Where something was measured: processor, memory, kernel, file system, compiler, commit.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 ///
 /// # Errors
 /// `/proc` or the compiler cannot be asked.
-pub(super) fn describe(target_dir: &Path) -> Result<String> {
+pub(crate) fn describe(target_dir: &Path) -> Result<String> {
     let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = field(&cpus, "model name").unwrap_or(std::env::consts::ARCH);
     let cores = std::thread::available_parallelism()?;
@@ -31,7 +31,7 @@ pub(super) fn describe(target_dir: &Path) -> Result<String> {
 ///
 /// # Errors
 /// Git fails.
-pub(super) fn commit(workspace: &Workspace) -> Result<String> {
+pub(crate) fn commit(workspace: &Workspace) -> Result<String> {
     let git = || Program::git(workspace);
     let commit = git().args(["rev-parse", "--short=12", "HEAD"]).output()?;
     // The records that benches write are no change of what is measured.

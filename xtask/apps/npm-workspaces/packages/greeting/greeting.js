@@ -1,0 +1,1 @@
+exports.greeting = 'This is the first release';

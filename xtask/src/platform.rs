@@ -1,0 +1,167 @@
+//! A platform in a home of its own, run by a binary that is given: what benches and sample apps are measured on.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::program::Program;
+use crate::stopwatch::Stopwatch;
+
+pub(crate) struct Platform {
+    berth: PathBuf,
+    dir: PathBuf,
+    env: Vec<(&'static str, OsString)>,
+    supervisor: Child,
+    edge: SocketAddr,
+    api: SocketAddr,
+}
+
+impl Platform {
+    /// Starts `berth` with a home in `dir`, which is made anew, and waits until it answers. `env` is added to the environment.
+    #[expect(clippy::disallowed_methods, reason = "it is watched and stopped, which Program cannot")]
+    pub(crate) fn start(berth: &Path, dir: &Path, env: Vec<(&'static str, OsString)>) -> Result<Self> {
+        if dir.try_exists()? {
+            std::fs::remove_dir_all(dir)?;
+        }
+        std::fs::create_dir_all(dir)?;
+        let (edge, api) = (free_address()?, free_address()?);
+        let supervisor = Command::new(berth)
+            .args(["up", "--edge", &edge.to_string(), "--api", &api.to_string()])
+            .arg("--home")
+            .arg(dir.join("home"))
+            .env("XDG_CONFIG_HOME", dir.join("config"))
+            .envs(env.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start berth")?;
+        let (berth, dir) = (berth.to_owned(), dir.to_owned());
+        let mut platform = Self { berth, dir, env, supervisor, edge, api };
+        let stopwatch = Stopwatch::start();
+        while platform.command(&["status"]).stderr(Stdio::null()).output()?.status.code() != Some(0) {
+            if let Some(status) = platform.supervisor.try_wait()? {
+                bail!("the platform ended with {status} while it started");
+            }
+            ensure!(stopwatch.elapsed() < Duration::from_secs(30), "the platform did not start within 30 s");
+            platform.rest(Duration::from_millis(50));
+        }
+        Ok(platform)
+    }
+
+    pub(crate) fn edge(&self) -> SocketAddr {
+        self.edge
+    }
+
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// The folder that it was given: the home is in it, and what else is put there goes with the platform.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn home(&self) -> PathBuf {
+        self.dir.join("home")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the time that passes is what is measured")]
+    pub(crate) fn rest(&self, span: Duration) {
+        std::thread::sleep(span);
+    }
+
+    /// Runs a verb and gives what it printed.
+    pub(crate) fn berth(&self, verb: &[&str]) -> Result<String> {
+        let program = Program::new(&self.berth).args(verb).env("BERTH_HOME", self.home());
+        program.env("XDG_CONFIG_HOME", self.dir.join("config")).output()
+    }
+
+    /// Starts a verb; what it says is dropped.
+    pub(crate) fn spawn(&self, verb: &[&str]) -> Result<Child> {
+        Ok(self.command(verb).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    }
+
+    /// Starts a verb; what it says goes into `file`.
+    pub(crate) fn spawn_into(&self, verb: &[&str], file: &Path) -> Result<Child> {
+        let out = File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(self.command(verb).stdout(out.try_clone()?).stderr(out).spawn()?)
+    }
+
+    pub(crate) fn wait(&self, mut running: Child, verb: &[&str]) -> Result<()> {
+        let status = running.wait()?;
+        ensure!(status.success(), "{verb:?} ended with {status}");
+        Ok(())
+    }
+
+    /// Starts the strict client, the program `load`; it sends until [`Platform::stop_load`].
+    #[expect(clippy::disallowed_methods, reason = "it runs beside what is measured")]
+    pub(crate) fn spawn_load(&self, load: &Path, args: &[&str]) -> Result<Child> {
+        let mut command = Command::new(load);
+        command.arg(self.edge.to_string()).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().with_context(|| format!("cannot start {}", load.display()))
+    }
+
+    pub(crate) fn stop_load(&self, mut load: Child) -> Result<Value> {
+        drop(load.stdin.take());
+        let output = load.wait_with_output()?;
+        ensure!(output.status.success(), "the load ended with {}", output.status);
+        serde_json::from_slice(&output.stdout).context("what the load printed")
+    }
+
+    /// Supervisor, control and edge.
+    pub(crate) fn own_pids(&self) -> Result<Vec<u32>> {
+        let status: Value = serde_json::from_str(&self.berth(&["status", "--json"])?)?;
+        let roles = status.get("roles").and_then(Value::as_array).context("no roles in the status")?;
+        let pids = roles.iter().filter_map(|role| role.get("pid")?.as_u64()?.try_into().ok()).collect();
+        Ok(pids)
+    }
+
+    pub(crate) fn token(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.home().join("keys/owner-token"))?.trim().to_owned())
+    }
+
+    /// The file system of the home.
+    pub(crate) fn file_system(&self) -> Result<String> {
+        let output = Program::new("stat").args(["--file-system", "--format=%T"]).arg(&self.dir).output()?;
+        Ok(output.trim().to_owned())
+    }
+
+    pub(crate) fn down(mut self) -> Result<()> {
+        let said = self.command(&["down"]).output()?;
+        ensure!(said.status.success(), "`berth down`: {}", String::from_utf8_lossy(&said.stderr));
+        let status = self.supervisor.wait()?;
+        ensure!(status.success(), "the supervisor ended with {status}");
+        std::fs::remove_dir_all(&self.dir)?;
+        Ok(())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "what happens while it runs is what is measured")]
+    fn command(&self, verb: &[&str]) -> Command {
+        let mut command = Command::new(&self.berth);
+        command.args(verb).stdin(Stdio::null()).envs(self.env.iter().cloned());
+        command.env("BERTH_HOME", self.home()).env("XDG_CONFIG_HOME", self.dir.join("config"));
+        command
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        // Only where measuring failed; down() has waited otherwise and a second kill finds nobody.
+        if matches!(self.supervisor.try_wait(), Ok(None)) {
+            drop(self.berth(&["down"]));
+            drop(self.supervisor.wait());
+        }
+    }
+}
+
+/// An address that nobody listens on, outside of the range of apps.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+}
