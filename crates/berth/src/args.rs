@@ -113,4 +113,7 @@ pub(crate) struct StaticArgs {
     pub(crate) directory: PathBuf,
     #[arg(long, env = "PORT")]
     pub(crate) port: u16,
+    /// Answer with index.html where there is no page.
+    #[arg(long)]
+    pub(crate) single_page: bool,
 }

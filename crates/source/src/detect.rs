@@ -1,9 +1,18 @@
 //! Saying how to build what is in a tree, by rules that are data.
 //!
-//! The first rule of [`RULES`] that fits decides. Detection reads names and the beginnings of a few files, starts
-//! nothing, and gives its reasons, so that the same answer is had before sending and before building.
+//! The tables are in `languages`, a row for each package manager and framework; what they have in common is in `compose`.
+//! Detection reads names and the beginnings of a few files, starts nothing, and gives its reasons, so that the same answer is had
+//! before sending and before building. docs/detection.md is written from the tables.
 
 mod cargo;
+mod compose;
+pub mod document;
+mod fill;
+mod languages;
+mod rule;
+mod sign;
+mod view;
+mod wish;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +20,9 @@ use std::io;
 use berth_spec::manifest::Builder;
 use berth_spec::{AppName, Command, Manifest, ProcessName, RelativeDir};
 
-use crate::recipe::Recipe;
+use self::compose::Composed;
+use self::view::View;
+use crate::recipe::{Recipe, Step, Tool, ToolNeed};
 use crate::store::ChunkStore;
 use crate::tree::{Node, Tree};
 use crate::walk::Packed;
@@ -123,43 +134,60 @@ fn unclear(problem: impl Into<String>) -> NothingFits {
     NothingFits::Unclear { problem: problem.into() }
 }
 
+/// What makes a tree one of cargo's.
+const CARGO_TOML: &str = "Cargo.toml";
+/// Scripts that start an app where nothing else says how.
+const START_SCRIPTS: [&str; 6] = ["bin/start", "start.sh", "run.sh", "bin/server", "start", "run"];
+
 fn looked_for() -> String {
-    RULES.iter().map(|rule| rule.looks_for).collect::<Vec<_>>().join("; ")
+    let languages =
+        languages::LANGUAGES.iter().map(|language| format!("{} ({})", language.name, language.fits));
+    [format!("a Rust program (`{CARGO_TOML}`)")]
+        .into_iter()
+        .chain(languages)
+        .chain(
+            [
+                "`[processes]` in berth.toml or a Procfile",
+                "a script start.sh, run.sh or bin/start",
+                "an index.html at the root, in public/ or in dist/",
+                "exactly one executable ELF file",
+            ]
+            .map(str::to_owned),
+        )
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
-/// One rule of detection.
-pub struct Rule {
-    /// Its name, as `why` gives it.
-    pub name: &'static str,
-    /// What it looks for, as a person would say it.
-    pub looks_for: &'static str,
-    /// What it yields; nothing when it does not fit.
-    find: fn(&View<'_>) -> Result<Option<Found>, NothingFits>,
-}
-
-/// The rules, in the order they are tried.
-pub const RULES: [Rule; 6] = [
-    Rule { name: "manifest", looks_for: "`build.builder` in berth.toml", find: by_manifest },
-    Rule { name: "command", looks_for: "`build.command` in berth.toml", find: by_command },
-    Rule { name: "cargo", looks_for: "a Cargo.toml with a program", find: by_cargo },
-    Rule { name: "processes", looks_for: "`[processes]` in berth.toml or a Procfile", find: by_processes },
-    Rule { name: "static", looks_for: "an index.html at the root, in public/ or in dist/", find: by_index },
-    Rule { name: "executable", looks_for: "exactly one executable ELF file", find: by_executable },
-];
-
-/// What rules look at.
-struct View<'a> {
-    files: &'a dyn Files,
-    manifest: &'a Manifest,
-    app: &'a AppName,
-}
-
-/// What a rule yields.
+/// What rules yield.
 struct Found {
     builder: Builder,
+    recipe: Recipe,
     /// What to run when the manifest does not say.
-    web: Option<Command>,
-    why: String,
+    web: Option<Web>,
+    /// What runs before traffic when the manifest does not say.
+    release: Option<Command>,
+    why: Vec<String>,
+}
+
+/// What serves an app.
+enum Web {
+    /// A program.
+    Runs(Command),
+    /// Berth, the files of a folder of the artifact.
+    Site {
+        root: RelativeDir,
+        /// Whether paths that are no files are the app's own.
+        single_page: bool,
+    },
+}
+
+impl Web {
+    fn command(self) -> Command {
+        match self {
+            Self::Runs(command) => command,
+            Self::Site { root, single_page } => Command::StaticSite { root, single_page },
+        }
+    }
 }
 
 /// Says how to build what is in `files`, for the app `app` with `manifest`, which holds the Procfile's processes
@@ -169,69 +197,186 @@ struct Found {
 /// [`NothingFits`] says what was looked for, or what is unclear and how to make it clear.
 pub fn detect(files: &dyn Files, manifest: &Manifest, app: &AppName) -> Result<Detection, NothingFits> {
     let view = View { files, manifest, app };
-    for rule in &RULES {
-        if let Some(found) = (rule.find)(&view)? {
-            return finish(&view, found);
-        }
-    }
-    Err(NothingFits::Nothing)
+    let found = match manifest.build.builder {
+        Some(builder) => named(&view, builder)?,
+        None => guessed(&view)?,
+    };
+    finish(&view, found)
 }
 
 fn finish(view: &View<'_>, found: Found) -> Result<Detection, NothingFits> {
-    let mut why = vec![found.why];
+    let Found { builder, recipe, web, release, mut why } = found;
     let given = &view.manifest.processes;
-    let processes = match found.web {
-        Some(web @ Command::StaticSite { .. }) => BTreeMap::from([(web_process(), web)]),
-        _ if !given.is_empty() => {
-            let names: Vec<&str> = given.keys().map(ProcessName::as_str).collect();
-            why.push(format!("it runs {}", names.join(", ")));
-            given.clone()
-        }
-        Some(web) => {
-            why.push(format!("web runs {web}"));
-            BTreeMap::from([(web_process(), web)])
-        }
-        None => {
+    let processes = if given.is_empty() {
+        let Some(web) = web else {
             return Err(unclear(
                 "nothing says what to run: write `[processes]` with `web = \"...\"` into berth.toml",
             ));
+        };
+        let web = web.command();
+        if !matches!(web, Command::StaticSite { .. }) {
+            why.push(format!("web runs {web}"));
         }
+        BTreeMap::from([(web_process(), web)])
+    } else {
+        let names: Vec<&str> = given.keys().map(ProcessName::as_str).collect();
+        why.push(format!("berth.toml or the Procfile says what runs: {}", names.join(", ")));
+        given.clone()
     };
-    Ok(Detection { builder: found.builder, recipe: Recipe::default(), release_command: None, processes, why })
+    let release_command = view.manifest.deploy.release_command.clone().or(release);
+    Ok(Detection { builder, recipe, release_command, processes, why })
 }
 
 fn web_process() -> ProcessName {
     ProcessName::new(ProcessName::WEB).expect("web is the name of a process")
 }
 
-fn by_manifest(view: &View<'_>) -> Result<Option<Found>, NothingFits> {
-    let Some(builder) = view.manifest.build.builder else {
+/// What the builder that berth.toml names makes of the tree.
+fn named(view: &View<'_>, builder: Builder) -> Result<Found, NothingFits> {
+    let why = "berth.toml names the builder".to_owned();
+    let absent = |fits: &dyn std::fmt::Display| {
+        unclear(format!("berth.toml says builder = \"{}\", but there is no {fits}", builder.name()))
+    };
+    let mut found = match builder {
+        Builder::Cargo => match by_cargo(view)? {
+            Some(found) => found?,
+            None => return Err(absent(&"Cargo.toml at the root")),
+        },
+        Builder::Copy => copied(view, lone_executable(view)?.map(Web::Runs), Vec::new()),
+        Builder::Static => {
+            let root = site(view)?;
+            let web = Some(Web::Site { root, single_page: false });
+            Found { builder, ..copied(view, web, Vec::new()) }
+        }
+        _ => {
+            let language = languages::LANGUAGES.iter().find(|language| language.builder == builder);
+            let language = language.ok_or_else(|| absent(&"rule for it"))?;
+            match compose::compose(view, language)? {
+                Composed::Fits(found) => *found,
+                Composed::Weak(problem) => return Err(problem),
+                Composed::No => return Err(absent(&language.fits)),
+            }
+        }
+    };
+    found.why.insert(0, why);
+    Ok(found)
+}
+
+/// What the first rule that fits makes of the tree. A language whose files are there without anything to run gives way to what comes
+/// after; its complaint is the one that is told when nothing does.
+fn guessed(view: &View<'_>) -> Result<Found, NothingFits> {
+    let mut complaint = None;
+    // With a command of one's own and Rust, one builds with cargo oneself.
+    if view.manifest.build.command.is_none() {
+        match by_cargo(view)? {
+            None => {}
+            Some(Ok(found)) => return with_browser_files(view, found),
+            Some(Err(problem)) => complaint = Some(problem),
+        }
+    }
+    for language in languages::LANGUAGES {
+        match compose::compose(view, language)? {
+            Composed::No => {}
+            Composed::Fits(found) if language.builder == languages::FOR_BROWSERS.builder => {
+                return Ok(*found);
+            }
+            Composed::Fits(found) => return with_browser_files(view, *found),
+            Composed::Weak(problem) => complaint = complaint.or(Some(problem)),
+        }
+    }
+    if view.manifest.build.command.is_some() {
+        return Ok(copied(view, None, Vec::new()));
+    }
+    if !view.manifest.processes.is_empty() {
+        let why = "its processes are named and there is nothing to build".to_owned();
+        return Ok(copied(view, None, vec![why]));
+    }
+    if let Some((web, why)) = start_script(view)? {
+        return Ok(copied(view, Some(web), vec![why]));
+    }
+    if let Some((root, index)) = index_dir(view.tree()) {
+        let web = Some(Web::Site { root, single_page: false });
+        return Ok(Found {
+            builder: Builder::Static,
+            ..copied(view, web, vec![format!("there is {index}")])
+        });
+    }
+    if let Some(web) = lone_executable(view)? {
+        return Ok(copied(view, Some(Web::Runs(web)), vec!["there is exactly one executable".to_owned()]));
+    }
+    Err(complaint.unwrap_or(NothingFits::Nothing))
+}
+
+/// The tree as it is, after `build.command` where there is one.
+fn copied(view: &View<'_>, web: Option<Web>, mut why: Vec<String>) -> Found {
+    let build = &view.manifest.build;
+    let mut recipe = Recipe { output: build.output.clone(), ..Recipe::default() };
+    if let Some(command) = &build.command {
+        why.push(format!("`build.command` of berth.toml builds: {command}"));
+        recipe.steps.push(Step {
+            does: "building".to_owned(),
+            command: command.clone(),
+            env: BTreeMap::new(),
+            layer: None,
+        });
+        // It may run cargo, which is nowhere where programs of the system are.
+        if view.has(CARGO_TOML) {
+            recipe.tools.push(rust(view));
+        }
+    }
+    Found { builder: Builder::Copy, recipe, web, release: None, why }
+}
+
+/// Adds the steps that build an app's files for browsers, where another language's app has such beside it.
+fn with_browser_files(view: &View<'_>, mut found: Found) -> Result<Found, NothingFits> {
+    let Some((beside, why)) = compose::beside(view, languages::FOR_BROWSERS)? else {
+        return Ok(found);
+    };
+    if view.manifest.build.command.is_some() {
+        return Ok(found);
+    }
+    let installed = found.recipe.steps.iter().take_while(|step| step.does.starts_with("installing")).count();
+    found.recipe.steps.splice(installed..installed, beside.steps);
+    found.recipe.tools.extend(beside.tools);
+    found.recipe.caches.extend(beside.caches);
+    found.recipe.path.extend(beside.path);
+    found.why.push("package.json beside it builds files for browsers".to_owned());
+    found.why.extend(why);
+    Ok(found)
+}
+
+fn rust(view: &View<'_>) -> ToolNeed {
+    let wanted = wish::wanted(view, &view::Facts::default(), Tool::Rust);
+    ToolNeed { tool: Tool::Rust, wanted, at_run: false }
+}
+
+/// What cargo makes of the tree; nothing when it is none of cargo's, a complaint when it does not say what to run.
+fn by_cargo(view: &View<'_>) -> Result<Option<Result<Found, NothingFits>>, NothingFits> {
+    let Some(project) = cargo::read(view)? else {
         return Ok(None);
     };
-    let why = "berth.toml names the builder".to_owned();
-    let found = match builder {
-        Builder::Cargo => match by_cargo(view)? {
-            Some(found) => Found { why, ..found },
-            None => {
-                return Err(unclear(
-                    "berth.toml says builder = \"cargo\", but there is no Cargo.toml at the root",
-                ));
+    let mut why = vec!["there is a Cargo.toml: `cargo build --release`".to_owned()];
+    let mut web = None;
+    if view.manifest.processes.is_empty() {
+        match project.choose(view.app.as_str()) {
+            Ok((binary, because)) => {
+                why.push(because);
+                web = Some(Web::Runs(program(&format!("bin/{binary}"))?));
             }
-        },
-        Builder::Copy => Found { builder, web: lone_executable(view)?, why },
-        Builder::Static => Found { builder, web: Some(site(view)?), why },
-        _ => Found { builder, web: None, why },
-    };
-    Ok(Some(found))
+            Err(problem) => return Ok(Some(Err(unclear(problem)))),
+        }
+    }
+    let recipe = Recipe { tools: vec![rust(view)], ..Recipe::default() };
+    Ok(Some(Ok(Found { builder: Builder::Cargo, recipe, web, release: None, why })))
 }
 
 /// The static site that berth.toml asks for.
-fn site(view: &View<'_>) -> Result<Command, NothingFits> {
+fn site(view: &View<'_>) -> Result<RelativeDir, NothingFits> {
     if view.manifest.build.output.is_some() {
-        return Ok(Command::StaticSite { root: RelativeDir::here() });
+        return Ok(RelativeDir::here());
     }
-    match index_dir(view.files.tree()) {
-        Some((root, _)) => Ok(Command::StaticSite { root }),
+    match index_dir(view.tree()) {
+        Some((root, _)) => Ok(root),
         None if view.manifest.build.command.is_some() => Err(unclear(
             "where `build.command` puts the static site is not known: write `output = \"dist\"` below `[build]`",
         )),
@@ -239,44 +384,26 @@ fn site(view: &View<'_>) -> Result<Command, NothingFits> {
     }
 }
 
-fn by_command(view: &View<'_>) -> Result<Option<Found>, NothingFits> {
-    if view.manifest.build.command.is_none() {
+/// The script that starts the app, where there is one. One that may not be executed is given to the shell that its first line names.
+fn start_script(view: &View<'_>) -> Result<Option<(Web, String)>, NothingFits> {
+    let found = START_SCRIPTS.into_iter().find_map(|path| match view.tree().node(path) {
+        Some(Node::File { exec, .. }) if *exec || path.ends_with(".sh") => Some((path, *exec)),
+        _ => None,
+    });
+    let Some((path, exec)) = found else {
         return Ok(None);
-    }
-    let why = "berth.toml has a build command".to_owned();
-    Ok(Some(Found { builder: Builder::Copy, web: None, why }))
-}
-
-fn by_cargo(view: &View<'_>) -> Result<Option<Found>, NothingFits> {
-    const CARGO_TOML: &str = "Cargo.toml";
-    if view.files.tree().node(CARGO_TOML).is_none() {
-        return Ok(None);
-    }
-    let text = read(view, CARGO_TOML)?;
-    let paths = view.files.tree().entries().iter().map(|entry| entry.path.as_str());
-    let package = cargo::read(&text, paths).map_err(unclear)?;
-    let web = if view.manifest.processes.is_empty() {
-        let binary = package.choose(view.app.as_str()).map_err(unclear)?;
-        Some(program(&format!("bin/{binary}"))?)
-    } else {
-        None
     };
-    let why = "there is a Cargo.toml".to_owned();
-    Ok(Some(Found { builder: Builder::Cargo, web, why }))
-}
-
-fn by_processes(view: &View<'_>) -> Result<Option<Found>, NothingFits> {
-    let given = !view.manifest.processes.is_empty();
-    let why = "its processes are named and there is nothing to compile".to_owned();
-    Ok(given.then_some(Found { builder: Builder::Copy, web: None, why }))
-}
-
-fn by_index(view: &View<'_>) -> Result<Option<Found>, NothingFits> {
-    Ok(index_dir(view.files.tree()).map(|(root, index)| Found {
-        builder: Builder::Static,
-        web: Some(Command::StaticSite { root }),
-        why: format!("there is {index}"),
-    }))
+    let head = view.bytes(path)?;
+    if !head.starts_with(b"#!") && !path.ends_with(".sh") {
+        return Ok(None);
+    }
+    let bash = head.split(|byte| *byte == b'\n').next().is_some_and(|line| line.ends_with(b"bash"));
+    let command = match (exec && head.starts_with(b"#!"), bash) {
+        (true, _) => program(path)?,
+        (false, true) => Command::Line(format!("bash {path}")),
+        (false, false) => Command::Line(format!("sh {path}")),
+    };
+    Ok(Some((Web::Runs(command), format!("there is a script {path}"))))
 }
 
 /// The directory of the index.html that a static site starts with, and where that is.
@@ -288,18 +415,10 @@ fn index_dir(tree: &Tree) -> Option<(RelativeDir, String)> {
     })
 }
 
-fn by_executable(view: &View<'_>) -> Result<Option<Found>, NothingFits> {
-    Ok(lone_executable(view)?.map(|web| Found {
-        builder: Builder::Copy,
-        why: "there is exactly one executable".to_owned(),
-        web: Some(web),
-    }))
-}
-
 /// The only executable ELF file, if there is exactly one.
 fn lone_executable(view: &View<'_>) -> Result<Option<Command>, NothingFits> {
     let mut only = None;
-    for entry in view.files.tree().entries() {
+    for entry in view.tree().entries() {
         if !matches!(entry.node, Node::File { exec: true, size: 64.., .. })
             || !is_program(&read(view, &entry.path)?)
         {
@@ -332,7 +451,7 @@ fn program(path: &str) -> Result<Command, NothingFits> {
 }
 
 fn read(view: &View<'_>, path: &str) -> Result<Vec<u8>, NothingFits> {
-    view.files.head(path).map_err(|source| NothingFits::Read { path: path.to_owned(), source })
+    view.bytes(path)
 }
 
 #[cfg(test)]

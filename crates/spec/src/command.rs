@@ -35,6 +35,9 @@ pub enum Command {
     StaticSite {
         /// Relative to the artifact; `.` is the artifact itself.
         root: RelativeDir,
+        /// Whether paths that look like pages and are none get `index.html`, whose scripts know them: a single-page app.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        single_page: bool,
     },
 }
 
@@ -132,7 +135,10 @@ impl fmt::Display for Command {
         match self {
             Self::Argv(argv) => write!(f, "{argv:?}"),
             Self::Line(line) | Self::Shell(line) => f.write_str(line),
-            Self::StaticSite { root } => write!(f, "static files in {root}"),
+            Self::StaticSite { root, single_page: false } => write!(f, "static files in {root}"),
+            Self::StaticSite { root, single_page: true } => {
+                write!(f, "static files in {root}, as a single page")
+            }
         }
     }
 }
@@ -168,7 +174,11 @@ enum Stored {
     Argv(Vec<String>),
     Line(String),
     Shell(String),
-    StaticSite { root: RelativeDir },
+    StaticSite {
+        root: RelativeDir,
+        #[serde(default)]
+        single_page: bool,
+    },
 }
 
 impl TryFrom<Stored> for Command {
@@ -181,7 +191,7 @@ impl TryFrom<Stored> for Command {
                 check_text(&line)?;
                 Ok(Self::Shell(line))
             }
-            Stored::StaticSite { root } => Ok(Self::StaticSite { root }),
+            Stored::StaticSite { root, single_page } => Ok(Self::StaticSite { root, single_page }),
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::args::StaticArgs;
 
 /// Threads that read files: edge holds a few dozen connections to an instance, and reads from the page cache are short.
 const READERS: usize = 4;
-/// The longest `404.html` that is shown.
-const NOT_FOUND_MAX: u64 = 1 << 20;
+/// The longest page that is shown where there is none, in bytes.
+const PAGE_MAX: u64 = 1 << 20;
 
 pub(super) fn run(args: &StaticArgs) -> Result<(), RoleError> {
     let tree = Tree::open(&args.directory).map_err(RoleError::system("open the directory to serve"))?;
@@ -30,38 +30,70 @@ pub(super) fn run(args: &StaticArgs) -> Result<(), RoleError> {
         .map_err(RoleError::system("start its runtime"))?;
     let serve = async {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await?;
-        axum::serve(listener, site(tree)).await
+        axum::serve(listener, site(tree, args.single_page)).await
     };
     runtime.block_on(serve).map_err(RoleError::system("serve"))
 }
 
-/// The files of `tree`: GET and HEAD, `index.html` for a directory, ranges and validators, `404.html` for the rest.
-fn site(tree: Tree) -> Router {
+/// The files of `tree`: GET and HEAD, `index.html` for a directory, ranges and validators, `404.html` for the rest. The rest of a
+/// `single_page` without that page are its own pages, which the scripts of its `index.html` know.
+fn site(tree: Tree, single_page: bool) -> Router {
     let missing = tree.clone();
-    let not_found = service_fn(move |_: Request<Body>| {
-        let answer = not_found(&missing);
+    let not_found = service_fn(move |request: Request<Body>| {
+        let page = single_page && is_page(request.uri().path());
+        let answer = not_found(&missing, page);
         async move { Ok::<_, Infallible>(answer) }
     });
-    Router::new().fallback_service(ServeDir::with_backend(".", tree).fallback(not_found))
+    Router::new()
+        .fallback_service(ServeDir::with_backend(".", tree).fallback(not_found))
+        .layer(axum::middleware::map_response(with_charset))
 }
 
-fn not_found(tree: &Tree) -> Response<Body> {
-    let page = read_page(tree);
-    let (kind, body) = match page {
-        Ok(page) => ("text/html; charset=utf-8", Body::from(page)),
-        Err(_) => ("text/plain; charset=utf-8", Body::from("There is nothing at this path.\n")),
+/// Whether a path may be that of a page: its last name has no extension. A missing script that is answered with a page would
+/// be an error that nobody understands.
+fn is_page(path: &str) -> bool {
+    !path.rsplit('/').next().unwrap_or_default().contains('.')
+}
+
+fn not_found(tree: &Tree, page: bool) -> Response<Body> {
+    const HTML: &str = "text/html; charset=utf-8";
+    let own = read_page(tree, "404.html").map(|text| (StatusCode::NOT_FOUND, HTML, Body::from(text)));
+    let (status, kind, body) = match own {
+        Ok(own) => own,
+        Err(_) => match read_page(tree, "index.html").ok().filter(|_| page) {
+            Some(index) => (StatusCode::OK, HTML, Body::from(index)),
+            None => (
+                StatusCode::NOT_FOUND,
+                "text/plain; charset=utf-8",
+                Body::from("There is nothing at this path.\n"),
+            ),
+        },
     };
     let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::NOT_FOUND;
+    *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if status == StatusCode::OK {
+        // It has no validators of its own, and names the scripts of this release.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
     response
 }
 
-fn read_page(tree: &Tree) -> io::Result<Vec<u8>> {
-    let (file, _) = tree.open_beneath(Path::new("404.html"))?;
+fn read_page(tree: &Tree, name: &str) -> io::Result<Vec<u8>> {
+    let (file, _) = tree.open_beneath(Path::new(name))?;
     let mut page = Vec::new();
-    file.take(NOT_FOUND_MAX).read_to_end(&mut page)?;
+    file.take(PAGE_MAX).read_to_end(&mut page)?;
     Ok(page)
+}
+
+/// Texts are in UTF-8 today, and without being told so browsers take some for Latin-1.
+async fn with_charset(mut response: Response<Body>) -> Response<Body> {
+    let told = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let text = told.filter(|kind| kind.starts_with("text/") && !kind.contains("charset"));
+    if let Some(kind) = text.and_then(|kind| HeaderValue::try_from(format!("{kind}; charset=utf-8")).ok()) {
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    response
 }
 
 #[cfg(test)]
@@ -104,7 +136,17 @@ mod tests {
         }
 
         async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (Response<()>, String) {
-            let router = site(Tree::open(&self.temp.path().join("site")).unwrap());
+            self.ask_of(false, method, path, headers).await
+        }
+
+        async fn ask_of(
+            &self,
+            single_page: bool,
+            method: &str,
+            path: &str,
+            headers: &[(&str, &str)],
+        ) -> (Response<()>, String) {
+            let router = site(Tree::open(&self.temp.path().join("site")).unwrap(), single_page);
             let mut request = Request::builder().method(method).uri(path);
             for (name, value) in headers {
                 request = request.header(*name, *value);
@@ -132,7 +174,7 @@ mod tests {
         let (response, body) = site.ask("GET", "/a%20b.css", &[]).await;
         assert_eq!(
             (response.headers()["content-type"].to_str().unwrap(), body.as_str()),
-            ("text/css", "p {}")
+            ("text/css; charset=utf-8", "p {}")
         );
         let (response, body) = site.ask("HEAD", "/", &[]).await;
         assert_eq!((response.headers()["content-length"].to_str().unwrap(), body.as_str()), ("7", ""));
@@ -219,5 +261,25 @@ mod tests {
         let (response, body) = site.ask("GET", "/missing", &[]).await;
         assert_eq!((response.status().as_u16(), body.as_str()), (404, "<p>lost"));
         assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
+    }
+
+    #[tokio::test]
+    async fn the_pages_of_a_single_page_are_its_index() {
+        let site = Site::new();
+        let get = async |path: &str| {
+            let (response, body) = site.ask_of(true, "GET", path, &[]).await;
+            (response.status().as_u16(), body)
+        };
+        for page in ["/users", "/users/7", "/a%20page", "/users/"] {
+            assert_eq!(get(page).await, (200, "<p>home".to_owned()), "{page}");
+        }
+        let (response, _) = site.ask_of(true, "GET", "/users", &[]).await;
+        assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
+        assert_eq!(get("/assets/gone.js").await.0, 404);
+        assert_eq!(get("/.env").await.0, 404);
+        assert_eq!(get("/sub/").await, (200, "<p>sub".to_owned()));
+        assert_eq!(site.ask_of(true, "POST", "/users", &[]).await.0.status(), 405);
+        fs::write(site.temp.path().join("site/404.html"), "<p>lost").unwrap();
+        assert_eq!(get("/users").await, (404, "<p>lost".to_owned()));
     }
 }

@@ -324,7 +324,7 @@ fn take_output(src: &Path, output: &RelativeDir, staging: &Path) -> Result<(), B
 /// A static site whose directory is not there would be an app that answers 404 to everything.
 fn check_roots(plan: &Plan, staging: &Path) -> Result<(), BuildError> {
     for command in plan.detection.processes.values() {
-        if let Command::StaticSite { root } = command {
+        if let Command::StaticSite { root, .. } = command {
             let mut dir = open_dir(staging).map_err(failed(staging, "read"))?;
             for segment in root.as_str().split('/').filter(|segment| *segment != ".") {
                 let below = open_dir_at(&dir, segment).ok();

@@ -268,11 +268,13 @@ impl Machine {
     fn command(&self, release: &Release, id: &InstanceId, dir: &std::path::Path) -> Result<Command, String> {
         let command = release.processes().and_then(|processes| processes.get(&id.process));
         match command.ok_or_else(|| format!("{} has no process {}", release.number, id.process))? {
-            Command::StaticSite { root } => {
+            Command::StaticSite { root, single_page } => {
                 let text = |path: std::path::PathBuf| path.into_os_string().into_string();
                 let paths = [text(self.places.exe.clone()), text(dir.join(root.as_str()))];
                 let [exe, files] = paths.map(|path| path.map_err(|path| format!("{path:?} is not UTF-8")));
-                Ok(Command::Argv(vec![exe?, "__static".to_owned(), files?]))
+                let mut argv = vec![exe?, "__static".to_owned(), files?];
+                argv.extend(single_page.then(|| "--single-page".to_owned()));
+                Ok(Command::Argv(argv))
             }
             other => Ok(other.clone()),
         }

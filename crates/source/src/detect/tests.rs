@@ -1,5 +1,7 @@
 //! Tests of the rules, as a table.
 
+mod apps;
+
 use super::*;
 use crate::tree::Entry;
 use berth_spec::Problems;
@@ -57,6 +59,7 @@ fn outcome(files: &[(&str, &[u8])], toml: &str, procfile: Option<&str>) -> Strin
                 found.processes.iter().map(|(name, command)| format!("{name}: {command}")).collect();
             format!("{:?} {}", found.builder, processes.join(", "))
         }
+        Err(NothingFits::Nothing) => "found nothing to run".to_owned(),
         Err(error) => error.to_string(),
     }
 }
@@ -117,7 +120,7 @@ fn a_cargo_project_runs_its_program() {
             &[("Cargo.toml", PACKAGE), ("src/main.rs", MAIN), ("src/bin/b.rs", MAIN)],
             "",
             None,
-            "Cargo.toml has several programs (b, hello); write `[processes]` with `web = \"bin/NAME\"` into berth.toml",
+            "Cargo.toml has several programs (b, hello) and none is called shop; write `[processes]` with `web = \"bin/NAME\"` into berth.toml",
         ),
         (
             &[("Cargo.toml", PACKAGE), ("src/lib.rs", MAIN)],
@@ -129,7 +132,7 @@ fn a_cargo_project_runs_its_program() {
             &[("Cargo.toml", b"[workspace]\nmembers = []\n")],
             "",
             None,
-            "Cargo.toml is a workspace, which does not say what to run; write `[processes]` with `web = \"bin/NAME\"` into berth.toml",
+            "Cargo.toml is a workspace of which `cargo build` makes no program; name the package of one in `default-members`, or write `[processes]` with `web = \"bin/NAME\"` into berth.toml",
         ),
         (&[("Cargo.toml", b"[workspace]\nmembers = []\n")], "", Some("web: bin/a"), "Cargo web: bin/a"),
         (
@@ -158,17 +161,12 @@ fn processes_and_programs_are_copied() {
             "Copy web: node a.js",
         ),
         (
-            &[("app*", &program), ("readme", b"x"), ("run.sh*", b"#!/bin/sh")],
+            &[("app*", &program), ("readme", b"x"), ("tool.sh*", b"#!/bin/sh")],
             "",
             None,
             "Copy web: [\"./app\"]",
         ),
-        (
-            &[("app*", &program), ("b*", &program)],
-            "",
-            None,
-            "found nothing to run; looked for `build.builder` in berth.toml; `build.command` in berth.toml; a Cargo.toml with a program; `[processes]` in berth.toml or a Procfile; an index.html at the root, in public/ or in dist/; exactly one executable ELF file",
-        ),
+        (&[("app*", &program), ("b*", &program)], "", None, "found nothing to run"),
     ]);
 }
 

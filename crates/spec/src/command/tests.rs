@@ -142,7 +142,14 @@ fn the_stored_form_stays_and_is_checked_when_read() {
         (Command::parse("a $B").unwrap(), r#"{"line":"a $B"}"#),
         (Command::parse("a && b").unwrap(), r#"{"shell":"a && b"}"#),
         (Command::from_argv(vec!["a".into()]).unwrap(), r#"{"argv":["a"]}"#),
-        (Command::StaticSite { root }, r#"{"static_site":{"root":"public"}}"#),
+        (
+            Command::StaticSite { root: root.clone(), single_page: false },
+            r#"{"static_site":{"root":"public"}}"#,
+        ),
+        (
+            Command::StaticSite { root, single_page: true },
+            r#"{"static_site":{"root":"public","single_page":true}}"#,
+        ),
     ];
     for (command, json) in table {
         assert_eq!(serde_json::to_string(&command).unwrap(), json);

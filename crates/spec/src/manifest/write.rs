@@ -104,7 +104,7 @@ fn command(it: &Command) -> String {
             format!("[{}]", words.join(", "))
         }
         Command::Line(line) | Command::Shell(line) => text(line),
-        Command::StaticSite { root } => text(root.as_str()),
+        Command::StaticSite { root, .. } => text(root.as_str()),
     }
 }
 
