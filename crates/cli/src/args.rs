@@ -1,6 +1,7 @@
 //! What can be written on the command line: a file for each family of verbs.
 
 mod apps;
+mod domains;
 mod history;
 mod platform;
 mod releases;
@@ -14,6 +15,7 @@ use berth_spec::{AppName, ProjectName, TenantName};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub use apps::{DestroyArgs, ScaleArgs};
+pub use domains::{DomainsAction, DomainsArgs};
 pub use history::{LogsArgs, TimelineArgs, WhyArgs};
 pub use platform::UpArgs;
 pub use releases::{DeployArgs, ReleasesArgs, RollbackArgs, StrategyChoice};
@@ -135,6 +137,8 @@ pub enum Verb {
     Config(ConfigArgs),
     /// List or change the secrets; values never come out (also `secrets:set` and so on)
     Secrets(SecretsArgs),
+    /// List or change the hosts that lead to an app (also `domains:add` and so on)
+    Domains(DomainsArgs),
     /// Show what an app's processes wrote
     Logs(LogsArgs),
     /// List an app's instances

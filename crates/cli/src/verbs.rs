@@ -3,6 +3,7 @@
 mod apps;
 mod deploy;
 mod doctor;
+mod domains;
 mod follow;
 mod history;
 mod logs;
@@ -72,6 +73,7 @@ pub(crate) async fn perform(
         Verb::Rollback(args) => session.rollback(args).await,
         Verb::Config(args) => session.config(args).await,
         Verb::Secrets(args) => session.secrets(args).await,
+        Verb::Domains(args) => session.domains(args).await,
         Verb::Logs(args) => session.logs(args).await,
         Verb::Ps(of) => session.ps(of).await,
         Verb::Scale(args) => session.scale(args).await,

@@ -98,6 +98,8 @@ codes! {
     CrashedAtStart = "crashed_at_start", 500, Failed, "An instance ended before it was ready";
     DeployTimedOut = "deploy_timed_out", 500, Failed, "The deployment did not end in time";
     DiskFull = "disk_full", 507, Failed, "The disk has no space left";
+    DomainFixed = "domain_fixed", 409, Refused, "The domain cannot be removed by itself";
+    DomainNotFound = "domain_not_found", 404, NotFound, "The app has no such domain";
     EdgeUnresponsive = "edge_unresponsive", 500, Failed, "The edge did not take over the new routes in time";
     Forbidden = "forbidden", 403, NotAllowed, "You may not do that";
     HealthCheckFailed = "health_check_failed", 500, Failed, "The health check did not succeed";

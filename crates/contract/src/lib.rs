@@ -10,6 +10,7 @@ pub mod app;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod code;
+pub mod domains;
 pub mod history;
 pub mod logs;
 pub mod openapi;
@@ -25,6 +26,7 @@ pub use app::{
     ProcessCount, Scale,
 };
 pub use code::{Code, ExitStatus};
+pub use domains::{Domain, DomainList, DomainSource, DomainsChanged, DomainsPatch};
 pub use history::{Evidence, TimelineEntry, TimelinePage, TimelineQuery, Why, WhyQuery};
 pub use logs::{LogLine, LogQuery, LogStream};
 pub use platform::{Isolation, Platform, PlatformDown, Role};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_spec::manifest::Manifest;
-use berth_spec::{AppId, EnvName, ProcessName, ProjectId, ReleaseNumber, TenantId};
+use berth_spec::{AppId, EnvName, HostName, ProcessName, ProjectId, ReleaseNumber, TenantId};
 
 use crate::event::{
     Artifact, Event, Exit, Failure, GoneCause, Grant, Ordinal, SealedSecret, StopReason, Stream, WarmEnd,
@@ -44,6 +44,8 @@ pub enum Wish {
     ChangeSecrets { set: BTreeMap<EnvName, SealedSecret>, unset: BTreeSet<EnvName> },
     /// Change how many instances run.
     Scale { processes: BTreeMap<ProcessName, u32> },
+    /// Change which hosts lead to the app, without a release.
+    ChangeDomains { add: BTreeSet<HostName>, remove: BTreeSet<HostName> },
     /// The app is to go.
     Destroy,
 }
@@ -149,13 +151,37 @@ pub enum Refusal {
         /// The number asked for.
         number: ReleaseNumber,
     },
-    /// Another app answers for the host.
+    /// Another app answers for the host, or for one that overlaps with it and belongs to another tenant.
     #[error("the host {host} belongs to {owner}")]
     HostTaken {
         /// The host.
-        host: String,
+        host: HostName,
         /// The app that has it.
         owner: AppId,
+    },
+    /// The host is kept for another app, which may not exist.
+    #[error("hosts below .localhost lead to the app that they name, so {host} cannot be had by {app}")]
+    HostReserved {
+        /// The host.
+        host: HostName,
+        /// The app that asked for it.
+        app: AppId,
+    },
+    /// The app does not have the host.
+    #[error("{app} has no domain {host}")]
+    NoSuchDomain {
+        /// The app.
+        app: AppId,
+        /// The host asked for.
+        host: HostName,
+    },
+    /// The app has the host and cannot be without it, or not in this way.
+    #[error("{host} cannot be removed: {why}")]
+    DomainFixed {
+        /// The host.
+        host: HostName,
+        /// Why not.
+        why: &'static str,
     },
     /// A secret was changed at the same time.
     #[error("the secret {name} was changed by somebody else at the same time")]
@@ -210,7 +236,9 @@ impl Refusal {
             Self::NoSuchProcess { .. } => "process_not_found",
             Self::NoSuchRelease { .. } => "release_not_found",
             Self::NeverServed { .. } => "release_never_served",
-            Self::HostTaken { .. } => "host_taken",
+            Self::HostTaken { .. } | Self::HostReserved { .. } => "host_taken",
+            Self::NoSuchDomain { .. } => "domain_not_found",
+            Self::DomainFixed { .. } => "domain_fixed",
             Self::SecretRace { .. } | Self::Stale(_) => "conflict",
             Self::TooManyInstances { .. } | Self::TooMany { .. } => "limit_exceeded",
             Self::SlotsExhausted(_) => "user_ids_exhausted",

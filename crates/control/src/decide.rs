@@ -13,6 +13,8 @@ use crate::state::{App, State};
 pub const MAX_INSTANCES: u32 = 100;
 /// The most environment variables, and the most secrets, that one app may have.
 pub const MAX_VARIABLES: usize = 1_000;
+/// The most hosts that one app may have beside those of its manifest; each is a route at edge.
+pub const MAX_DOMAINS: usize = 100;
 /// The number of uid slots: two uids each out of the platform's block, less sixteen for the platform itself.
 pub const MAX_SLOTS: u32 = (65_536 - 16) / 2;
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_spec::command::Command;
 use berth_spec::manifest::Manifest;
-use berth_spec::{AppId, EnvName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId};
+use berth_spec::{AppId, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId};
 use serde::{Deserialize, Serialize};
 
 /// The number of an instance within its app; see [`berth_spec::InstanceId`].
@@ -74,6 +74,8 @@ pub enum Event {
     SecretsChanged { set: BTreeMap<EnvName, SealedSecret>, unset: BTreeSet<EnvName> },
     /// How many instances of a process are wanted.
     ScaleChanged { processes: BTreeMap<ProcessName, u32> },
+    /// Hosts lead to the app, or no longer do, whatever its releases say.
+    DomainsChanged { added: BTreeSet<HostName>, removed: BTreeSet<HostName> },
     /// A release was submitted: everything it is made of but the artifact.
     ReleaseSubmitted(Box<ReleaseSubmitted>),
     /// The release's artifact stands, sealed.
@@ -294,6 +296,7 @@ impl Event {
             Self::ConfigChanged { .. } => "config_changed",
             Self::SecretsChanged { .. } => "secrets_changed",
             Self::ScaleChanged { .. } => "scale_changed",
+            Self::DomainsChanged { .. } => "domains_changed",
             Self::ReleaseSubmitted(_) => "release_submitted",
             Self::ReleaseBuilt { .. } => "release_built",
             Self::ReleaseCommandFinished { .. } => "release_command_finished",

@@ -60,6 +60,7 @@ impl Platform {
             | Event::ConfigChanged { .. }
             | Event::SecretsChanged { .. }
             | Event::ScaleChanged { .. }
+            | Event::DomainsChanged { .. }
             | Event::ReleaseSubmitted(_)
             | Event::ReleaseBuilt { .. }
             | Event::ReleaseCommandFinished { .. }
@@ -109,6 +110,10 @@ impl App {
             }
             Event::ScaleChanged { processes } => {
                 self.scale.extend(processes.iter().map(|(process, count)| (process.clone(), *count)));
+            }
+            Event::DomainsChanged { added, removed } => {
+                self.domains.retain(|host| !removed.contains(host));
+                self.domains.extend(added.iter().cloned());
             }
             Event::AppDestroying {} => {
                 self.life = Life::Destroying;
@@ -243,6 +248,7 @@ impl App {
         self.config.clear();
         self.secrets.clear();
         self.scale.clear();
+        self.domains.clear();
         self.instances.clear();
         self.routed.clear();
         if let Some((&last, _)) = self.releases.last_key_value() {

@@ -8,7 +8,7 @@ use std::fmt;
 
 use berth_routing::wire::Health;
 use berth_routing::{Backend, Endpoint, Generation, Role, Snapshot};
-use berth_spec::{ProcessName, ReleaseNumber};
+use berth_spec::{AppId, ProcessName, ReleaseNumber};
 
 use crate::event::{Event, Ordinal};
 use crate::plan::stop_is_safe;
@@ -32,6 +32,8 @@ pub enum Invariant {
     RoutedIsAlive,
     /// RTE-5: what is meant for one instance never reaches another.
     EndpointsAreNotShared,
+    /// RTE-6: a host leads to one app.
+    HostsAreNotShared,
     /// DEP-1: at most one deployment of an app moves traffic.
     OneMovesTraffic,
     /// DEP-2: releases are activated in submit order.
@@ -46,7 +48,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AcknowledgedIsDurable,
         Self::ReplayGivesServedState,
         Self::StoppedIsUnreachable,
@@ -54,6 +56,7 @@ impl Invariant {
         Self::SnapshotsGoForward,
         Self::RoutedIsAlive,
         Self::EndpointsAreNotShared,
+        Self::HostsAreNotShared,
         Self::OneMovesTraffic,
         Self::ActivatedInOrder,
         Self::RollbackExists,
@@ -72,6 +75,7 @@ impl Invariant {
             Self::SnapshotsGoForward => "RTE-3",
             Self::RoutedIsAlive => "RTE-4",
             Self::EndpointsAreNotShared => "RTE-5",
+            Self::HostsAreNotShared => "RTE-6",
             Self::OneMovesTraffic => "DEP-1",
             Self::ActivatedInOrder => "DEP-2",
             Self::RollbackExists => "DEP-3",
@@ -149,11 +153,14 @@ pub fn check_snapshot(applied: Generation, durable: Generation, next: &Snapshot)
     })
 }
 
-/// A snapshot that is about to be published routes to what the state routes to, and no two of its backends are at one endpoint.
+/// A snapshot that is about to be published routes to what the state routes to, and no two of its backends are at one endpoint, no two
+/// of its apps at one host.
 ///
 /// # Errors
-/// [`Invariant::RoutedIsAlive`], [`Invariant::SomethingServes`] and [`Invariant::EndpointsAreNotShared`].
+/// [`Invariant::RoutedIsAlive`], [`Invariant::SomethingServes`], [`Invariant::EndpointsAreNotShared`] and
+/// [`Invariant::HostsAreNotShared`].
 pub fn check_routes(state: &State, snapshot: &Snapshot) -> Checked {
+    check_hosts(snapshot)?;
     let mut endpoints = BTreeMap::new();
     for (id, route) in &snapshot.apps {
         let routed = |backend: &&Backend| backend.role == Role::Routed;
@@ -178,6 +185,27 @@ pub fn check_routes(state: &State, snapshot: &Snapshot) -> Checked {
         });
         hold(Invariant::SomethingServes, missing.is_none(), || {
             format!("{} routes to {missing:?}, and the snapshot does not", app.id)
+        })?;
+    }
+    Ok(())
+}
+
+/// One host, one app; and what a wildcard of one tenant stands for belongs to no other tenant.
+fn check_hosts(snapshot: &Snapshot) -> Checked {
+    let mut owners: BTreeMap<&str, &AppId> = BTreeMap::new();
+    for (id, route) in &snapshot.apps {
+        for host in &route.hosts {
+            let other = owners.insert(&host.0, id).filter(|other| *other != id);
+            hold(Invariant::HostsAreNotShared, other.is_none(), || {
+                format!("{} leads to {id} and to {other:?}", host.0)
+            })?;
+        }
+    }
+    for (host, id) in &owners {
+        let wildcard = host.split_once('.').map(|(_, below)| format!("*.{below}"));
+        let over = wildcard.and_then(|wildcard| owners.get(&*wildcard).copied());
+        hold(Invariant::HostsAreNotShared, over.is_none_or(|over| over.tenant == id.tenant), || {
+            format!("{host} leads to {id}, and a wildcard over it to {over:?}")
         })?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
-use berth_spec::{AppId, Millis};
+use berth_spec::{AppId, HostName, Millis};
 
 use crate::state::{App, Life, Position, State};
 
@@ -25,23 +25,33 @@ pub fn default_host(app: &AppId) -> String {
     format!("{}.{project}.{tenant}.localhost", app.app)
 }
 
-/// The hosts that are an app's: its own and those that a release names which serves or is not settled.
+/// The app whose default host this is, if it is one; it need not exist.
 #[must_use]
-pub fn hosts_of(app: &App) -> BTreeSet<String> {
-    let claims = app.releases.values().filter(|release| {
+pub fn named_by_default(host: &HostName) -> Option<AppId> {
+    let labels: Vec<&str> = host.as_str().strip_suffix(".localhost")?.split('.').collect();
+    let id = match labels[..] {
+        [app] => format!("{DEFAULT_NAME}/{DEFAULT_NAME}/{app}"),
+        [app, project, tenant] => format!("{tenant}/{project}/{app}"),
+        _ => return None,
+    };
+    id.parse().ok().filter(|id| default_host(id) == host.as_str())
+}
+
+/// The hosts that an app has beside its default one: those that were added, and those that a release names which serves, may serve
+/// again at once or is not settled.
+pub fn claims(app: &App) -> impl Iterator<Item = &HostName> {
+    let releases = app.releases.values().filter(|release| {
         app.serving == Some(release.number) || app.warm == Some(release.number) || !release.phase.is_settled()
     });
-    let named =
-        claims.flat_map(|release| release.manifest.http.hosts.iter().map(|host| host.as_str().to_owned()));
-    named.chain([default_host(&app.id)]).collect()
+    app.domains.iter().chain(releases.flat_map(|release| &release.manifest.http.hosts))
 }
 
 /// The hosts that requests for the app come in by: its own and those of the release that serves.
 #[must_use]
 pub fn serving_hosts(app: &App) -> Vec<String> {
     let named = app.serving_release().into_iter().flat_map(|release| &release.manifest.http.hosts);
-    let hosts = named.map(|host| host.as_str().to_owned()).chain([default_host(&app.id)]);
-    hosts.collect::<BTreeSet<String>>().into_iter().collect()
+    let all = app.domains.iter().chain(named).map(|host| host.as_str().to_owned());
+    all.chain([default_host(&app.id)]).collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 /// Where in the journal the app's routing last changed: a snapshot of that generation or a later one shows it as it is.
@@ -105,5 +115,28 @@ fn probe(manifest: &berth_spec::manifest::Manifest) -> Probe {
         path: path.map_or(ProbePath::Guess, |path| ProbePath::Strict(path.as_str().to_owned())),
         interval: readiness.interval,
         timeout: readiness.timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_host_names_its_app() {
+        for id in ["default/default/shop", "acme/prod/shop", "default/prod/shop"] {
+            let id: AppId = id.parse().unwrap();
+            assert_eq!(named_by_default(&default_host(&id).parse().unwrap()), Some(id));
+        }
+        let others = [
+            "localhost",
+            "a.b.localhost",
+            "shop.default.default.localhost",
+            "1.localhost",
+            "shop.example.com",
+        ];
+        for host in others {
+            assert_eq!(named_by_default(&host.parse().unwrap()), None, "{host}");
+        }
     }
 }

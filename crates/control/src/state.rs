@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use berth_spec::command::Command;
 use berth_spec::manifest::{Manifest, Strategy};
-use berth_spec::{AppId, AppName, EnvName, InstanceId, ProcessName, ProjectId, ReleaseNumber, TenantId, Timestamp};
+use berth_spec::{
+    AppId, AppName, EnvName, HostName, InstanceId, ProcessName, ProjectId, ReleaseNumber, TenantId, Timestamp,
+};
 
 use crate::event::{Artifact, Failure, Grant, Ordinal, Reason, StopReason, Stream};
 
@@ -108,6 +110,9 @@ pub struct App {
     pub secrets: BTreeMap<EnvName, Secret>,
     /// How many instances are wanted; a process that is missing here has one.
     pub scale: BTreeMap<ProcessName, u32>,
+    /// Hosts that lead to it whatever its releases say.
+    #[serde(default)]
+    pub domains: BTreeSet<HostName>,
     /// Its releases.
     pub releases: BTreeMap<ReleaseNumber, Arc<Release>>,
     /// Its instances that are not gone.
@@ -287,6 +292,7 @@ impl App {
             config: BTreeMap::new(),
             secrets: BTreeMap::new(),
             scale: BTreeMap::new(),
+            domains: BTreeSet::new(),
             releases: BTreeMap::new(),
             instances: BTreeMap::new(),
             last_ordinal: 0,

@@ -46,8 +46,9 @@ pub struct AppRoute {
     pub hold: Millis,
 }
 
-/// A host name in lower case without a port: `shop.example.com`, or `shop.*`, which matches any name
-/// whose first label is `shop` under `localhost`.
+/// A host name in lower case without a port: `shop.example.com`; or `*.example.com`, which matches every name with one label
+/// in place of the asterisk that no app has by itself; or `shop.*`, which matches any name whose first label is `shop` under
+/// `localhost`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Host(pub String);

@@ -75,6 +75,8 @@ pub struct Table {
     /// Hash maps in a pure crate: they are looked up by name alone and never walked, so their order is invisible.
     /// The standard library's keyed hash keeps a tenant from choosing hosts that collide.
     exact: HashMap<Box<str>, usize>,
+    /// By what follows the asterisk and its dot.
+    wild: HashMap<Box<str>, usize>,
     local: HashMap<Box<str>, usize>,
 }
 
@@ -125,17 +127,22 @@ impl Table {
         self.generation
     }
 
-    /// The place of the app that has `host`, which must be as [`normalise`] gives it. Constant time.
+    /// The place of the app that has `host`, which must be as [`normalise`] gives it: by the name itself, else by a wildcard for
+    /// its first label. Constant time.
     #[must_use]
     pub fn app_at(&self, host: &str) -> Option<usize> {
-        self.exact.get(host).or_else(|| self.local.get(local_label(host)?)).copied()
+        let wild = || self.wild.get(host.split_once('.')?.1);
+        self.exact.get(host).or_else(wild).or_else(|| self.local.get(local_label(host)?)).copied()
     }
 
     /// False when no request could ever name `host`.
     fn insert(&mut self, host: &Host, place: usize) -> bool {
-        match host.0.strip_suffix(".*") {
-            Some(label) if !label.contains('.') && is_normal(label) => self.local.insert(label.into(), place),
-            None if is_normal(&host.0) => self.exact.insert(host.0.as_str().into(), place),
+        match (host.0.strip_prefix("*."), host.0.strip_suffix(".*")) {
+            (Some(below), None) if is_normal(below) => self.wild.insert(below.into(), place),
+            (None, Some(label)) if !label.contains('.') && is_normal(label) => {
+                self.local.insert(label.into(), place)
+            }
+            (None, None) if is_normal(&host.0) => self.exact.insert(host.0.as_str().into(), place),
             _ => return false,
         };
         true
@@ -178,6 +185,22 @@ mod tests {
     }
 
     #[test]
+    fn a_wildcard_answers_for_one_label_and_only_where_no_name_does() {
+        let apps = [("all", &["*.example.com"][..]), ("shop", &["shop.example.com", "*.localhost"][..])];
+        let (table, flaws) = Table::compile(&snapshot(1, &apps), Generation(0)).unwrap();
+        assert_eq!(flaws, []);
+        let found = [
+            "shop.example.com",
+            "blog.example.com",
+            "example.com",
+            "a.blog.example.com",
+            "x.localhost",
+            "com",
+        ];
+        assert_eq!(found.map(|host| table.app_at(host)), [Some(1), Some(0), None, None, Some(1), None]);
+    }
+
+    #[test]
     fn the_first_app_keeps_a_host_that_two_claim() {
         let apps = [("b", &["x.com"][..]), ("a", &["x.com", "x.com"][..])];
         let (table, flaws) = Table::compile(&snapshot(1, &apps), Generation(0)).unwrap();
@@ -189,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_host_that_no_request_can_name_is_reported() {
-        let apps = [("a", &["UPPER.com", "*.x.com", "a.b.*", "x.com:80", "ok.com"][..])];
+        let apps = [("a", &["UPPER.com", "*.*.com", "a.b.*", "x.com:80", "ok.com"][..])];
         let (table, flaws) = Table::compile(&snapshot(1, &apps), Generation(0)).unwrap();
         assert_eq!(flaws.len(), 4, "{flaws:?}");
         assert_eq!(table.app_at("ok.com"), Some(0));
@@ -207,7 +230,7 @@ mod tests {
         /// The table agrees with the plain reading of the rules, whatever hosts the apps claim.
         #[test]
         fn it_finds_what_a_walk_finds(
-            claims in proptest::collection::vec(proptest::collection::vec("[ab]\\.([*c]|localhost)", 0..4), 0..6),
+            claims in proptest::collection::vec(proptest::collection::vec("[ab*]\\.(c|localhost)|[ab]\\.\\*", 0..4), 0..6),
             asked in "[ab]\\.(c|localhost|c\\.localhost)",
         ) {
             let names: Vec<String> = (0..claims.len()).map(|place| format!("app{place}")).collect();
@@ -218,7 +241,8 @@ mod tests {
             let (table, _) = Table::compile(&snapshot(1, &apps), Generation(0)).unwrap();
             let label = asked.ends_with("localhost").then(|| format!("{}.*", asked.split('.').next().unwrap()));
             let walk = |wanted: &str| hosts.iter().position(|hosts| hosts.contains(&wanted));
-            let expected = walk(&asked).or_else(|| walk(&label?));
+            let wild = asked.split_once('.').map(|(_, below)| format!("*.{below}"));
+            let expected = walk(&asked).or_else(|| walk(&wild?)).or_else(|| walk(&label?));
             prop_assert_eq!(table.app_at(&asked), expected);
         }
     }

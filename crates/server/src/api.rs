@@ -3,6 +3,7 @@
 mod accept;
 mod apps;
 mod auth;
+mod domains;
 mod history;
 mod logs;
 mod mutation;
@@ -91,6 +92,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::LOGS, get(logs::lines))
         .route(route::INSTANCES, get(apps::instances))
         .route(route::SCALE, get(apps::scale).put(apps::change_scale))
+        .route(route::DOMAINS, get(domains::list).patch(domains::change))
         .route(route::TIMELINE, get(history::app_timeline))
         .route(route::WHY, get(history::why))
         .fallback(problem::no_route)

@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use berth_control::event::Ordinal;
 use berth_control::invariant::check_routes;
@@ -44,6 +45,8 @@ pub struct EdgeLink {
     claims: EdgeClaims,
     known: Mutex<Known>,
     newest: watch::Sender<Arc<Newest>>,
+    /// What all living edges went by when one of them last said so.
+    applied: watch::Sender<Generation>,
     /// Whether every app has to be compared with the newest snapshot, and not only what changed since: at first, and while one that had
     /// to be written could not be.
     compare_all: AtomicBool,
@@ -153,6 +156,7 @@ impl EdgeLink {
             claims,
             known: Mutex::new(known),
             newest: watch::Sender::new(Arc::new(newest)),
+            applied: watch::Sender::new(Generation::default()),
             compare_all: AtomicBool::new(true),
         })
     }
@@ -242,6 +246,13 @@ impl EdgeLink {
         (health, drained)
     }
 
+    /// Waits until every living edge goes by what the journal held at `position`, for at most `limit`; gives whether it does.
+    pub async fn follows(&self, position: u64, limit: Duration) -> bool {
+        let mut applied = self.applied.subscribe();
+        let follows = applied.wait_for(|applied| applied.0 >= position);
+        tokio::time::timeout(limit, follows).await.is_ok_and(|waited| waited.is_ok())
+    }
+
     /// The edge processes that are connected or draining.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
@@ -323,7 +334,10 @@ impl EdgeLink {
             return;
         }
         match message {
-            FromEdge::Applied { .. } => self.wake_waiting(desk),
+            FromEdge::Applied { .. } => {
+                self.applied.send_replace(self.with(|known| known.applied(&self.claims)));
+                self.wake_waiting(desk);
+            }
             FromEdge::Drained { instance, .. } | FromEdge::Health { instance, .. } => {
                 desk.changed().add(instance.app);
             }

@@ -252,6 +252,14 @@ impl Control {
             let all = newer.apps.values_mut().flat_map(|route| &mut route.backends);
             all.for_each(|backend| backend.role = Role::Parked);
         }
+        if out.planted == Some(Planted::SharesHosts) && newer.apps.len() > 1 {
+            let of_another = newer.apps.values().next_back().map(|route| route.hosts.clone());
+            newer
+                .apps
+                .values_mut()
+                .take(1)
+                .for_each(|route| route.hosts.extend(of_another.clone().unwrap_or_default()));
+        }
         check_routes(self.ledger.durable(), &newer)?;
         if out.planted == Some(Planted::SendsBeforeDurable) {
             check_snapshot(Generation(0), out.disk.routing.generation, &newer)?;

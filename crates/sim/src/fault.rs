@@ -157,6 +157,8 @@ kinds! {
         SendsBeforeDurable,
         /// Leaves an app's routes out of a snapshot.
         DropsRoutes,
+        /// Sends what is meant for one app to another as well.
+        SharesHosts,
         /// Routes to an instance that is not ready.
         RoutesUnready,
         /// Gives out a port that edge may still send requests to.
@@ -182,6 +184,7 @@ impl Planted {
             Self::LeaksInstances => Invariant::NothingLeaks,
             Self::SendsOlderSnapshot | Self::SendsBeforeDurable => Invariant::SnapshotsGoForward,
             Self::DropsRoutes => Invariant::SomethingServes,
+            Self::SharesHosts => Invariant::HostsAreNotShared,
             Self::RoutesUnready => Invariant::RoutedIsAlive,
             Self::ReusesPorts => Invariant::EndpointsAreNotShared,
             Self::CollectsTooMuch => Invariant::RollbackExists,

@@ -16,6 +16,7 @@
 //! - RTE-3 for each snapshot that is sent, and for each that a thread of edge takes over
 //! - RTE-4 for each routing that is planned and each snapshot
 //! - RTE-5 for each snapshot, and for every request that edge sends
+//! - RTE-6 for each snapshot
 //! - DEP-1, DEP-2 for each decision; DEP-3 after each collection of artifacts and each pass of a reconciler
 //! - NUM-1 for each decision, and against all numbers that ever became durable
 //! - INS-1 at each pass of a reconciler and at the end

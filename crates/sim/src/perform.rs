@@ -8,7 +8,8 @@ use berth_control::event::Ordinal;
 use berth_control::invariant::{Breach, Invariant, check_newly_routed, check_stop};
 use berth_control::plan::Action;
 use berth_control::state::App;
-use berth_control::world::{AppWorld, Life};
+use berth_control::world::AppWorld;
+use berth_routing::wire::Health;
 use berth_spec::AppId;
 
 use crate::builder::quality;
@@ -34,8 +35,12 @@ pub(crate) fn plant(
         Some(Planted::LeaksInstances) => actions.retain(|action| !matches!(action, Action::Remove(_))),
         Some(Planted::RoutesUnready) => {
             let unready = app.instances.iter().filter(|(ordinal, it)| {
-                let starts = world.instances.get(ordinal).is_some_and(|seen| seen.life == Life::Starting);
-                starts && it.port.is_some() && it.process.is_web() && Some(it.release) == app.serving
+                let ready = world.health.get(ordinal).is_some_and(|probed| probed.health == Health::Ready);
+                !ready
+                    && it.is_wanted()
+                    && it.port.is_some()
+                    && it.process.is_web()
+                    && Some(it.release) == app.serving
             });
             let ordinals = unready.map(|(&ordinal, _)| ordinal).chain(app.routed.iter().copied()).collect();
             if ordinals != app.routed && chance.one_in(3) {

@@ -8,12 +8,13 @@ use crate::{Planted, Setup, Tally, run};
 
 const STEPS: u32 = 1_000;
 /// What has to come to pass somewhere, or the worlds have become too tame to find anything.
-const SEEN: [&str; 41] = [
+const SEEN: [&str; 42] = [
     "app_created",
     "app_destroyed",
     "app_destroying",
     "activation_began",
     "config_changed",
+    "domains_changed",
     "instance_assigned",
     "instance_exited",
     "instance_gone Lost",

@@ -6,9 +6,9 @@ use berth_control::command::{Command, Deploy, Wish};
 use berth_control::decide::next_secret_version;
 use berth_control::event::{Grant, SealedSecret};
 use berth_control::invariant::{Breach, Invariant};
-use berth_control::state::State;
+use berth_control::state::{App, State};
 use berth_spec::manifest::{Manifest, Strategy};
-use berth_spec::{AppId, EnvName, Millis, ProcessName, ReleaseNumber};
+use berth_spec::{AppId, EnvName, HostName, Millis, ProcessName, ReleaseNumber};
 
 use crate::builder;
 use crate::chance::Chance;
@@ -125,7 +125,7 @@ impl Users {
             return Command::EnsureProject { project: app.project_id() };
         }
         let of = state.live_app(&app);
-        let wish = match chance.below(40) {
+        let wish = match chance.below(44) {
             0 => Wish::Create,
             1 => Wish::Destroy,
             2..=4 => {
@@ -153,6 +153,7 @@ impl Users {
                 let token = format!("t{}", self.count);
                 return Command::IssueToken { token, sha256: "00".repeat(32), grants };
             }
+            23..=26 => domains(of, chance),
             _ => Wish::Deploy(Box::new(self.deploy(&app, chance))),
         };
         Command::App { app, wish }
@@ -190,6 +191,19 @@ fn secrets(state: &State, app: &AppId, chance: &Chance) -> Wish {
     let version = next_secret_version(of, &name);
     let value = SealedSecret { version, sealed: format!("sealed-{version}") };
     Wish::ChangeSecrets { set: [(name, value)].into(), unset: BTreeSet::new() }
+}
+
+/// Hosts that apps of one and of several tenants want, and that overlap.
+const HOSTS: [&str; 5] =
+    ["shop.example.com", "*.example.com", "www.shop.example.com", "*.shop.example.com", "shop.localhost"];
+
+fn domains(app: Option<&std::sync::Arc<App>>, chance: &Chance) -> Wish {
+    let host: HostName = HOSTS[chance.below(HOSTS.len())].parse().expect("it is a host");
+    let owned = app.and_then(|app| app.domains.first().cloned()).filter(|_| chance.one_in(2));
+    match owned {
+        Some(owned) => Wish::ChangeDomains { add: BTreeSet::new(), remove: [owned].into() },
+        None => Wish::ChangeDomains { add: [host].into(), remove: BTreeSet::new() },
+    }
 }
 
 fn in_short(command: &Command) -> String {

@@ -9,6 +9,7 @@
 
 pub mod command;
 pub mod dotenv;
+pub mod host;
 pub mod id;
 pub mod manifest;
 pub mod name;
@@ -19,6 +20,7 @@ pub mod unit;
 
 pub use command::{Command, CommandError, RelativeDir};
 pub use dotenv::Dotenv;
+pub use host::{HostName, InvalidHost};
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use manifest::Manifest;
 pub use name::{AppName, EnvName, InvalidName, ProcessName, ProjectName, TenantName};

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, RelativeDir};
+pub use crate::host::HostName;
 use crate::name::{AppName, EnvName, ProcessName};
 use crate::problem::Problems;
 use crate::procfile::Procfile;
@@ -370,23 +371,8 @@ macro_rules! checked_text {
 }
 
 checked_text! {
-    /// A host name in lower case, without port and trailing dot.
-    HostName, check_host, InvalidHost("{0:?} is not a host name");
     /// The path of a health check: begins with `/`, visible ASCII, no fragment.
     CheckPath, check_path, InvalidPath("{0:?} is not the path of a check");
-}
-
-fn check_host(text: &str) -> Option<String> {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let last_has_letter =
-        text.rsplit('.').next().is_some_and(|last| last.bytes().any(|b| b.is_ascii_alphabetic()));
-    // The last label of an IPv4 address is a number; a host may not look like one (RFC 1123 section 2.1).
-    (text.len() <= 253 && last_has_letter && text.split('.').all(label)).then(|| text.to_ascii_lowercase())
 }
 
 fn check_path(text: &str) -> Option<String> {

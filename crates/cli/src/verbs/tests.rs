@@ -197,6 +197,10 @@ fn output_golden() {
         (path("/why"), WHY.to_owned()),
         (path("/config"), r#"{"config":{"LOG":"info","URL":"http://x/?a=b"},"release":4}"#.to_owned()),
         (path("/secrets"), r#"{"secrets":{"TOKEN":2},"release":4}"#.to_owned()),
+        (
+            path("/domains"),
+            r#"{"domains":[{"host":"*.example.com","source":"added"},{"host":"shop.example.com","source":"manifest"},{"host":"shop.localhost","source":"default"}]}"#.to_owned(),
+        ),
         (path("/logs?lines=100"), LINES.to_owned()),
     ];
     let answers: Vec<(&str, u16, &str)> =
@@ -213,6 +217,7 @@ fn output_golden() {
         "config",
         "config:list",
         "secrets",
+        "domains",
         "logs",
         "why",
         "timeline",
@@ -400,6 +405,22 @@ fn scale_sends_what_is_named() {
     let (status, out, _) = platform.berth("scale web=2 --app shop", "");
     assert_eq!((status, out.as_str()), (ExitStatus::Ok, "shop wants web=2 worker=1\n"));
     assert_eq!(platform.body(&format!("PUT {APP}/scale")), r#"{"web":2}"#);
+}
+
+#[test]
+fn domains_are_sent_in_their_one_form() {
+    let domains = r#"{"domains":[{"host":"shop.localhost","source":"default"}],"applied":true}"#;
+    let patch = format!("PATCH {APP}/domains");
+    let platform = Platform::run(&[(&patch, 200, domains)]);
+    let (status, out, err) =
+        platform.berth("domains:add Shop.Example.COM. *.b\u{fc}cher.example --app shop", "");
+    assert_eq!(status, ExitStatus::Ok, "{err}");
+    assert_eq!(out, "shop.example.com leads to shop\n*.xn--bcher-kva.example leads to shop\n");
+    assert_eq!(err, "for visitors its DNS record has to name this machine\n");
+    let sent = r#"{"add":["shop.example.com","*.xn--bcher-kva.example"],"remove":[]}"#;
+    assert_eq!(platform.body(&patch), sent);
+    let (status, out, _) = platform.berth("domains remove shop.example.com -a shop", "");
+    assert_eq!((status, out.as_str()), (ExitStatus::Ok, "shop.example.com no longer leads to shop\n"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::connection::Call;
 use super::{Client, ClientError, EventStream, UPLOADS_AT_ONCE};
 use crate::app::{App, AppList, AppsQuery, CreateApp, InstanceList, Scale};
+use crate::domains::{DomainList, DomainsChanged, DomainsPatch};
 use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
 use crate::logs::{LogLine, LogQuery};
 use crate::platform::{Platform, PlatformDown};
@@ -123,6 +124,20 @@ impl Client {
         patch: &SecretsPatch,
     ) -> Result<SecretsChanged, ClientError> {
         self.change(Method::PATCH, route::below_app(app, "secrets"), patch).await
+    }
+
+    /// The hosts that lead to an app.
+    pub async fn domains(&self, app: &AppId) -> Result<DomainList, ClientError> {
+        self.get(route::below_app(app, "domains")).await
+    }
+
+    /// Changes which hosts lead to an app; returns once edge goes by it.
+    pub async fn patch_domains(
+        &self,
+        app: &AppId,
+        patch: &DomainsPatch,
+    ) -> Result<DomainsChanged, ClientError> {
+        self.change(Method::PATCH, route::below_app(app, "domains"), patch).await
     }
 
     /// An app's log lines.

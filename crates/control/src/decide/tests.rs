@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_spec::manifest::{HostName, Strategy};
+use berth_spec::HostName;
+use berth_spec::manifest::Strategy;
 use berth_spec::{EnvName, ProcessName, ReleaseNumber};
 use proptest::prelude::*;
 
@@ -89,6 +90,84 @@ fn hosts_belong_to_one_app() {
     // A release that failed has no claim any more.
     scene.fact(failed(1)).unwrap();
     ask(&mut scene, with("shop.example.com")).unwrap();
+}
+
+fn hosts(hosts: &[&str]) -> BTreeSet<HostName> {
+    hosts.iter().map(|host| host.parse().unwrap()).collect()
+}
+
+fn domains(add: &[&str], remove: &[&str]) -> Wish {
+    Wish::ChangeDomains { add: hosts(add), remove: hosts(remove) }
+}
+
+#[test]
+fn domains_come_and_go_without_a_release() {
+    let mut scene = Scene::serving(&["web"], 1, None);
+    let events = scene.wish(domains(&["shop.example.com", "*.shop.example.com"], &[]));
+    assert_eq!(kinds(&events), ["domains_changed"]);
+    let shown = crate::route::serving_hosts(scene.app());
+    assert_eq!(shown, ["*.shop.example.com", "shop.example.com", "shop.localhost"]);
+    // What is so already changes nothing, and the default host is the app's without being added.
+    assert_eq!(kinds(&scene.wish(domains(&["shop.example.com", "shop.localhost"], &[]))), [""; 0]);
+    let refused = |scene: &mut Scene, host| scene.try_wish(domains(&[], &[host])).unwrap_err().code();
+    assert_eq!(refused(&mut scene, "shop.localhost"), "domain_fixed");
+    assert_eq!(refused(&mut scene, "other.example.com"), "domain_not_found");
+    let mut named = manifest(None);
+    named.http.hosts = vec!["named.example.com".parse().unwrap()];
+    scene.wish(deploy_of(named));
+    scene.settle();
+    assert_eq!(refused(&mut scene, "named.example.com"), "domain_fixed");
+    scene.wish(domains(&["x.example.com"], &["shop.example.com"]));
+    assert_eq!(scene.app().domains, hosts(&["*.shop.example.com", "x.example.com"]));
+    let many: Vec<String> = (0..MAX_DOMAINS).map(|number| format!("h{number}.com")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(scene.try_wish(domains(&many, &[])).unwrap_err().code(), "limit_exceeded");
+    scene.wish(Wish::Destroy);
+    scene.settle();
+    assert!(scene.app().domains.is_empty());
+}
+
+#[test]
+fn a_domain_is_the_first_ones_and_crosses_no_tenant() {
+    let mut scene = Scene::serving(&["web"], 1, None);
+    for project in ["acme/prod", "default/other"] {
+        scene.command(&Command::EnsureProject { project: project.parse().unwrap() }).unwrap();
+    }
+    scene.wish(domains(&["shop.example.com", "*.wild.com"], &[]));
+    let ask = |scene: &mut Scene, app: &str, add: &[&str]| {
+        let command = Command::App { app: app.parse().unwrap(), wish: domains(add, &[]) };
+        scene.command(&command).map(|_| ()).map_err(|refusal| refusal.code())
+    };
+    let (sibling, foreign) = ("default/other/blog", "acme/prod/blog");
+    for host in
+        ["shop.example.com", "*.wild.com", "shop.localhost", "blog.localhost", "*.prod.acme.localhost"]
+    {
+        assert_eq!(ask(&mut scene, sibling, &[host]), Err("host_taken"), "{host}");
+        assert_eq!(ask(&mut scene, foreign, &[host]), Err("host_taken"), "{host}");
+    }
+    // An exact name wins over a wildcard, so within a tenant both may be; another tenant would take names away.
+    for host in ["a.wild.com", "*.example.com"] {
+        assert_eq!(ask(&mut scene, foreign, &[host]), Err("host_taken"), "{host}");
+        assert_eq!(ask(&mut scene, sibling, &[host]), Ok(()), "{host}");
+    }
+    assert_eq!(ask(&mut scene, foreign, &["blog.prod.acme.localhost", "wild.com", "b.c.wild.com"]), Ok(()));
+}
+
+#[test]
+fn a_rollback_does_not_bring_a_host_back_that_another_app_has() {
+    let mut scene = Scene::new();
+    let mut named = manifest(None);
+    named.deploy.warm = berth_spec::Millis(0);
+    named.http.hosts = vec!["shop.example.com".parse().unwrap()];
+    scene.wish(deploy_of(named.clone()));
+    scene.settle();
+    named.http.hosts.clear();
+    scene.wish(deploy_of(named));
+    scene.settle();
+    let other = "default/default/blog".parse().unwrap();
+    scene.command(&Command::App { app: other, wish: domains(&["shop.example.com"], &[]) }).unwrap();
+    let back = Wish::Rollback { to: v(1), keep_config: false };
+    assert_eq!(scene.try_wish(back).unwrap_err().code(), "host_taken");
 }
 
 #[test]

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_spec::manifest::HostName;
-use berth_spec::{AppId, EnvName, ProcessName, ReleaseNumber};
+use berth_spec::{AppId, EnvName, HostName, ProcessName, ReleaseNumber};
 
-use super::{MAX_INSTANCES, MAX_SLOTS, MAX_VARIABLES, next_secret_version};
+use super::{MAX_DOMAINS, MAX_INSTANCES, MAX_SLOTS, MAX_VARIABLES, next_secret_version};
 use crate::command::{Deploy, Refusal, Wish};
 use crate::event::{Artifact, Event, Reason, ReleaseSubmitted, SealedSecret, WarmEnd};
-use crate::route::{default_host, hosts_of};
+use crate::route::{claims, default_host, named_by_default};
 use crate::state::{App, Life, Phase, Release, State};
 
 pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event>, Refusal> {
@@ -23,8 +22,12 @@ pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event
             let (app, created) = app_for(state, id, set.is_empty())?;
             Ok(created.into_iter().chain(change_secrets(&app, set, unset)?).collect())
         }
-        Wish::Rollback { to, keep_config } => rollback(alive(state, id)?, *to, *keep_config),
+        Wish::Rollback { to, keep_config } => rollback(state, alive(state, id)?, *to, *keep_config),
         Wish::Scale { processes } => scale(alive(state, id)?, processes),
+        Wish::ChangeDomains { add, remove } => {
+            let (app, created) = app_for(state, id, add.is_empty())?;
+            Ok(created.into_iter().chain(change_domains(state, &app, add, remove)?).collect())
+        }
         Wish::Destroy => destroy(state, id),
     }
 }
@@ -81,25 +84,58 @@ fn deploy(state: &State, id: &AppId, submission: &Deploy) -> Result<Vec<Event>, 
     Ok(created.into_iter().chain([Event::ReleaseSubmitted(Box::new(release))]).collect())
 }
 
-/// A host belongs to the app whose unsettled or serving release names it.
-fn check_hosts(state: &State, id: &AppId, hosts: &[HostName]) -> Result<(), Refusal> {
-    let wanted: BTreeSet<&str> = hosts.iter().map(HostName::as_str).collect();
-    for other in state.apps.values().filter(|other| other.life != Life::Destroyed && other.id != *id) {
-        let taken = hosts_of(other).into_iter().find(|host| wanted.contains(host.as_str()));
-        if let Some(host) = taken {
-            return Err(Refusal::HostTaken { host, owner: other.id.clone() });
-        }
-    }
-    // The hosts that Berth itself makes up are an app's own, whether or not the app exists yet.
+/// A host belongs to the app that claims it first, and no wildcard of one tenant takes names from another.
+fn check_hosts<'h>(
+    state: &State,
+    id: &AppId,
+    wanted: impl IntoIterator<Item = &'h HostName>,
+) -> Result<(), Refusal> {
     for host in wanted {
-        if host.ends_with(".localhost") && host != default_host(id) {
-            let owner = state.apps.keys().find(|other| default_host(other) == host);
-            if let Some(owner) = owner {
-                return Err(Refusal::HostTaken { host: host.to_owned(), owner: owner.clone() });
-            }
+        // The hosts that Berth itself makes up are an app's own, whether or not the app exists yet.
+        let below_localhost = host.is_wildcard() && host.as_str().ends_with(".localhost");
+        if below_localhost || named_by_default(host).is_some_and(|owner| owner != *id) {
+            return Err(Refusal::HostReserved { host: host.clone(), app: id.clone() });
+        }
+        let others = state.apps.values().filter(|other| other.life != Life::Destroyed && other.id != *id);
+        let clashes = |other: &App| {
+            let foreign = other.id.tenant != id.tenant;
+            claims(other)
+                .any(|claim| claim == host || (foreign && (claim.covers(host) || host.covers(claim))))
+        };
+        if let Some(owner) = others.map(|other| &**other).find(|other| clashes(other)) {
+            return Err(Refusal::HostTaken { host: host.clone(), owner: owner.id.clone() });
         }
     }
     Ok(())
+}
+
+fn change_domains(
+    state: &State,
+    app: &App,
+    add: &BTreeSet<HostName>,
+    remove: &BTreeSet<HostName>,
+) -> Result<Vec<Event>, Refusal> {
+    for host in remove.iter().filter(|host| !app.domains.contains(*host)) {
+        let why = if default_host(&app.id) == host.as_str() {
+            "it is the host that every app has"
+        } else if claims(app).any(|claim| claim == host) {
+            "berth.toml names it; take it out under [http] and deploy"
+        } else {
+            return Err(Refusal::NoSuchDomain { app: app.id.clone(), host: host.clone() });
+        };
+        return Err(Refusal::DomainFixed { host: host.clone(), why });
+    }
+    check_hosts(state, &app.id, add)?;
+    let is_new = |host: &&HostName| !app.domains.contains(*host) && host.as_str() != default_host(&app.id);
+    let added: BTreeSet<HostName> = add.iter().filter(is_new).cloned().collect();
+    if added.is_empty() && remove.is_empty() {
+        return Ok(Vec::new());
+    }
+    let count = app.domains.len() + added.len() - remove.len();
+    if count > MAX_DOMAINS {
+        return Err(Refusal::TooMany { app: app.id.clone(), what: "domains", count, max: MAX_DOMAINS });
+    }
+    Ok(vec![Event::DomainsChanged { added, removed: remove.clone() }])
 }
 
 /// The release whose source a change of configuration goes with: the newest that is on its way, else the one that serves.
@@ -181,13 +217,15 @@ fn change_secrets(
     Ok(events)
 }
 
-fn rollback(app: &App, to: ReleaseNumber, keep_config: bool) -> Result<Vec<Event>, Refusal> {
+fn rollback(state: &State, app: &App, to: ReleaseNumber, keep_config: bool) -> Result<Vec<Event>, Refusal> {
     let id = &app.id;
     let target = app.release(to).ok_or_else(|| Refusal::NoSuchRelease { app: id.clone(), number: to })?;
     let artifact: &Artifact = match (&target.artifact, target.phase) {
         (Some(artifact), Phase::Activated) => artifact,
         _ => return Err(Refusal::NeverServed { app: id.clone(), number: to }),
     };
+    // Another app may have taken since what the old release had.
+    check_hosts(state, id, &target.manifest.http.hosts)?;
     let set_now = app.secret_versions();
     let (config, secrets) = if keep_config {
         (app.config.clone(), set_now.clone())

@@ -148,6 +148,10 @@ fn app_samples() -> Vec<Event> {
         },
         Event::SecretsChanged { set: [(env("API_KEY"), sealed)].into(), unset: [env("OLD_KEY")].into() },
         Event::ScaleChanged { processes: [(web(), 2), (worker(), 1)].into() },
+        Event::DomainsChanged {
+            added: ["*.shop.example.com", "xn--bcher-kva.example"].map(|host| host.parse().unwrap()).into(),
+            removed: ["old.example.com".parse().unwrap()].into(),
+        },
     ];
     samples.extend(release_samples());
     samples.extend(instance_samples());

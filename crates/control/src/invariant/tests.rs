@@ -54,6 +54,13 @@ fn a_snapshot_shows_what_the_state_routes_and_no_endpoint_twice() {
     let backends = &mut shared.apps.get_mut(&shop()).unwrap().backends;
     backends[1].endpoint = backends[0].endpoint.clone();
     assert_eq!(id(check_routes(&scene.state, &shared)), Some("RTE-5"));
+    for host in ["shop.localhost", "*.localhost"] {
+        let mut claimed = good.clone();
+        let hosts = vec![berth_routing::Host(host.to_owned())];
+        let route = berth_routing::AppRoute { hosts, backends: Vec::new(), hold: berth_spec::Millis(0) };
+        claimed.apps.insert("acme/prod/other".parse().unwrap(), route);
+        assert_eq!(id(check_routes(&scene.state, &claimed)), Some("RTE-6"), "{host}");
+    }
     let mut missing = good.clone();
     missing.apps.get_mut(&shop()).unwrap().backends[0].role = Role::Parked;
     assert_eq!(id(check_routes(&scene.state, &missing)), Some("RTE-2"));

@@ -208,6 +208,7 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::ConfigChanged { .. }
             | Event::SecretsChanged { .. }
             | Event::ScaleChanged { .. }
+            | Event::DomainsChanged { .. }
             | Event::ReleaseSubmitted(_)
             | Event::ReleaseActivated { .. }
             | Event::ReleaseFailed { .. }

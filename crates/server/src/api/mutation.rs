@@ -6,7 +6,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use berth_contract::route::IDEMPOTENCY_KEY;
 use berth_contract::{Code, Problem};
-use berth_control::command::Command;
+use berth_control::command::{Command, Refusal};
 use serde::de::DeserializeOwned;
 
 use super::Api;
@@ -14,7 +14,7 @@ use super::auth::Principal;
 use super::history::blocking;
 use super::problem::{Body as JsonBody, Refused};
 use super::whole::Whole;
-use crate::desk::{Asker, Outcome, RequestKey};
+use crate::desk::{Asker, Outcome, RequestKey, SubmitError};
 
 /// The longest key: a UUID has 36 characters, some send more.
 const KEY_MAX: usize = 200;
@@ -95,7 +95,22 @@ impl<T> Mutation<T> {
     ) -> Result<Outcome, Refused> {
         let asker =
             Asker { actor: self.principal.name.clone(), correlation: self.principal.correlation.clone() };
-        Ok(api.desk.submit(command, asker, reason, Some(self.key.clone())).await?)
+        let decided = api.desk.submit(command, asker, reason, Some(self.key.clone())).await;
+        decided.map_err(|error| match error {
+            SubmitError::Refused(refusal @ Refusal::HostTaken { .. }) => self.host_taken(refusal),
+            other => other.into(),
+        })
+    }
+
+    /// Names the app that has a host to those who may know of it, and to nobody else.
+    fn host_taken(&self, refusal: Refusal) -> Refused {
+        let named = match &refusal {
+            Refusal::HostTaken { owner, .. } if self.principal.may_see(owner) => Some(refusal.to_string()),
+            _ => None,
+        };
+        let mut problem = Refused::from(refusal).into_problem();
+        problem.detail = named.unwrap_or(problem.detail);
+        problem.into()
     }
 
     /// What this very request led to when it came before, for a handler that cannot make a command of it any more.

@@ -28,6 +28,8 @@ use utoipa::openapi::OpenApi as Document;
     super::settings::change_config,
     super::settings::secrets,
     super::settings::change_secrets,
+    super::domains::list,
+    super::domains::change,
     super::logs::lines,
     super::history::app_timeline,
     super::history::why,

@@ -70,7 +70,11 @@ impl From<SubmitError> for Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let text = refusal.to_string();
+        let text = match &refusal {
+            // Whoever may see that app is told which it is; see `mutation`.
+            Refusal::HostTaken { host, .. } => format!("the host {host} belongs to another app"),
+            told => told.to_string(),
+        };
         let (code, next) = match &refusal {
             Refusal::NoSuchTenant(_) => (Code::TenantNotFound, None),
             Refusal::NoSuchProject(_) => (Code::ProjectNotFound, None),
@@ -87,6 +91,13 @@ impl From<Refusal> for Refused {
                 Some("choose one that `berth releases` shows as active or retired"),
             ),
             Refusal::HostTaken { .. } => (Code::HostTaken, Some("give the host up there, or choose another")),
+            Refusal::HostReserved { .. } => {
+                (Code::HostTaken, Some("choose a host that is not below .localhost"))
+            }
+            Refusal::NoSuchDomain { .. } => {
+                (Code::DomainNotFound, Some("`berth domains` lists those that the app has"))
+            }
+            Refusal::DomainFixed { .. } => (Code::DomainFixed, None),
             Refusal::SecretRace { .. } | Refusal::Stale(_) => (Code::Conflict, Some("ask again")),
             Refusal::TooManyInstances { .. } => (Code::LimitExceeded, None),
             Refusal::TooMany { .. } => (Code::LimitExceeded, None),

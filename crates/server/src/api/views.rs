@@ -51,7 +51,9 @@ fn urls(api: &Api, app: &KnownApp) -> Vec<String> {
     }
     let port = api.identity.edge.port();
     let port = if port == 80 { String::new() } else { format!(":{port}") };
-    serving_hosts(app).into_iter().map(|host| format!("http://{host}{port}")).collect()
+    // Nobody can visit a wildcard itself.
+    let hosts = serving_hosts(app).into_iter().filter(|host| !host.starts_with('*'));
+    hosts.map(|host| format!("http://{host}{port}")).collect()
 }
 
 fn counts(api: &Api, app: &KnownApp) -> BTreeMap<ProcessName, ProcessCount> {

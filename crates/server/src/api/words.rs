@@ -19,6 +19,11 @@ pub(super) fn say(event: &Event) -> String {
                 processes.iter().map(|(name, count)| format!("{name}={count}")).collect();
             format!("scaled to {}", counts.join(" "))
         }
+        Event::DomainsChanged { added, removed } => {
+            let added = added.iter().map(|host| format!("added the domain {host}"));
+            let removed = removed.iter().map(|host| format!("removed the domain {host}"));
+            added.chain(removed).collect::<Vec<String>>().join(", ")
+        }
         Event::AppDestroying {} => "began to destroy the app".to_owned(),
         Event::AppDestroyed {} => "destroyed the app".to_owned(),
         Event::ReleaseSubmitted(_)

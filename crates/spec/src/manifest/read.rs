@@ -289,13 +289,10 @@ fn hosts(section: &mut Section<'_, '_, '_>) -> Vec<HostName> {
 
 fn host(value: &DeValue<'_>) -> Result<HostName, Wrong> {
     let text = text(value)?;
-    if text.starts_with("*.") {
-        return Err(Wrong::new("wildcard hosts are not available in this version of Berth"));
-    }
     let bare = text.trim_start_matches("https://").trim_start_matches("http://");
-    let bare = bare.split(['/', ':']).next().unwrap_or_default().trim_end_matches('.');
+    let bare = bare.split(['/', ':']).next().unwrap_or_default();
     text.parse().map_err(|bad| match bare.parse::<HostName>() {
-        Ok(host) => Wrong::new(bad).instead(format!("write \"{host}\": no scheme, port, path or final dot")),
+        Ok(host) => Wrong::new(bad).instead(format!("write \"{host}\": no scheme, port or path")),
         Err(_) => Wrong::new(bad).instead("write a name like \"shop.example.com\""),
     })
 }

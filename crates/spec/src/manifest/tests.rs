@@ -120,7 +120,7 @@ warm = 30
 PORT = "1"
 DEBUG = true
 [http]
-hosts = ["https://shop.example.com/", "*.example.com"]
+hosts = ["https://shop.example.com/", "*.com"]
 port = 70000
 [[http.checks]]
 path = "healthz"
@@ -140,8 +140,8 @@ signal = "TERM"
             "8:8 expected a span of time, found integer | write \"30s\"",
             "10:1 environment variable name \"PORT\" is reserved: Berth sets it for every instance",
             "11:9 expected a string, found boolean | write \"true\"",
-            "13:10 \"https://shop.example.com/\" is not a host name | write \"shop.example.com\": no scheme, port, path or final dot",
-            "13:39 wildcard hosts are not available in this version of Berth",
+            "13:10 \"https://shop.example.com/\" is not a host name | write \"shop.example.com\": no scheme, port or path",
+            "13:39 \"*.com\" is not a wildcard that a host may have: write one like \"*.example.com\" | write a name like \"shop.example.com\"",
             "14:8 a port is a number from 1 to 65535",
             "15:1 `http.checks` has no `type` | write type = \"readiness\"",
             "16:8 \"healthz\" is not the path of a check | write \"/healthz\"",
