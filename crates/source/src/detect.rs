@@ -274,7 +274,9 @@ fn guessed(view: &View<'_>) -> Result<Found, NothingFits> {
             Some(Err(problem)) => complaint = Some(problem),
         }
     }
-    for language in languages::LANGUAGES {
+    let mut order = languages::LANGUAGES;
+    order.sort_by_key(|language| !speaks(view, language));
+    for language in order {
         match compose::compose(view, language)? {
             Composed::No => {}
             Composed::Fits(found) if language.builder == languages::FOR_BROWSERS.builder => {
@@ -304,7 +306,24 @@ fn guessed(view: &View<'_>) -> Result<Found, NothingFits> {
     if let Some(web) = lone_executable(view)? {
         return Ok(copied(view, Some(Web::Runs(web)), vec!["there is exactly one executable".to_owned()]));
     }
+    if view.has("Dockerfile") {
+        return Err(unclear(
+            "there is a Dockerfile, which this version of Berth does not build, and nothing else says how: write `[build]` and `[processes]` into berth.toml",
+        ));
+    }
     Err(complaint.unwrap_or(NothingFits::Nothing))
+}
+
+/// Whether one of the given processes is a command of `language`.
+fn speaks(view: &View<'_>, language: &rule::Language) -> bool {
+    view.manifest.processes.values().any(|command| {
+        let first = match command {
+            Command::Argv(argv) => argv.first().map_or("", String::as_str),
+            Command::Line(line) | Command::Shell(line) => line.split_whitespace().next().unwrap_or_default(),
+            Command::StaticSite { .. } => "",
+        };
+        language.programs.contains(&first)
+    })
 }
 
 /// The tree as it is, after `build.command` where there is one.
@@ -355,6 +374,9 @@ fn by_cargo(view: &View<'_>) -> Result<Option<Result<Found, NothingFits>>, Nothi
     let Some(project) = cargo::read(view)? else {
         return Ok(None);
     };
+    if !view.manifest.processes.is_empty() && project.makes_nothing() {
+        return Ok(None);
+    }
     let mut why = vec!["there is a Cargo.toml: `cargo build --release`".to_owned()];
     let mut web = None;
     if view.manifest.processes.is_empty() {

@@ -127,6 +127,11 @@ impl Project {
         self.default_runs.extend(package.default_run.clone());
     }
 
+    /// Whether it is a library and nothing else.
+    pub(super) fn makes_nothing(&self) -> bool {
+        self.programs.is_empty() && !self.workspace
+    }
+
     /// The program that `web` runs, and why: the only one, the one cargo would run, or the one called like the app.
     pub(super) fn choose(&self, app: &str) -> Result<(&str, String), String> {
         let mut defaults = self.default_runs.iter();

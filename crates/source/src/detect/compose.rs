@@ -40,6 +40,9 @@ pub(super) fn compose(view: &View<'_>, language: &'static Language) -> Result<Co
         _ => None,
     };
     work.tools(manager.map(|(manager, _)| manager));
+    if let Some((row, seen)) = framework.as_ref().filter(|(row, _)| work.counts(row)) {
+        work.why.push(format!("{seen}: {}", row.name));
+    }
     if let Some((manager, seen)) = &manager {
         work.install(manager, seen, server.filter(|(_, there)| !there).map(|(server, _)| server))?;
     }
@@ -159,6 +162,12 @@ struct Work<'v> {
 }
 
 impl Work<'_> {
+    /// Whether a framework has a part in what is done. One that only says what to run has none where something else says so.
+    fn counts(&self, framework: &Framework) -> bool {
+        let says_more = !framework.own.is_empty() || !framework.build.is_empty() || !framework.env.is_empty();
+        says_more || (self.view.manifest.processes.is_empty() && self.start_script(Some(framework)).is_none())
+    }
+
     fn tools(&mut self, manager: Option<&Manager>) {
         let mut tools = vec![self.language.tool];
         tools.extend(manager.and_then(|manager| manager.tool));
@@ -173,7 +182,11 @@ impl Work<'_> {
             if let Some(wanted) = &wanted {
                 self.why.push(format!("{} asks for {} {}", wanted.by, wish::name(tool), wanted.version));
             }
-            self.recipe.tools.push(ToolNeed { tool, wanted, at_run: index == 0 });
+            self.recipe.tools.push(ToolNeed {
+                tool,
+                wanted,
+                at_run: index == 0 && self.language.needed_to_run,
+            });
         }
     }
 
@@ -237,7 +250,7 @@ impl Work<'_> {
         self.recipe.steps.push(Step { does: "installing dependencies".to_owned(), command, env, layer });
         if self.facts.is_package && !manager.project.is_empty() {
             let command = fill::fill(manager.project, &self.facts.values, "")?;
-            let does = "installing the app as a package".to_owned();
+            let does = "installing the app itself".to_owned();
             self.recipe.steps.push(Step { does, command, env: BTreeMap::new(), layer: None });
         }
         Ok(())
@@ -283,8 +296,11 @@ impl Work<'_> {
             if let Some(seen) = line.when.seen(self.view, &self.facts)? {
                 let dir = if line.text.contains("{dir}") { "" } else { self.facts.dir.as_str() };
                 let command = fill::fill(line.text, &self.facts.values, dir)?;
-                let because = if seen.is_empty() { "it is built by".to_owned() } else { format!("{seen}:") };
-                self.why.push(format!("{because} `{command}`"));
+                self.why.push(match (line.does, seen.as_str()) {
+                    ("", "") => format!("it is built by `{command}`"),
+                    ("", seen) => format!("{seen}: `{command}`"),
+                    (does, _) => does.to_owned(),
+                });
                 self.step(command);
             }
         }
@@ -331,16 +347,12 @@ impl Work<'_> {
                 Some(manager) if around => self.run_script(manager, "start")?,
                 _ => fill::script(&text, &self.facts.dir)?,
             };
-            if let Some((row, seen)) = framework.filter(|(row, _)| !row.build.is_empty()) {
-                self.why.push(format!("{seen}: {}", row.name));
-            }
             self.why.push("the script start says what to run".to_owned());
             return Ok(Some(Web::Runs(command)));
         }
-        let Some((row, seen)) = framework else {
+        let Some((row, _)) = framework else {
             return Ok(self.output_alone(built));
         };
-        self.why.push(format!("{seen}: {}", row.name));
         let line = match &row.serve {
             Serve::Site(dir) => return self.site(dir, false).map(Some),
             Serve::SinglePage(dir) => return self.site(dir, true).map(Some),

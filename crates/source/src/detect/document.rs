@@ -76,6 +76,7 @@ fn served(framework: &Framework) -> String {
 
 fn conditional(line: &Line) -> String {
     match line.when.to_string().as_str() {
+        _ if !line.does.is_empty() => line.does.to_owned(),
         "anything else" => code(line.text),
         when => format!("{} (when there is {when})", code(line.text)),
     }

@@ -21,6 +21,10 @@ pub(super) struct Language {
     pub(super) fits: Sign,
     /// What builds and runs it.
     pub(super) tool: Tool,
+    /// Whether its programs need the tool when they run.
+    pub(super) needed_to_run: bool,
+    /// How commands in this language begin; of several languages in a tree the one comes first that the given processes speak.
+    pub(super) programs: &'static [&'static str],
     /// Reads what its files say; nothing when they are not those of an app.
     pub(super) read: fn(&View<'_>) -> Result<Option<Facts>, NothingFits>,
     /// By what dependencies are installed; the first that fits.
@@ -138,17 +142,19 @@ impl Framework {
 pub(super) struct Line {
     pub(super) when: Sign,
     pub(super) text: &'static str,
+    /// What it does, where the line itself is no good answer.
+    pub(super) does: &'static str,
 }
 
 impl Line {
     /// A line that always counts.
     pub(super) const fn always(text: &'static str) -> Self {
-        Self { when: Sign::Always, text }
+        Self { when: Sign::Always, text, does: "" }
     }
 
     /// A line that counts when `when` is seen.
     pub(super) const fn when(when: Sign, text: &'static str) -> Self {
-        Self { when, text }
+        Self { when, text, does: "" }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the rules, as a table.
 
 mod apps;
+mod hostile;
 
 use super::*;
 use crate::tree::Entry;

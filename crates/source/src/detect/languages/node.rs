@@ -17,6 +17,8 @@ pub(in crate::detect) const NODE: Language = Language {
     name: "a Node app",
     fits: File("package.json"),
     tool: Tool::Node,
+    needed_to_run: true,
+    programs: &["node", "npm", "npx", "pnpm", "yarn", "bun", "next", "tsx", "ts-node"],
     read,
     managers: &MANAGERS,
     frameworks: &FRAMEWORKS,

@@ -344,6 +344,171 @@ const PYTHON: &[App] = &[
     },
 ];
 
+const OTHERS: &[App] = &[
+    app(
+        "a rust workspace with a program like the app",
+        &[
+            ("Cargo.toml", "[workspace]\nmembers = [\"crates/*\"]\nexclude = [\"crates/old\"]\n"),
+            ("crates/shop/Cargo.toml", "[package]\nname = \"shop\"\n"),
+            ("crates/shop/src/main.rs", ""),
+            ("crates/worker/Cargo.toml", "[package]\nname = \"worker\"\n"),
+            ("crates/worker/src/main.rs", ""),
+            ("crates/old/Cargo.toml", "[package]\nname = \"old\"\n"),
+            ("crates/old/src/main.rs", ""),
+            ("rust-toolchain.toml", "[toolchain]\nchannel = \"1.90\"\n"),
+        ],
+    ),
+    app(
+        "a rust workspace whose members are no app",
+        &[
+            ("Cargo.toml", "[workspace]\nmembers = [\"a\", \"b\"]\n"),
+            ("a/Cargo.toml", "[package]\nname = \"a\"\n"),
+            ("a/src/main.rs", ""),
+            ("b/Cargo.toml", "[package]\nname = \"b\"\n"),
+            ("b/src/main.rs", ""),
+        ],
+    ),
+    app(
+        "go at the root",
+        &[
+            ("go.mod", "module example.com/x/hello/v2\n\ngo 1.22\n"),
+            ("main.go", "package main\n"),
+            ("main_test.go", "package main\n"),
+        ],
+    ),
+    app(
+        "go below cmd",
+        &[
+            ("go.mod", "module \"example.com/x\"\n"),
+            ("x.go", "package x\n"),
+            ("cmd/server/main.go", "// x\npackage main\n"),
+            ("cmd/tool/main.go", "package main\n"),
+        ],
+    ),
+    app(
+        "go below cmd, unclear",
+        &[("go.mod", "module x\n"), ("cmd/a/main.go", "package main\n"), ("cmd/b/main.go", "package main\n")],
+    ),
+    app(
+        "rails",
+        &[
+            (
+                "Gemfile",
+                "source 'https://rubygems.org'\nruby \"3.2.2\"\ngem 'rails', '~> 8.0'\ngem \"puma\"\ngem \"pg\"\ngem \"propshaft\"\n",
+            ),
+            ("Gemfile.lock", "GEM\n  specs:\n    rack (3.0)\n      x (1)\n"),
+            ("config.ru", ""),
+            ("config/database.yml", "production:\n  url: x\n"),
+        ],
+    ),
+    app("sinatra", &[("Gemfile", "gem 'sinatra'\n"), ("app.rb", "")]),
+    app("rack", &[("Gemfile", "gem 'rackup'\ngem 'x', path: 'lib'\n"), ("config.ru", "")]),
+    app("plain php", &[("index.php", "")]),
+    app(
+        "laravel with vite",
+        &[
+            ("composer.json", r#"{"require":{"php":"^8.2","laravel/framework":"^12.0"}}"#),
+            ("composer.lock", "{}"),
+            ("artisan", ""),
+            ("public/index.php", ""),
+            ("config/database.php", "'default' => env('DB_CONNECTION', 'sqlite'),"),
+            (
+                "package.json",
+                r#"{"scripts":{"build":"vite build"},"devDependencies":{"vite":"7","laravel-vite-plugin":"2"}}"#,
+            ),
+        ],
+    ),
+    app(
+        "symfony",
+        &[
+            (
+                "composer.json",
+                r#"{"require":{"symfony/framework-bundle":"7.*"},"repositories":[{"type":"path","url":"x"}]}"#,
+            ),
+            ("public/index.php", ""),
+            ("bin/console", ""),
+        ],
+    ),
+    app(
+        "spring with maven",
+        &[
+            (
+                "pom.xml",
+                "<project><properties><java.version>17</java.version></properties>org.springframework.boot</project>",
+            ),
+            ("mvnw*", ""),
+        ],
+    ),
+    app("spring with gradle", &[("build.gradle.kts", "id(\"org.springframework.boot\")"), ("gradlew", "")]),
+    app(
+        "a gradle application",
+        &[
+            ("build.gradle", ""),
+            ("settings.gradle", "rootProject.name = 'my app'\n"),
+            ("system.properties", "java.runtime.version=21\n"),
+        ],
+    ),
+    app(
+        "a java source",
+        &[("Main.java", "package a.b;\nclass Main { public static void main(String[] a) {} }")],
+    ),
+    app(
+        "deno with a task",
+        &[
+            ("deno.jsonc", "{\n // tasks\n \"tasks\": {\"start\": \"deno run -A main.ts\", /* x */ },\n}"),
+            ("deno.lock", "{}"),
+            ("main.ts", ""),
+        ],
+    ),
+    app("deno serve", &[("main.ts", "export default { fetch(r) {} }")]),
+    app(
+        "asp.net",
+        &[
+            ("Shop.sln", ""),
+            (
+                "src/Shop Web/Shop Web.csproj",
+                "<Project Sdk=\"Microsoft.NET.Sdk.Web\"><TargetFramework>net8.0</TargetFramework></Project>",
+            ),
+            ("src/Lib/Lib.csproj", "<Project Sdk=\"Microsoft.NET.Sdk\"/>"),
+            ("global.json", r#"{"sdk":{"version":"8.0.100"}}"#),
+        ],
+    ),
+    app(
+        "phoenix",
+        &[
+            (
+                "mix.exs",
+                "defmodule Hello.MixProject do\n app: :hello,\n elixir: \"~> 1.14\",\n {:phoenix, \"~> 1.7\"},\n \"assets.deploy\": []",
+            ),
+            ("mix.lock", ""),
+            ("lib/hello/release.ex", ""),
+        ],
+    ),
+    app("a makefile", &[("Makefile", "X := a:b\nall: x\nbuild run: x\n\tcc x.c\n"), ("x.c", "")]),
+    app("a makefile without a way to run", &[("Makefile", "all:\n\tcc x.c\n")]),
+    app("a start script", &[("start.sh", "#!/usr/bin/env bash\n")]),
+    app("an executable start script", &[("bin/start*", "#!/bin/sh\n")]),
+    app("a dockerfile alone", &[("Dockerfile", "FROM x\n")]),
+    App {
+        name: "a Procfile in the language of one of two",
+        files: &[("package.json", r#"{"dependencies":{"x":"1"}}"#), ("requirements.txt", "x\n")],
+        toml: "",
+        procfile: Some("web: node a.js"),
+    },
+    App {
+        name: "a builder by name",
+        files: &[("package.json", r#"{"scripts":{"start":"node a.js"}}"#), ("main.py", "")],
+        toml: "[build]\nbuilder = \"python\"",
+        procfile: None,
+    },
+    App {
+        name: "a builder by name that does not fit",
+        files: &[("main.py", "")],
+        toml: "[build]\nbuilder = \"go\"",
+        procfile: None,
+    },
+];
+
 fn told(case: &App) -> String {
     let files: Vec<(&str, &[u8])> = case.files.iter().map(|(path, text)| (*path, text.as_bytes())).collect();
     let manifest = manifest(case.toml, case.procfile).unwrap();
@@ -401,8 +566,49 @@ pub(super) fn check_golden(path: &str, text: &str) {
 
 #[test]
 fn what_is_said_of_every_kind_of_app_is_its_golden() {
-    let text: Vec<String> = [NODE, PYTHON].into_iter().flatten().map(told).collect();
+    let text: Vec<String> = [NODE, PYTHON, OTHERS].into_iter().flatten().map(told).collect();
     check_golden("contracts/detection.txt", &text.join("\n"));
+}
+
+#[test]
+fn every_builder_has_a_rule() {
+    for (name, builder) in Builder::NAMED {
+        let known = matches!(builder, Builder::Cargo | Builder::Copy | Builder::Static)
+            || languages::LANGUAGES.iter().any(|language| language.builder == builder);
+        assert!(known, "{name}");
+    }
+}
+
+#[test]
+fn no_line_with_a_value_in_it_needs_a_shell() {
+    let mut lines: Vec<&str> = Vec::new();
+    for language in languages::LANGUAGES {
+        for manager in language.managers {
+            lines.extend([
+                manager.locked,
+                manager.unlocked,
+                manager.project,
+                manager.script,
+                manager.script_below,
+            ]);
+        }
+        for framework in language.frameworks {
+            lines.extend(
+                framework.build.iter().chain(framework.finish).chain(framework.release).map(|line| line.text),
+            );
+            match &framework.serve {
+                rule::Serve::Run(line) => lines.push(line),
+                rule::Serve::Servers(servers) => {
+                    lines.extend(servers.iter().flat_map(|server| [server.run, server.run_factory]))
+                }
+                _ => {}
+            }
+        }
+    }
+    for line in lines.into_iter().filter(|line| !line.is_empty()) {
+        let command = Command::parse(&line.replace(['{', '}'], "")).unwrap();
+        assert!(!line.contains('{') || matches!(command, Command::Line(_)), "{line}");
+    }
 }
 
 #[test]
