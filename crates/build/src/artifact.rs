@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use berth_source::TreeId;
+use berth_source::{Recipe, TreeId};
 use berth_spec::AppId;
 use berth_spec::manifest::{Build, Builder};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Counts up when a builder makes something else of the same inputs, so that what an earlier version of Berth built is
 /// not taken for it.
-const BUILDERS_VERSION: u32 = 1;
+const BUILDERS_VERSION: u32 = 2;
 const DIGITS: usize = 40;
 
 /// The id of an artifact, unique within its app: `a` and 40 hex digits.
@@ -59,6 +59,10 @@ pub(crate) struct Inputs<'a> {
     pub(crate) platform: &'a Platform,
     /// The version of the toolchain, for builders that use one.
     pub(crate) toolchain: Option<&'a str>,
+    /// The recipe that is followed, which a later version of Berth may write otherwise for the same tree.
+    pub(crate) recipe: &'a Recipe,
+    /// The tools that it is followed with.
+    pub(crate) tools: &'a [&'a str],
 }
 
 impl Inputs<'_> {
@@ -128,6 +132,8 @@ mod tests {
         let arm = Platform { arch: "aarch64".into(), ..platform.clone() };
         let (plain, command) =
             (Build::default(), Build { output: Some(berth_spec::RelativeDir::here()), ..Build::default() });
+        let recipe = Recipe::default();
+        let path = Recipe { path: vec![berth_spec::RelativeDir::here()], ..Recipe::default() };
         let inputs = || Inputs {
             app: &app,
             tree: Tree::default().id(),
@@ -135,6 +141,8 @@ mod tests {
             build: &plain,
             platform: &platform,
             toolchain: None,
+            recipe: &recipe,
+            tools: &[],
         };
         let all = [
             inputs().id(),
@@ -143,6 +151,8 @@ mod tests {
             Inputs { build: &command, ..inputs() }.id(),
             Inputs { platform: &arm, ..inputs() }.id(),
             Inputs { toolchain: Some("1.95.0"), ..inputs() }.id(),
+            Inputs { recipe: &path, ..inputs() }.id(),
+            Inputs { tools: &["Node 20.20.2 at /usr/bin"], ..inputs() }.id(),
         ];
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
         assert_eq!(inputs().id(), all[0]);

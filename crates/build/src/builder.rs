@@ -1,18 +1,19 @@
 //! Building: what to do is planned, an artifact that stands is taken, else one is made in turn.
 
 mod make;
+mod steps;
 mod sweep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_clock::Clock;
 use berth_process::{Cgroups, User};
 use berth_source::detect::StoredFiles;
-use berth_source::{ChunkStore, Detection, Tree, TreeId, detect};
+use berth_source::{ChunkStore, Detection, NothingFits, Tree, TreeId, detect};
 use berth_spec::manifest::Builder as Kind;
-use berth_spec::{AppId, Command, Manifest, Millis, ProcessName, ReleaseNumber};
+use berth_spec::{AppId, Command, Manifest, Millis, ProcessName, RelativeDir};
 use tokio::sync::{Mutex as Turn, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use crate::error::BuildError;
 use crate::layout::Layout;
 use crate::log::{Log, Sink};
 use crate::toolchain::{self, Toolchain, ToolchainPlaces};
+use crate::tools::{self, SYSTEM_PATH, ToolUse, Toolbox};
 
 /// Where a platform builds, and how much at once.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct Config {
     pub platform: Platform,
     /// Where control groups are made for builds, so that nothing escapes their end.
     pub cgroups: Option<Cgroups>,
+    /// Variables that every build finds in its environment: how to reach a network from this machine.
+    pub env: BTreeMap<String, String>,
 }
 
 /// What is to be built.
@@ -52,8 +56,6 @@ pub struct Config {
 pub struct BuildRequest {
     /// For which app.
     pub app: AppId,
-    /// For which release; names the work directory.
-    pub number: ReleaseNumber,
     /// From which tree; it and its chunks are in the tenant's store.
     pub tree: TreeId,
     /// How.
@@ -79,10 +81,20 @@ pub struct Built {
     pub dir: PathBuf,
     /// Its processes; paths in their commands are relative to it.
     pub processes: BTreeMap<ProcessName, Command>,
+    /// What runs once before traffic, unless the manifest says.
+    pub release_command: Option<Command>,
+    /// Environment of its processes; `$ARTIFACT` in a value stands for its directory.
+    pub env: BTreeMap<String, String>,
+    /// Folders of it whose programs come first in the `PATH` of its processes.
+    pub path: Vec<RelativeDir>,
+    /// Folders of the machine whose programs come next: those of the tools that its processes need.
+    pub tools: Vec<PathBuf>,
     /// Why it was built so, as sentences.
     pub why: Vec<String>,
     /// The bytes of its files.
     pub bytes: u64,
+    /// Those of them that it shares with other artifacts.
+    pub shared: u64,
     /// Whether it stood already, so that nothing was done.
     pub unchanged: bool,
     /// How long it took.
@@ -101,8 +113,11 @@ struct Inside {
     layout: Layout,
     clock: Arc<dyn Clock>,
     permits: Semaphore,
+    toolbox: Toolbox,
     /// As many as there are calls under way: control bounds those.
     turns: Mutex<Turns>,
+    /// Which work directories of each app are in use.
+    works: Mutex<BTreeMap<AppId, BTreeSet<u32>>>,
 }
 
 /// The turns under way, by whose artifact they are for.
@@ -115,8 +130,16 @@ struct Plan {
     store: ChunkStore,
     detection: Detection,
     toolchain: Option<Toolchain>,
+    tools: Vec<ToolUse>,
     id: ArtifactId,
     log: Arc<Log>,
+}
+
+/// The bytes of an artifact, and those of them that it shares with others.
+#[derive(Clone, Copy)]
+struct Size {
+    bytes: u64,
+    shared: u64,
 }
 
 impl Builder {
@@ -129,8 +152,8 @@ impl Builder {
             passage: config.passage_gid,
         };
         let permits = Semaphore::new(config.parallel.max(1));
-        let turns = Mutex::new(BTreeMap::new());
-        Self { inside: Arc::new(Inside { config, layout, clock, permits, turns }) }
+        let (toolbox, turns, works) = (Toolbox::default(), Mutex::default(), Mutex::default());
+        Self { inside: Arc::new(Inside { config, layout, clock, permits, toolbox, turns, works }) }
     }
 
     /// Where the artifact `id` of `app` lies, or would.
@@ -148,32 +171,46 @@ impl Builder {
     /// # Errors
     /// [`BuildError`]; then there is no artifact and nothing half done.
     pub async fn build(&self, request: BuildRequest) -> Result<Built, BuildError> {
+        self.build_as(request, |files, request| detect(files, &request.manifest, &request.app.app)).await
+    }
+
+    /// The same, with what else says how to build.
+    async fn build_as<D>(&self, request: BuildRequest, detect: D) -> Result<Built, BuildError>
+    where
+        D: FnOnce(&StoredFiles<'_>, &BuildRequest) -> Result<Detection, NothingFits> + Send + 'static,
+    {
         let started = self.inside.clock.monotonic();
         let cancel = request.cancel.clone();
         let inside = Arc::clone(&self.inside);
-        let plan = Arc::new(blocking(move || inside.plan(request)).await?);
+        let plan = Arc::new(blocking(move || inside.plan(request, detect)).await?);
         let turn = self.inside.turn(&plan.request.app, &plan.id);
-        let outcome: Result<(u64, bool), BuildError> = async {
+        let outcome: Result<(Size, bool), BuildError> = async {
             let _held = unless_cancelled(&cancel, turn.lock()).await?;
-            if let Some(bytes) = self.inside.standing(&plan)? {
+            if let Some(size) = self.inside.standing(&plan)? {
                 plan.log.say("unchanged: the artifact stands already");
-                return Ok((bytes, true));
+                return Ok((size, true));
             }
             let permit = unless_cancelled(&cancel, self.inside.permits.acquire()).await?;
-            let bytes = Box::pin(self.inside.make(&plan)).await;
+            let size = Box::pin(self.inside.make(&plan)).await;
             drop(permit);
-            Ok((bytes?, false))
+            Ok((size?, false))
         }
         .await;
         self.inside.leave(turn, &plan.request.app, &plan.id);
-        let (bytes, unchanged) = outcome?;
+        let (Size { bytes, shared }, unchanged) = outcome?;
+        let at_run: Vec<ToolUse> = plan.tools.iter().filter(|tool| tool.at_run).cloned().collect();
         let took = self.inside.clock.monotonic().saturating_sub(started);
         Ok(Built {
             artifact: plan.id.clone(),
             dir: self.inside.layout.artifact(&plan.request.app, &plan.id),
             processes: plan.detection.processes.clone(),
+            release_command: plan.detection.release_command.clone(),
+            env: plan.detection.recipe.env.clone(),
+            path: plan.detection.recipe.path.clone(),
+            tools: tools::folders(&at_run, SYSTEM_PATH),
             why: plan.detection.why.clone(),
             bytes,
+            shared,
             unchanged,
             took: Millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
         })
@@ -181,16 +218,32 @@ impl Builder {
 }
 
 impl Inside {
-    fn plan(&self, request: BuildRequest) -> Result<Plan, BuildError> {
+    fn plan<D>(&self, request: BuildRequest, detect: D) -> Result<Plan, BuildError>
+    where
+        D: FnOnce(&StoredFiles<'_>, &BuildRequest) -> Result<Detection, NothingFits>,
+    {
         let log = Arc::new(Log::new(Arc::clone(&request.sink), &request.secrets));
         let store = ChunkStore::open(&self.config.chunks, &request.app.tenant)?;
         let tree = store.get_tree(&request.tree)?;
         let files = StoredFiles { tree: &tree, store: &store };
-        let detection = detect(&files, &request.manifest, &request.app.app)?;
+        let mut detection = detect(&files, &request)?;
+        if let (true, Some(command)) = (detection.recipe.steps.is_empty(), &request.manifest.build.command) {
+            detection.recipe.steps.push(berth_source::recipe::Step {
+                does: format!("running {command}"),
+                command: command.clone(),
+                env: BTreeMap::new(),
+                layer: None,
+            });
+        }
         let toolchain = match detection.builder {
             Kind::Cargo => Some(toolchain::find(&self.config.toolchains, channel(&files).as_deref())?),
             _ => None,
         };
+        let recipe = &detection.recipe;
+        let chosen = self.toolbox.choose(&self.config.toolchains, recipe, request.user.is_some())?;
+        let tools: Result<Vec<ToolUse>, BuildError> =
+            chosen.into_iter().map(|tool| tool.reachable(&self.layout)).collect();
+        let tools = tools?;
         let inputs = Inputs {
             app: &request.app,
             tree: request.tree,
@@ -198,19 +251,24 @@ impl Inside {
             build: &request.manifest.build,
             platform: &self.config.platform,
             toolchain: toolchain.as_ref().map(|toolchain| toolchain.version.as_str()),
+            recipe,
+            tools: &tools.iter().map(|tool| tool.identity.as_str()).collect::<Vec<_>>(),
         };
         let id = inputs.id();
         for why in &detection.why {
             log.say(why.clone());
         }
-        Ok(Plan { tree, store, detection, toolchain, id, log, request })
+        for mismatch in tools.iter().filter_map(|tool| tool.mismatch.as_ref()) {
+            log.say(mismatch.clone());
+        }
+        Ok(Plan { tree, store, detection, toolchain, tools, id, log, request })
     }
 
     /// The bytes of the artifact, when it stands.
-    fn standing(&self, plan: &Plan) -> Result<Option<u64>, BuildError> {
+    fn standing(&self, plan: &Plan) -> Result<Option<Size>, BuildError> {
         let dir = self.layout.artifact(&plan.request.app, &plan.id);
         let stands = dir.try_exists().map_err(crate::error::failed(&dir, "read"))?;
-        Ok(stands.then(|| make::noted_bytes(&self.layout.note(&plan.request.app, &plan.id))))
+        Ok(stands.then(|| make::noted(&self.layout.note(&plan.request.app, &plan.id)).size()))
     }
 
     /// The turn for an artifact, shared by all who want it.
@@ -262,3 +320,6 @@ async fn blocking<T: Send + 'static>(
         Err(_) => Err(BuildError::Cancelled),
     }
 }
+
+#[cfg(test)]
+mod tests;

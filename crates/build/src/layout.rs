@@ -1,10 +1,12 @@
 //! Where builds and artifacts lie, and who may pass through.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
+use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use berth_spec::{AppId, ReleaseNumber};
+use berth_spec::AppId;
+use serde::Serialize;
 
 use crate::artifact::ArtifactId;
 use crate::error::{BuildError, failed};
@@ -13,8 +15,12 @@ use crate::error::{BuildError, failed};
 const CACHE: &str = ".cache";
 /// Below the folder of builds: toolchains made readable for build users.
 const TOOLCHAINS: &str = ".toolchains";
+/// Below an app's artifacts: what they share.
+pub(crate) const LAYERS: &str = ".layers";
+/// Below an app's cache: what is moved into its trees.
+pub(crate) const KEPT: &str = ".kept";
 /// An artifact being sealed.
-const NEW: &str = ".new-";
+pub(crate) const NEW: &str = ".new-";
 /// An artifact being removed.
 const GONE: &str = ".gone-";
 
@@ -49,8 +55,14 @@ impl Layout {
         self.artifacts_of(app).join(format!("{GONE}{id}"))
     }
 
-    pub(crate) fn work(&self, app: &AppId, number: ReleaseNumber) -> PathBuf {
-        below(&self.builds, app).join(number.0.to_string())
+    pub(crate) fn layers(&self, app: &AppId) -> PathBuf {
+        self.artifacts_of(app).join(LAYERS)
+    }
+
+    /// The work directory of the build of `app` that has this turn of those that run at once. It is not named by the release: what tools keep
+    /// from one build to the next holds paths of the tree, and has to fit the next tree.
+    pub(crate) fn work(&self, app: &AppId, turn: u32) -> PathBuf {
+        below(&self.builds, app).join(turn.to_string())
     }
 
     pub(crate) fn builds_of(&self, app: &AppId) -> PathBuf {
@@ -59,6 +71,11 @@ impl Layout {
 
     pub(crate) fn cache(&self, app: &AppId) -> PathBuf {
         below(&self.builds.join(CACHE), app)
+    }
+
+    /// What is kept of folders that are moved into an app's trees.
+    pub(crate) fn kept(&self, app: &AppId) -> PathBuf {
+        self.cache(app).join(KEPT)
     }
 
     pub(crate) fn toolchains(&self) -> PathBuf {
@@ -111,6 +128,16 @@ impl Layout {
             .is_some_and(|id| matches!(path.with_file_name(id).try_exists(), Ok(false)));
         name.starts_with(NEW) || name.starts_with(GONE) || orphan
     }
+}
+
+/// Writes what is known of a thing beside it, on disk for good.
+pub(crate) fn write_synced(path: &Path, note: &impl Serialize) -> Result<(), BuildError> {
+    let json = serde_json::to_vec(note).expect("plain data has a JSON");
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(&json)?;
+        file.sync_all()
+    });
+    written.map_err(failed(path, "written"))
 }
 
 fn below(base: &Path, app: &AppId) -> PathBuf {

@@ -33,7 +33,10 @@ pub(crate) struct Run<'a> {
     pub(crate) cgroup: Option<Cgroup>,
     /// Whether the build has a user of its own, whose processes can be counted.
     pub(crate) own_user: bool,
+    /// How long all commands of the build together may take.
     pub(crate) limit: berth_spec::Millis,
+    /// How much of that is left.
+    pub(crate) left: Duration,
     pub(crate) cancel: &'a CancellationToken,
     pub(crate) clock: &'a Arc<dyn Clock>,
     pub(crate) log: &'a Log,
@@ -134,7 +137,7 @@ impl Run<'_> {
         tokio::select! {
             status = child.ended() => End::Exited(status),
             () = self.cancel.cancelled() => End::Cancelled,
-            () = tokio::time::sleep(self.limit.as_duration()) => End::TimedOut,
+            () = tokio::time::sleep(self.left) => End::TimedOut,
         }
     }
 

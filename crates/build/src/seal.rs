@@ -2,16 +2,18 @@
 //!
 //! The tree was made by a tenant's commands, all of which have ended. As root we are about to change owners and modes in it, so
 //! nothing is followed: every step is one name below an open directory. A file with a second name is copied and its
-//! own copy sealed, for the second name may be of a file elsewhere. Modes are set, not inherited, which drops
-//! set-user-id bits and caps what access lists grant.
+//! own copy sealed, for the second name may be of a file elsewhere. The exception are files that were linked into the tree from a
+//! layer, known by their numbers and sealed already. Modes are set, not inherited, which drops set-user-id bits and caps what
+//! access lists grant.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 
 use crate::error::{BuildError, failed};
 use crate::log::Log;
@@ -38,14 +40,29 @@ pub(crate) struct SealedOwner {
 pub(crate) struct Sealed {
     /// Bytes of all files.
     pub(crate) bytes: u64,
+    /// Bytes of those that are shared with a layer.
+    pub(crate) shared: u64,
     files: u64,
 }
 
-/// Seals the directory at `path` and syncs it. Its own name is not synced: that is for after the rename.
-pub(crate) fn seal(path: &Path, owner: Option<SealedOwner>, log: &Log) -> Result<Sealed, BuildError> {
+impl Sealed {
+    /// The bytes that are not shared with a layer.
+    pub(crate) fn own(&self) -> u64 {
+        self.bytes - self.shared
+    }
+}
+
+/// Seals the directory at `path` and syncs it. Its own name is not synced: that is for after the rename. Files with a number in `shared`
+/// were linked into it from a layer.
+pub(crate) fn seal(
+    path: &Path,
+    owner: Option<SealedOwner>,
+    shared: &BTreeSet<u64>,
+    log: &Log,
+) -> Result<Sealed, BuildError> {
     make_writable(rustix::fs::CWD, path).map_err(failed(path, "sealed"))?;
     let dir = open_dir(path).map_err(failed(path, "sealed"))?;
-    let mut sealing = Sealing { owner, log, sealed: Sealed::default() };
+    let mut sealing = Sealing { owner, shared, log, sealed: Sealed::default() };
     sealing.dir(dir.as_fd(), path, 0)?;
     if sealing.sealed.files > SYNCED_ONE_BY_ONE {
         rustix::fs::syncfs(&dir).map_err(failed(path, "synced"))?;
@@ -55,6 +72,7 @@ pub(crate) fn seal(path: &Path, owner: Option<SealedOwner>, log: &Log) -> Result
 
 struct Sealing<'a> {
     owner: Option<SealedOwner>,
+    shared: &'a BTreeSet<u64>,
     log: &'a Log,
     sealed: Sealed,
 }
@@ -87,11 +105,20 @@ impl Sealing<'_> {
             }
         }
         self.give(dir, 0o750, 0o700).map_err(failed(path, "sealed"))?;
-        rustix::fs::fsync(dir).map_err(failed(path, "synced"))
+        if self.sealed.files <= SYNCED_ONE_BY_ONE {
+            rustix::fs::fsync(dir).map_err(failed(path, "synced"))?;
+        }
+        Ok(())
     }
 
     fn file(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
         let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if self.is_of_a_layer(&stat) {
+            let bytes = u64::try_from(stat.st_size).unwrap_or_default();
+            self.sealed.bytes += bytes;
+            self.sealed.shared += bytes;
+            return Ok(());
+        }
         if stat.st_mode & 0o400 == 0 && !rustix::process::geteuid().is_root() {
             rustix::fs::chmodat(dir, name, Mode::from_raw_mode(stat.st_mode) | Mode::RUSR, AtFlags::empty())?;
         }
@@ -108,6 +135,19 @@ impl Sealing<'_> {
             file.sync_all()?;
         }
         Ok(())
+    }
+
+    /// Whether the file is one of a layer, and sealed as that was. As root nobody else can have made it so: only the uid that nothing runs as
+    /// could change it. As an ordinary user a build may have made it writable, and it is then copied like any other.
+    fn is_of_a_layer(&self, stat: &Stat) -> bool {
+        let mode = stat.st_mode & 0o7777;
+        let as_sealed = match self.owner {
+            Some(SealedOwner { uid, gid }) => {
+                stat.st_uid == uid && stat.st_gid == gid && matches!(mode, 0o640 | 0o750)
+            }
+            None => matches!(mode, 0o440 | 0o550),
+        };
+        as_sealed && self.shared.contains(&stat.st_ino)
     }
 
     fn link(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
@@ -179,7 +219,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, made.join("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         let as_root = rustix::process::geteuid().is_root();
         let owner = as_root.then_some(SealedOwner { uid: 2_000_000_002, gid: 2_000_000_016 });
-        let sealed = seal(&made, owner, &Log::new(Arc::new(Nowhere), &[])).unwrap();
+        let sealed = seal(&made, owner, &BTreeSet::new(), &Log::new(Arc::new(Nowhere), &[])).unwrap();
         assert_eq!(sealed.bytes, 9 + 3 + 8);
         let after = fs::metadata(&outside).unwrap();
         assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
@@ -201,7 +241,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let made = dir.path().join("made");
         fs::create_dir_all(made.join("d/".repeat(DEPTH_MAX + 2))).unwrap();
-        let refused = seal(&made, None, &Log::new(Arc::new(Nowhere), &[])).unwrap_err();
+        let refused = seal(&made, None, &BTreeSet::new(), &Log::new(Arc::new(Nowhere), &[])).unwrap_err();
         assert_eq!(refused.code(), "build_failed");
         crate::remove::remove_all(&made).unwrap();
     }

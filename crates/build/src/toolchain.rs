@@ -4,10 +4,10 @@
 //! folders say it all. A toolchain below a home that nobody else may enter (`/root/.rustup`) is mirrored by hard links,
 //! which costs no space and gives no right to anything but the toolchain; see docs/decisions/0005-builds.md.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -15,10 +15,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{BuildError, failed};
 use crate::layout::{Layout, entries};
-use crate::remove::remove_all;
+use crate::mirror;
+use crate::tools::{FOLDERS, MANAGERS};
 
 const INSTALL: &str =
     "install Rust from https://rustup.rs, or `apt-get install cargo`, and start Berth again";
+
+/// What of a toolchain a build needs: not its documentation.
+pub(crate) const PARTS: [&str; 3] = ["bin", "lib", "libexec"];
 
 /// Where toolchains are looked for.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +33,10 @@ pub struct ToolchainPlaces {
     pub rustup_home: Option<PathBuf>,
     /// The toolchain to use when a project names none: `RUSTUP_TOOLCHAIN`.
     pub default: Option<String>,
+    /// Folders of programs that are looked at after those of `path`.
+    pub folders: Vec<PathBuf>,
+    /// The folders of version managers, by the names that [`tools`](crate::tools) has for them, and `home`.
+    pub managers: BTreeMap<&'static str, PathBuf>,
 }
 
 impl ToolchainPlaces {
@@ -43,7 +51,14 @@ impl ToolchainPlaces {
         // A service's PATH rarely has the folder that rustup put cargo into, so it is looked at last.
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let folders = std::env::split_paths(&path).chain(cargo_bin);
+        let managers = MANAGERS.iter().filter_map(|(name, variable, below)| {
+            let set = std::env::var_os(variable).filter(|_| !variable.is_empty()).map(PathBuf::from);
+            let folder = set.or_else(|| Some(home.as_ref()?.join(below)))?;
+            Some((*name, folder))
+        });
         Self {
+            folders: FOLDERS.map(PathBuf::from).to_vec(),
+            managers: managers.collect(),
             path: std::env::join_paths(folders).unwrap_or_else(|_not_joinable| path.clone()),
             rustup_home: std::env::var_os("RUSTUP_HOME")
                 .map(PathBuf::from)
@@ -172,75 +187,19 @@ impl Toolchain {
     /// The toolchain where a build user can read it: itself, or a mirror of it. `as_other` says that builds run
     /// as another user than ours.
     pub(crate) fn reachable(self, layout: &Layout, as_other: bool) -> Result<Self, BuildError> {
-        if !as_other || everybody_reads(&self.root) {
+        if !as_other || mirror::everybody_runs(&self.root.join("bin/rustc")) {
             return Ok(self);
         }
-        let mirrors = layout.toolchains();
-        layout.make(&layout.builds, &mirrors)?;
-        let mirror = mirrors.join(&self.version);
-        if !mirror.try_exists().map_err(failed(&mirror, "read"))? {
-            // Two builds may mirror at once: each makes its own, and the second to rename finds it done.
-            let fresh =
-                mirrors.join(format!(".new-{}-{:?}", std::process::id(), std::thread::current().id()));
-            remove_all(&fresh).map_err(failed(&fresh, "removed"))?;
-            for part in ["bin", "lib", "libexec"] {
-                link_tree(&self.root.join(part), &fresh.join(part))?;
-            }
-            open_to_all(&fresh)?;
-            if let Err(error) = fs::rename(&fresh, &mirror) {
-                let lost =
-                    matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists);
-                remove_all(&fresh).map_err(failed(&fresh, "removed"))?;
-                if !lost {
-                    return Err(failed(&mirror, "made")(error));
-                }
-            }
-        }
-        Ok(Self { root: mirror, ..self })
+        let parts = PARTS.map(str::to_owned).to_vec();
+        let root = mirror::provide(layout, &self.version, &mirror::Source::Parts(self.root.clone(), parts))?;
+        Ok(Self { root, ..self })
     }
-}
-
-/// Whether a user who is in none of our groups can run what is in `root`.
-fn everybody_reads(root: &Path) -> bool {
-    let mode = |path: &Path| fs::metadata(path).map_or(0, |found| found.mode());
-    root.ancestors().all(|dir| mode(dir) & 0o001 != 0) && mode(&root.join("bin/rustc")) & 0o005 == 0o005
-}
-
-/// Makes `to` hold the files of `from`, as hard links, or copies where the two are on different disks. Links in it
-/// stay links.
-fn link_tree(from: &Path, to: &Path) -> Result<(), BuildError> {
-    let found = match fs::symlink_metadata(from) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found.map_err(failed(from, "read"))?,
-    };
-    if found.is_dir() {
-        fs::create_dir_all(to).map_err(failed(to, "made"))?;
-        open_to_all(to)?;
-        for entry in entries(from) {
-            link_tree(&entry, &to.join(entry.file_name().unwrap_or_default()))?;
-        }
-        return Ok(());
-    }
-    if found.is_symlink() {
-        let target = fs::read_link(from).map_err(failed(from, "read"))?;
-        return std::os::unix::fs::symlink(target, to).map_err(failed(to, "made"));
-    }
-    // A file that others may not read would be as useless linked as where it is: a link shares the mode.
-    if found.mode() & 0o004 != 0 && fs::hard_link(from, to).is_ok() {
-        return Ok(());
-    }
-    fs::copy(from, to).map_err(failed(to, "written"))?;
-    let mode = if found.mode() & 0o100 != 0 { 0o755 } else { 0o644 };
-    fs::set_permissions(to, fs::Permissions::from_mode(mode)).map_err(failed(to, "made"))
-}
-
-fn open_to_all(dir: &Path) -> Result<(), BuildError> {
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(failed(dir, "made"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn fake(dir: &Path, name: &str) -> PathBuf {
         let root = dir.join("rustup/toolchains").join(name);
@@ -259,7 +218,8 @@ mod tests {
         fs::write(bin.join("rustup"), "").unwrap();
         fs::set_permissions(bin.join("rustup"), fs::Permissions::from_mode(0o755)).unwrap();
         std::os::unix::fs::symlink("rustup", bin.join("cargo")).unwrap();
-        ToolchainPlaces { path: bin.into(), rustup_home: Some(dir.join("rustup")), default: None }
+        let rustup_home = Some(dir.join("rustup"));
+        ToolchainPlaces { path: bin.into(), rustup_home, ..ToolchainPlaces::default() }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! As root they run under a uid of their own, as they do on a platform; as an ordinary user under our own.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use berth_build::{
 use berth_clock::SystemClock;
 use berth_process::{Ground, Group, Launch, Mark, User};
 use berth_source::{ChunkStore, TreeId, walk};
-use berth_spec::{AppId, Command, Manifest, Millis, ReleaseNumber};
+use berth_spec::{AppId, Command, Manifest, Millis};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +83,7 @@ impl Place {
             toolchains: ToolchainPlaces::from_env(),
             platform: Platform::current(),
             cgroups: None,
+            env: BTreeMap::new(),
         };
         change(&mut config);
         let builder = Builder::new(config, Arc::new(SystemClock::new()));
@@ -108,12 +110,11 @@ impl Place {
         store.put_tree(packed.tree()).unwrap()
     }
 
-    fn request(&self, number: u64, tree: TreeId, manifest: &str) -> (BuildRequest, Arc<Lines>) {
+    fn request(&self, tree: TreeId, manifest: &str) -> (BuildRequest, Arc<Lines>) {
         let lines = Arc::new(Lines { all: Mutex::default(), count: watch::Sender::new(0) });
         let user = User { uid: BUILD_UID, gid: APP_GID, groups: vec![] };
         let request = BuildRequest {
             app: self.app.clone(),
-            number: ReleaseNumber(number),
             tree,
             manifest: Manifest::parse(manifest).unwrap(),
             user: as_root().then_some(user),
@@ -125,13 +126,8 @@ impl Place {
         (request, lines)
     }
 
-    async fn build(
-        &self,
-        number: u64,
-        files: &[(&str, &str)],
-        manifest: &str,
-    ) -> (Result<Built, BuildError>, Arc<Lines>) {
-        let (request, lines) = self.request(number, self.tree(files), manifest);
+    async fn build(&self, files: &[(&str, &str)], manifest: &str) -> (Result<Built, BuildError>, Arc<Lines>) {
+        let (request, lines) = self.request(self.tree(files), manifest);
         (self.builder.build(request).await, lines)
     }
 
@@ -156,7 +152,7 @@ fn names(dir: &Path) -> Vec<String> {
 async fn a_static_directory_is_sealed_and_not_built_again() {
     let place = Place::new();
     let files = [("index.html", "hello"), ("css/a.css", "x")];
-    let (built, _) = place.build(1, &files, "").await;
+    let (built, _) = place.build(&files, "").await;
     let built = built.unwrap();
     assert!(!built.unchanged);
     assert_eq!(built.bytes, 6);
@@ -171,7 +167,7 @@ async fn a_static_directory_is_sealed_and_not_built_again() {
         assert_eq!((index.mode() & 0o7777, css.mode() & 0o7777), (0o440, 0o700));
     }
     place.assert_clean();
-    let (again, lines) = place.build(2, &files, "").await;
+    let (again, lines) = place.build(&files, "").await;
     let again = again.unwrap();
     assert!(again.unchanged);
     assert_eq!((again.artifact.clone(), again.bytes), (built.artifact.clone(), built.bytes));
@@ -181,7 +177,7 @@ async fn a_static_directory_is_sealed_and_not_built_again() {
     place.builder.remove(&place.app, &built.artifact).await.unwrap();
     assert!(place.builder.list(&place.app).await.unwrap().is_empty());
     assert_eq!(names(&place.path("artifacts/default/default/shop")), [""; 0]);
-    assert!(!place.build(3, &files, "").await.0.unwrap().unchanged);
+    assert!(!place.build(&files, "").await.0.unwrap().unchanged);
     place.builder.remove_app(&place.app).await.unwrap();
     assert!(!place.path("artifacts/default/default/shop").try_exists().unwrap());
 }
@@ -196,7 +192,7 @@ output = "dist"
 [processes]
 web = "bin/x"
 "#;
-    let (built, lines) = place.build(7, &[("a.txt", "abc")], manifest).await;
+    let (built, lines) = place.build(&[("a.txt", "abc")], manifest).await;
     let built = built.unwrap_or_else(|error| panic!("{error:?}\n{}", lines.text()));
     let read = |name: &str| fs::read_to_string(built.dir.join(name)).unwrap();
     let uid = if as_root() { BUILD_UID } else { rustix::process::geteuid().as_raw() };
@@ -213,7 +209,7 @@ web = "bin/x"
 async fn a_failed_command_says_so_and_leaves_nothing() {
     let place = Place::new();
     let manifest = "[build]\ncommand = \"echo one; echo hunter2 >&2; exit 3\"\n[processes]\nweb = \"x\"";
-    let (failed, _) = place.build(1, &[("a", "x")], manifest).await;
+    let (failed, _) = place.build(&[("a", "x")], manifest).await;
     let error = failed.unwrap_err();
     assert_eq!(error.code(), "build_failed");
     let BuildError::Failed { outcome, mut tail, .. } = error else { panic!("{error:?}") };
@@ -221,9 +217,9 @@ async fn a_failed_command_says_so_and_leaves_nothing() {
     assert_eq!((outcome.as_str(), tail), ("exited with 3", vec!["[masked]".to_owned(), "one".to_owned()]));
     place.assert_clean();
     let absent = "[build]\ncommand = \"no-such-program a\"\n[processes]\nweb = \"x\"";
-    let error = place.build(2, &[("a", "x")], absent).await.0.unwrap_err();
+    let error = place.build(&[("a", "x")], absent).await.0.unwrap_err();
     assert_eq!(error.to_string(), "no-such-program a is not installed: no folder of PATH has it");
-    let (nothing, _) = place.build(3, &[("a", "x")], "").await;
+    let (nothing, _) = place.build(&[("a", "x")], "").await;
     assert_eq!(nothing.unwrap_err().code(), "nothing_to_run");
     place.assert_clean();
 }
@@ -244,10 +240,10 @@ async fn hostile_outcomes_never_reach_outside() {
         ("dist", "true".to_owned()),
         (".", format!("cd .. && rm -rf src; ln -s {there} src; true")),
     ];
-    for (number, (output, command)) in commands.iter().enumerate() {
+    for (output, command) in &commands {
         let manifest =
             format!("[build]\ncommand = {command:?}\noutput = {output:?}\n[processes]\nweb = \"x\"");
-        let (outcome, _) = place.build(number as u64 + 1, &[("f", "x")], &manifest).await;
+        let (outcome, _) = place.build(&[("f", "x")], &manifest).await;
         if let Ok(built) = &outcome {
             // As root the work directory is not the build's: `src` stays what it was, only emptied, and the link
             // lands in it. A link leads no reader of an artifact anywhere that its own user may not go.
@@ -265,7 +261,7 @@ async fn hostile_outcomes_never_reach_outside() {
 async fn what_takes_too_long_is_ended_with_all_it_started() {
     let place = Place::with(|config| config.timeout = Millis(400));
     let manifest = "[build]\ncommand = \"setsid sleep 1000 & echo pid $!; wait\"\n[processes]\nweb = \"x\"";
-    let (outcome, lines) = place.build(1, &[("a", "x")], manifest).await;
+    let (outcome, lines) = place.build(&[("a", "x")], manifest).await;
     assert_eq!(outcome.unwrap_err().code(), "build_timed_out");
     let pid = lines.wait_for("pid ").await;
     let left = berth_process::procfs::stat(pid.trim_start_matches("pid ").parse().unwrap()).unwrap();
@@ -278,7 +274,7 @@ async fn what_takes_too_long_is_ended_with_all_it_started() {
 async fn a_cancelled_build_ends_at_once() {
     let place = Place::new();
     let manifest = "[build]\ncommand = \"echo started; sleep 1000\"\n[processes]\nweb = \"x\"";
-    let (request, lines) = place.request(1, place.tree(&[("a", "x")]), manifest);
+    let (request, lines) = place.request(place.tree(&[("a", "x")]), manifest);
     let cancel = request.cancel.clone();
     let (outcome, ()) = tokio::join!(place.builder.build(request), async {
         lines.wait_for("started").await;
@@ -293,7 +289,7 @@ async fn two_builds_of_the_same_are_one() {
     let place = Place::new();
     let tree = place.tree(&[("a", "x")]);
     let manifest = "[build]\ncommand = \"date +%N > stamp\"\n[processes]\nweb = \"x\"";
-    let (one, two) = (place.request(1, tree, manifest), place.request(2, tree, manifest));
+    let (one, two) = (place.request(tree, manifest), place.request(tree, manifest));
     let (first, second) = tokio::join!(place.builder.build(one.0), place.builder.build(two.0));
     let (first, second) = (first.unwrap(), second.unwrap());
     assert_eq!(first.artifact, second.artifact);
@@ -307,7 +303,7 @@ async fn a_cargo_project_is_built_for_real() {
     let main = "fn main() { println!(\"one\"); }";
     let cargo = "[package]\nname = \"hello\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
     let files = |main| [("Cargo.toml", cargo), ("src/main.rs", main), ("templates/a.html", "x")];
-    let (built, lines) = place.build(1, &files(main), "").await;
+    let (built, lines) = place.build(&files(main), "").await;
     let built = built.unwrap_or_else(|error| panic!("{error:?}\n{}", lines.text()));
     assert_eq!(built.processes["web"].to_string(), "[\"bin/hello\"]");
     let program = built.dir.join("bin/hello");
@@ -315,9 +311,9 @@ async fn a_cargo_project_is_built_for_real() {
     assert_ne!(fs::metadata(&program).unwrap().mode() & 0o110, 0);
     assert_eq!(fs::read_link(built.dir.join("target/release/hello")).unwrap(), Path::new("../../bin/hello"));
     assert!(built.dir.join("templates/a.html").try_exists().unwrap());
-    let (changed, _) = place.build(2, &files("fn main() { println!(\"two\"); }"), "").await;
+    let (changed, _) = place.build(&files("fn main() { println!(\"two\"); }"), "").await;
     assert_ne!(changed.unwrap().artifact, built.artifact);
-    let (broken, lines) = place.build(3, &files("fn main() { oops }"), "").await;
+    let (broken, lines) = place.build(&files("fn main() { oops }"), "").await;
     assert_eq!(broken.unwrap_err().code(), "build_failed");
     assert!(lines.text().contains("cannot find value `oops`"), "{}", lines.text());
     place.assert_clean();
@@ -327,7 +323,7 @@ async fn a_cargo_project_is_built_for_real() {
 async fn a_missing_toolchain_says_what_to_do() {
     let place = Place::with(|config| config.toolchains.path = "/nowhere".into());
     let files = [("Cargo.toml", "[package]\nname = \"a\"\n"), ("src/main.rs", "fn main() {}")];
-    let error = place.build(1, &files, "").await.0.unwrap_err();
+    let error = place.build(&files, "").await.0.unwrap_err();
     assert_eq!(error.code(), "toolchain_missing");
     assert!(error.to_string().contains("https://rustup.rs"), "{error}");
 }
@@ -390,16 +386,17 @@ async fn a_full_disk_is_named_and_leaves_nothing_half_done() {
         toolchains: ToolchainPlaces::from_env(),
         platform: Platform::current(),
         cgroups: None,
+        env: BTreeMap::new(),
     };
     place.builder = Builder::new(config, Arc::new(SystemClock::new()));
-    let (laying, _) = place.request(1, tree, "");
+    let (laying, _) = place.request(tree, "");
     assert_eq!(place.builder.build(laying).await.unwrap_err().code(), "disk_full");
     let manifest = "[build]\ncommand = \"cat /dev/zero > big\"\n[processes]\nweb = \"x\"";
-    let (running, _) = place.request(2, writes, manifest);
+    let (running, _) = place.request(writes, manifest);
     assert_eq!(place.builder.build(running).await.unwrap_err().code(), "disk_full");
     for dir in ["builds/default/default/shop", "artifacts/default/default/shop"] {
         assert_eq!(names(&small.join(dir)), [""; 0]);
     }
-    let (fits, _) = place.request(3, writes, "");
+    let (fits, _) = place.request(writes, "");
     place.builder.build(fits).await.unwrap();
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_spec::command::Command;
+use berth_spec::command::{Command, RelativeDir};
 use berth_spec::manifest::Manifest;
 use berth_spec::{AppId, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId};
 use serde::{Deserialize, Serialize};
@@ -179,7 +179,7 @@ pub enum Reason {
 }
 
 /// A sealed artifact and how to start what is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Artifact {
     /// Its id: the hash of what it was built from.
     pub id: String,
@@ -190,6 +190,18 @@ pub struct Artifact {
     /// How it came to be, in words: the rules of detection that fitted.
     #[serde(default)]
     pub why: Vec<String>,
+    /// Environment of its processes, over which the manifest's wins; `$ARTIFACT` in a value stands for its directory.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Folders of it whose programs come first in the `PATH` of its processes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<RelativeDir>,
+    /// Folders of the machine whose programs come next: those of the tools that its processes need.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<String>,
+    /// What runs once before traffic, unless the manifest says: what was detected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_command: Option<Command>,
 }
 
 /// Why a release failed, fit to be shown.

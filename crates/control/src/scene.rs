@@ -73,7 +73,8 @@ pub(crate) fn artifact(id: &str, processes: &[&str]) -> Artifact {
         let command = berth_spec::command::Command::Argv(vec![format!("bin/{name}")]);
         (name.parse().unwrap(), command)
     };
-    Artifact { id: id.to_owned(), processes: processes.iter().map(command).collect(), bytes: 1, why: vec![] }
+    let processes = processes.iter().map(command).collect();
+    Artifact { id: id.to_owned(), processes, bytes: 1, ..Artifact::default() }
 }
 
 impl Scene {

@@ -204,6 +204,19 @@ impl Release {
         self.artifact.as_ref().map(|artifact| &artifact.processes)
     }
 
+    /// What runs once before it gets traffic: what the manifest says, else what was detected when it was built. A rollback runs none, since
+    /// the old release's command would migrate the wrong way.
+    #[must_use]
+    pub fn release_command(&self) -> Option<&Command> {
+        let detected = || self.artifact.as_ref()?.release_command.as_ref();
+        match self.reason {
+            Reason::Rollback { .. } => None,
+            Reason::Deploy | Reason::Config | Reason::Secrets => {
+                self.manifest.deploy.release_command.as_ref().or_else(detected)
+            }
+        }
+    }
+
     /// Whether it has a process of this name.
     #[must_use]
     pub fn runs(&self, process: &ProcessName) -> bool {

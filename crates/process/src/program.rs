@@ -21,6 +21,9 @@ pub enum Program {
     Cargo(Ground),
     /// Git, for sources that are given as a repository.
     Git,
+    /// A tool that is installed on this machine, by its absolute path: asked for its version and for nothing else. It is the
+    /// administrator's and not a tenant's, so that no ground is needed.
+    Tool(PathBuf),
     /// A program that a tenant named; made by [`Ground::program`] and [`Ground::shell`] alone.
     Tenant(TenantProgram),
 }
@@ -38,7 +41,7 @@ impl Program {
     pub(crate) fn ground(&self) -> Option<&Ground> {
         match self {
             Self::Cargo(ground) | Self::Tenant(TenantProgram { ground, .. }) => Some(ground),
-            Self::Own | Self::Image(_) | Self::Git => None,
+            Self::Own | Self::Image(_) | Self::Git | Self::Tool(_) => None,
         }
     }
 
@@ -54,6 +57,8 @@ impl Program {
             Self::Cargo(_) => named("cargo"),
             Self::Git => named("git"),
             Self::Tenant(program) => Ok(program.path.clone()),
+            Self::Tool(path) if path.is_absolute() => Ok(path.clone()),
+            Self::Tool(path) => Err(LaunchError::NotFound { program: path.display().to_string() }),
         }
     }
 
@@ -61,7 +66,7 @@ impl Program {
     pub(crate) fn args(&self) -> &[String] {
         match self {
             Self::Tenant(program) => &program.args,
-            Self::Own | Self::Image(_) | Self::Cargo(_) | Self::Git => &[],
+            Self::Own | Self::Image(_) | Self::Cargo(_) | Self::Git | Self::Tool(_) => &[],
         }
     }
 
@@ -72,7 +77,7 @@ impl Program {
             Self::Image(_) => "the shim".to_owned(),
             Self::Cargo(_) => "cargo".to_owned(),
             Self::Git => "git".to_owned(),
-            Self::Tenant(program) => program.path.display().to_string(),
+            Self::Tenant(TenantProgram { path, .. }) | Self::Tool(path) => path.display().to_string(),
         }
     }
 }

@@ -93,6 +93,7 @@ fn release(number: u64) -> Vec<Event> {
         processes: BTreeMap::from([(web.clone(), command)]),
         bytes: 1 << 20,
         why: vec!["there is a Cargo.toml".to_owned()],
+        ..Artifact::default()
     };
     let submitted = ReleaseSubmitted {
         number,

@@ -110,6 +110,7 @@ impl Machine {
                 toolchains: ToolchainPlaces::from_env(),
                 platform: Platform::current(),
                 cgroups: Cgroups::discover(&format!("berth-builds-{platform}")),
+                env: berth_build::handed_on(),
             },
             Arc::clone(&clock),
         );
@@ -290,10 +291,12 @@ impl Machine {
         plan.app(slot).map(|uid| User { uid, gid: uid, groups: vec![plan.platform_gid()] })
     }
 
-    /// As whom the builds of the app in `slot` run, when the platform runs as root.
+    /// As whom the builds of the app in `slot` run, when the platform runs as root: in the app's group, so that they read the layers that
+    /// earlier builds of the app made.
     fn build_user(&self, slot: u32) -> Option<User> {
         let plan = self.uid_plan?;
-        plan.builds(slot).map(|uid| User { uid, gid: uid, groups: vec![plan.platform_gid()] })
+        let (uid, app) = plan.builds(slot).zip(plan.app(slot))?;
+        Some(User { uid, gid: uid, groups: vec![plan.platform_gid(), app] })
     }
 }
 

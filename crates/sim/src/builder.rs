@@ -71,6 +71,7 @@ fn artifact(tree: &str) -> Artifact {
         processes: names.map(process).collect(),
         bytes: 1_000,
         why: vec!["the tree says so".to_owned()],
+        ..Artifact::default()
     }
 }
 

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_spec::{Command, RelativeDir};
+use serde::Serialize;
 
 /// How an artifact is made of a tree.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Recipe {
     /// The tools that must be there, each once, in the order in which their folders come in `PATH`.
     pub tools: Vec<ToolNeed>,
@@ -32,7 +33,7 @@ pub struct Recipe {
 }
 
 /// One step of a build.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// What it does, as the log says it: `installing dependencies`.
     pub does: String,
@@ -45,7 +46,7 @@ pub struct Step {
 }
 
 /// Folders that a step makes from some files and the tools alone. Releases with the same files share them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Layer {
     /// The files that decide, as paths of the tree that exist; sorted.
     pub inputs: BTreeSet<String>,
@@ -54,7 +55,7 @@ pub struct Layer {
 }
 
 /// A tool that a recipe needs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ToolNeed {
     /// Which.
     pub tool: Tool,
@@ -65,7 +66,7 @@ pub struct ToolNeed {
 }
 
 /// A version that the source asks for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Wanted {
     /// As it is written: `20`, `>=18`, `v22.1.0`, `lts/*`, `3.12`.
     pub version: String,
@@ -74,7 +75,7 @@ pub struct Wanted {
 }
 
 /// A tool by which sources are built or programs run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Tool {
     /// `cargo`, `rustc`.
     Rust,

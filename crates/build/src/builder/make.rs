@@ -1,12 +1,12 @@
 //! Making one artifact: lay out, run, take the outcome, seal, put into place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use berth_clock::random_bytes;
 use berth_process::{Cgroup, Ground, Mark, Program};
@@ -15,49 +15,91 @@ use berth_spec::manifest::Builder as Kind;
 use berth_spec::{Command, RelativeDir};
 use serde::{Deserialize, Serialize};
 
-use super::{Inside, Plan, blocking};
+use super::{Inside, Plan, Size, blocking};
 use crate::cargo::{self, Programs};
 use crate::error::{BuildError, failed};
-use crate::remove::{make_writable, open_dir, open_dir_at, remove_all};
+use crate::kept;
+use crate::layer::{Layers, Shared};
+use crate::layout::{KEPT, write_synced};
+use crate::relocate::relocate;
+use crate::remove::{open_dir, open_dir_at, remove_all};
 use crate::run::Run;
 use crate::seal::{SealedOwner, seal};
 use crate::toolchain::Toolchain;
+use crate::within::Spot;
 
-/// Where programs of the system are looked for by a build that runs as a user of its own; our own `PATH` may lead into
-/// folders that it cannot read.
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A disk with less than so many bytes left is taken for the reason why a command failed.
 const NEARLY_FULL: u64 = 1024 * 1024;
 
 /// What is written down of an artifact beside its files.
-#[derive(Debug, Serialize, Deserialize)]
-struct Note {
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Note {
     format: u32,
     bytes: u64,
+    /// Bytes of the files that it shares with a layer.
+    #[serde(default)]
+    shared: u64,
+    /// The layers that it shares files with.
+    #[serde(default)]
+    pub(super) layers: BTreeSet<String>,
+    /// The mirrors of tools that its processes need.
+    #[serde(default)]
+    pub(super) mirrors: BTreeSet<String>,
+}
+
+impl Note {
+    pub(super) fn size(&self) -> Size {
+        Size { bytes: self.bytes, shared: self.shared }
+    }
 }
 
 /// The work directory of a build.
 pub(super) struct Work {
-    src: PathBuf,
-    tmp: PathBuf,
-    cache: PathBuf,
+    pub(super) src: PathBuf,
+    pub(super) tmp: PathBuf,
+    pub(super) cache: PathBuf,
+    pub(super) layers: Layers,
     mark: Mark,
     cgroup: Option<Cgroup>,
     toolchain: Option<Toolchain>,
+    /// When its commands have to be done.
+    deadline: Duration,
 }
 
-/// The bytes that a note tells of; none when there is no note.
-pub(super) fn noted_bytes(note: &Path) -> u64 {
-    let read = fs::read(note).ok().and_then(|json| serde_json::from_slice::<Note>(&json).ok());
-    read.map_or(0, |note| note.bytes)
+/// Which work directory a build has, among those of its app. Another build has it once this is dropped.
+struct Turn<'a> {
+    inside: &'a Inside,
+    plan: &'a Plan,
+    number: u32,
+    dir: PathBuf,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut works = self.inside.works.lock().unwrap_or_else(PoisonError::into_inner);
+        let app = &self.plan.request.app;
+        if let Some(taken) = works.get_mut(app) {
+            taken.remove(&self.number);
+            if taken.is_empty() {
+                works.remove(app);
+            }
+        }
+    }
+}
+
+/// What a note tells; nothing when there is none.
+pub(super) fn noted(note: &Path) -> Note {
+    let read = fs::read(note).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    read.unwrap_or_default()
 }
 
 impl Inside {
     /// Makes the artifact and gives its bytes. Whatever happens, the work directory is gone afterwards.
-    pub(super) async fn make(self: &Arc<Self>, plan: &Arc<Plan>) -> Result<u64, BuildError> {
-        let outcome = self.try_make(plan).await;
-        let (inside, cleaned) = (Arc::clone(self), Arc::clone(plan));
-        let clean = blocking(move || inside.clean(&cleaned)).await;
+    pub(super) async fn make(self: &Arc<Self>, plan: &Arc<Plan>) -> Result<Size, BuildError> {
+        let turn = self.take_turn(plan);
+        let outcome = self.try_make(plan, &turn.dir).await;
+        let (inside, cleaned, dir) = (Arc::clone(self), Arc::clone(plan), turn.dir.clone());
+        let clean = blocking(move || inside.clean(&cleaned, &dir)).await;
         if let Err(error) = &clean {
             // The artifact stands or does not; what is left over goes with the next sweep.
             tracing::warn!(app = %plan.request.app, %error, "a build's work directory could not be removed");
@@ -65,17 +107,27 @@ impl Inside {
         outcome
     }
 
-    async fn try_make(self: &Arc<Self>, plan: &Arc<Plan>) -> Result<u64, BuildError> {
-        let (inside, planned) = (Arc::clone(self), Arc::clone(plan));
-        let work = Arc::new(blocking(move || inside.prepare(&planned)).await?);
+    /// The first work directory of the app that no other build has.
+    fn take_turn<'a>(&'a self, plan: &'a Plan) -> Turn<'a> {
+        let app = &plan.request.app;
+        let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = works.entry(app.clone()).or_default();
+        let number =
+            (0..).find(|number| !taken.contains(number)).expect("there are more numbers than builds");
+        taken.insert(number);
+        Turn { inside: self, plan, number, dir: self.layout.work(app, number) }
+    }
+
+    async fn try_make(self: &Arc<Self>, plan: &Arc<Plan>, dir: &Path) -> Result<Size, BuildError> {
+        let (inside, planned, dir) = (Arc::clone(self), Arc::clone(plan), dir.to_owned());
+        let work = Arc::new(blocking(move || inside.prepare(&planned, dir)).await?);
         if plan.request.cancel.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
-        if let Some(command) = &plan.request.manifest.build.command {
-            plan.log.say(format!("running {command}"));
-            let ran = self.run_command(plan, &work, command).await;
-            ran.map_err(|error| self.blame_disk(error))?;
-        }
+        let ran = self.run_steps(plan, &work).await;
+        let (planned, worked) = (Arc::clone(plan), Arc::clone(&work));
+        blocking(move || keep(&planned, &worked)).await?;
+        let shared = ran.map_err(|error| self.blame_disk(error))?;
         let mut programs = Programs::default();
         if let Some(toolchain) = &work.toolchain {
             plan.log.say(format!("building with Rust {}", toolchain.version));
@@ -86,16 +138,15 @@ impl Inside {
             return Err(BuildError::Cancelled);
         }
         let (inside, planned) = (Arc::clone(self), Arc::clone(plan));
-        blocking(move || inside.place(&planned, &work, &programs)).await
+        blocking(move || inside.place(&planned, &work, &programs, shared)).await
     }
 
     /// Makes the work directory with the source in it.
     ///
     /// The directory itself is ours, so that the build can neither replace what is in it nor read the mark of another
     /// build; `src` and `tmp` are the build's.
-    fn prepare(&self, plan: &Plan) -> Result<Work, BuildError> {
+    fn prepare(&self, plan: &Plan, dir: PathBuf) -> Result<Work, BuildError> {
         let request = &plan.request;
-        let dir = self.layout.work(&request.app, request.number);
         remove_all(&dir).map_err(failed(&dir, "removed"))?;
         self.layout.make(&self.layout.builds, &dir)?;
         let mark = Mark(random_bytes(&*self.clock));
@@ -107,22 +158,35 @@ impl Inside {
         for own in [&src, &tmp] {
             self.make_own(plan, own)?;
         }
-        let toolchain = match &plan.toolchain {
-            None => None,
-            Some(toolchain) => {
-                self.layout.make(&self.layout.builds, &cache)?;
-                for own in [cache.join("cargo"), cache.join("target")] {
-                    self.make_own(plan, &own)?;
-                }
-                Some(toolchain.clone().reachable(&self.layout, request.user.is_some())?)
-            }
-        };
+        let recipe = &plan.detection.recipe;
+        let mut caches: BTreeSet<&str> = recipe.caches.values().map(String::as_str).collect();
+        if plan.toolchain.is_some() {
+            caches.extend(["cargo", "target"]);
+        }
+        let kept = self.layout.kept(&request.app);
+        if !caches.is_empty() || !recipe.kept.is_empty() {
+            self.layout.make(&self.layout.builds, &kept)?;
+        }
+        for name in caches {
+            self.make_own(plan, &cache.join(name))?;
+        }
+        let toolchain = plan.toolchain.clone();
+        let toolchain = toolchain.map(|it| it.reachable(&self.layout, request.user.is_some())).transpose()?;
         let owner = request.user.as_ref().map(|user| Owner { uid: user.uid, gid: user.gid });
         let open = open_dir(&src).map_err(failed(&src, "read"))?;
         materialise(&plan.tree, &plan.store, open.as_fd(), owner)?;
+        kept::move_in(&kept, recipe.kept.clone(), &src, owner).map_err(failed(&kept, "moved"))?;
+        let layers = Layers::new(&self.layout, &request.app, self.sealed_owner(plan), owner);
         let cgroup = self.config.cgroups.as_ref().map(|groups| groups.create(&cgroup_name(&dir)));
         let cgroup = cgroup.transpose().map_err(failed(&dir, "given a control group"))?;
-        Ok(Work { src, tmp, cache, mark, cgroup, toolchain })
+        let deadline = self.clock.monotonic() + self.config.timeout.as_duration();
+        Ok(Work { src, tmp, cache, layers, mark, cgroup, toolchain, deadline })
+    }
+
+    /// Whom what is sealed belongs to.
+    fn sealed_owner(&self, plan: &Plan) -> Option<SealedOwner> {
+        let (uid, gid) = self.config.sealed_uid.zip(plan.request.app_gid)?;
+        Some(SealedOwner { uid, gid })
     }
 
     /// Makes a directory that belongs to the build's user. One of an earlier user of that name is made anew.
@@ -141,27 +205,6 @@ impl Inside {
         Ok(())
     }
 
-    async fn run_command(&self, plan: &Plan, work: &Work, command: &Command) -> Result<(), BuildError> {
-        let env = self.env(plan, work);
-        let ground = ground(plan, work)?;
-        let refuse = |error: berth_spec::CommandError| BuildError::Start(error.into());
-        let (program, args) = match command {
-            Command::Shell(line) => (Some(ground.shell(line)), Vec::new()),
-            Command::Argv(_) | Command::Line(_) | Command::StaticSite { .. } => {
-                let mut argv = command.argv(&env).map_err(refuse)?;
-                let args = argv.split_off(1);
-                let name = argv.pop().unwrap_or_default();
-                (ground.program(&name, env.get("PATH").map_or("", String::as_str).as_ref()), args)
-            }
-        };
-        let shown = command.to_string();
-        let Some(program) = program else {
-            let outcome = "is not installed: no folder of PATH has it".to_owned();
-            return Err(BuildError::Failed { command: shown, outcome, tail: Vec::new() });
-        };
-        self.run(plan, work, program, args, shown, env).complete(None).await
-    }
-
     async fn run_cargo(
         &self,
         plan: &Plan,
@@ -169,7 +212,7 @@ impl Inside {
         toolchain: &Toolchain,
         programs: &mut Programs,
     ) -> Result<(), BuildError> {
-        let mut env = self.env(plan, work);
+        let mut env = self.env(plan, work, &BTreeMap::new());
         env.extend(cargo::env(toolchain, &work.cache));
         let bin = toolchain.root.join("bin");
         let path = env.entry("PATH".to_owned()).or_default();
@@ -185,7 +228,7 @@ impl Inside {
         self.run(plan, work, program, args, shown, env).complete(Some(&mut take)).await
     }
 
-    fn run<'a>(
+    pub(super) fn run<'a>(
         &'a self,
         plan: &'a Plan,
         work: &Work,
@@ -203,27 +246,11 @@ impl Inside {
             cgroup: work.cgroup.clone(),
             own_user: plan.request.user.is_some(),
             limit: self.config.timeout,
+            left: work.deadline.saturating_sub(self.clock.monotonic()),
             cancel: &plan.request.cancel,
             clock: &self.clock,
             log: &plan.log,
         }
-    }
-
-    /// The environment of every build. Nothing of ours is handed on but, to a build that runs as ourselves, where programs are.
-    fn env(&self, plan: &Plan, work: &Work) -> BTreeMap<String, String> {
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let path = match plan.request.user {
-            Some(_) => SYSTEM_PATH.to_owned(),
-            None => self.config.toolchains.path.to_string_lossy().into_owned(),
-        };
-        BTreeMap::from([
-            ("PATH".to_owned(), path),
-            ("HOME".to_owned(), text(&work.tmp)),
-            ("TMPDIR".to_owned(), text(&work.tmp)),
-            ("LANG".to_owned(), "C.UTF-8".to_owned()),
-            ("APP_NAME".to_owned(), plan.request.app.app.to_string()),
-            ("ARTIFACT_DIR".to_owned(), text(&self.layout.artifact(&plan.request.app, &plan.id))),
-        ])
     }
 
     /// A command that failed on a full disk failed of that, whatever it printed.
@@ -243,8 +270,14 @@ impl Inside {
     }
 
     /// Makes what the build left the artifact. Nothing of the build runs any more.
-    fn place(&self, plan: &Plan, work: &Work, programs: &Programs) -> Result<u64, BuildError> {
-        let request = &plan.request;
+    fn place(
+        &self,
+        plan: &Plan,
+        work: &Work,
+        programs: &Programs,
+        shared: Shared,
+    ) -> Result<Size, BuildError> {
+        let (request, recipe) = (&plan.request, &plan.detection.recipe);
         if plan.detection.builder == Kind::Cargo {
             let builder = request.user.as_ref().map(|user| user.uid);
             let made = programs.collect(&work.cache.join("target"), &work.src, builder)?;
@@ -262,33 +295,40 @@ impl Inside {
         self.layout.make(&self.layout.artifacts, &folder)?;
         let staging = self.layout.staging(&request.app, &plan.id);
         remove_all(&staging).map_err(failed(&staging, "removed"))?;
-        let output = request.manifest.build.output.clone().unwrap_or_else(RelativeDir::here);
+        let given = request.manifest.build.output.as_ref().or(recipe.output.as_ref());
+        let output = given.cloned().unwrap_or_else(RelativeDir::here);
         take_output(&work.src, &output, &staging)?;
         check_roots(plan, &staging)?;
-        let owner = match (self.config.sealed_uid, request.app_gid) {
-            (Some(uid), Some(gid)) => Some(SealedOwner { uid, gid }),
-            _ => None,
-        };
-        let sealed = seal(&staging, owner, &plan.log)?;
-        let note = self.layout.note(&request.app, &plan.id);
-        write_synced(&note, &Note { format: 1, bytes: sealed.bytes })?;
         let target = self.layout.artifact(&request.app, &plan.id);
+        let was =
+            if output == RelativeDir::here() { work.src.clone() } else { work.src.join(output.as_str()) };
+        for dir in &recipe.relocated {
+            // A folder that the artifact does not have holds no path.
+            if let Ok(open) = Spot::find(&staging, dir).and_then(|spot| spot.open()) {
+                relocate(open.as_fd(), &was, &target).map_err(failed(&staging, "relocated"))?;
+            }
+        }
+        let sealed = seal(&staging, self.sealed_owner(plan), &shared.inodes, &plan.log)?;
+        let at_run = plan.tools.iter().filter(|tool| tool.at_run);
+        let mirrors = at_run.filter_map(|tool| tool.mirror_name().map(str::to_owned)).collect();
+        let (bytes, layers) = (sealed.bytes, shared.layers);
+        let note = Note { format: 1, bytes, shared: sealed.shared, layers, mirrors };
+        write_synced(&self.layout.note(&request.app, &plan.id), &note)?;
         // As an ordinary user the sealed directory itself is read-only, and moving one writes its `..`; within one
         // parent it does not.
         fs::rename(&staging, &target).map_err(failed(&target, "put into place"))?;
         File::open(&folder).and_then(|dir| dir.sync_all()).map_err(failed(&folder, "synced"))?;
-        Ok(sealed.bytes)
+        Ok(note.size())
     }
 
     /// Removes the work directory, and the staging directory of a build that failed.
-    fn clean(&self, plan: &Plan) -> Result<(), BuildError> {
-        let dir = self.layout.work(&plan.request.app, plan.request.number);
+    fn clean(&self, plan: &Plan, dir: &Path) -> Result<(), BuildError> {
         if let Some(groups) = &self.config.cgroups {
-            groups.group(&cgroup_name(&dir)).remove().map_err(failed(&dir, "freed of its control group"))?;
+            groups.group(&cgroup_name(dir)).remove().map_err(failed(dir, "freed of its control group"))?;
         }
         let staging = self.layout.staging(&plan.request.app, &plan.id);
-        for path in [staging, dir] {
-            remove_all(&path).map_err(failed(&path, "removed"))?;
+        for path in [&*staging, dir] {
+            remove_all(path).map_err(failed(path, "removed"))?;
         }
         Ok(())
     }
@@ -301,24 +341,23 @@ pub(super) fn cgroup_name(work: &Path) -> String {
     format!("build.{}", names.join("."))
 }
 
-fn ground(plan: &Plan, work: &Work) -> Result<Ground, BuildError> {
-    Ground::new(&work.src, plan.request.user.clone()).map_err(|error| BuildError::Start(error.into()))
+/// Moves what is kept between builds out of the tree.
+fn keep(plan: &Plan, work: &Work) -> Result<(), BuildError> {
+    let kept = work.cache.join(KEPT);
+    let dirs = plan.detection.recipe.kept.clone();
+    kept::move_out(&kept, dirs, &work.src).map_err(failed(&kept, "moved"))
 }
 
 /// Moves the directory `output` of the tree at `src` to `staging`, through no link.
 fn take_output(src: &Path, output: &RelativeDir, staging: &Path) -> Result<(), BuildError> {
     let absent = || BuildError::Outcome(format!("the build made no directory `{output}`"));
-    let mut at = src.parent().unwrap_or(src).to_owned();
-    let mut above = open_dir(&at).map_err(failed(&at, "read"))?;
-    let mut last = "src";
-    for segment in output.as_str().split('/').filter(|segment| *segment != ".") {
-        at.push(last);
-        above = open_dir_at(&above, last).ok().ok_or_else(absent)?;
-        last = segment;
-    }
-    open_dir_at(&above, last).ok().ok_or_else(absent)?;
-    make_writable(&above, last).map_err(failed(&at, "moved"))?;
-    rustix::fs::renameat(&above, last, rustix::fs::CWD, staging).map_err(failed(staging, "put into place"))
+    let spot = Spot::find(src, output).and_then(|spot| spot.open().map(|_there| spot));
+    let spot = spot.ok().ok_or_else(absent)?;
+    spot.move_to(staging).map_err(failed(staging, "put into place"))
+}
+
+pub(super) fn ground(plan: &Plan, work: &Work) -> Result<Ground, BuildError> {
+    Ground::new(&work.src, plan.request.user.clone()).map_err(|error| BuildError::Start(error.into()))
 }
 
 /// A static site whose directory is not there would be an app that answers 404 to everything.
@@ -339,13 +378,4 @@ fn check_roots(plan: &Plan, staging: &Path) -> Result<(), BuildError> {
 fn set_mode(path: &Path, mode: u32) -> Result<(), BuildError> {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
     fs::set_permissions(path, permissions).map_err(failed(path, "made"))
-}
-
-fn write_synced(path: &Path, note: &Note) -> Result<(), BuildError> {
-    let json = serde_json::to_vec(note).expect("two numbers have a JSON");
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(&json)?;
-        file.sync_all()
-    });
-    written.map_err(failed(path, "written"))
 }

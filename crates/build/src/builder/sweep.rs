@@ -1,18 +1,18 @@
 //! What remains of builds: swept up after a kill, listed and removed when control says so.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_process::{Mark, Tree};
 use berth_spec::AppId;
 
-use super::make::{cgroup_name, noted_bytes};
+use super::make::{cgroup_name, noted};
 use super::{Builder, Inside, blocking};
 use crate::artifact::ArtifactId;
 use crate::error::{BuildError, failed};
-use crate::layout::{Layout, entries};
+use crate::layout::{LAYERS, Layout, entries};
 use crate::remove::remove_all;
 
 /// How long the processes of a build that outlived us may take to vanish.
@@ -37,7 +37,7 @@ impl Builder {
         blocking(move || {
             let ids = entries(&inside.layout.artifacts_of(&app)).into_iter().filter_map(|path| {
                 let id: ArtifactId = path.file_name()?.to_str()?.parse().ok()?;
-                let bytes = noted_bytes(&inside.layout.note(&app, &id));
+                let bytes = noted(&inside.layout.note(&app, &id)).size().bytes;
                 Some((id, bytes))
             });
             Ok(ids.collect())
@@ -97,7 +97,8 @@ impl Inside {
             remove_all(&work).map_err(failed(&work, "removed"))?;
         }
         let artifacts = Layout::apps_below(&self.layout.artifacts);
-        let left = artifacts.iter().flat_map(|app| entries(app)).filter(|path| Layout::is_leftover(path));
+        let below = |app: &PathBuf| [entries(app), entries(&app.join(LAYERS))].concat();
+        let left = artifacts.iter().flat_map(below).filter(|path| Layout::is_leftover(path));
         let mirrors = entries(&self.layout.toolchains());
         let left_mirrors = mirrors.into_iter().filter(|path| Layout::is_leftover(path));
         for path in left.chain(left_mirrors) {

@@ -73,6 +73,18 @@ fn platform_samples() -> Vec<Event> {
     ]
 }
 
+/// An artifact as a recipe makes it, with all that its processes find.
+fn by_recipe(artifact: Artifact) -> Artifact {
+    Artifact {
+        why: vec!["there is a requirements.txt".to_owned()],
+        env: [("VIRTUAL_ENV".to_owned(), "$ARTIFACT/.venv".to_owned())].into(),
+        path: vec![RelativeDir::new(".venv/bin").unwrap()],
+        tools: vec!["/var/lib/berth/builds/.toolchains/python3-3.12.1-0f0f/bin".to_owned()],
+        release_command: Some(Command::Argv(vec!["python".to_owned(), "manage.py".to_owned()])),
+        ..artifact
+    }
+}
+
 fn release_samples() -> Vec<Event> {
     let built = || artifact("a-5e5e", &["web", "worker"]);
     let failure = Failure {
@@ -91,6 +103,7 @@ fn release_samples() -> Vec<Event> {
         submitted(4, rollback(false), Some(built())),
         submitted(5, rollback(true), Some(built())),
         Event::ReleaseBuilt { number: v(1), artifact: built() },
+        Event::ReleaseBuilt { number: v(2), artifact: by_recipe(built()) },
         Event::ActivationBegan { number: v(1) },
         Event::ReleaseCommandFinished { number: v(1) },
         Event::ProcessesHandedOver { number: v(1), processes: [web(), worker()].into() },

@@ -55,12 +55,10 @@ impl Planner<'_> {
         }
     }
 
-    /// A deploy and a change of configuration run the release command; a rollback does not, since the old release's command would
-    /// migrate the wrong way.
+    /// A deploy and a change of configuration run the release command.
     fn release_command(&mut self, release: &Release) {
-        let rollback = matches!(release.reason, Reason::Rollback { .. });
         let number = release.number;
-        if rollback || release.manifest.deploy.release_command.is_none() {
+        if release.release_command().is_none() {
             self.record(Fact::CommandFinished { release: number });
             return;
         }

@@ -15,7 +15,7 @@ use axum::response::Sse;
 use axum::response::sse::{Event as SseEvent, KeepAlive};
 use berth_contract::route::{self, EVENT_PROBLEM, EVENT_PROGRESS, LAST_EVENT_ID};
 use berth_contract::{Code, OutputLine, Problem, ProgressEvent, Stage};
-use berth_control::event::{Event, Reason, Stream};
+use berth_control::event::{Event, Stream};
 use berth_control::state::Phase;
 use berth_journal::{Position, Recorded, Subscription};
 use berth_spec::{AppId, ReleaseNumber, Timestamp};
@@ -199,10 +199,7 @@ impl Follower {
     fn has_release_command(&self) -> bool {
         self.api.desk.read(|state| {
             let release = state.apps.get(&self.app).and_then(|app| app.release(self.number));
-            release.is_some_and(|release| {
-                let rollback = matches!(release.reason, Reason::Rollback { .. });
-                !rollback && release.manifest.deploy.release_command.is_some()
-            })
+            release.is_some_and(|release| release.release_command().is_some())
         })
     }
 

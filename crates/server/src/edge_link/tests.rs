@@ -49,7 +49,7 @@ impl Stage {
         let process: berth_spec::ProcessName = "web".parse().unwrap();
         let command = berth_spec::Command::Argv(vec!["bin/web".to_owned()]);
         let processes = [(process.clone(), command)].into();
-        let artifact = Artifact { id: "a".to_owned(), processes, bytes: 1, why: vec![] };
+        let artifact = Artifact { id: "a".to_owned(), processes, bytes: 1, ..Artifact::default() };
         stage.fact(Fact::Built { release, artifact }).await;
         stage.fact(Fact::BeginActivation { release }).await;
         stage.fact(Fact::CommandFinished { release }).await;

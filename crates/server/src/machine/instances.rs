@@ -246,7 +246,8 @@ impl Machine {
         } else {
             PortWish::Any { exclude: ports_in_use.clone() }
         };
-        let mut env = environment::shared(app, release, &self.vault).map_err(|error| in_full(&error))?;
+        let mut env =
+            environment::shared(app, release, &dir, &self.vault).map_err(|error| in_full(&error))?;
         env.insert("INSTANCE_ID".to_owned(), id.short());
         let mut token = [0; 16];
         hex::decode_to_slice(&instance.token, &mut token).map_err(|error| format!("its token: {error}"))?;

@@ -56,6 +56,10 @@ impl Machine {
                     processes: built.processes,
                     bytes: built.bytes,
                     why: built.why,
+                    env: built.env,
+                    path: built.path,
+                    tools: built.tools.iter().map(|folder| folder.to_string_lossy().into_owned()).collect(),
+                    release_command: built.release_command,
                 }),
                 Err(error) => Build::Failed(failure(&error)),
             };
@@ -81,7 +85,6 @@ impl Machine {
             environment::secrets(app, release, &self.vault).map_err(|error| unusable(in_full(&error)))?;
         Ok(BuildRequest {
             app: app.id.clone(),
-            number: release.number,
             tree,
             manifest: release.manifest.clone(),
             user: self.build_user(app.slot),
@@ -135,8 +138,10 @@ impl Machine {
     }
 
     fn command_spec(&self, app: &App, release: &Release) -> Result<InstanceSpec, String> {
-        let command = release.manifest.deploy.release_command.as_ref().ok_or("there is none")?;
-        let mut env = environment::shared(app, release, &self.vault).map_err(|error| in_full(&error))?;
+        let command = release.release_command().ok_or("there is none")?;
+        let dir = self.artifact_dir(app, release)?;
+        let mut env =
+            environment::shared(app, release, &dir, &self.vault).map_err(|error| in_full(&error))?;
         env.insert("RELEASE_COMMAND".to_owned(), "1".to_owned());
         let id = command_id(&app.id.release(release.number));
         env.insert("INSTANCE_ID".to_owned(), id.short());
@@ -145,7 +150,7 @@ impl Machine {
             token: Mark(berth_clock::random_bytes(&*self.clock)),
             command: command.clone(),
             env,
-            dir: self.artifact_dir(app, release)?,
+            dir,
             user: self.app_user(app.slot),
             port: PortWish::None,
             limits: limits(),
