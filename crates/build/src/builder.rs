@@ -226,15 +226,7 @@ impl Inside {
         let store = ChunkStore::open(&self.config.chunks, &request.app.tenant)?;
         let tree = store.get_tree(&request.tree)?;
         let files = StoredFiles { tree: &tree, store: &store };
-        let mut detection = detect(&files, &request)?;
-        if let (true, Some(command)) = (detection.recipe.steps.is_empty(), &request.manifest.build.command) {
-            detection.recipe.steps.push(berth_source::recipe::Step {
-                does: format!("running {command}"),
-                command: command.clone(),
-                env: BTreeMap::new(),
-                layer: None,
-            });
-        }
+        let detection = detect(&files, &request)?;
         let toolchain = match detection.builder {
             Kind::Cargo => Some(toolchain::find(&self.config.toolchains, channel(&files).as_deref())?),
             _ => None,
