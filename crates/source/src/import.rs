@@ -274,7 +274,9 @@ impl Imported {
         match port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0) {
             Some(port) => {
                 self.manifest.http.port = Some(port);
-                self.note(format!("the app has to listen on the port that it finds in PORT; {port} stands there only where it has a network of its own"));
+                self.note(format!(
+                    "PORT says where the app has to listen; {port} counts only in a network of its own"
+                ));
             }
             None => self.left(key, "not a port"),
         }
@@ -287,7 +289,8 @@ fn bounded(span: Option<Millis>, least: Millis, most: Millis) -> Option<Millis> 
 }
 
 /// Whether a variable is better kept as a secret: by the words in its name, or because its value is an address with a password.
-fn looks_secret(name: &str, value: &str) -> bool {
+#[must_use]
+pub fn looks_secret(name: &str, value: &str) -> bool {
     const WORDS: [&str; 14] = [
         "SECRET",
         "TOKEN",

@@ -97,7 +97,7 @@ fn take_service(name: &str, service: &Table, main: bool, taken: &mut Imported) {
 
 /// As a table, or as a list of `NAME=VALUE`.
 fn environment(key: &str, value: &Value, taken: &mut Imported) {
-    let listed = value.as_array().is_some().then(|| texts(value)).unwrap_or_default();
+    let listed = if value.is_array() { texts(value) } else { Vec::new() };
     let listed = listed.iter().map(|line| match line.split_once('=') {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
         None => (line.clone(), None),

@@ -100,7 +100,7 @@ fn services(value: &Value, taken: &mut Imported) {
     let mut found = false;
     for service in tables(value) {
         let ports = service.get("ports").map(tables).unwrap_or_default();
-        let public = |port: &&Table| matches!(port.get("port").and_then(number), Some(80 | 443));
+        let public = |port: &Table| matches!(port.get("port").and_then(number), Some(80 | 443));
         if found || !ports.iter().any(|port| public(port)) {
             let port = service.get("internal_port").and_then(number).unwrap_or_default();
             taken.left(format!("services ({port})"), "only HTTP to the process web is routed");

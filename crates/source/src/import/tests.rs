@@ -129,8 +129,8 @@ proptest! {
     #[test]
     fn any_text_is_read_or_refused(sample in 0..SAMPLES.len(), cut in 0_usize..1_500, noise in any::<String>()) {
         let text = std::fs::read_to_string(folder().join(SAMPLES[sample])).unwrap();
-        let cut = text.floor_char_boundary(cut);
-        for text in [format!("{}{noise}{}", &text[..cut], &text[cut..]), text[..cut].to_owned(), noise] {
+        let (head, tail) = text.split_at(text.floor_char_boundary(cut));
+        for text in [format!("{head}{noise}{tail}"), head.to_owned(), noise] {
             for (kind, ..) in Kind::NAMED {
                 if let Ok(taken) = import(kind, "f", &text) {
                     let written = taken.manifest.write(&[], &[]);
