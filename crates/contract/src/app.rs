@@ -59,6 +59,10 @@ pub enum AppState {
 }
 
 impl AppState {
+    /// All of them, those that need somebody's eye first.
+    pub const ALL: [Self; 6] =
+        [Self::Down, Self::Degraded, Self::Destroying, Self::Running, Self::Stopped, Self::Empty];
+
     /// The state as it is written.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -146,6 +146,7 @@ codes! {
     Unreachable = "unreachable", 500, Unreachable, "The platform cannot be reached";
     UsageInvalid = "usage_invalid", 500, Usage, "The command line is not valid";
     UserIdsExhausted = "user_ids_exhausted", 507, Refused, "The platform has no user id left for another app";
+    VariableNotFound = "variable_not_found", 404, NotFound, "The app has no such variable";
 }
 
 impl Code {

@@ -32,8 +32,8 @@ pub use logs::{LogLine, LogQuery, LogStream};
 pub use platform::{Isolation, Platform, PlatformDown, Role};
 pub use problem::{Problem, SourceError};
 pub use release::{
-    Failure, OutputLine, ProgressEvent, Reason, Release, ReleaseList, ReleaseState, RollBack, Stage,
-    Strategy, SubmitRelease,
+    DiffQuery, Difference, Failure, OutputLine, ProgressEvent, Reason, Release, ReleaseDiff, ReleaseList,
+    ReleaseState, RollBack, Stage, Strategy, SubmitRelease,
 };
 pub use settings::{
     Config, ConfigChanged, ConfigPatch, SecretNames, SecretValue, SecretsChanged, SecretsPatch,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use berth_spec::{EnvName, Millis, ReleaseNumber, Timestamp};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::code::Code;
 use crate::logs::LogStream;
@@ -161,6 +161,48 @@ pub struct Release {
     /// How long its deployment took, from submit to its end; none while it goes on.
     #[schema(value_type = Option<u64>)]
     pub took_ms: Option<Millis>,
+}
+
+/// Which release another one is compared with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DiffQuery {
+    /// Its number: what is different since then. The one that served before when not given.
+    #[param(value_type = Option<u64>)]
+    pub since: Option<ReleaseNumber>,
+}
+
+/// What is different between two releases of an app. What is the same is not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReleaseDiff {
+    /// The release that is compared with.
+    #[schema(value_type = u64)]
+    pub since: ReleaseNumber,
+    /// The release that was asked for.
+    #[schema(value_type = u64)]
+    pub number: ReleaseNumber,
+    /// `commit`, `tree` and `artifact`.
+    pub source: Vec<Difference>,
+    /// Processes and their commands, as they run.
+    pub processes: Vec<Difference>,
+    /// Keys of the manifest: `deploy.timeout`, `env.LOG_LEVEL`.
+    pub manifest: Vec<Difference>,
+    /// Configuration variables with their values.
+    pub config: Vec<Difference>,
+    /// Secrets with their versions; their values never come out.
+    pub secrets: Vec<Difference>,
+}
+
+/// One thing that is different.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Difference {
+    /// What it is called.
+    pub name: String,
+    /// What it was; none when it was not there.
+    pub before: Option<String>,
+    /// What it is; none when it is not there.
+    pub after: Option<String>,
 }
 
 /// Why a release failed.

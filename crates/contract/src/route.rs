@@ -33,6 +33,8 @@ pub const APP: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}";
 pub const RELEASES: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/releases";
 /// One release; `{number}` is `42` or `v42`.
 pub const RELEASE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/releases/{number}";
+/// What is different between two releases.
+pub const DIFF: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/releases/{number}/diff";
 /// How a release's deployment is getting on, as server-sent events.
 pub const PROGRESS: &str =
     "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/releases/{number}/progress";

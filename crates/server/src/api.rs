@@ -4,6 +4,7 @@ mod accept;
 mod apps;
 mod auth;
 mod domains;
+mod diff;
 mod history;
 mod logs;
 mod mutation;
@@ -85,6 +86,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::APP, get(apps::show).delete(apps::destroy))
         .route(route::RELEASES, get(releases::list).post(releases::submit))
         .route(route::RELEASE, get(releases::show))
+        .route(route::DIFF, get(diff::show))
         .route(route::PROGRESS, get(progress::follow))
         .route(route::ROLLBACK, post(releases::roll_back))
         .route(route::CONFIG, get(settings::config).patch(settings::change_config))

@@ -15,7 +15,7 @@ use crate::domains::{DomainList, DomainsChanged, DomainsPatch};
 use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
 use crate::logs::{LogLine, LogQuery};
 use crate::platform::{Platform, PlatformDown};
-use crate::release::{ProgressEvent, Release, ReleaseList, RollBack, SubmitRelease};
+use crate::release::{ProgressEvent, Release, ReleaseDiff, ReleaseList, RollBack, SubmitRelease};
 use crate::settings::{Config, ConfigChanged, ConfigPatch, SecretNames, SecretsChanged, SecretsPatch};
 use crate::upload::{CHUNKS_QUERY_MAX, ChunkHash, ChunksMissing, ChunksQuery, TreeCreated};
 use crate::{route, upload::TreeId};
@@ -81,6 +81,17 @@ impl Client {
     /// One release.
     pub async fn release(&self, app: &AppId, number: ReleaseNumber) -> Result<Release, ClientError> {
         self.get(route::release(app, number)).await
+    }
+
+    /// What is different in a release since another one.
+    pub async fn release_diff(
+        &self,
+        app: &AppId,
+        number: ReleaseNumber,
+        since: ReleaseNumber,
+    ) -> Result<ReleaseDiff, ClientError> {
+        let path = format!("{}/diff", route::release(app, number));
+        self.get(route::query(&path, &[("since", Some(since.0.to_string()))])).await
     }
 
     /// Deploys an uploaded tree. The answer comes when the release is taken on, before it is built.

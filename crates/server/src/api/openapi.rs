@@ -23,6 +23,7 @@ use utoipa::openapi::OpenApi as Document;
     super::releases::show,
     super::releases::submit,
     super::releases::roll_back,
+    super::diff::show,
     super::progress::follow,
     super::settings::config,
     super::settings::change_config,

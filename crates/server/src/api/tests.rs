@@ -375,7 +375,9 @@ async fn an_app_from_its_making_to_its_end() {
         stage.ask(Method::POST, &below("rollback"), "r", Some(json!({}))).await.problem(),
         "never_deployed"
     );
-    assert_eq!(stage.get(&below("releases/v9")).await.problem(), "release_not_found");
+    for missing in ["releases/v9", "releases/v9/diff", "releases/9/diff?since=1"] {
+        assert_eq!(stage.get(&below(missing)).await.problem(), "release_not_found");
+    }
     assert_eq!(stage.get(&below("why?subject=web.9")).await.problem(), "instance_not_found");
     assert!(stage.get(&below("why")).await.json()["answer"].as_str().unwrap().contains("no release"));
     assert_eq!(stage.get(&below("logs?lines=5")).await.text, "");
