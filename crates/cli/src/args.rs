@@ -3,6 +3,7 @@
 mod apps;
 mod domains;
 mod history;
+mod launch;
 mod platform;
 mod releases;
 mod settings;
@@ -13,13 +14,20 @@ use std::path::PathBuf;
 
 use berth_spec::{AppName, ProjectName, TenantName};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap_complete::ArgValueCandidates;
 
-pub use apps::{DestroyArgs, ScaleArgs};
+use crate::completion;
+
+pub use apps::{AppOrder, AppsArgs, DestroyArgs, ScaleArgs};
 pub use domains::{DomainsAction, DomainsArgs};
 pub use history::{LogsArgs, TimelineArgs, WhyArgs};
-pub use platform::UpArgs;
-pub use releases::{DeployArgs, ReleasesArgs, RollbackArgs, StrategyChoice};
-pub use settings::{ConfigAction, ConfigArgs, ListArgs, SecretsAction, SecretsArgs, SetArgs, UnsetArgs};
+pub use launch::LaunchArgs;
+pub use platform::{CompletionsArgs, ManArgs, UpArgs};
+pub use releases::{DeployArgs, ReleasesAction, ReleasesArgs, RollbackArgs, StrategyChoice};
+pub use settings::{
+    ConfigAction, ConfigArgs, DiffArgs, GetArgs, ImportArgs, ListArgs, SecretsAction, SecretsArgs, SetArgs,
+    UnsetArgs,
+};
 
 /// Ends every help text.
 const EXIT_STATUSES: &str = "\
@@ -95,7 +103,7 @@ pub enum ColorChoice {
 #[derive(Debug, Clone, Args)]
 pub struct OfApp {
     /// The app [default: `app` in berth.toml, else the directory's name]
-    #[arg(long, short, value_name = "NAME")]
+    #[arg(long, short, value_name = "NAME", add = ArgValueCandidates::new(completion::apps))]
     pub app: Option<AppName>,
 }
 
@@ -125,10 +133,12 @@ pub enum Verb {
     Status,
     /// Look for what may go wrong on this machine
     Doctor,
+    /// See what is in a directory, write berth.toml, make the app and deploy it
+    Launch(LaunchArgs),
     /// Build and start the source in a directory
     Deploy(DeployArgs),
     /// List the apps
-    Apps,
+    Apps(AppsArgs),
     /// List an app's releases, or show one
     Releases(ReleasesArgs),
     /// Go back to an earlier release, with its configuration and secrets
@@ -151,6 +161,11 @@ pub enum Verb {
     Why(WhyArgs),
     /// Show what happened, and who did it
     Timeline(TimelineArgs),
+    /// Print what makes a shell complete commands, names of apps and numbers of releases
+    Completions(CompletionsArgs),
+    /// Write a man page for each verb
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Print the version
     Version,
 }

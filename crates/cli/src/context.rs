@@ -232,16 +232,16 @@ pub fn remember(
     contexts.current = Some(name);
     let text = toml::to_string(&contexts)
         .map_err(|problem| ContextError::File { path: path.clone(), source: io::Error::other(problem) })?;
-    write_whole(&path, &text).map_err(|source| ContextError::File { path, source })
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.and_then(|()| write_whole(&path, &text, 0o600)).map_err(|source| ContextError::File { path, source })
 }
 
-/// Writes beside the file and renames, so that a reader never sees half of it.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+/// Writes beside the file and renames, so that a reader never sees half of it. `mode` is what a new file gets, less the umask.
+pub(crate) fn write_whole(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let beside = path.with_extension(format!("toml.{}", std::process::id()));
     let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
     file.write_all(text.as_bytes())?;
     std::fs::rename(&beside, path)
 }

@@ -66,6 +66,25 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// `text` in lines of at most `width` columns, broken between words; a longer word stays whole.
+#[must_use]
+pub fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
+    let Some(width) = width else { return vec![text.to_owned()] };
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is always a line");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 /// The Gregorian date of a day counted from 1970-01-01; Howard Hinnant's `civil_from_days` without its negative half.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
@@ -98,6 +117,14 @@ mod tests {
         );
         assert_eq!((size(12), size(34_560)), ("12 bytes".to_owned(), "34.5 kB".to_owned()));
         assert_eq!(size(2_000_000_000), "2.0 GB");
+    }
+
+    #[test]
+    fn text_is_wrapped_between_words() {
+        assert_eq!(wrapped("one two three", None), ["one two three"]);
+        assert_eq!(wrapped("one two three", Some(7)), ["one two", "three"]);
+        assert_eq!(wrapped("a-long-word b", Some(4)), ["a-long-word", "b"]);
+        assert_eq!(wrapped("", Some(4)), [""]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod args;
+mod completion;
 pub mod context;
 pub mod failure;
 pub mod figures;
@@ -42,6 +43,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.get(1).is_some_and(|verb| verb.as_encoded_bytes().starts_with(b"__")) {
         return Parsed::Role;
+    }
+    if let Some(answer) = completion::answer(&arguments) {
+        let written = answer.and_then(|found| std::io::Write::write_all(&mut std::io::stdout(), &found));
+        return Parsed::Done(if written.is_ok() { ExitStatus::Ok } else { ExitStatus::Failed });
     }
     match args::read(arguments) {
         Ok(CommandLine { globals, verb: Verb::Up(up) }) => Parsed::Up(Box::new(up), Box::new(globals)),

@@ -2,19 +2,22 @@
 
 mod apps;
 mod deploy;
+mod diff;
 mod doctor;
 mod domains;
 mod follow;
 mod history;
+mod launch;
 mod logs;
 mod platform;
 mod releases;
+mod seen;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_clock::{Clock, random_bytes};
@@ -25,13 +28,18 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{CommandLine, Globals, OfApp, Verb};
+use crate::completion;
 use crate::context::{self, Environment};
 use crate::failure::Failure;
-use crate::screen::Screen;
+use crate::figures;
+use crate::screen::{Screen, Style, harmless, paint};
 use crate::table::Table;
 
 /// The largest manifest that is looked into for the app's name; the platform has the same bound.
 const MANIFEST_MAX: u64 = berth_spec::manifest::MANIFEST_MAX as u64;
+
+/// Where the facts stand, behind what they are about.
+const FACT_INDENT: usize = 11;
 
 /// What a verb works with.
 struct Session<'s> {
@@ -52,23 +60,25 @@ pub(crate) async fn perform(
     let CommandLine { globals, verb } = line;
     match &verb {
         Verb::Version => return version(globals.json, screen),
+        Verb::Completions(args) => return completions(&args.shell, screen),
+        Verb::Man(args) => return man(&args.directory, globals.json, screen),
         Verb::Doctor => return doctor::doctor(&globals, environment, clock, screen).await,
         _ => {}
     }
     let client = connect(&globals, environment, clock)?;
-    let project = ProjectId {
-        tenant: globals.tenant.clone().unwrap_or_else(default_name),
-        project: globals.project.clone().unwrap_or_else(default_name),
-    };
+    let project = project(&globals);
     let json = globals.json;
     let mut session = Session { client, project, environment, clock: &**clock, screen, json };
     match verb {
-        // The binary keeps `up` for itself; the other two were done above.
-        Verb::Up(_) | Verb::Version | Verb::Doctor => Ok(ExitStatus::Usage),
+        // The binary keeps `up` for itself; the others were done above.
+        Verb::Up(_) | Verb::Version | Verb::Doctor | Verb::Completions(_) | Verb::Man(_) => {
+            Ok(ExitStatus::Usage)
+        }
         Verb::Down => session.down().await,
         Verb::Status => session.status().await,
         Verb::Deploy(args) => session.deploy(args).await,
-        Verb::Apps => session.apps().await,
+        Verb::Launch(args) => session.launch(args).await,
+        Verb::Apps(args) => session.apps(args).await,
         Verb::Releases(args) => session.releases(args).await,
         Verb::Rollback(args) => session.rollback(args).await,
         Verb::Config(args) => session.config(args).await,
@@ -93,11 +103,38 @@ fn version(json: bool, screen: &mut Screen) -> Result<ExitStatus, Failure> {
     Ok(ExitStatus::Ok)
 }
 
+fn completions(shell: &str, screen: &mut Screen) -> Result<ExitStatus, Failure> {
+    screen.line(completion::script(shell)?.trim_end())?;
+    Ok(ExitStatus::Ok)
+}
+
+fn man(directory: &Path, json: bool, screen: &mut Screen) -> Result<ExitStatus, Failure> {
+    completion::man_pages(directory)?;
+    if json {
+        screen.json(&json!({ "directory": directory }))?;
+    } else {
+        screen.line(&format!("wrote the pages to {}", directory.display()))?;
+    }
+    Ok(ExitStatus::Ok)
+}
+
+/// The project that is meant.
+pub(crate) fn project(globals: &Globals) -> ProjectId {
+    ProjectId {
+        tenant: globals.tenant.clone().unwrap_or_else(default_name),
+        project: globals.project.clone().unwrap_or_else(default_name),
+    }
+}
+
 fn default_name<N: std::str::FromStr<Err: std::fmt::Debug>>() -> N {
     "default".parse().expect("it is a name")
 }
 
-fn connect(globals: &Globals, environment: &Environment, clock: &Arc<dyn Clock>) -> Result<Client, Failure> {
+pub(crate) fn connect(
+    globals: &Globals,
+    environment: &Environment,
+    clock: &Arc<dyn Clock>,
+) -> Result<Client, Failure> {
     let target = context::find(globals, environment)?;
     let clock = Arc::clone(clock);
     let builder = Client::builder(target.endpoint, move || IdempotencyKey::new(random_bytes(&*clock)));
@@ -148,12 +185,44 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Prints facts, each after what it is about, wrapped where the terminal ends.
+    fn facts(&mut self, facts: &[(&str, String)]) -> Result<(), Failure> {
+        let room = self.screen.width.map(|columns| columns.saturating_sub(FACT_INDENT).max(20));
+        for (name, value) in facts {
+            for (index, line) in figures::wrapped(&harmless(value), room).iter().enumerate() {
+                let name = if index == 0 { *name } else { "" };
+                let name = paint(&format!("{name:<FACT_INDENT$}"), Style::Dim, self.screen.colour);
+                self.screen.line(&format!("{name}{line}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints one point of a list, wrapped where the terminal ends.
+    fn point(&mut self, text: &str) -> Result<(), Failure> {
+        let room = self.screen.width.map(|columns| columns.saturating_sub(4).max(20));
+        for (index, line) in figures::wrapped(&harmless(text), room).iter().enumerate() {
+            self.screen.line(&format!("{}{line}", if index == 0 { "  " } else { "    " }))?;
+        }
+        Ok(())
+    }
+
     /// Says something that is not the result; nothing in JSON.
     fn hint(&mut self, text: &str) -> Result<(), Failure> {
         if !self.json {
             self.screen.aside(text)?;
         }
         Ok(())
+    }
+
+    /// The directory of the source that a path means.
+    fn source_directory(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let path = self.environment.directory.join(path);
+        if path.is_dir() {
+            return Ok(path);
+        }
+        let detail = format!("{} is not a directory", path.display());
+        Err(Failure::local(Code::SourceUnreadable, detail, "name the directory that holds the source"))
     }
 
     fn app_id(&self, of: &OfApp) -> Result<AppId, Failure> {
@@ -166,7 +235,7 @@ impl Session<'_> {
 }
 
 /// The app that a directory is the source of: what its berth.toml says, else its own name made valid.
-fn app_of_directory(directory: &Path) -> Result<AppName, Failure> {
+pub(crate) fn app_of_directory(directory: &Path) -> Result<AppName, Failure> {
     let nameless = |detail: String| {
         Failure::local(
             Code::UsageInvalid,

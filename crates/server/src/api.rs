@@ -3,8 +3,8 @@
 mod accept;
 mod apps;
 mod auth;
-mod domains;
 mod diff;
+mod domains;
 mod history;
 mod logs;
 mod mutation;

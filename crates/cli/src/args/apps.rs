@@ -1,9 +1,48 @@
-//! `scale` and `destroy`.
+//! `apps`, `scale` and `destroy`.
 
+use berth_contract::AppState;
 use berth_spec::ProcessName;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::OfApp;
+
+/// `berth apps`
+#[derive(Debug, Clone, Args)]
+pub struct AppsArgs {
+    /// Only apps whose name holds this text
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
+    /// Only apps that are so: empty, running, degraded, down, stopped or destroying
+    #[arg(long, value_name = "STATE", value_parser = app_state)]
+    pub state: Option<AppState>,
+    /// In which order: name, state (those in trouble first) or release (the most releases first)
+    #[arg(long, value_enum, value_name = "KEY", default_value_t, hide_possible_values = true)]
+    pub sort: AppOrder,
+    /// How many to list at most
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    pub count: Option<usize>,
+}
+
+/// The order of a list of apps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum AppOrder {
+    /// By name.
+    #[default]
+    Name,
+    /// Those in trouble first.
+    State,
+    /// Those with the most releases first.
+    Release,
+}
+
+fn app_state(text: &str) -> Result<AppState, String> {
+    let all = AppState::ALL;
+    let found = all.iter().find(|state| state.as_str() == text);
+    found.copied().ok_or_else(|| {
+        let all: Vec<&str> = all.iter().map(|state| state.as_str()).collect();
+        format!("an app is one of {}", all.join(", "))
+    })
+}
 
 /// `berth scale`
 #[derive(Debug, Clone, Args)]

@@ -1,4 +1,4 @@
-//! `up`.
+//! `up`, `completions` and `man`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,4 +20,19 @@ pub struct UpArgs {
     /// Deploy this directory once the platform is up
     #[arg(long, value_name = "PATH")]
     pub deploy: Option<PathBuf>,
+}
+
+/// `berth completions`
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// bash, zsh, fish or elvish
+    #[arg(value_parser = ["bash", "zsh", "fish", "elvish"], hide_possible_values = true)]
+    pub shell: String,
+}
+
+/// `berth man`
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// The directory to write them to; it is made when it is not there
+    pub directory: PathBuf,
 }

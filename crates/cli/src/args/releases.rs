@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use berth_spec::ReleaseNumber;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::{OfApp, Waiting};
+use clap_complete::ArgValueCandidates;
+
+use super::{DiffArgs, OfApp, Waiting};
+use crate::completion;
 
 /// `berth deploy`
 #[derive(Debug, Clone, Args)]
@@ -46,8 +49,13 @@ pub enum StrategyChoice {
 
 /// `berth releases`
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ReleasesArgs {
+    /// What to do; nothing lists.
+    #[command(subcommand)]
+    pub action: Option<ReleasesAction>,
     /// The release to show, `v42` or `42`
+    #[arg(add = ArgValueCandidates::new(completion::releases))]
     pub release: Option<ReleaseNumber>,
     /// How many to list
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 20)]
@@ -57,10 +65,18 @@ pub struct ReleasesArgs {
     pub of: OfApp,
 }
 
+/// What to do with releases.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ReleasesAction {
+    /// Show what is different between two releases: source, processes, manifest, configuration, versions of secrets
+    Diff(DiffArgs),
+}
+
 /// `berth rollback`
 #[derive(Debug, Clone, Args)]
 pub struct RollbackArgs {
     /// The release to go back to [default: the one that was active before]
+    #[arg(add = ArgValueCandidates::new(completion::releases))]
     pub release: Option<ReleaseNumber>,
     /// Keep today's configuration and secrets, and start new instances
     #[arg(long)]

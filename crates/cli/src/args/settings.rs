@@ -1,9 +1,12 @@
 //! `config` and `secrets`: the same actions, once.
 
-use berth_spec::EnvName;
+use berth_spec::{EnvName, ReleaseNumber};
 use clap::{Args, Subcommand};
 
+use clap_complete::ArgValueCandidates;
+
 use super::{OfApp, Waiting};
+use crate::completion;
 
 /// `berth config`
 #[derive(Debug, Clone, Args)]
@@ -27,6 +30,12 @@ pub enum ConfigAction {
     Unset(UnsetArgs),
     /// List the variables
     List(ListArgs),
+    /// Print the value of one variable
+    Get(GetArgs),
+    /// Set what a file of variables says, as `.env`; makes a release
+    Import(ImportArgs),
+    /// Show what is different between two releases: configuration and versions of secrets
+    Diff(DiffArgs),
 }
 
 /// `berth secrets`
@@ -48,7 +57,9 @@ pub enum SecretsAction {
     /// Remove secrets; makes a release
     Unset(UnsetArgs),
     /// List the names
-    List(ListArgs),
+    List(OfApp),
+    /// Set what a file of variables says, as `.env`; makes a release
+    Import(ImportArgs),
 }
 
 /// `set`
@@ -82,7 +93,47 @@ pub struct UnsetArgs {
 /// `list`
 #[derive(Debug, Clone, Args)]
 pub struct ListArgs {
+    /// Print lines that a shell and `berth config import` read back
+    #[arg(long)]
+    pub shell: bool,
     /// Whose.
+    #[command(flatten)]
+    pub of: OfApp,
+}
+
+/// `get`
+#[derive(Debug, Clone, Args)]
+pub struct GetArgs {
+    /// The variable
+    pub name: EnvName,
+    /// Whose.
+    #[command(flatten)]
+    pub of: OfApp,
+}
+
+/// `import`
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// The file; `-` is standard input
+    pub file: String,
+    /// Whose.
+    #[command(flatten)]
+    pub of: OfApp,
+    /// Whether to follow it.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// `diff`
+#[derive(Debug, Clone, Args)]
+pub struct DiffArgs {
+    /// Since which release [default: the one that was active before]
+    #[arg(add = ArgValueCandidates::new(completion::releases))]
+    pub since: Option<ReleaseNumber>,
+    /// The release to look at [default: the active one]
+    #[arg(add = ArgValueCandidates::new(completion::releases))]
+    pub release: Option<ReleaseNumber>,
+    /// Whose releases.
     #[command(flatten)]
     pub of: OfApp,
 }

@@ -31,7 +31,8 @@ fn both_spellings_are_taken() {
 fn what_cannot_be_meant_is_refused() {
     for text in [
         "berth",
-        "berth launch",
+        "berth lunch",
+        "berth apps --state broken",
         "berth scale web",
         "berth scale web=-1",
         "berth scale WEB=1",

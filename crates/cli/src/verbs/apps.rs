@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use berth_contract::{
-    AppState, AppSummary, Code, Exit, ExitStatus, Instance, InstanceList, InstanceState, ProcessCount, Scale,
+    AppList, AppState, AppSummary, AppsQuery, Code, Exit, ExitStatus, Instance, InstanceList, InstanceState,
+    ProcessCount, Scale,
 };
 use berth_spec::{AppId, Timestamp};
 use serde_json::json;
 
 use super::Session;
-use crate::args::{DestroyArgs, OfApp, ScaleArgs};
+use crate::args::{AppOrder, AppsArgs, DestroyArgs, OfApp, ScaleArgs};
 use crate::failure::Failure;
-use crate::figures;
+use crate::figures::{self, counted};
 use crate::screen::Style;
 use crate::table::{Cell, Table};
 
@@ -19,14 +20,52 @@ use crate::table::{Cell, Table};
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Session<'_> {
-    pub(super) async fn apps(&mut self) -> Result<ExitStatus, Failure> {
-        let list = self.client.apps(&self.project).await?;
+    pub(super) async fn apps(&mut self, args: AppsArgs) -> Result<ExitStatus, Failure> {
+        let searched = args.text.is_some() || args.state.is_some();
+        let mut list = self.apps_asked(&args).await?;
+        let found = list.apps.len();
+        list.apps.truncate(args.count.unwrap_or(usize::MAX));
         self.show(&list, |session| {
-            if list.apps.is_empty() {
-                return session.hint("no apps yet: `berth deploy` in a directory makes one");
+            if found == 0 {
+                let none = if searched {
+                    "no app is like that"
+                } else {
+                    "no apps yet: `berth launch` in a directory makes one"
+                };
+                return session.hint(none);
             }
-            session.print(&apps_table(&list.apps))
+            session.print(&apps_table(&list.apps))?;
+            match found - list.apps.len() {
+                0 => Ok(()),
+                more => session.hint(&format!("and {}", counted(more as u64, "more app"))),
+            }
         })
+    }
+
+    /// The apps that were asked for, in their order. What the platform need not send is not asked of it.
+    async fn apps_asked(&self, args: &AppsArgs) -> Result<AppList, Failure> {
+        let mut list = AppList { apps: Vec::new(), next: None };
+        let mut query = AppsQuery { q: args.text.clone(), ..AppsQuery::default() };
+        loop {
+            let page = self.client.apps_page(&self.project, &query).await?;
+            let asked = page.apps.into_iter().filter(|app| args.state.is_none_or(|state| app.state == state));
+            list.apps.extend(asked);
+            query.after = page.next;
+            // One more than is listed, so that it can be said whether there are more.
+            let enough =
+                args.sort == AppOrder::Name && args.count.is_some_and(|count| list.apps.len() > count);
+            if query.after.is_none() || enough {
+                break;
+            }
+        }
+        match args.sort {
+            AppOrder::Name => {}
+            AppOrder::State => {
+                list.apps.sort_by_key(|app| AppState::ALL.iter().position(|state| *state == app.state))
+            }
+            AppOrder::Release => list.apps.sort_by_key(|app| std::cmp::Reverse(app.release)),
+        }
+        Ok(list)
     }
 
     pub(super) async fn ps(&mut self, of: OfApp) -> Result<ExitStatus, Failure> {

@@ -9,11 +9,11 @@ use berth_source::{ChunkId, detect};
 use berth_spec::{AppId, Manifest};
 use serde::Serialize;
 
+use super::seen::Seen;
 use super::{Session, app_of_directory, read_file};
 use crate::args::{DeployArgs, StrategyChoice};
 use crate::failure::Failure;
 use crate::figures::{counted, size};
-use crate::screen::{Style, harmless, paint};
 
 /// What the directory holds.
 struct Source {
@@ -32,10 +32,8 @@ struct Plan {
     tree: String,
     entries: u64,
     bytes: u64,
-    builder: Option<String>,
-    processes: Vec<String>,
-    why: Vec<String>,
-    problem: Option<String>,
+    #[serde(flatten)]
+    seen: Seen,
     chunks: usize,
     chunks_to_send: usize,
     active: Option<String>,
@@ -44,15 +42,7 @@ struct Plan {
 
 impl Session<'_> {
     pub(super) async fn deploy(&mut self, args: DeployArgs) -> Result<ExitStatus, Failure> {
-        let path = self.environment.directory.join(&args.path);
-        if !path.is_dir() {
-            let detail = format!("{} is not a directory", path.display());
-            return Err(Failure::local(
-                Code::SourceUnreadable,
-                detail,
-                "name the directory that holds the source",
-            ));
-        }
+        let path = self.source_directory(&args.path)?;
         let app = match &args.of.app {
             Some(app) => self.project.app(app.clone()),
             None => self.project.app(app_of_directory(&path)?),
@@ -83,7 +73,7 @@ impl Session<'_> {
         self.follow(&app, release, args.waiting).await
     }
 
-    async fn is_there(&mut self, app: &AppId) -> Result<bool, Failure> {
+    pub(super) async fn is_there(&mut self, app: &AppId) -> Result<bool, Failure> {
         match self.client.app(app).await {
             Ok(_) => Ok(true),
             Err(problem) if problem.code() == Code::AppNotFound => Ok(false),
@@ -91,7 +81,7 @@ impl Session<'_> {
         }
     }
 
-    async fn make(&mut self, app: &AppId) -> Result<(), Failure> {
+    pub(super) async fn make(&mut self, app: &AppId) -> Result<(), Failure> {
         match self.client.create_app(&app.project_id(), app.app.clone()).await {
             Ok(_) => self.hint(&format!("made the app {}", app.app)),
             // Another deploy was quicker.
@@ -145,31 +135,19 @@ impl Session<'_> {
             }
             Some(active) => format!("the source differs from that of {}", active.number),
         };
-        let mut plan = Plan {
+        let plan = Plan {
             exists,
             entries: u64::try_from(tree.entries().len()).unwrap_or(u64::MAX),
             bytes: tree.size(),
             tree: id,
-            builder: None,
-            processes: Vec::new(),
-            why: Vec::new(),
-            problem: None,
+            seen: Seen::new(&detection, &source.manifest),
             chunks: source.chunks.len(),
             chunks_to_send: missing.len(),
             active: active.map(|active| active.number.to_string()),
             change,
             app,
         };
-        match detection {
-            Ok(found) => {
-                plan.builder = Some(format!("{:?}", found.builder).to_lowercase());
-                plan.processes =
-                    found.processes.iter().map(|(name, command)| format!("{name}: {command}")).collect();
-                plan.why = found.why;
-            }
-            Err(problem) => plan.problem = Some(problem.to_string()),
-        }
-        let runs = plan.problem.is_none();
+        let runs = plan.seen.problem.is_none();
         self.screen.clear_status()?;
         self.show(&plan, |session| session.show_plan(&plan))?;
         Ok(if runs { ExitStatus::Ok } else { ExitStatus::Refused })
@@ -182,17 +160,9 @@ impl Session<'_> {
             ("source", format!("{}, {}", counted(plan.entries, "entry"), size(plan.bytes))),
             ("to send", format!("{} of {} pieces", plan.chunks_to_send, plan.chunks)),
         ];
-        match (&plan.builder, &plan.problem) {
-            (Some(builder), _) => facts.push(("build", builder.clone())),
-            (None, problem) => facts.push(("build", problem.clone().unwrap_or_default())),
-        }
-        facts.extend(plan.why.iter().map(|why| ("", why.clone())));
-        facts.extend(plan.processes.iter().map(|process| ("process", process.clone())));
+        facts.extend(plan.seen.facts());
         facts.push(("change", plan.change.clone()));
-        for (name, value) in facts {
-            let name = paint(&format!("{name:<10}"), Style::Dim, self.screen.colour);
-            self.screen.line(&format!("{name}{}", harmless(&value)))?;
-        }
+        self.facts(&facts)?;
         self.hint("nothing was done")
     }
 }

@@ -8,7 +8,6 @@ use super::Session;
 use super::apps::apps_table;
 use crate::failure::Failure;
 use crate::figures::{self, counted};
-use crate::screen::{Style, paint};
 
 /// Between two looks whether the platform is gone.
 const LOOK: Duration = Duration::from_millis(100);
@@ -19,10 +18,7 @@ impl Session<'_> {
     pub(super) async fn status(&mut self) -> Result<ExitStatus, Failure> {
         let platform = self.client.platform().await?;
         self.show(&platform, |session| {
-            for (name, value) in facts(&platform) {
-                let name = paint(&format!("{name:<11}"), Style::Dim, session.screen.colour);
-                session.screen.line(&format!("{name}{value}"))?;
-            }
+            session.facts(&facts(&platform))?;
             session.screen.line("")?;
             if platform.apps.is_empty() {
                 return Ok(session.screen.line("no apps yet: `berth deploy` in a directory makes one")?);

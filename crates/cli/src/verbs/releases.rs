@@ -4,7 +4,8 @@ use berth_contract::{Code, ExitStatus, Reason, Release, ReleaseState, RollBack};
 use berth_spec::{ReleaseNumber, Timestamp};
 
 use super::Session;
-use crate::args::{ReleasesArgs, RollbackArgs};
+use super::diff::Shown;
+use crate::args::{DiffArgs, ReleasesAction, ReleasesArgs, RollbackArgs};
 use crate::failure::Failure;
 use crate::figures;
 use crate::screen::Style;
@@ -12,6 +13,9 @@ use crate::table::{Cell, Table};
 
 impl Session<'_> {
     pub(super) async fn releases(&mut self, args: ReleasesArgs) -> Result<ExitStatus, Failure> {
+        if let Some(ReleasesAction::Diff(diff)) = args.action {
+            return self.diff(DiffArgs { of: diff.of.clone().or(args.of), ..diff }, Shown::All).await;
+        }
         let app = self.app_id(&args.of)?;
         let now = self.clock.now();
         if let Some(number) = args.release {

@@ -1,13 +1,21 @@
 //! `config` and `secrets`.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 
 use berth_contract::{Code, ConfigPatch, ExitStatus, SecretValue, SecretsPatch};
+use berth_source::import::looks_secret;
+use berth_spec::dotenv::{self, Dotenv};
 use berth_spec::{AppId, EnvName, ReleaseNumber};
 use serde::Serialize;
+use serde_json::json;
 
 use super::Session;
-use crate::args::{ConfigAction, ConfigArgs, OfApp, SecretsAction, SecretsArgs, SetArgs, UnsetArgs, Waiting};
+use super::diff::Shown;
+use crate::args::{
+    ConfigAction, ConfigArgs, DiffArgs, GetArgs, ImportArgs, ListArgs, OfApp, SecretsAction, SecretsArgs,
+    SetArgs, UnsetArgs, Waiting,
+};
 use crate::failure::Failure;
 use crate::screen::Style;
 use crate::table::{Cell, Table};
@@ -20,7 +28,22 @@ impl Session<'_> {
         let outer = args.of;
         match args.action {
             None => self.list_config(&outer).await,
-            Some(ConfigAction::List(list)) => self.list_config(&list.of.or(outer)).await,
+            Some(ConfigAction::List(ListArgs { shell: true, of })) => {
+                self.list_for_shells(&of.or(outer)).await
+            }
+            Some(ConfigAction::List(ListArgs { shell: false, of })) => self.list_config(&of.or(outer)).await,
+            Some(ConfigAction::Get(GetArgs { name, of })) => self.get_config(&of.or(outer), &name).await,
+            Some(ConfigAction::Diff(args)) => {
+                let of = args.of.clone().or(outer);
+                self.diff(DiffArgs { of, ..args }, Shown::Settings).await
+            }
+            Some(ConfigAction::Import(ImportArgs { file, of, waiting })) => {
+                let set = self.read_variables(&file)?;
+                for (name, _) in set.iter().filter(|(name, value)| looks_secret(name.as_str(), value)) {
+                    self.hint(&format!("warning: {name} looks like a secret; `berth secrets import` keeps its value to itself"))?;
+                }
+                self.change_config(&of.or(outer), ConfigPatch { set, unset: Vec::new() }, waiting).await
+            }
             Some(ConfigAction::Set(SetArgs { settings, of, waiting })) => {
                 let set = self.read_settings(settings, false)?;
                 self.change_config(&of.or(outer), ConfigPatch { set, unset: Vec::new() }, waiting).await
@@ -36,7 +59,11 @@ impl Session<'_> {
         let outer = args.of;
         match args.action {
             None => self.list_secrets(&outer).await,
-            Some(SecretsAction::List(list)) => self.list_secrets(&list.of.or(outer)).await,
+            Some(SecretsAction::List(of)) => self.list_secrets(&of.or(outer)).await,
+            Some(SecretsAction::Import(ImportArgs { file, of, waiting })) => {
+                let set = sealed(self.read_variables(&file)?);
+                self.change_secrets(&of.or(outer), SecretsPatch { set, unset: Vec::new() }, waiting).await
+            }
             Some(SecretsAction::Set(SetArgs { settings, of, waiting })) => {
                 let set = sealed(self.read_settings(settings, true)?);
                 self.change_secrets(&of.or(outer), SecretsPatch { set, unset: Vec::new() }, waiting).await
@@ -82,6 +109,63 @@ impl Session<'_> {
             }
             session.print(&table)
         })
+    }
+
+    /// Lines that a shell reads back, and `config import`.
+    async fn list_for_shells(&mut self, of: &OfApp) -> Result<ExitStatus, Failure> {
+        let config = self.client.config(&self.app_id(of)?).await?;
+        self.show(&config, |session| {
+            for (name, value) in &config.config {
+                session.screen.line(&dotenv::line(name, value))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The value as it is, for a script that wants it.
+    async fn get_config(&mut self, of: &OfApp, name: &EnvName) -> Result<ExitStatus, Failure> {
+        let app = self.app_id(of)?;
+        let config = self.client.config(&app).await?.config;
+        if let Some(value) = config.get(name) {
+            return self
+                .show(&json!({ "name": name, "value": value }), |session| Ok(session.screen.line(value)?));
+        }
+        let secret = self.client.secrets(&app).await?.secrets.contains_key(name);
+        let (detail, next) = if secret {
+            (
+                format!("{name} is a secret of {}: its value never comes out", app.app),
+                "`berth secrets` lists the names",
+            )
+        } else {
+            let next = "`berth config` lists what is set; `[env]` of berth.toml stands in the source";
+            (format!("the configuration of {} has no {name}", app.app), next)
+        };
+        Err(Failure::local(Code::VariableNotFound, detail, next))
+    }
+
+    /// What a file of variables says; what Berth sets itself is left out, and told.
+    fn read_variables(&mut self, file: &str) -> Result<BTreeMap<EnvName, String>, Failure> {
+        let unreadable = |problem: std::io::Error| {
+            let detail = format!("{file} cannot be read: {problem}");
+            let next = "name a file of lines like NAME=VALUE, or `-` for standard input";
+            Failure::local(Code::SourceUnreadable, detail, next)
+        };
+        let (name, text) = if file == "-" {
+            ("standard input", self.screen.read_input(dotenv::DOTENV_MAX as u64).map_err(unreadable)?)
+        } else {
+            let opened = std::fs::File::open(self.environment.directory.join(file)).map_err(unreadable)?;
+            let mut text = String::new();
+            opened.take(dotenv::DOTENV_MAX as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
+            (file, text)
+        };
+        let read = Dotenv::parse(name, &text).map_err(Failure::Manifest)?;
+        for name in &read.reserved {
+            self.hint(&format!("{name} is left out: Berth sets it for every instance"))?;
+        }
+        if read.variables.is_empty() {
+            return Err(usage(format!("{name} sets nothing")));
+        }
+        Ok(read.variables)
     }
 
     async fn list_secrets(&mut self, of: &OfApp) -> Result<ExitStatus, Failure> {

@@ -1,5 +1,8 @@
 //! Whole verbs against a platform that answers by path, with fixed data and a clock that stands still.
 
+mod launch;
+mod settings;
+
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -21,10 +24,14 @@ use crate::{Parsed, parse};
 const NOW: Timestamp = Timestamp(1_795_233_785_042);
 const APP: &str = "/api/v1/tenants/default/projects/default/apps/shop";
 
+/// `METHOD PATH`, status, body.
+type Answers = Arc<Mutex<Vec<(String, u16, String)>>>;
+
 /// A platform that answers `METHOD PATH` with a status and a body; what it does not know is not found.
 struct Platform {
     directory: TempDir,
     seen: Arc<Mutex<Vec<(String, String)>>>,
+    answers: Answers,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -35,6 +42,8 @@ impl Platform {
         let listener = UnixListener::bind(directory.path().join("api.sock")).unwrap();
         let answers: Vec<(String, u16, String)> =
             answers.iter().map(|(path, status, body)| ((*path).into(), *status, (*body).into())).collect();
+        let answers: Answers = Arc::new(Mutex::new(answers));
+        let given = Arc::clone(&answers);
         let (seen, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (noted, ends) = (Arc::clone(&seen), Arc::clone(&over));
         let thread = std::thread::spawn(move || {
@@ -43,11 +52,17 @@ impl Platform {
                     if ends.load(Ordering::SeqCst) {
                         return;
                     }
-                    scope.spawn(|| serve(stream.unwrap(), &answers, &noted));
+                    scope.spawn(|| serve(stream.unwrap(), &given, &noted));
                 }
             });
         });
-        Self { directory, seen, over, thread: Some(thread) }
+        Self { directory, seen, answers, over, thread: Some(thread) }
+    }
+
+    /// Answers these, too.
+    fn also(&self, more: &[(String, &str)]) {
+        let more = more.iter().map(|(path, body)| (path.clone(), 200, (*body).to_owned()));
+        self.answers.lock().unwrap().extend(more);
     }
 
     fn berth(&self, arguments: &str, input: &'static str) -> (ExitStatus, String, String) {
@@ -75,7 +90,7 @@ impl Drop for Platform {
     }
 }
 
-fn serve(stream: UnixStream, answers: &[(String, u16, String)], noted: &Mutex<Vec<(String, String)>>) {
+fn serve(stream: UnixStream, answers: &Answers, noted: &Mutex<Vec<(String, String)>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
     loop {
@@ -99,11 +114,12 @@ fn serve(stream: UnixStream, answers: &[(String, u16, String)], noted: &Mutex<Ve
         noted.lock().unwrap().push((request.clone(), String::from_utf8_lossy(&body).into_owned()));
         let missing =
             (404, r#"{"type":"","title":"","status":404,"detail":"no app shop","code":"app_not_found"}"#);
-        let found = answers.iter().find(|(path, ..)| *path == request);
-        let (status, text) = found.map_or(missing, |(_, status, text)| (*status, text.as_str()));
+        let found = answers.lock().unwrap().iter().find(|(path, ..)| *path == request).cloned();
+        let (status, text) =
+            found.map_or((missing.0, missing.1.to_owned()), |(_, status, text)| (status, text));
         let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", text.len());
         // The client may have gone by now.
-        if stream.write_all((head + text).as_bytes()).is_err() {
+        if stream.write_all((head + &text).as_bytes()).is_err() {
             return;
         }
     }
@@ -307,8 +323,8 @@ fn a_dry_run_changes_nothing() {
     let platform = deploying("active", "");
     let (status, out, err) = platform.berth("deploy site --app shop --dry-run", "");
     assert_eq!((status, err.as_str()), (ExitStatus::Ok, "nothing was done\n"), "{out}");
-    assert!(out.contains("app       shop (would be made)\nsource    1 entry, 13 bytes\n"), "{out}");
-    assert!(out.contains("build     static\n"), "{out}");
+    assert!(out.contains("app        shop (would be made)\nsource     1 entry, 13 bytes\n"), "{out}");
+    assert!(out.contains("build      static\n"), "{out}");
     let changing = |line: &String| !line.starts_with("GET") && !line.ends_with("chunks/missing");
     assert!(!platform.seen().iter().any(changing), "{:?}", platform.seen());
 }
