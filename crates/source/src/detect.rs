@@ -140,22 +140,16 @@ const CARGO_TOML: &str = "Cargo.toml";
 const START_SCRIPTS: [&str; 6] = ["bin/start", "start.sh", "run.sh", "bin/server", "start", "run"];
 
 fn looked_for() -> String {
-    let languages =
-        languages::LANGUAGES.iter().map(|language| format!("{} ({})", language.name, language.fits));
-    [format!("a Rust program (`{CARGO_TOML}`)")]
-        .into_iter()
-        .chain(languages)
-        .chain(
-            [
-                "`[processes]` in berth.toml or a Procfile",
-                "a script start.sh, run.sh or bin/start",
-                "an index.html at the root, in public/ or in dist/",
-                "exactly one executable ELF file",
-            ]
-            .map(str::to_owned),
-        )
-        .collect::<Vec<_>>()
-        .join("; ")
+    let files = languages::LANGUAGES.iter().flat_map(|language| language.fits.files());
+    let mut looked: Vec<&str> = std::iter::once(CARGO_TOML).chain(files).collect();
+    looked.extend([
+        "a Procfile",
+        "`[processes]` in berth.toml",
+        "start.sh",
+        "index.html at the root, in public/ or in dist/",
+        "exactly one executable ELF file",
+    ]);
+    looked.join(", ")
 }
 
 /// What rules yield.
@@ -291,7 +285,10 @@ fn guessed(view: &View<'_>) -> Result<Found, NothingFits> {
     }
     if !view.manifest.processes.is_empty() {
         let why = "its processes are named and there is nothing to build".to_owned();
-        return Ok(copied(view, None, vec![why]));
+        let mut found = copied(view, None, vec![why]);
+        let spoken = languages::LANGUAGES.iter().filter(|language| speaks(view, language));
+        found.recipe.tools.extend(spoken.map(|language| need(view, language.tool, true)));
+        return Ok(found);
     }
     if let Some((web, why)) = start_script(view)? {
         return Ok(copied(view, Some(web), vec![why]));
@@ -340,7 +337,7 @@ fn copied(view: &View<'_>, web: Option<Web>, mut why: Vec<String>) -> Found {
         });
         // It may run cargo, which is nowhere where programs of the system are.
         if view.has(CARGO_TOML) {
-            recipe.tools.push(rust(view));
+            recipe.tools.push(need(view, Tool::Rust, false));
         }
     }
     Found { builder: Builder::Copy, recipe, web, release: None, why }
@@ -364,9 +361,8 @@ fn with_browser_files(view: &View<'_>, mut found: Found) -> Result<Found, Nothin
     Ok(found)
 }
 
-fn rust(view: &View<'_>) -> ToolNeed {
-    let wanted = wish::wanted(view, &view::Facts::default(), Tool::Rust);
-    ToolNeed { tool: Tool::Rust, wanted, at_run: false }
+fn need(view: &View<'_>, tool: Tool, at_run: bool) -> ToolNeed {
+    ToolNeed { tool, wanted: wish::wanted(view, &view::Facts::default(), tool), at_run }
 }
 
 /// What cargo makes of the tree; nothing when it is none of cargo's, a complaint when it does not say what to run.
@@ -388,7 +384,7 @@ fn by_cargo(view: &View<'_>) -> Result<Option<Result<Found, NothingFits>>, Nothi
             Err(problem) => return Ok(Some(Err(unclear(problem)))),
         }
     }
-    let recipe = Recipe { tools: vec![rust(view)], ..Recipe::default() };
+    let recipe = Recipe { tools: vec![need(view, Tool::Rust, false)], ..Recipe::default() };
     Ok(Some(Ok(Found { builder: Builder::Cargo, recipe, web, release: None, why })))
 }
 

@@ -60,14 +60,18 @@ fn not_found(tree: &Tree, page: bool) -> Response<Body> {
     let own = read_page(tree, "404.html").map(|text| (StatusCode::NOT_FOUND, HTML, Body::from(text)));
     let (status, kind, body) = match own {
         Ok(own) => own,
-        Err(_) => match read_page(tree, "index.html").ok().filter(|_| page) {
-            Some(index) => (StatusCode::OK, HTML, Body::from(index)),
-            None => (
-                StatusCode::NOT_FOUND,
-                "text/plain; charset=utf-8",
-                Body::from("There is nothing at this path.\n"),
-            ),
-        },
+        // Where the index is a page of its own, the one for all others is called so.
+        Err(_) => {
+            match read_page(tree, "200.html").or_else(|_| read_page(tree, "index.html")).ok().filter(|_| page)
+            {
+                Some(index) => (StatusCode::OK, HTML, Body::from(index)),
+                None => (
+                    StatusCode::NOT_FOUND,
+                    "text/plain; charset=utf-8",
+                    Body::from("There is nothing at this path.\n"),
+                ),
+            }
+        }
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -279,6 +283,9 @@ mod tests {
         assert_eq!(get("/.env").await.0, 404);
         assert_eq!(get("/sub/").await, (200, "<p>sub".to_owned()));
         assert_eq!(site.ask_of(true, "POST", "/users", &[]).await.0.status(), 405);
+        fs::write(site.temp.path().join("site/200.html"), "<p>any").unwrap();
+        assert_eq!(get("/users").await, (200, "<p>any".to_owned()));
+        assert_eq!(get("/").await, (200, "<p>home".to_owned()));
         fs::write(site.temp.path().join("site/404.html"), "<p>lost").unwrap();
         assert_eq!(get("/users").await, (404, "<p>lost".to_owned()));
     }

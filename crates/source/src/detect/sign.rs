@@ -88,6 +88,15 @@ impl Sign {
         })
     }
 
+    /// The files of which one is enough, the usual ones first; those that need more beside them are left out.
+    pub(super) fn files(&self) -> Vec<&'static str> {
+        match self {
+            Self::File(pattern) => vec![*pattern],
+            Self::Any(signs) => signs.iter().flat_map(Self::files).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether it fits.
     pub(super) fn fits(&self, view: &View<'_>, facts: &Facts) -> Result<bool, NothingFits> {
         self.seen(view, facts).map(|seen| seen.is_some())

@@ -4,7 +4,7 @@ use berth_spec::manifest::Builder;
 
 use crate::detect::NothingFits;
 use crate::detect::rule::{Framework, Language, Line, Manager, Serve};
-use crate::detect::sign::Sign::{All, Always, Depends, File, Known, Says};
+use crate::detect::sign::Sign::{All, Depends, File, Known, Says};
 use crate::detect::view::{Facts, View};
 use crate::recipe::Tool;
 
@@ -26,7 +26,7 @@ pub(in crate::detect) const ELIXIR: Language = Language {
 
 const MANAGERS: [Manager; 1] = [Manager {
     name: "mix",
-    fits: Always,
+    fits: Known("dependencies"),
     lock: &["mix.lock"],
     locked: "mix local.hex --force --if-missing && mix local.rebar --force --if-missing && mix deps.get --only prod --check-locked",
     unlocked: "mix local.hex --force --if-missing && mix local.rebar --force --if-missing && mix deps.get --only prod",
@@ -70,8 +70,15 @@ fn read(view: &View<'_>) -> Result<Option<Facts>, NothingFits> {
     let word = |rest: &str| -> String {
         rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
     };
-    for (_, rest) in text.match_indices("{:").filter_map(|(at, _)| text.split_at_checked(at + 2)) {
+    let code =
+        text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let deps =
+        code.split_once("defp deps").map_or("", |(_, rest)| rest.split("\n  end").next().unwrap_or_default());
+    for (_, rest) in deps.match_indices("{:").filter_map(|(at, _)| deps.split_at_checked(at + 2)) {
         facts.dependencies.insert(word(rest), String::new());
+    }
+    if !facts.dependencies.is_empty() {
+        facts.know("dependencies", "", "");
     }
     let app = text.split_once("app: :").map(|(_, rest)| word(rest)).filter(|name| !name.is_empty());
     if let Some(name) = app {

@@ -4,14 +4,14 @@ use berth_spec::manifest::Builder;
 
 use crate::detect::NothingFits;
 use crate::detect::rule::{Framework, Language, Line, Manager, Serve};
-use crate::detect::sign::Sign::{All, Always, Any, Depends, File, Known, Not};
+use crate::detect::sign::Sign::{All, Any, Depends, File, Known, Not};
 use crate::detect::view::{Facts, View};
 use crate::recipe::Tool;
 
 pub(in crate::detect) const RUBY: Language = Language {
     builder: Builder::Ruby,
     name: "a Ruby app",
-    fits: File("Gemfile"),
+    fits: Any(&[File("Gemfile"), File("config.ru")]),
     tool: Tool::Ruby,
     needed_to_run: true,
     programs: &["bundle", "ruby", "rails", "rake", "puma", "rackup", "bin/rails"],
@@ -26,7 +26,7 @@ pub(in crate::detect) const RUBY: Language = Language {
 
 const MANAGERS: [Manager; 1] = [Manager {
     name: "bundler",
-    fits: Always,
+    fits: File("Gemfile"),
     tool: Some(Tool::Bundler),
     lock: &["Gemfile.lock"],
     locked: "env BUNDLE_FROZEN=true bundle install",
@@ -68,7 +68,14 @@ const RAILS: Framework = Framework {
     ..Framework::NONE
 };
 
-const FRAMEWORKS: [Framework; 8] = [
+const FRAMEWORKS: [Framework; 9] = [
+    Framework {
+        name: "Rack without a Gemfile",
+        fits: All(&[File("config.ru"), Not(&File("Gemfile"))]),
+        serve: Serve::Run("puma -b tcp://127.0.0.1:$PORT -e production"),
+        notes: &[Line::always("it runs by the machine's own puma and gems, since no Gemfile names others")],
+        ..Framework::NONE
+    },
     Framework {
         name: "Rails",
         fits: All(&[Depends("rails"), Depends("puma")]),
@@ -116,7 +123,7 @@ const FRAMEWORKS: [Framework; 8] = [
     },
     Framework {
         name: "a Ruby program",
-        fits: Not(&File("package.json")),
+        fits: All(&[File("Gemfile"), Not(&File("package.json"))]),
         files: &["app.rb", "main.rb", "server.rb", "web.rb", "bot.rb"],
         serve: Serve::Run("bundle exec ruby {file}"),
         ..Framework::NONE

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::node::package;
+use super::node::read::package;
 use crate::detect::view::{View, means};
 use crate::detect::{NothingFits, unclear};
 

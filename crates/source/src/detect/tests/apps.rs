@@ -478,12 +478,23 @@ const OTHERS: &[App] = &[
         &[
             (
                 "mix.exs",
-                "defmodule Hello.MixProject do\n app: :hello,\n elixir: \"~> 1.14\",\n {:phoenix, \"~> 1.7\"},\n \"assets.deploy\": []",
+                "defmodule Hello.MixProject do\n app: :hello,\n elixir: \"~> 1.14\",\n \"assets.deploy\": []\n  defp deps do\n  [{:phoenix, \"~> 1.7\"}, # {:x, \"1\"}\n  ]\n  end\n",
             ),
             ("mix.lock", ""),
             ("lib/hello/release.ex", ""),
         ],
     ),
+    app(
+        "elixir without dependencies",
+        &[("mix.exs", "app: :hello\n  defp deps do\n    [\n      # {:x, \"~> 1\"}\n    ]\n  end\n")],
+    ),
+    app("rack by the machine's puma", &[("config.ru", "run app\n")]),
+    App {
+        name: "a Procfile alone",
+        files: &[("web.py", ""), (".python-version", "3.11\n")],
+        toml: "",
+        procfile: Some("web: python3 web.py\nother: ./x"),
+    },
     app("a makefile", &[("Makefile", "X := a:b\nall: x\nbuild run: x\n\tcc x.c\n"), ("x.c", "")]),
     app("a makefile without a way to run", &[("Makefile", "all:\n\tcc x.c\n")]),
     app("a start script", &[("start.sh", "#!/usr/bin/env bash\n")]),
