@@ -6,6 +6,7 @@
 mod actor;
 mod api;
 mod binary;
+mod git;
 mod leaks;
 pub mod load;
 mod platform;
@@ -17,6 +18,7 @@ mod victims;
 pub use actor::Actor;
 pub use api::{Api, Reply, exchange};
 pub use binary::{actor_binary, actor_source, berth, example, example_binary};
+pub use git::Worktree;
 pub use platform::{Answer, Options, Platform, Running, User, wait_until};
 pub use source::Source;
 pub use tracer::{Call, CannotTrace, Tracer};

@@ -95,6 +95,17 @@ pub struct Running {
 }
 
 impl Running {
+    /// A program that was started beside the platform.
+    pub(crate) fn of(child: Child) -> Self {
+        Self { child }
+    }
+
+    /// Kills it and what it started; it must be in a process group of its own.
+    pub fn kill_group(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        rustix::process::kill_process_group(pid, Signal::KILL).expect("it lives");
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("our child").is_some()

@@ -32,6 +32,9 @@ fn main() -> ExitCode {
     if let Err(error) = signals::unblock_all() {
         return fail(&error, 1);
     }
+    if role::is_hook(std::env::args_os().next().as_deref()) {
+        return role::run_hook();
+    }
     match berth_cli::parse(std::env::args_os()) {
         Parsed::Role => match role::run(&RoleLine::parse().role) {
             Ok(()) => ExitCode::SUCCESS,

@@ -2,11 +2,14 @@
 
 mod control;
 mod edge;
+mod pre_receive;
 mod static_files;
 mod tree;
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::RawFd;
+use std::path::Path;
 
 use crate::args::{Role, RoleArgs};
 use crate::home::HomeError;
@@ -36,6 +39,13 @@ impl RoleError {
     fn system(attempt: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { attempt, source }
     }
+}
+
+pub(crate) use pre_receive::run as run_hook;
+
+/// Whether git started this program, under the name of the hook that it is for it.
+pub(crate) fn is_hook(program: Option<&OsStr>) -> bool {
+    program.and_then(|path| Path::new(path).file_name()).is_some_and(|name| name == berth_server::git::HOOK)
 }
 
 /// Runs `role` until it ends.

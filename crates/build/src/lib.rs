@@ -32,4 +32,5 @@ pub use builder::{BuildRequest, Builder, Built, Config};
 pub use error::BuildError;
 pub use log::{LogLine, Sink, Stream};
 pub use network::handed_on;
+pub use remove::remove_all;
 pub use toolchain::ToolchainPlaces;

@@ -43,7 +43,10 @@ pub(crate) fn names(dir: impl AsFd) -> io::Result<Vec<(CString, FileType)>> {
 ///
 /// A directory below the top is emptied by moving the directories in it up beside it, so that neither our stack nor our
 /// descriptors nor the length of a path limit how deep it may be.
-pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// When something of it cannot be removed.
+pub fn remove_all(path: &Path) -> io::Result<()> {
     let is_dir = match rustix::fs::lstat(path) {
         Err(Errno::NOENT) => return Ok(()),
         found => FileType::from_raw_mode(found?.st_mode) == FileType::Directory,

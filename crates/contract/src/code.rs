@@ -102,6 +102,7 @@ codes! {
     DomainNotFound = "domain_not_found", 404, NotFound, "The app has no such domain";
     EdgeUnresponsive = "edge_unresponsive", 500, Failed, "The edge did not take over the new routes in time";
     Forbidden = "forbidden", 403, NotAllowed, "You may not do that";
+    GitMissing = "git_missing", 503, Failed, "Git is not installed on the platform's machine";
     HealthCheckFailed = "health_check_failed", 500, Failed, "The health check did not succeed";
     HomeInUse = "home_in_use", 500, Refused, "Another platform runs in this home";
     HomeUnusable = "home_unusable", 500, Failed, "The home directory cannot be used";
@@ -126,6 +127,7 @@ codes! {
     PortTaken = "port_taken", 500, Failed, "Another program listens on the address";
     ProcessNotFound = "process_not_found", 404, NotFound, "The app has no such process";
     ProjectNotFound = "project_not_found", 404, NotFound, "There is no such project";
+    PushRefused = "push_refused", 422, Refused, "The push was refused";
     ReleaseCommandFailed = "release_command_failed", 500, Failed, "The release command failed";
     ReleaseGone = "release_gone", 410, Refused, "The release cannot be brought back any more";
     ReleaseNeverServed = "release_never_served", 409, Refused, "The release never served";

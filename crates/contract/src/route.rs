@@ -57,6 +57,11 @@ pub const TIMELINE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{ap
 /// Why an app is as it is.
 pub const WHY: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/why";
 
+/// What the paths of apps' repositories start with: git's own protocol, not REST.
+pub const GIT_PREFIX: &str = "/git/";
+/// An app's repository, `/git/APP.git` or `/git/TENANT/PROJECT/APP.git`, and what git asks of it.
+pub const GIT: &str = "/git/{*rest}";
+
 /// The header that makes a repeated mutation harmless; required on every POST, PUT, PATCH and DELETE.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The header that names the last server-sent event seen.

@@ -19,8 +19,10 @@ pub enum Program {
     Image(SealedImage),
     /// Cargo on a build's ground: it runs the build scripts of the sources it is given.
     Cargo(Ground),
-    /// Git, for sources that are given as a repository.
-    Git,
+    /// Git on a repository of an app's: it parses what strangers send.
+    Git(Ground),
+    /// Git of whoever uses the command line, in a working tree of their own.
+    OwnGit,
     /// A tool that is installed on this machine, by its absolute path: asked for its version and for nothing else. It is the
     /// administrator's and not a tenant's, so that no ground is needed.
     Tool(PathBuf),
@@ -40,8 +42,10 @@ impl Program {
     /// The ground that the program is bound to.
     pub(crate) fn ground(&self) -> Option<&Ground> {
         match self {
-            Self::Cargo(ground) | Self::Tenant(TenantProgram { ground, .. }) => Some(ground),
-            Self::Own | Self::Image(_) | Self::Git | Self::Tool(_) => None,
+            Self::Cargo(ground) | Self::Git(ground) | Self::Tenant(TenantProgram { ground, .. }) => {
+                Some(ground)
+            }
+            Self::Own | Self::Image(_) | Self::OwnGit | Self::Tool(_) => None,
         }
     }
 
@@ -55,7 +59,7 @@ impl Program {
             Self::Own => Ok(PathBuf::from("/proc/self/exe")),
             Self::Image(image) => Ok(image.path()),
             Self::Cargo(_) => named("cargo"),
-            Self::Git => named("git"),
+            Self::Git(_) | Self::OwnGit => named("git"),
             Self::Tenant(program) => Ok(program.path.clone()),
             Self::Tool(path) if path.is_absolute() => Ok(path.clone()),
             Self::Tool(path) => Err(LaunchError::NotFound { program: path.display().to_string() }),
@@ -66,7 +70,7 @@ impl Program {
     pub(crate) fn args(&self) -> &[String] {
         match self {
             Self::Tenant(program) => &program.args,
-            Self::Own | Self::Image(_) | Self::Cargo(_) | Self::Git | Self::Tool(_) => &[],
+            Self::Own | Self::Image(_) | Self::Cargo(_) | Self::Git(_) | Self::OwnGit | Self::Tool(_) => &[],
         }
     }
 
@@ -76,7 +80,7 @@ impl Program {
             Self::Own => "berth".to_owned(),
             Self::Image(_) => "the shim".to_owned(),
             Self::Cargo(_) => "cargo".to_owned(),
-            Self::Git => "git".to_owned(),
+            Self::Git(_) | Self::OwnGit => "git".to_owned(),
             Self::Tenant(TenantProgram { path, .. }) | Self::Tool(path) => path.display().to_string(),
         }
     }

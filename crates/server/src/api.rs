@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 use berth_clock::Clock;
 use berth_contract::route;
 use berth_journal::Journal;
@@ -31,9 +31,14 @@ use berth_spec::Timestamp;
 use tokio::sync::watch;
 
 pub(crate) use accept::serve_at;
+pub(crate) use apps::find_app;
+pub(crate) use auth::Principal;
 pub use auth::new_token;
 pub use openapi::document;
 pub use problem::Refused;
+pub(crate) use progress::Follower;
+pub(crate) use releases::read_deploy;
+pub(crate) use views::{failure as release_failure, urls};
 
 use crate::desk::Desk;
 use crate::edge_link::EdgeLink;
@@ -97,6 +102,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::DOMAINS, get(domains::list).patch(domains::change))
         .route(route::TIMELINE, get(history::app_timeline))
         .route(route::WHY, get(history::why))
+        .route(route::GIT, any(crate::git::http::serve))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))

@@ -117,6 +117,13 @@ impl UidPlan {
         self.base + 2
     }
 
+    /// The group that git runs with on apps' repositories, as their build users. Builds do not have it: what lies behind it they reach
+    /// neither by a path nor through a process of their own user.
+    #[must_use]
+    pub const fn git_gid(self) -> u32 {
+        self.base + 3
+    }
+
     /// The user and group of the app in `slot`; `None` beyond [`Self::SLOTS`].
     #[must_use]
     pub const fn app(self, slot: u32) -> Option<u32> {
@@ -217,7 +224,7 @@ mod tests {
     #[test]
     fn no_two_users_share_an_id() {
         let plan = UidPlan::new(2_000_000_000);
-        let mut ids = vec![plan.edge(), plan.platform_gid(), plan.sealed()];
+        let mut ids = vec![plan.edge(), plan.platform_gid(), plan.sealed(), plan.git_gid()];
         ids.extend((0..UidPlan::SLOTS).flat_map(|slot| [plan.app(slot), plan.builds(slot)]).flatten());
         let count = ids.len();
         ids.sort_unstable();

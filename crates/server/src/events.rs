@@ -109,3 +109,7 @@ pub fn removed_instance(instance: &InstanceId) {
 pub fn could_not(what: &str, error: &dyn std::fmt::Display) {
     warn!(%error, "could not {what}");
 }
+
+pub fn git_broke_off(service: &str, why: &str) {
+    warn!(service, why, "git did not serve a request to its end");
+}

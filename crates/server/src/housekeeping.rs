@@ -7,6 +7,7 @@ use std::time::Duration;
 use berth_clock::Clock;
 use berth_control::command::Command;
 use berth_control::invariant::{Invariant, kept_artifacts};
+use berth_control::state::Life;
 use berth_journal::Journal;
 use berth_spec::{Millis, Timestamp};
 
@@ -31,6 +32,11 @@ pub(crate) async fn run(journal: Arc<Journal>, desk: Desk, machine: Arc<Machine>
         let kept: Vec<_> =
             desk.read(|state| state.apps.values().map(|app| (app.id.clone(), kept_artifacts(app))).collect());
         machine.collect_garbage(kept).await;
+        let apps: Vec<_> = desk
+            .read(|state| state.apps.values().filter(|app| app.life != Life::Destroyed).cloned().collect());
+        if let Err(error) = machine.repositories().keep_tidy(&apps).await {
+            events::could_not("tidy the repositories", &error);
+        }
         for (invariant, count) in BREACHES.counts() {
             if reported.get(&invariant) != Some(&count) {
                 let detail = format!("found broken {count} times since control started");

@@ -2,7 +2,7 @@
 //!
 //! The [`desk`] decides every command in order and answers it once it is durable. The [`edge_link`] makes routing snapshots durable
 //! and hears what edge says. The [`reconcile`] loops look at each app, have the pure planner plan, and perform its actions through the
-//! [`machine`]: runtime, builds, release commands. The [`api`] is what people and programs see. Control may be killed between any two
+//! [`machine`]: runtime, builds, release commands. The [`api`] is what people and programs see, and [`git`] what they push to. Control may be killed between any two
 //! steps of any of these: apps and edge go on without it, and the next control adopts them.
 
 pub mod api;
@@ -10,6 +10,7 @@ pub mod config;
 pub mod desk;
 pub mod edge_link;
 pub mod events;
+pub mod git;
 mod housekeeping;
 pub mod machine;
 pub mod reconcile;

@@ -24,12 +24,14 @@ use berth_control::plan::APPLY_DEADLINE;
 use berth_control::world::Seen;
 use berth_process::Cgroups;
 use berth_runtime::{Layout, PlainRuntime, Runtime, User};
+use berth_source::ChunkStore;
 use berth_spec::{AppId, InstanceId, Millis, ReleaseNumber, TenantName};
 
 use crate::api::Refused;
 use crate::config::{ControlConfig, SupervisorRequest, UidPlan};
 use crate::desk::Desk;
 use crate::events;
+use crate::git::Repositories;
 use crate::secrets::Vault;
 use app_log::AppLog;
 use jobs::Jobs;
@@ -49,6 +51,7 @@ pub struct Machine {
     runtime: Arc<dyn Runtime>,
     builder: Builder,
     sources: Sources,
+    repositories: Repositories,
     jobs: Arc<Jobs>,
     desk: Desk,
     vault: Arc<Vault>,
@@ -122,6 +125,7 @@ impl Machine {
             runtime,
             builder,
             sources: Sources::new(config.home.join("chunks")),
+            repositories: Repositories::open(config).map_err(|error| in_full(&error))?,
             jobs: Arc::default(),
             desk: desk.clone(),
             vault: Arc::new(Vault::new(config.key_encryption_key.clone())),
@@ -197,6 +201,20 @@ impl Machine {
         if let Err(error) = supervisor.write_all(format!("{request}\n").as_bytes()) {
             events::could_not("tell the supervisor", &error);
         }
+    }
+
+    /// The repositories that apps are pushed to.
+    #[must_use]
+    pub(crate) fn repositories(&self) -> &Repositories {
+        &self.repositories
+    }
+
+    /// Where the tenant's source is kept.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) fn store(&self, tenant: &TenantName) -> Result<ChunkStore, Refused> {
+        self.sources.of(tenant).map_err(|error| source::refused(&error))
     }
 
     /// Those of `hashes` that the tenant has to send.
@@ -325,7 +343,7 @@ pub fn end_instances(
 }
 
 /// An error with all that caused it, for where it ends up as text.
-fn in_full(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

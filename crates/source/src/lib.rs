@@ -5,6 +5,7 @@
 //! no link in it, however hostile, leaves the directory. [`detect()`] says how to build what is in it.
 #![warn(missing_docs)]
 
+pub mod archive;
 pub mod chunk;
 pub mod detect;
 pub mod import;

@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::chunk::{self, CHUNK_MAX, ChunkId};
 use crate::tree::{ENTRIES_MAX, Entry, InvalidTree, Node, SIZE_MAX, Tree, check_path, check_target};
@@ -249,6 +250,39 @@ impl Packed {
             }
             Err(source) => Err(read_error(&path, source)),
         }
+    }
+}
+
+/// The `.berthignore` files of a source that is not on disk.
+#[derive(Debug)]
+pub(crate) struct LeftOut(BTreeMap<String, Gitignore>);
+
+impl LeftOut {
+    /// Of the texts of such files, by the folder that each lies in, without a slash at its end.
+    pub(crate) fn new(texts: &BTreeMap<String, Vec<u8>>) -> Self {
+        let rules = texts.iter().map(|(folder, text)| {
+            let mut builder = GitignoreBuilder::new("");
+            for line in String::from_utf8_lossy(text).lines() {
+                // A line that is no rule leaves nothing out, as on disk.
+                let _taken = builder.add_line(None, line);
+            }
+            (folder.clone(), builder.build().unwrap_or_else(|_no_rules| Gitignore::empty()))
+        });
+        Self(rules.collect())
+    }
+
+    /// Whether the file at `path` is left out. The rules nearest to it decide.
+    pub(crate) fn names(&self, path: &str) -> bool {
+        let folders = path.rmatch_indices('/').map(|(at, _)| path.get(..at).unwrap_or_default()).chain([""]);
+        for folder in folders {
+            let Some(rules) = self.0.get(folder) else { continue };
+            let below = path.strip_prefix(folder).unwrap_or(path).trim_start_matches('/');
+            match rules.matched_path_or_any_parents(below, false) {
+                ignore::Match::None => {}
+                matched => return matched.is_ignore(),
+            }
+        }
+        false
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 
 /// Names that a first start makes before the home is complete: a directory with these alone is finished, one with others
 /// is somebody's and left alone.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "lock",
     "keys",
     "journal",
@@ -26,6 +26,7 @@ const OURS: [&str; 12] = [
     "artifacts",
     "builds",
     "instances",
+    "git",
     "logs",
     "bin",
     PLATFORM_FILE,
@@ -78,7 +79,7 @@ pub(crate) fn create(
     prepare_directory(path)?;
     halt()?;
     let known = read_platform(path)?;
-    for name in PRIVATE.into_iter().chain(PASSAGES).chain(["routing", "bin"]) {
+    for name in PRIVATE.into_iter().chain(PASSAGES).chain(["routing", "git", "bin"]) {
         make_directory(&path.join(name), 0o700)?;
         halt()?;
     }
@@ -138,7 +139,7 @@ fn set_modes(home: &Path, plan: Option<UidPlan>) -> Result<(), HomeError> {
     }
     set_mode(&home.join("bin"), 0o755)?;
     let Some(plan) = plan else {
-        for name in PASSAGES.into_iter().chain(["routing", "."]) {
+        for name in PASSAGES.into_iter().chain(["routing", "git", "."]) {
             set_mode(&home.join(name), 0o700)?;
         }
         return Ok(());
@@ -151,6 +152,7 @@ fn set_modes(home: &Path, plan: Option<UidPlan>) -> Result<(), HomeError> {
     for name in PASSAGES {
         open_to_group(name, plan.platform_gid(), 0o710)?;
     }
+    open_to_group("git", plan.git_gid(), 0o710)?;
     // Set-group-id: the snapshots that control writes there belong to edge's group by themselves.
     open_to_group("routing", plan.edge(), 0o2750)?;
     open_to_group(".", plan.platform_gid(), 0o710)

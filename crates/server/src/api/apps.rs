@@ -29,10 +29,14 @@ pub(super) fn app_id(path: AppPath) -> AppId {
 
 /// The app in the path, if whoever asks may see it.
 pub(super) fn find(api: &Api, principal: &Principal, path: AppPath) -> Result<Arc<KnownApp>, Refused> {
-    let id = app_id(path);
+    find_app(api, principal, &app_id(path))
+}
+
+/// The app of this id, if whoever asks may see it.
+pub(crate) fn find_app(api: &Api, principal: &Principal, id: &AppId) -> Result<Arc<KnownApp>, Refused> {
     principal.enter_project(api, &id.project_id())?;
     let gone = || Problem::new(Code::AppNotFound, format!("there is no app {id}"));
-    Ok(api.desk.app(&id).ok_or_else(|| gone().next("`berth apps` lists the apps there are"))?)
+    Ok(api.desk.app(id).ok_or_else(|| gone().next("`berth apps` lists the apps there are"))?)
 }
 
 /// The id in the path, if whoever asks may change what is below it; the app need not be there.

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use berth_clock::{Clock, random_bytes};
-use berth_contract::{Code, Problem};
+use berth_contract::{Code, Problem, route};
 use berth_control::event::Grant;
 use berth_spec::{AppId, ProjectId, TenantId};
 
 use super::Api;
 use super::problem::Refused;
+use crate::git::http::{CHALLENGE, told};
 
 /// What a token starts with, so that scanners of leaked secrets know one when they see it.
 pub(super) const TOKEN_PREFIX: &str = "berth_";
@@ -33,7 +34,7 @@ pub(crate) enum Peer {
 
 /// Whoever asks, once known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Principal {
+pub(crate) struct Principal {
     /// `uid:0`, `token:ci`.
     pub name: String,
     grants: Vec<Grant>,
@@ -116,9 +117,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Principal {
 pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let correlation = format!("req-{}", hex::encode(random_bytes::<8>(&*api.clock)));
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Network);
-    let bearer = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer = bearer.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
-    let known = match (peer, bearer) {
+    // Git knows no other way to show a token than as a password.
+    let of_git = request.uri().path().starts_with(route::GIT_PREFIX);
+    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = shown.and_then(|value| match value.strip_prefix("Bearer ") {
+        Some(token) => Some(token.to_owned()),
+        None if of_git => password(value),
+        None => None,
+    });
+    let known = match (peer, token) {
         // A token says more than where the connection comes from.
         (_, Some(token)) => by_token(&api, token.trim()),
         (Peer::Local { uid, gid, pid }, None) => by_peer(&api, uid, gid, pid),
@@ -128,7 +135,7 @@ pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, nex
         let problem = Problem::new(Code::Unauthenticated, "no valid token came with the request")
             .next("send `Authorization: Bearer berth_...`, or use the platform's Unix socket as its owner")
             .of_request(correlation);
-        return Refused::from(problem).into_response();
+        return if of_git { challenge(problem) } else { Refused::from(problem).into_response() };
     };
     request.extensions_mut().insert(Principal { name, grants, correlation: correlation.clone() });
     let mut response = next.run(request).await;
@@ -136,6 +143,26 @@ pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, nex
         response.headers_mut().insert("x-request-id", value);
     }
     response
+}
+
+/// Has git ask for a password.
+fn challenge(problem: Problem) -> Response {
+    let next = "give a token of the platform as the password, with any user name";
+    let mut response = told(&problem.next(next));
+    response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+    response
+}
+
+/// The password of `Basic` credentials (RFC 7617).
+fn password(value: &str) -> Option<String> {
+    use base64::Engine as _;
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("Basic") {
+        return None;
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+    let (_user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some(password.to_owned())
 }
 
 fn by_token(api: &Api, token: &str) -> Option<(String, Vec<Grant>)> {
@@ -199,6 +226,15 @@ mod tests {
         assert_eq!(group_id("root:x:0:\nberthing:x:7:\nberth:x:42:ann,bob\n"), Some(42));
         assert_eq!(group_id("root:x:0:\n"), None);
         assert_eq!(group_id("berth:x:?:\n"), None);
+    }
+
+    #[test]
+    fn a_token_comes_as_the_password_of_any_user() {
+        assert_eq!(password("Basic eDpiZXJ0aF9hOmI=").as_deref(), Some("berth_a:b"));
+        assert_eq!(password("basic OmJlcnRoX2E=").as_deref(), Some("berth_a"));
+        for value in ["", "Basic", "Basic !", "Basic eA==", "Bearer eDp5", "Basic /w==", "Digest eDp5"] {
+            assert_eq!(password(value), None, "{value}");
+        }
     }
 
     #[test]

@@ -47,27 +47,12 @@ pub(super) async fn follow(
     let (app, number) = find_release(&api, &principal, path)?;
     let seen = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let (seen, line) = seen.map_or((0, 0), parse_id);
-    let known = api.desk.read(|state| state.apps.get(&app).and_then(|app| app.release(number).cloned()));
-    let outputs =
-        api.machine.build_output(&app, number, known.as_ref().is_none_or(|it| it.phase.is_settled()));
-    let follower = Follower {
-        // From its submission on even when it is resumed: what it is at follows from all that came before.
-        subscription: api.journal.subscribe(Position(known.map_or(1, |it| it.submitted_position))),
-        // A control that was started since builds anew and counts anew.
-        line: if line <= outputs.count() { line } else { 0 },
-        outputs,
-        stream: Stream::App(app.clone()).to_string(),
-        api,
-        app,
-        number,
-        seen,
-        position: 0,
-        stage: Stage::Submitted,
-        ready: VecDeque::new(),
-        ended: false,
-    };
+    let follower = Follower::begin(api, &app, number, seen, line);
     let events = stream::unfold(follower, |mut follower| async move {
-        let event = follower.next().await?;
+        let event = match follower.next().await? {
+            Ok((line, progress)) => event(line, &progress),
+            Err(problem) => SseEvent::default().event(EVENT_PROBLEM).json_data(&problem).ok()?,
+        };
         Some((Ok(event), follower))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
@@ -79,7 +64,8 @@ fn parse_id(id: &str) -> (u64, usize) {
     (position.parse().unwrap_or(0), line.parse().unwrap_or(0))
 }
 
-struct Follower {
+/// Whoever follows a deployment, with what he has seen of it.
+pub(crate) struct Follower {
     api: Arc<Api>,
     app: AppId,
     /// The name of the app's stream.
@@ -101,11 +87,35 @@ struct Follower {
 }
 
 impl Follower {
-    async fn next(&mut self) -> Option<SseEvent> {
+    /// Begins behind the event at position `seen` and the first `line` lines of the build's output.
+    pub(crate) fn begin(api: Arc<Api>, app: &AppId, number: ReleaseNumber, seen: u64, line: usize) -> Self {
+        let known = api.desk.read(|state| state.apps.get(app).and_then(|app| app.release(number).cloned()));
+        let outputs =
+            api.machine.build_output(app, number, known.as_ref().is_none_or(|it| it.phase.is_settled()));
+        Self {
+            // From its submission on even when it is resumed: what it is at follows from all that came before.
+            subscription: api.journal.subscribe(Position(known.map_or(1, |it| it.submitted_position))),
+            // A control that was started since builds anew and counts anew.
+            line: if line <= outputs.count() { line } else { 0 },
+            outputs,
+            stream: Stream::App(app.clone()).to_string(),
+            api,
+            app: app.clone(),
+            number,
+            seen,
+            position: 0,
+            stage: Stage::Submitted,
+            ready: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    /// What happened next, with how many lines of output were told by then; nothing after the end.
+    pub(crate) async fn next(&mut self) -> Option<Result<(usize, ProgressEvent), Problem>> {
         loop {
             if let Some((line, progress)) = self.ready.pop_front() {
                 self.ended = progress.stage.is_end();
-                return Some(event(line, &progress));
+                return Some(Ok((line, progress)));
             }
             if self.ended || self.is_told() {
                 return None;
@@ -123,8 +133,7 @@ impl Follower {
                         }
                         Err(error) => {
                             self.ended = true;
-                            let problem = Problem::new(Code::Internal, error.to_string());
-                            return SseEvent::default().event(EVENT_PROBLEM).json_data(&problem).ok();
+                            return Some(Err(Problem::new(Code::Internal, error.to_string())));
                         }
                     }
                 }

@@ -86,6 +86,18 @@ pub(super) async fn submit(
 ) -> Result<(StatusCode, Json<Release>), Refused> {
     let id = target(&api, &mutation, path)?;
     let sent = &mutation.body.0;
+    let deploy = read_deploy(&id, sent)?;
+    api.machine.check_tree(&id.tenant, sent.tree.as_str()).await?;
+    let command = Command::App { app: id.clone(), wish: Wish::Deploy(Box::new(deploy)) };
+    let outcome = mutation.submit(&api, command, sent.description.clone()).await?;
+    made(&api, &id, &outcome)
+}
+
+/// The release that was sent for the app `id`, with its manifest read.
+///
+/// # Errors
+/// When the manifest or the Procfile is not valid, or is of another app.
+pub(crate) fn read_deploy(id: &AppId, sent: &SubmitRelease) -> Result<Deploy, Refused> {
     let mut manifest = read_manifest(sent)?;
     if let Some(named) = manifest.app.as_ref().filter(|named| **named != id.app) {
         let detail = format!("berth.toml is of the app {named}, and the release was sent to {id}");
@@ -100,16 +112,12 @@ pub(super) async fn submit(
             Strategy::Recreate => ManifestStrategy::Recreate,
         });
     }
-    api.machine.check_tree(&id.tenant, sent.tree.as_str()).await?;
-    let deploy = Deploy {
+    Ok(Deploy {
         tree: sent.tree.to_string(),
         manifest,
         description: sent.description.clone(),
         commit: sent.commit.clone(),
-    };
-    let command = Command::App { app: id.clone(), wish: Wish::Deploy(Box::new(deploy)) };
-    let outcome = mutation.submit(&api, command, sent.description.clone()).await?;
-    made(&api, &id, &outcome)
+    })
 }
 
 fn read_manifest(sent: &SubmitRelease) -> Result<Manifest, Refused> {

@@ -446,6 +446,23 @@ async fn failed_release(stage: &Stage) -> AppId {
 }
 
 #[tokio::test]
+async fn a_repository_is_there_for_those_alone_who_may_see_its_app() {
+    let stage = Stage::new().await;
+    stage.submit(Command::App { app: "default/default/shop".parse().unwrap(), wish: Wish::Create }).await;
+    for (token, app, status, text) in [
+        ("stranger", "shop", 404, "there is no project default/default"),
+        ("project", "shpo", 404, "there is no app default/default/shpo"),
+        ("nobody", "shop", 401, "no valid token came with the request"),
+    ] {
+        let path = format!("/git/{app}.git/info/refs?service=git-receive-pack");
+        let answer = stage.with_token(token, request(Method::GET, &path, None, None)).await;
+        assert_eq!(answer.status, status, "{token}: {}", answer.text);
+        assert!(answer.text.starts_with(text), "{token}: {}", answer.text);
+        assert_eq!(answer.headers.contains_key(header::WWW_AUTHENTICATE), status == 401);
+    }
+}
+
+#[tokio::test]
 async fn whoever_follows_a_settled_release_is_told_the_whole_story_and_its_end() {
     let stage = Stage::new().await;
     failed_release(&stage).await;

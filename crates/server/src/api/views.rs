@@ -41,7 +41,8 @@ pub(super) fn app(api: &Api, app: &Arc<KnownApp>) -> App {
     }
 }
 
-fn urls(api: &Api, app: &KnownApp) -> Vec<String> {
+/// Where the app is reached, when it has a web process.
+pub(crate) fn urls(api: &Api, app: &KnownApp) -> Vec<String> {
     let has_web = app
         .serving_release()
         .and_then(|release| release.processes())
@@ -148,7 +149,7 @@ pub(super) fn release(api: &Api, app: &KnownApp, release: &KnownRelease) -> Rele
 }
 
 /// A failure; a code that this version does not know is shown as `internal`, with its summary.
-pub(super) fn failure(failure: &event::Failure) -> Failure {
+pub(crate) fn failure(failure: &event::Failure) -> Failure {
     let code = Code::from_text(&failure.code).unwrap_or(Code::Internal);
     // These carry what the program printed, the others what the platform saw.
     let printed = matches!(code, Code::BuildFailed | Code::CrashedAtStart | Code::ReleaseCommandFailed);

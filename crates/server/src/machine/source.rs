@@ -114,7 +114,7 @@ fn chunk_id(hash: &ChunkHash) -> ChunkId {
     hash.as_str().parse().expect("both crates write hashes alike")
 }
 
-fn refused(error: &StoreError) -> Refused {
+pub(super) fn refused(error: &StoreError) -> Refused {
     let code = Code::from_text(error.code());
     Problem::new(code.unwrap_or(Code::Internal), error.to_string()).into()
 }
