@@ -240,8 +240,12 @@ pub fn remember(
 /// Writes beside the file and renames, so that a reader never sees half of it. `mode` is what a new file gets, less the umask.
 pub(crate) fn write_whole(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let beside = path.with_extension(format!("toml.{}", std::process::id()));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+    // What lies there is of a run that was killed, or a link that somebody else put there; it is not written through.
+    match std::fs::remove_file(&beside) {
+        Err(problem) if problem.kind() != io::ErrorKind::NotFound => return Err(problem),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
     file.write_all(text.as_bytes())?;
     std::fs::rename(&beside, path)
 }

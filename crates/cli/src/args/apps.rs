@@ -5,12 +5,13 @@ use berth_spec::ProcessName;
 use clap::{Args, ValueEnum};
 
 use super::OfApp;
+use super::spelling::app_text;
 
 /// `berth apps`
 #[derive(Debug, Clone, Args)]
 pub struct AppsArgs {
     /// Only apps whose name holds this text
-    #[arg(value_name = "TEXT")]
+    #[arg(value_name = "TEXT", value_parser = app_text)]
     pub text: Option<String>,
     /// Only apps that are so: empty, running, degraded, down, stopped or destroying
     #[arg(long, value_name = "STATE", value_parser = app_state)]

@@ -13,7 +13,7 @@ pub struct LaunchArgs {
     /// The directory with the source
     #[arg(default_value = ".")]
     pub path: PathBuf,
-    /// Take over what another platform's file says: a file, `-` for variables on standard input, or procfile, heroku, fly, kamal, compose or env for the file that is called so
+    /// Take over fly.toml, app.json, deploy.yml, compose.yaml, Procfile or .env; `-` reads variables
     #[arg(long, value_name = "FILE|KIND")]
     pub from: Vec<String>,
     /// The app's name [default: that of the file taken over or of berth.toml, else the directory's]

@@ -6,7 +6,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// What people type who come from elsewhere, and what it is here. A name with a colon also stands for its parts.
 const ELSEWHERE: &[(&[&str], &str)] = &[
-    (&["create", "apps:create", "init"], "the first `berth deploy` makes the app"),
+    (
+        &["create", "apps:create", "init"],
+        "`berth launch` makes an app of what is in a directory, and the first `berth deploy` does, too",
+    ),
     (&["apps:list", "list", "ls"], "`berth apps` lists the apps"),
     (&["apps:destroy", "delete", "remove", "rm"], "`berth destroy --app NAME` removes an app"),
     (&["push", "redeploy", "ship"], "`berth deploy` builds and starts the source in a directory"),
@@ -26,7 +29,8 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["config:show", "config:edit"], "`berth config` lists the variables"),
     (&["secret", "secrets:add"], "`berth secrets set NAME` reads a secret from standard input"),
     (&["activity", "audit", "events"], "`berth timeline` shows what happened, and who did it"),
-    (&["open", "apps:open"], "`berth apps` shows where each app answers"),
+    (&["open", "apps:open", "url"], "`berth apps` shows where each app answers"),
+    (&["info", "apps:info", "show"], "`berth why` says how an app is, `berth releases` what made it so"),
     (
         &["login", "auth", "whoami"],
         "nobody logs in: a platform's own machine needs no token, others take BERTH_API and BERTH_TOKEN",
@@ -52,6 +56,15 @@ pub(super) fn split_colons(
         }
     }
     split
+}
+
+/// Refuses a text to look for which elsewhere is an action on apps: `berth apps create` would look for an app called so.
+pub(super) fn app_text(text: &str) -> Result<String, String> {
+    let action = format!("apps:{text}");
+    match ELSEWHERE.iter().find(|(names, _)| names.contains(&action.as_str())) {
+        Some((_, instead)) => Err((*instead).to_owned()),
+        None => Ok(text.to_owned()),
+    }
 }
 
 fn has_action(definition: &clap::Command, noun: &str, action: &str) -> bool {
@@ -81,6 +94,8 @@ mod tests {
         assert_eq!((verb.as_str(), instead), ("ps:scale", "`berth scale web=2` sets how many instances run"));
         assert_eq!(told("berth depoly"), None);
         assert_eq!(told("berth scale web"), None);
+        let told = read("berth apps create".split(' ').map(OsString::from)).unwrap_err().to_string();
+        assert!(told.contains("`berth launch` makes an app of what is in a directory, and the first `berth deploy` does, too"), "{told}");
     }
 
     /// A hint that leads to a verb which is not there, or hides one which is, would be worse than none.

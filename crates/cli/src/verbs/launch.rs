@@ -241,7 +241,7 @@ impl Session<'_> {
             "" => !launch.replaces,
             answer => matches!(answer, "y" | "yes"),
         };
-        if agreed { Ok(()) } else { Err(refused("you said no")) }
+        if agreed { Ok(()) } else { Err(refused("the answer was no")) }
     }
 
     async fn carry_out(
@@ -384,6 +384,12 @@ fn add_web(packed: &Packed, app: &AppName, taken: &mut Imported) {
 }
 
 fn head(from: &[String]) -> Vec<String> {
+    // Variables that came beside do not stand in berth.toml.
+    let from: Vec<&str> = from
+        .iter()
+        .map(String::as_str)
+        .filter(|name| Kind::of_file(name).is_some_and(|kind| kind != Kind::Env))
+        .collect();
     let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
     vec![
         format!("Written by `berth launch`{from}. What is not here is as by default"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use berth_contract::{ExitStatus, Isolation, Platform};
+use berth_contract::{AppState, ExitStatus, Isolation, Platform};
 
 use super::Session;
 use super::apps::apps_table;
@@ -14,6 +14,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often to look: apps get 30 s to drain and 30 s to end unless their manifests say more, up to 300 s each.
 const LOOKS: u32 = 6_600;
 
+/// How many apps the status shows.
+const SHOWN_MAX: usize = 20;
+
 impl Session<'_> {
     pub(super) async fn status(&mut self) -> Result<ExitStatus, Failure> {
         let platform = self.client.platform().await?;
@@ -23,12 +26,19 @@ impl Session<'_> {
             if platform.apps.is_empty() {
                 return Ok(session.screen.line("no apps yet: `berth deploy` in a directory makes one")?);
             }
-            session.print(&apps_table(&platform.apps))?;
-            let left_out = platform.app_count.saturating_sub(platform.apps.len() as u64);
+            let mut apps = platform.apps.clone();
+            if apps.len() > SHOWN_MAX {
+                // Those that need somebody's eye must not be among the ones that are left out.
+                apps.sort_by_key(|app| AppState::ALL.iter().position(|state| *state == app.state));
+                apps.truncate(SHOWN_MAX);
+            }
+            session.print(&apps_table(&apps))?;
+            let left_out = platform.app_count.saturating_sub(apps.len() as u64);
             if left_out > 0 {
+                let more = counted(left_out, "more app");
                 session
                     .screen
-                    .line(&format!("and {}: `berth apps` lists all", counted(left_out, "more app")))?;
+                    .line(&format!("and {more}; `berth apps --sort state` lists those in trouble first"))?;
             }
             Ok(())
         })

@@ -115,7 +115,7 @@ fn change_domains(
     add: &BTreeSet<HostName>,
     remove: &BTreeSet<HostName>,
 ) -> Result<Vec<Event>, Refusal> {
-    for host in remove.iter().filter(|host| !app.domains.contains(*host)) {
+    if let Some(host) = remove.iter().find(|host| !app.domains.contains(*host)) {
         let why = if default_host(&app.id) == host.as_str() {
             "it is the host that every app has"
         } else if claims(app).any(|claim| claim == host) {
