@@ -2,7 +2,8 @@
 //!
 //! The CLI [`pack`](walk::pack)s a directory into a [`Tree`] and sends the chunks that the platform lacks. There a
 //! [`ChunkStore`] keeps them per tenant, and [`materialise`](lay::materialise) lays a tree out for a build, so that no path and
-//! no link in it, however hostile, leaves the directory. [`detect()`] says how to build what is in it.
+//! no link in it, however hostile, leaves the directory. [`detect()`] says how to build what is in it, and [`import`] what another
+//! platform's file says of it.
 #![warn(missing_docs)]
 
 pub mod archive;

@@ -3,8 +3,8 @@
 //! Everything here is pure. Every id is a typed id below its tenant, so that no function can take an
 //! app of one tenant where it means another's: see [`id`]. Names are checked once, where they enter
 //! ([`name`]), and are plain strings of a known alphabet from there on. What people write in berth.toml and
-//! in a Procfile is read by [`manifest`] and [`procfile`] into one normalised [`Manifest`], and every mistake
-//! in it is reported with its place ([`problem`]).
+//! in a Procfile is read by [`manifest`] and [`procfile`] into one normalised [`Manifest`], which can be written
+//! again; [`dotenv`] reads files of variables. Every mistake is reported with its place ([`problem`]).
 #![warn(missing_docs)]
 
 pub mod command;
