@@ -18,7 +18,8 @@ pub(in crate::detect) const ELIXIR: Language = Language {
     read,
     managers: &MANAGERS,
     frameworks: &FRAMEWORKS,
-    env: &[("MIX_ENV", "prod"), ("PHX_SERVER", "true")],
+    // Without a name in a network of nodes no daemon stays behind that outlives the instance.
+    env: &[("MIX_ENV", "prod"), ("PHX_SERVER", "true"), ("RELEASE_DISTRIBUTION", "none")],
     caches: &[("HEX_HOME", "hex"), ("MIX_HOME", "mix")],
     path: &[],
     hint: "give mix.exs an `app: :name`, or write `[processes]` with `web = \"mix run --no-halt\"` into berth.toml",

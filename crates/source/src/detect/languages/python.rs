@@ -59,6 +59,7 @@ const PIP: Manager = Manager {
     makes: &[".venv"],
     relocated: &[".venv"],
     project: ".venv/bin/python -m pip install .",
+    install_env: &[("PIP_PROGRESS_BAR", "off")],
     ..Manager::NONE
 };
 
