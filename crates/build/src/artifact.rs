@@ -1,5 +1,6 @@
 //! The id of an artifact: the hash of everything it is made from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -61,6 +62,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) toolchain: Option<&'a str>,
     /// The recipe that is followed, which a later version of Berth may write otherwise for the same tree.
     pub(crate) recipe: &'a Recipe,
+    /// What its commands see of the app's configuration.
+    pub(crate) env: &'a BTreeMap<String, String>,
     /// The tools that it is followed with.
     pub(crate) tools: &'a [&'a str],
 }
@@ -133,6 +136,7 @@ mod tests {
         let (plain, command) =
             (Build::default(), Build { output: Some(berth_spec::RelativeDir::here()), ..Build::default() });
         let recipe = Recipe::default();
+        let (none, some) = (BTreeMap::new(), [("API".to_owned(), "x".to_owned())].into());
         let path = Recipe { path: vec![berth_spec::RelativeDir::here()], ..Recipe::default() };
         let inputs = || Inputs {
             app: &app,
@@ -142,6 +146,7 @@ mod tests {
             platform: &platform,
             toolchain: None,
             recipe: &recipe,
+            env: &none,
             tools: &[],
         };
         let all = [
@@ -152,6 +157,7 @@ mod tests {
             Inputs { platform: &arm, ..inputs() }.id(),
             Inputs { toolchain: Some("1.95.0"), ..inputs() }.id(),
             Inputs { recipe: &path, ..inputs() }.id(),
+            Inputs { env: &some, ..inputs() }.id(),
             Inputs { tools: &["Node 20.20.2 at /usr/bin"], ..inputs() }.id(),
         ];
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());

@@ -1,5 +1,6 @@
 //! Building: what to do is planned, an artifact that stands is taken, else one is made in turn.
 
+mod garbage;
 mod make;
 mod steps;
 mod sweep;
@@ -18,6 +19,7 @@ use tokio::sync::{Mutex as Turn, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::{ArtifactId, Inputs, Platform};
+use crate::collect::Keeping;
 use crate::error::BuildError;
 use crate::layout::Layout;
 use crate::log::{Log, Sink};
@@ -49,6 +51,16 @@ pub struct Config {
     pub cgroups: Option<Cgroups>,
     /// Variables that every build finds in its environment: how to reach a network from this machine.
     pub env: BTreeMap<String, String>,
+    /// How many processes the user of a build may have, where that is one of its own.
+    pub processes_max: u64,
+    /// How many bytes the tree of a build, its temporary files and its app's caches may weigh together, while its commands run.
+    pub weight_max: u64,
+    /// How many bytes builds leave free on the disk: one that takes more is ended.
+    pub reserve: u64,
+    /// Below how many free bytes what builds keep is removed before a build.
+    pub low_water: u64,
+    /// How much builds keep.
+    pub keeping: Keeping,
 }
 
 /// What is to be built.
@@ -64,6 +76,8 @@ pub struct BuildRequest {
     pub user: Option<User>,
     /// As root, the group of the app, which may read the artifact.
     pub app_gid: Option<u32>,
+    /// What of the app's configuration and secrets its commands see: what `build.env` of the manifest names.
+    pub env: BTreeMap<String, String>,
     /// Values that must not show in the log.
     pub secrets: Vec<String>,
     /// Takes the log.
@@ -236,6 +250,9 @@ impl Inside {
         let tools: Result<Vec<ToolUse>, BuildError> =
             chosen.into_iter().map(|tool| tool.reachable(&self.layout)).collect();
         let tools = tools?;
+        for mirror in tools.iter().filter_map(ToolUse::mirror_name) {
+            garbage::touch(&self.layout.toolchains().join(mirror), self.clock.now());
+        }
         let inputs = Inputs {
             app: &request.app,
             tree: request.tree,
@@ -244,11 +261,15 @@ impl Inside {
             platform: &self.config.platform,
             toolchain: toolchain.as_ref().map(|toolchain| toolchain.version.as_str()),
             recipe,
+            env: &request.env,
             tools: &tools.iter().map(|tool| tool.identity.as_str()).collect::<Vec<_>>(),
         };
         let id = inputs.id();
         for why in &detection.why {
             log.say(why.clone());
+        }
+        if !tools.is_empty() {
+            log.say(format!("with {}", tools.iter().map(|tool| &*tool.shown).collect::<Vec<_>>().join(", ")));
         }
         for mismatch in tools.iter().filter_map(|tool| tool.mismatch.as_ref()) {
             log.say(mismatch.clone());

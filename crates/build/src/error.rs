@@ -60,6 +60,11 @@ pub enum BuildError {
     /// The command could not be started at all.
     #[error("the build could not be started")]
     Start(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The commands were to be kept from every network, and could not be started so.
+    #[error(
+        "`network = false` cannot be kept on this machine, so nothing was built: remove it from berth.toml, or run the platform as root"
+    )]
+    NotOffline(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Processes of the build could not be ended; it is not sealed while they may write.
     #[error("processes of the build could not be ended")]
     Unkillable(#[from] berth_process::KillError),
@@ -72,7 +77,7 @@ impl BuildError {
         match self {
             Self::NoBuilder(_) => "nothing_to_run",
             Self::ToolchainMissing { .. } => "toolchain_missing",
-            Self::Failed { .. } | Self::Outcome(_) | Self::Start(_) => "build_failed",
+            Self::Failed { .. } | Self::Outcome(_) | Self::Start(_) | Self::NotOffline(_) => "build_failed",
             Self::Timeout(_) => "build_timed_out",
             Self::Cancelled => "build_cancelled",
             Self::DiskFull(_) => "disk_full",

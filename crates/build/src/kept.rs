@@ -69,7 +69,7 @@ pub(crate) fn move_out(
 }
 
 /// Where a folder of the tree is kept. The name tells every directory from every other.
-fn place(folder: &Path, dir: &RelativeDir) -> PathBuf {
+pub(crate) fn place(folder: &Path, dir: &RelativeDir) -> PathBuf {
     folder.join(format!("={}", dir.as_str().replace('%', "%25").replace('/', "%2f")))
 }
 

@@ -5,7 +5,7 @@
 //! that a release costs what is new in it. Text that names the tree it was made in is kept with a mark in that place, and
 //! written anew for each tree. See docs/decisions/0008-layers-caches-and-tools.md.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -44,7 +44,7 @@ pub(crate) struct LayerInputs<'a> {
     /// Which step it is of, and so which came before it.
     pub(crate) step: usize,
     /// What the build sees of the app's configuration.
-    pub(crate) env: &'a [(&'a str, &'a str)],
+    pub(crate) env: &'a BTreeMap<String, String>,
 }
 
 impl LayerInputs<'_> {
@@ -116,6 +116,11 @@ impl Layers {
         builder: Option<Owner>,
     ) -> Self {
         Self { folder: layout.layers(app), layout: layout.clone(), sealed, builder }
+    }
+
+    /// Where the layer `key` lies, or would.
+    pub(crate) fn place(&self, key: &str) -> PathBuf {
+        self.folder.join(key)
     }
 
     /// Puts the folders of the layer `key` into the tree at `src`, if there is such a layer. Nothing of a tenant runs meanwhile.
@@ -199,6 +204,12 @@ impl Layers {
         }
         File::open(&self.folder).and_then(|dir| dir.sync_all()).map_err(failed(&self.folder, "synced"))
     }
+}
+
+/// The bytes of the layer in `dir`; none when there is no note.
+pub(crate) fn noted_bytes(dir: &Path) -> u64 {
+    let read = fs::read(dir.join("note.json")).ok();
+    read.and_then(|json| serde_json::from_slice::<Note>(&json).ok()).map_or(0, |note| note.bytes)
 }
 
 /// Whether `dir` is `other` or lies in it.

@@ -22,7 +22,7 @@ pub(crate) const KEPT: &str = ".kept";
 /// An artifact being sealed.
 pub(crate) const NEW: &str = ".new-";
 /// An artifact being removed.
-const GONE: &str = ".gone-";
+pub(crate) const GONE: &str = ".gone-";
 
 /// The folders of a platform that builds use.
 #[derive(Debug, Clone)]
@@ -69,8 +69,12 @@ impl Layout {
         below(&self.builds, app)
     }
 
+    pub(crate) fn caches(&self) -> PathBuf {
+        self.builds.join(CACHE)
+    }
+
     pub(crate) fn cache(&self, app: &AppId) -> PathBuf {
-        below(&self.builds.join(CACHE), app)
+        below(&self.caches(), app)
     }
 
     /// What is kept of folders that are moved into an app's trees.

@@ -12,6 +12,7 @@
 mod artifact;
 mod builder;
 mod cargo;
+mod collect;
 mod error;
 mod kept;
 mod layer;
@@ -25,10 +26,12 @@ mod run;
 mod seal;
 mod toolchain;
 mod tools;
+mod weigh;
 mod within;
 
 pub use artifact::{ArtifactId, Platform};
 pub use builder::{BuildRequest, Builder, Built, Config};
+pub use collect::{Collected, Keeping};
 pub use error::BuildError;
 pub use log::{LogLine, Sink, Stream};
 pub use network::handed_on;

@@ -3,22 +3,26 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_clock::Clock;
-use berth_process::{Cgroup, Child, Group, Launch, Limits, Mark, Program, Stdio, Tree};
+use berth_process::{Cgroup, Child, Group, Launch, LaunchError, Limits, Mark, Program, Stdio, Tree};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::BuildError;
 use crate::log::{LineCutter, Log, Stream};
+use crate::weigh::{free, weigh};
 
 /// How long the processes of a build may take to vanish after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long the pipes may take to end once nobody holds them.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// How often a build is looked at for what it takes of the disk.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A line of cargo's messages is at most so long; one that is longer names no program.
 const MESSAGE_MAX: usize = 1024 * 1024;
 
@@ -31,21 +35,60 @@ pub(crate) struct Run<'a> {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) mark: Mark,
     pub(crate) cgroup: Option<Cgroup>,
-    /// Whether the build has a user of its own, whose processes can be counted.
-    pub(crate) own_user: bool,
+    /// How many processes its user may have. The kernel counts by user: for one that also does other things any number would be wrong.
+    pub(crate) processes_max: Option<u64>,
     /// How long all commands of the build together may take.
     pub(crate) limit: berth_spec::Millis,
     /// How much of that is left.
     pub(crate) left: Duration,
+    /// Whether it is kept from every network.
+    pub(crate) offline: bool,
+    pub(crate) watch: Watch,
     pub(crate) cancel: &'a CancellationToken,
     pub(crate) clock: &'a Arc<dyn Clock>,
     pub(crate) log: &'a Log,
+}
+
+/// What a build may take of the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Watch {
+    /// What is weighed.
+    pub(crate) dirs: Vec<PathBuf>,
+    /// How many bytes all of it may weigh.
+    pub(crate) weight_max: u64,
+    /// A directory of the disk that it is on.
+    pub(crate) disk: PathBuf,
+    /// How many bytes of that stay free.
+    pub(crate) reserve: u64,
 }
 
 enum End {
     Exited(io::Result<ExitStatus>),
     Cancelled,
     TimedOut,
+    TooHeavy,
+    DiskFull,
+}
+
+impl Watch {
+    /// Completes when the build takes more than it may. A walk over many files costs: between two looks is twenty times what one takes.
+    async fn broken(&self, clock: &dyn Clock) -> End {
+        let mut pause = LOOK_EVERY;
+        loop {
+            tokio::time::sleep(pause).await;
+            if free(&self.disk).is_some_and(|free| free < self.reserve) {
+                return End::DiskFull;
+            }
+            let (watch, began) = (self.clone(), clock.monotonic());
+            let weighed = tokio::task::spawn_blocking(move || {
+                watch.dirs.iter().fold(0_u64, |sum, dir| sum.saturating_add(weigh(dir, watch.weight_max)))
+            });
+            if weighed.await.is_ok_and(|bytes| bytes > self.weight_max) {
+                return End::TooHeavy;
+            }
+            pause = LOOK_EVERY.max(clock.monotonic().saturating_sub(began) * 20);
+        }
+    }
 }
 
 /// Kills the tree when the future is dropped before it did so itself.
@@ -121,7 +164,7 @@ impl Run<'_> {
             .args(&self.args)
             .envs(&self.env)
             .mark(self.mark)
-            .limits(limits(self.own_user))
+            .limits(limits(self.processes_max))
             .group(Group::Session)
             .stdout(Stdio::Piped)
             .stderr(Stdio::Piped)
@@ -130,7 +173,13 @@ impl Run<'_> {
         if let Some(cgroup) = &self.cgroup {
             launch = launch.cgroup(cgroup.clone());
         }
-        launch.start().map_err(|error| BuildError::Start(error.into()))
+        if self.offline {
+            launch = launch.offline();
+        }
+        launch.start().map_err(|error| match error {
+            LaunchError::System { .. } if self.offline => BuildError::NotOffline(error.into()),
+            error => BuildError::Start(error.into()),
+        })
     }
 
     async fn end(&self, child: &mut Child) -> End {
@@ -138,6 +187,7 @@ impl Run<'_> {
             status = child.ended() => End::Exited(status),
             () = self.cancel.cancelled() => End::Cancelled,
             () = tokio::time::sleep(self.left) => End::TimedOut,
+            broken = self.watch.broken(&**self.clock) => broken,
         }
     }
 
@@ -145,6 +195,12 @@ impl Run<'_> {
         match end {
             End::Cancelled => Err(BuildError::Cancelled),
             End::TimedOut => Err(BuildError::Timeout(self.limit)),
+            End::DiskFull => Err(BuildError::DiskFull(self.watch.disk)),
+            End::TooHeavy => Err(BuildError::Outcome(format!(
+                "the files of the build weigh more than {} MiB, which is the limit, and it was ended; have it write less, or \
+                 remove what it does not need",
+                self.watch.weight_max >> 20
+            ))),
             End::Exited(status) => match status.or(reaped) {
                 Ok(status) if status.success() => Ok(()),
                 Ok(status) => Err(BuildError::Failed {
@@ -158,11 +214,10 @@ impl Run<'_> {
     }
 }
 
-fn limits(own_user: bool) -> Limits {
+fn limits(processes: Option<u64>) -> Limits {
     Limits {
         open_files: Some(65_536),
-        // The kernel counts by user: for a user that also does other things any number would be wrong.
-        processes: own_user.then_some(4_096),
+        processes,
         core: Some(0),
         file_size: Some(8 * 1024 * 1024 * 1024),
         ..Limits::default()

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use berth_build::{
-    BuildError, BuildRequest, Builder, Built, Config, LogLine, Platform, Sink, ToolchainPlaces,
+    BuildError, BuildRequest, Builder, Built, Config, Keeping, LogLine, Platform, Sink, ToolchainPlaces,
 };
 use berth_clock::SystemClock;
 use berth_process::{Ground, Group, Launch, Mark, User};
@@ -84,6 +84,11 @@ impl Place {
             platform: Platform::current(),
             cgroups: None,
             env: BTreeMap::new(),
+            processes_max: 4_096,
+            weight_max: 1 << 34,
+            reserve: 0,
+            low_water: 0,
+            keeping: Keeping { per_app: 1 << 34, in_all: 1 << 34, unused: Millis::from_secs(3_600) },
         };
         change(&mut config);
         let builder = Builder::new(config, Arc::new(SystemClock::new()));
@@ -119,6 +124,7 @@ impl Place {
             manifest: Manifest::parse(manifest).unwrap(),
             user: as_root().then_some(user),
             app_gid: as_root().then_some(APP_GID),
+            env: BTreeMap::new(),
             secrets: vec!["hunter2".to_owned()],
             sink: lines.clone(),
             cancel: CancellationToken::new(),
@@ -387,6 +393,11 @@ async fn a_full_disk_is_named_and_leaves_nothing_half_done() {
         platform: Platform::current(),
         cgroups: None,
         env: BTreeMap::new(),
+        processes_max: 4_096,
+        weight_max: 1 << 34,
+        reserve: 0,
+        low_water: 0,
+        keeping: Keeping { per_app: 1 << 34, in_all: 1 << 34, unused: Millis::from_secs(3_600) },
     };
     place.builder = Builder::new(config, Arc::new(SystemClock::new()));
     let (laying, _) = place.request(tree, "");

@@ -14,6 +14,7 @@ use crate::cgroup::Cgroup;
 use crate::child::Child;
 use crate::ground::User;
 use crate::identity::Mark;
+use crate::offline::Offline;
 use crate::program::Program;
 use crate::spawner::on_lasting_thread;
 use crate::stage::{self, Stage, StageUser};
@@ -136,6 +137,7 @@ pub struct Launch {
     cgroup: Option<Cgroup>,
     die_with_parent: bool,
     no_new_privs: bool,
+    offline: bool,
     umask: Option<u32>,
 }
 
@@ -157,6 +159,7 @@ impl Launch {
             cgroup: None,
             die_with_parent: false,
             no_new_privs: false,
+            offline: false,
             umask: None,
             program,
         }
@@ -293,6 +296,14 @@ impl Launch {
         self
     }
 
+    /// Keeps the child and what it starts from every network: they get one of their own, with a loopback and no way out. As an ordinary user
+    /// this takes a user namespace, which the system may forbid; then the start fails.
+    #[must_use]
+    pub fn offline(mut self) -> Self {
+        self.offline = true;
+        self
+    }
+
     /// The child's file mode creation mask.
     #[must_use]
     pub fn umask(mut self, mask: u32) -> Self {
@@ -367,6 +378,7 @@ impl Launch {
             inherit: self.inherit.iter().map(|fd| fd.as_raw_fd()).collect(),
             die_with_parent: self.die_with_parent,
             no_new_privs: self.no_new_privs,
+            offline: self.offline.then(Offline::prepare).transpose()?,
             umask: self.umask.map(rustix::fs::Mode::from_raw_mode),
         })
     }

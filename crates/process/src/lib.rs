@@ -20,6 +20,7 @@ mod ground;
 mod identity;
 mod image;
 mod launch;
+mod offline;
 pub mod procfs;
 mod program;
 mod spawner;

@@ -17,6 +17,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread as thread_calls;
 
 use crate::launch::Group;
+use crate::offline::Offline;
 
 /// What the child does to itself, prepared before the fork.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(crate) struct Stage {
     pub(crate) inherit: Vec<RawFd>,
     pub(crate) die_with_parent: bool,
     pub(crate) no_new_privs: bool,
+    pub(crate) offline: Option<Offline>,
     pub(crate) umask: Option<rustix::fs::Mode>,
 }
 
@@ -61,6 +63,10 @@ impl Stage {
         }
         for (resource, value) in &self.limits {
             lower_limit(*resource, *value)?;
+        }
+        if let Some(offline) = &self.offline {
+            // Before the change of user, who may not.
+            offline.enter()?;
         }
         if let Some(user) = &self.user {
             thread_calls::set_thread_groups(&user.groups)?;

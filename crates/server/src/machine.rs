@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use berth_build::{ArtifactId, Builder, Config as BuildConfig, Platform, ToolchainPlaces};
+use berth_build::{ArtifactId, Builder, Config as BuildConfig, Keeping, Platform, ToolchainPlaces};
 use berth_clock::Clock;
 use berth_contract::{ChunkHash, TreeId};
 use berth_control::event::Ordinal;
@@ -42,6 +42,20 @@ use source::Sources;
 const BUILDS: usize = 2;
 /// How long the commands of one build may take.
 const BUILD_TIMEOUT: Millis = Millis::from_secs(30 * 60);
+/// How many processes the builds of one app may have at once: far more than any compiler starts.
+const BUILD_PROCESSES: u64 = 4_096;
+/// How many bytes a build may have on the disk while it runs, its app's caches included: a large Rust workspace has some 10 GiB.
+const BUILD_WEIGHT: u64 = 24 << 30;
+/// How many bytes of the disk builds leave alone: the journal and the logs live on the same one.
+const RESERVE: u64 = 256 << 20;
+/// Below how many free bytes what builds keep is removed before the next one.
+const LOW_WATER: u64 = 2 << 30;
+/// How many bytes of caches and layers that no artifact needs are kept for one app.
+const CACHE_PER_APP: u64 = 12 << 30;
+/// How many for all apps together.
+const CACHE_IN_ALL: u64 = 48 << 30;
+/// After which time without a build they go.
+const CACHE_UNUSED: Millis = Millis::from_secs(30 * 24 * 3_600);
 /// Of how many ended instances of an app the logs are kept.
 const LOGS_KEPT: usize = 20;
 
@@ -114,6 +128,11 @@ impl Machine {
                 platform: Platform::current(),
                 cgroups: Cgroups::discover(&format!("berth-builds-{platform}")),
                 env: berth_build::handed_on(),
+                processes_max: BUILD_PROCESSES,
+                weight_max: BUILD_WEIGHT,
+                reserve: RESERVE,
+                low_water: LOW_WATER,
+                keeping: Keeping { per_app: CACHE_PER_APP, in_all: CACHE_IN_ALL, unused: CACHE_UNUSED },
             },
             Arc::clone(&clock),
         );
@@ -273,6 +292,10 @@ impl Machine {
                 }
             }
             self.collect_logs(&app).await;
+        }
+        // After the artifacts, whose layers nothing may need any more.
+        if let Err(error) = self.builder.collect(0).await {
+            events::could_not("remove what builds keep", &error);
         }
     }
 

@@ -7,7 +7,7 @@ mod keys;
 mod read;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -123,6 +123,12 @@ pub struct Build {
     pub command: Option<Command>,
     /// The directory below the source that becomes the artifact; the whole tree when not given.
     pub output: Option<RelativeDir>,
+    /// Whether its commands are kept from every network: `network = false` as people write it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub offline: bool,
+    /// Which of the app's configuration and secrets its commands see. They are part of what the artifact is made from.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub env: BTreeSet<EnvName>,
 }
 
 /// What turns source into an artifact.

@@ -60,6 +60,10 @@ struct Build {
     command: Option<Command>,
     /// The directory below the source that becomes the artifact. The whole tree when left out.
     output: Option<String>,
+    /// Whether its commands reach a network. True when left out.
+    network: Option<bool>,
+    /// Which of the app's configuration and secrets its commands see; a change of one builds anew.
+    env: Option<Vec<String>>,
 }
 
 #[derive(JsonSchema)]

@@ -15,6 +15,7 @@ use berth_spec::manifest::Builder as Kind;
 use berth_spec::{Command, RelativeDir};
 use serde::{Deserialize, Serialize};
 
+use super::garbage::touch;
 use super::{Inside, Plan, Size, blocking};
 use crate::cargo::{self, Programs};
 use crate::error::{BuildError, failed};
@@ -23,7 +24,7 @@ use crate::layer::{Layers, Shared};
 use crate::layout::{KEPT, write_synced};
 use crate::relocate::relocate;
 use crate::remove::{open_dir, open_dir_at, remove_all};
-use crate::run::Run;
+use crate::run::{Run, Watch};
 use crate::seal::{SealedOwner, seal};
 use crate::toolchain::Toolchain;
 use crate::within::Spot;
@@ -104,6 +105,12 @@ impl Inside {
             // The artifact stands or does not; what is left over goes with the next sweep.
             tracing::warn!(app = %plan.request.app, %error, "a build's work directory could not be removed");
         }
+        drop(turn);
+        if matches!(outcome, Err(BuildError::DiskFull(_))) {
+            let (inside, needed) = (Arc::clone(self), self.config.low_water);
+            let collected = blocking(move || inside.collect(needed)).await?;
+            plan.log.say(format!("the disk is full: {collected}"));
+        }
         outcome
     }
 
@@ -147,6 +154,7 @@ impl Inside {
     /// build; `src` and `tmp` are the build's.
     fn prepare(&self, plan: &Plan, dir: PathBuf) -> Result<Work, BuildError> {
         let request = &plan.request;
+        self.make_room(plan)?;
         remove_all(&dir).map_err(failed(&dir, "removed"))?;
         self.layout.make(&self.layout.builds, &dir)?;
         let mark = Mark(random_bytes(&*self.clock));
@@ -244,9 +252,16 @@ impl Inside {
             env,
             mark: work.mark,
             cgroup: work.cgroup.clone(),
-            own_user: plan.request.user.is_some(),
+            processes_max: plan.request.user.as_ref().map(|_own| self.config.processes_max),
             limit: self.config.timeout,
             left: work.deadline.saturating_sub(self.clock.monotonic()),
+            offline: plan.request.manifest.build.offline,
+            watch: Watch {
+                dirs: vec![work.src.clone(), work.tmp.clone(), work.cache.clone()],
+                weight_max: self.config.weight_max,
+                disk: self.layout.builds.clone(),
+                reserve: self.config.reserve,
+            },
             cancel: &plan.request.cancel,
             clock: &self.clock,
             log: &plan.log,
@@ -330,7 +345,15 @@ impl Inside {
         for path in [&*staging, dir] {
             remove_all(path).map_err(failed(path, "removed"))?;
         }
-        Ok(())
+        let (recipe, cache) = (&plan.detection.recipe, self.layout.cache(&plan.request.app));
+        let caches = recipe.caches.values().map(|name| cache.join(name));
+        let kept = recipe.kept.iter().map(|dir| kept::place(&self.layout.kept(&plan.request.app), dir));
+        for used in caches.chain(kept).chain([cache.join("target"), cache.join("cargo")]) {
+            if used.is_dir() {
+                touch(&used, self.clock.now());
+            }
+        }
+        self.weigh_caches(&plan.request.app)
     }
 }
 

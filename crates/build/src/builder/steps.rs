@@ -7,6 +7,7 @@ use std::sync::Arc;
 use berth_source::recipe::Step;
 use berth_spec::Command;
 
+use super::garbage::touch;
 use super::make::{Work, ground};
 use super::{Inside, Plan, blocking};
 use crate::error::BuildError;
@@ -27,7 +28,7 @@ impl Inside {
         for (index, step) in plan.detection.recipe.steps.iter().enumerate() {
             let key = layer_key(self, plan, index);
             if let Some(key) = &key {
-                shared = put(plan, work, key, Hand::Linked, shared).await?;
+                shared = put(self, plan, work, key, Hand::Linked, shared).await?;
                 if shared.layers.contains(key) {
                     plan.log.say(format!("{}: unchanged, taken from an earlier build", step.does));
                     continue;
@@ -42,7 +43,7 @@ impl Inside {
                 plan.log.say("it may have wanted to write to what releases share: once more, with copies");
                 for key in std::mem::take(&mut shared).layers {
                     // What is copied is shared with nobody.
-                    drop(put(plan, work, &key, Hand::Copied, Shared::default()).await?);
+                    drop(put(self, plan, work, &key, Hand::Copied, Shared::default()).await?);
                 }
                 ran = self.run_command(plan, work, step).await;
             }
@@ -73,7 +74,7 @@ impl Inside {
             Ok(shared)
         })
         .await?;
-        put(plan, work, &key, Hand::Linked, shared).await
+        put(self, plan, work, &key, Hand::Linked, shared).await
     }
 
     /// Runs the command of a step.
@@ -109,6 +110,7 @@ impl Inside {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let recipe = &plan.detection.recipe;
         let mut env = self.config.env.clone();
+        env.extend(plan.request.env.clone());
         env.extend(
             [
                 ("HOME", text(&work.tmp)),
@@ -141,11 +143,12 @@ fn layer_key(inside: &Inside, plan: &Plan, step: usize) -> Option<String> {
     let layer = recipe.steps.get(step)?.layer.as_ref()?;
     let tools: Vec<&str> = plan.tools.iter().map(|tool| tool.identity.as_str()).collect();
     let platform = &inside.config.platform;
-    Some(LayerInputs { platform, tools: &tools, recipe, step, env: &[] }.key(layer, &plan.tree))
+    Some(LayerInputs { platform, tools: &tools, recipe, step, env: &plan.request.env }.key(layer, &plan.tree))
 }
 
 /// Puts a layer into the tree, if there is one of that key.
 async fn put(
+    inside: &Inside,
     plan: &Arc<Plan>,
     work: &Arc<Work>,
     key: &str,
@@ -156,8 +159,11 @@ async fn put(
     if plan.request.cancel.is_cancelled() {
         return Err(BuildError::Cancelled);
     }
+    let now = inside.clock.now();
     blocking(move || {
-        work.layers.take(&key, &work.src, hand, &mut shared)?;
+        if work.layers.take(&key, &work.src, hand, &mut shared)? {
+            touch(&work.layers.place(&key), now);
+        }
         Ok(shared)
     })
     .await

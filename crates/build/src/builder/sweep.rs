@@ -12,7 +12,7 @@ use super::make::{cgroup_name, noted};
 use super::{Builder, Inside, blocking};
 use crate::artifact::ArtifactId;
 use crate::error::{BuildError, failed};
-use crate::layout::{LAYERS, Layout, entries};
+use crate::layout::{KEPT, LAYERS, Layout, entries};
 use crate::remove::remove_all;
 
 /// How long the processes of a build that outlived us may take to vanish.
@@ -97,8 +97,10 @@ impl Inside {
             remove_all(&work).map_err(failed(&work, "removed"))?;
         }
         let artifacts = Layout::apps_below(&self.layout.artifacts);
-        let below = |app: &PathBuf| [entries(app), entries(&app.join(LAYERS))].concat();
-        let left = artifacts.iter().flat_map(below).filter(|path| Layout::is_leftover(path));
+        let folders = [artifacts, Layout::apps_below(&self.layout.caches())].concat();
+        let below =
+            |app: &PathBuf| [entries(app), entries(&app.join(LAYERS)), entries(&app.join(KEPT))].concat();
+        let left = folders.iter().flat_map(below).filter(|path| Layout::is_leftover(path));
         let mirrors = entries(&self.layout.toolchains());
         let left_mirrors = mirrors.into_iter().filter(|path| Layout::is_leftover(path));
         for path in left.chain(left_mirrors) {

@@ -9,6 +9,7 @@ use berth_source::recipe::{Layer, Recipe, Step, Tool, ToolNeed};
 use berth_source::walk;
 
 use super::*;
+use crate::collect::Collected;
 use crate::log::LogLine;
 
 const BUILD_UID: u32 = 2_100_000_017;
@@ -57,6 +58,11 @@ impl Place {
             platform: Platform::current(),
             cgroups: None,
             env: BTreeMap::new(),
+            processes_max: 4_096,
+            weight_max: 1 << 34,
+            reserve: 0,
+            low_water: 0,
+            keeping: Keeping { per_app: 1 << 34, in_all: 1 << 34, unused: Millis::from_secs(3_600) },
         };
         change(&mut config);
         let builder = Builder::new(config, Arc::new(SystemClock::new()));
@@ -65,6 +71,15 @@ impl Place {
 
     /// Builds `files` by `recipe`, and gives what came of it and what was said.
     async fn build(&self, files: &[(&str, &str)], recipe: &Recipe) -> (Result<Built, BuildError>, String) {
+        self.build_with(files, recipe, |_| {}).await
+    }
+
+    async fn build_with(
+        &self,
+        files: &[(&str, &str)],
+        recipe: &Recipe,
+        change: impl FnOnce(&mut BuildRequest),
+    ) -> (Result<Built, BuildError>, String) {
         let source = tempfile::tempdir().unwrap();
         for (path, content) in files {
             let path = source.path().join(path);
@@ -79,16 +94,18 @@ impl Place {
         let tree = store.put_tree(packed.tree()).unwrap();
         let lines = Arc::new(Lines::default());
         let as_root = rustix::process::geteuid().is_root();
-        let request = BuildRequest {
+        let mut request = BuildRequest {
             app: self.app.clone(),
             tree,
             manifest: Manifest::default(),
             user: as_root.then_some(User { uid: BUILD_UID, gid: BUILD_UID, groups: vec![APP_GID] }),
             app_gid: as_root.then_some(APP_GID),
-            secrets: Vec::new(),
+            env: BTreeMap::new(),
+            secrets: vec!["hunter2".to_owned()],
             sink: lines.clone(),
             cancel: CancellationToken::new(),
         };
+        change(&mut request);
         let detection = Detection {
             builder: Kind::Node,
             recipe: recipe.clone(),
@@ -278,4 +295,150 @@ async fn hostile_folders_are_no_layers_and_lead_nowhere() {
     let after = fs::metadata(outside.join("deps/x")).unwrap();
     assert_eq!((after.uid(), after.mode(), after.ino()), (before.uid(), before.mode(), before.ino()));
     assert_eq!(fs::read_to_string(outside.join("deps/x")).unwrap(), "precious");
+}
+
+/// A recipe of one step.
+fn only(line: &str) -> Recipe {
+    Recipe { steps: vec![step("running", line)], ..Recipe::default() }
+}
+
+#[tokio::test]
+async fn a_fork_bomb_ends_with_its_build() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: the processes of a user that is not the build's own cannot be counted");
+        return;
+    }
+    let place = Place::with(|config| config.processes_max = 48);
+    let bomb = "bomb() { bomb | bomb & }; bomb; sleep 0.2; exit 3";
+    let (outcome, _) = place.build(&[("app", "x")], &only(bomb)).await;
+    assert!(outcome.is_err());
+    let left = berth_process::procfs::all().unwrap();
+    let of_build = |pid: u32| {
+        let found = fs::metadata(format!("/proc/{pid}"));
+        found.is_ok_and(|found| found.uid() == BUILD_UID)
+    };
+    // Other tests build as the same user: only what is a shell that forks is of the bomb.
+    let named = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    assert!(
+        !left.iter().any(|stat| !stat.is_dead() && of_build(stat.pid) && named(stat.pid).contains("bomb"))
+    );
+}
+
+#[tokio::test]
+async fn endless_output_is_cut_and_blocks_nothing() {
+    let place = Place::new();
+    let (built, said) = place.build(&[("app", "x")], &only("yes | head -c 30000000; echo end > made")).await;
+    assert_eq!(fs::read_to_string(built.unwrap().dir.join("made")).unwrap(), "end\n");
+    assert!(said.len() < 5 << 20 && said.ends_with("the rest is left out"), "{}", said.len());
+}
+
+#[tokio::test]
+async fn a_build_that_fills_the_disk_is_ended() {
+    let place = Place::with(|config| config.weight_max = 8 << 20);
+    let line = "i=0; while true; do i=$((i+1)); head -c 1000000 /dev/zero > file$i; done";
+    let (outcome, _) = place.build(&[("app", "x")], &only(line)).await;
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.starts_with("the files of the build weigh more than 8 MiB"), "{error}");
+    let full = Place::with(|config| config.reserve = u64::MAX);
+    assert_eq!(full.build(&[("app", "x")], &only("true")).await.0.unwrap_err().code(), "disk_full");
+}
+
+#[tokio::test]
+async fn a_secret_is_masked_however_it_is_written() {
+    let place = Place::new();
+    let line = "printf 'token=hun'; sleep 0.1; printf 'ter2\\n'; printf 'hunter2' >&2";
+    let (built, said) = place.build(&[("app", "x")], &only(line)).await;
+    built.unwrap();
+    assert!(said.contains("token=[masked]") && !said.contains("hun"), "{said}");
+}
+
+#[tokio::test]
+async fn a_build_sees_the_configuration_that_it_names() {
+    let (place, recipe) = (Place::new(), only("echo $API > made"));
+    let with = |value: &str| {
+        let env = BTreeMap::from([("API".to_owned(), value.to_owned())]);
+        move |request: &mut BuildRequest| request.env = env
+    };
+    let files = [("app", "x")];
+    let one = place.build_with(&files, &recipe, with("one")).await.0.unwrap();
+    let two = place.build_with(&files, &recipe, with("two")).await.0.unwrap();
+    assert_ne!(one.artifact, two.artifact);
+    assert_eq!(fs::read_to_string(two.dir.join("made")).unwrap(), "two\n");
+    assert!(place.build_with(&files, &recipe, with("one")).await.0.unwrap().unchanged);
+}
+
+#[tokio::test]
+async fn network_is_forbidden_when_asked_or_the_build_refused() {
+    let place = Place::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let line = format!(
+        "cat /proc/net/dev > made; (exec 3<>/dev/tcp/127.0.0.1/{port}) && echo reached >> made; true"
+    );
+    let mut recipe = only("true");
+    recipe.steps[0].command = Command::from_argv(vec!["bash".to_owned(), "-c".to_owned(), line]).unwrap();
+    let open = place.build(&[("app", "x")], &recipe).await.0.unwrap();
+    assert!(fs::read_to_string(open.dir.join("made")).unwrap().contains("reached"));
+    let offline = |request: &mut BuildRequest| request.manifest.build.offline = true;
+    match place.build_with(&[("app", "x")], &recipe, offline).await.0 {
+        Ok(built) => {
+            let made = fs::read_to_string(built.dir.join("made")).unwrap();
+            assert!(made.contains("lo:") && !made.contains("reached") && !made.contains("eth0"), "{made}");
+        }
+        Err(error) => assert!(matches!(error, BuildError::NotOffline(_)), "{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_another_apps_build_can_be_read() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: as an ordinary user all builds are of one user");
+        return;
+    }
+    let mut place = Place::with(|config| config.passage_gid = None);
+    place.must_build(&[("lock", "precious"), ("app", "one")], &install()).await;
+    place.app = "default/default/other".parse().unwrap();
+    let there = place.dir.path().display();
+    let line = format!(
+        "for at in artifacts builds builds/.cache; do for app in {there}/$at/default/default/shop; do \
+         ls $app && exit 1; ls $app/.layers && exit 1; cat $app/*/* && exit 1; cat $app/runs/count && exit 1; done; done; \
+         ls {there}/chunks && exit 1; true"
+    );
+    let other = |request: &mut BuildRequest| {
+        request.user = Some(User { uid: BUILD_UID + 2, gid: BUILD_UID + 2, groups: vec![APP_GID + 2] });
+        request.app_gid = Some(APP_GID + 2);
+    };
+    let (built, said) = place.build_with(&[("app", "x")], &only(&line), other).await;
+    built.unwrap_or_else(|error| panic!("{error:?}\n{said}"));
+    assert!(!said.contains("precious"), "{said}");
+}
+
+#[tokio::test]
+async fn garbage_goes_and_what_artifacts_need_stays() {
+    let mut place = Place::with(|config| {
+        config.keeping = Keeping { per_app: 0, in_all: 0, unused: Millis::from_secs(3_600) };
+    });
+    let large = "d".repeat(50_000);
+    let (first, _) = place.must_build(&[("lock", &large), ("app", "one")], &install()).await;
+    let (second, _) = place.must_build(&[("lock", "other"), ("app", "one")], &install()).await;
+    let layers = place.dir.path().join("artifacts/default/default/shop/.layers");
+    let cache = place.dir.path().join("builds/.cache/default/default/shop/runs");
+    assert_eq!(crate::layout::entries(&layers).len(), 2);
+    place.builder.remove(&place.app, &first.artifact).await.unwrap();
+    let collected = place.builder.collect(0).await.unwrap();
+    assert_eq!(collected.things, 2, "{collected:?}");
+    assert!(collected.bytes >= 50_000, "{collected:?}");
+    assert_eq!(crate::layout::entries(&layers).len(), 1);
+    assert!(!cache.try_exists().unwrap());
+    assert_eq!(fs::read_to_string(second.dir.join("deps/data")).unwrap(), "other");
+    assert_eq!(place.builder.collect(u64::MAX).await.unwrap(), Collected::default());
+    // What is in use stays, too.
+    place.builder.remove(&place.app, &second.artifact).await.unwrap();
+    let taken = BTreeSet::from([0]);
+    place.builder.inside.works.lock().unwrap().insert(place.app.clone(), taken);
+    assert_eq!(place.builder.collect(0).await.unwrap(), Collected::default());
+    place.builder.inside.works.lock().unwrap().clear();
+    assert_eq!(place.builder.collect(0).await.unwrap().things, 1);
+    place.app = "default/default/other".parse().unwrap();
+    place.must_build(&[("lock", "l"), ("app", "one")], &install()).await;
 }

@@ -152,12 +152,17 @@ fn reconfigured(
     secrets: BTreeMap<EnvName, u64>,
 ) -> Option<Event> {
     let base = current(app)?;
+    // What a build was told has gone into the artifact, so that another value needs another one.
+    let told = |name: &EnvName| {
+        base.config.get(name) != config.get(name) || base.secrets.get(name) != secrets.get(name)
+    };
+    let artifact = base.artifact.clone().filter(|_| !base.manifest.build.env.iter().any(told));
     Some(Event::ReleaseSubmitted(Box::new(ReleaseSubmitted {
         number: app.next_number(),
         reason,
         tree: base.tree.clone(),
         manifest: base.manifest.clone(),
-        artifact: base.artifact.clone(),
+        artifact,
         config,
         secrets,
         description: None,

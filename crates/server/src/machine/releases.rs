@@ -83,7 +83,12 @@ impl Machine {
         let tree = release.tree.parse().map_err(|error| unusable(format!("{error}")))?;
         let secrets =
             environment::secrets(app, release, &self.vault).map_err(|error| unusable(in_full(&error)))?;
+        let told = |name: &berth_spec::EnvName| {
+            let value = release.config.get(name).or_else(|| secrets.get(name.as_str()))?;
+            Some((name.to_string(), value.clone()))
+        };
         Ok(BuildRequest {
+            env: release.manifest.build.env.iter().filter_map(told).collect(),
             app: app.id.clone(),
             tree,
             manifest: release.manifest.clone(),

@@ -16,8 +16,11 @@ pub(super) const TOP: Keys = Keys {
     known: &["app", "build", "processes", "env", "deploy", "http", "shutdown"],
     later: &["cron", "services", "scale", "resources", "slo", "volumes"],
 };
-pub(super) const BUILD: Keys =
-    Keys { section: "build", known: &["builder", "command", "output"], later: &["dockerfile", "image"] };
+pub(super) const BUILD: Keys = Keys {
+    section: "build",
+    known: &["builder", "command", "output", "network", "env"],
+    later: &["dockerfile", "image"],
+};
 pub(super) const DEPLOY: Keys = Keys {
     section: "deploy",
     known: &["release_command", "strategy", "timeout", "warm"],

@@ -163,6 +163,14 @@ fn build(section: &mut Section<'_, '_, '_>) -> Build {
             RelativeDir::new(text(value)?)
                 .map_err(|bad| Wrong::new(bad).instead("write a directory like `dist`"))
         }),
+        offline: section.get("network", truth) == Some(false),
+        env: array(section, "env", "an array of names")
+            .iter()
+            .filter_map(|value| {
+                let name = text(value.get_ref()).and_then(|name| EnvName::new(name).map_err(Wrong::new));
+                section.note(value.span(), name)
+            })
+            .collect(),
     };
     if build.builder == Some(Builder::Cargo) {
         for key in ["command", "output"] {
@@ -176,6 +184,10 @@ fn build(section: &mut Section<'_, '_, '_>) -> Build {
         }
     }
     build
+}
+
+fn truth(value: &DeValue<'_>) -> Result<bool, Wrong> {
+    value.as_bool().ok_or_else(|| expected("true or false", value))
 }
 
 fn processes(section: &mut Section<'_, '_, '_>) -> BTreeMap<ProcessName, Command> {

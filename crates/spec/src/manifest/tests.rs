@@ -14,6 +14,8 @@ app = "shop"
 command = "make site"
 output = "./dist/"
 builder = "copy"
+network = false
+env = ["NPM_TOKEN", "NEXT_PUBLIC_API"]
 [processes]
 web = "bin/server --port $PORT"
 worker = ["bin/worker", "$RAW"]
@@ -55,6 +57,8 @@ fn a_full_manifest_is_read() {
     assert_eq!(read.app, Some("shop".parse().unwrap()));
     assert_eq!(read.build.builder, Some(Builder::Copy));
     assert_eq!(read.build.output, Some(RelativeDir::new("dist").unwrap()));
+    assert!(read.build.offline && !Manifest::parse("[build]\nnetwork = true").unwrap().build.offline);
+    assert_eq!(read.build.env, ["NEXT_PUBLIC_API", "NPM_TOKEN"].map(|name| name.parse().unwrap()).into());
     assert_eq!(read.processes["web"], Command::Line("bin/server --port $PORT".into()));
     assert_eq!(read.processes["worker"], Command::Argv(vec!["bin/worker".into(), "$RAW".into()]));
     assert_eq!(read.env["LOG_LEVEL"], "info");
