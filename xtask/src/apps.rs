@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use self::journey::{Ground, Order};
-use self::record::{Measured, Record, Row};
+pub(crate) use self::record::Row;
+use self::record::{Measured, Record};
 use self::sample::{Sample, Table};
 use self::tools::Tools;
 use crate::args::{Args, UsageError};
@@ -67,11 +68,19 @@ pub(crate) fn run(workspace: &Workspace, mut args: Args) -> Result<()> {
     let (berth, load) = release(workspace, berth)?;
     let run = Run { names: &names, of_ci, berth: &berth, load: &load, peers: !no_peers, keep };
     let outcome = take(workspace, &run)?;
-    // What leaves figures out replaces no row that has them.
-    if run.peers {
-        note(workspace, &outcome)?;
-    }
+    note(workspace, &outcome)?;
     outcome.verdict()
+}
+
+/// The dozen that CI runs, on the debug build that its tests ran on. Nothing is timed beside them and nothing is noted.
+///
+/// # Errors
+/// A sample fails, or none can be run.
+pub(crate) fn of_ci(workspace: &Workspace) -> Result<()> {
+    let debug = workspace.target_dir()?.join("debug");
+    let (berth, load) = (debug.join("berth"), debug.join("examples/load"));
+    let run = Run { names: &[], of_ci: true, berth: &berth, load: &load, peers: false, keep: false };
+    take(workspace, &run)?.verdict()
 }
 
 /// The platform's binary and the strict client, as release builds. A binary that is given is taken as it is, and so is a client that
@@ -151,7 +160,7 @@ pub(crate) fn take(workspace: &Workspace, run: &Run<'_>) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Writes the rows of a run into the record, and the page anew.
+/// Writes the rows of a run into the record, and the page anew. A row without its peer replaces none that has it.
 ///
 /// # Errors
 /// The record cannot be read or written.
@@ -160,7 +169,12 @@ pub(crate) fn note(workspace: &Workspace, outcome: &Outcome) -> Result<()> {
     let file = workspace.root().join(RECORD);
     let mut record = Record::read(&file)?;
     record.machine = machine::describe(&workspace.target_dir()?)?;
-    record.rows.extend(outcome.rows.iter().cloned());
+    for (name, row) in &outcome.rows {
+        let fuller = |old: &Row| old.problem.is_none() && old.measured.bare_warm_s.is_some();
+        if row.measured.bare_warm_s.is_some() || !record.rows.get(name).is_some_and(fuller) {
+            record.rows.insert(name.clone(), row.clone());
+        }
+    }
     record.rows.retain(|name, _| table.samples.iter().any(|sample| sample.name == *name));
     record.write(&file)?;
     std::fs::write(workspace.root().join(PAGE), page::render(&record, &table.untried))?;

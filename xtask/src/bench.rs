@@ -3,6 +3,7 @@
 //! A bench is a function from a [`Context`] to [`Measured`]; the frame adds where and when, names the peers that are missing, and
 //! writes. To add one: a file beside this one, a row in [`BENCHES`], its budgets in `bench/budget.rs`.
 
+mod apps;
 mod budget;
 mod build_time;
 mod deploy;
@@ -34,6 +35,12 @@ struct Bench {
 }
 
 const BENCHES: &[Bench] = &[
+    Bench {
+        name: "apps",
+        about: "sample apps from source to an answer, cold and after a one-line change, beside their bare commands",
+        peers: &[],
+        run: apps::run,
+    },
     Bench {
         name: "build",
         about: "how long cargo takes to build and test the workspace, from nothing and after a touch",

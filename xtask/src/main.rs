@@ -47,7 +47,7 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "test",
         takes: "[--quick]",
-        about: "everything that must hold before a change goes in; --quick leaves the black-box tests out",
+        about: "everything that must hold before a change goes in; --quick leaves black-box tests and samples out",
         run: test::run,
     },
     Verb { name: "tidy", takes: "", about: "the rules of the house that no lint checks", run: tidy::run },

@@ -189,9 +189,9 @@ impl Visit<'_> {
             .is_ok_and(|answer| answer.status == 200 && answer.body.contains(text))
     }
 
-    /// Where artifacts lie, and what they share.
-    fn artifacts(&self) -> [PathBuf; 2] {
-        [self.platform.home().join("artifacts"), self.platform.home().join("layers")]
+    /// Where artifacts lie, with what they share.
+    fn artifacts(&self) -> PathBuf {
+        self.platform.home().join("artifacts")
     }
 }
 
@@ -202,18 +202,16 @@ fn written(folder: &Path) -> Result<u64> {
     Ok(sum)
 }
 
-/// Bytes that the files below `folders` take on disk, one with several names counted once.
-fn on_disk(folders: &[PathBuf]) -> Result<u64> {
+/// Bytes that everything below `folder` takes on disk, directories too, a file with several names counted once.
+fn on_disk(folder: &Path) -> Result<u64> {
     let mut seen = BTreeSet::new();
     let mut sum = 0;
-    for folder in folders {
-        walk(folder, &mut |metadata| {
-            if seen.insert((metadata.dev(), metadata.ino())) {
-                // stat(2) counts in units of 512 whatever the file system's own.
-                sum += metadata.blocks() * 512;
-            }
-        })?;
-    }
+    walk(folder, &mut |metadata| {
+        if seen.insert((metadata.dev(), metadata.ino())) {
+            // stat(2) counts in units of 512 whatever the file system's own.
+            sum += metadata.blocks() * 512;
+        }
+    })?;
     Ok(sum)
 }
 
@@ -245,10 +243,10 @@ mod tests {
     fn a_second_name_takes_no_space() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("a"), vec![1; 8192]).unwrap();
-        let folders = [temp.path().to_owned(), temp.path().join("nowhere")];
-        let alone = on_disk(&folders).unwrap();
+        let alone = on_disk(temp.path()).unwrap();
         std::fs::hard_link(temp.path().join("a"), temp.path().join("b")).unwrap();
-        assert_eq!(on_disk(&folders).unwrap(), alone);
+        assert_eq!(on_disk(temp.path()).unwrap(), alone);
+        assert_eq!(on_disk(&temp.path().join("nowhere")).unwrap(), 0);
         assert_eq!(written(temp.path()).unwrap(), 2 * 8192);
     }
 }

@@ -15,7 +15,8 @@ again after a one-line change while a strict client sends 50 requests a second, 
 
 - *cold* is the seconds from `berth deploy` to the first right answer through edge, with empty caches; *warm* the same after the change, under load.
 - *bare* is the same by the tool's own commands, such as `npm ci && npm run build` and its server, in the same run: with empty caches, and once more after the change.
-- *sent* is what the change sent; *artifact* what the first release takes on disk, *added* what the second added.
+- *sent* is what the change sent; *artifact* what the first release takes on disk, *added* what the second added: files that are the same are shared by hard links,
+  directories cannot be.
 ";
 
 pub(super) fn render(record: &Record, untried: &[Untried]) -> String {

@@ -8,7 +8,7 @@ use super::commands::Surroundings;
 use super::sample::{Change, Edit, Sample, lay_over, words};
 
 /// The day on which what npm offers was fixed: dependencies that a generator leaves open are resolved as they were then.
-const BEFORE: &str = "2026-11-01";
+const BEFORE: &str = "2025-12-01";
 
 /// Makes the source of `sample` in `folder` and gives the folder of the source.
 ///

@@ -21,6 +21,7 @@ const BUDGETS: &[(&str, &str, Budget)] = &[
     ("deploy", "shim_private_kb", Budget::AtMost(2_048.0)),
     ("deploy", "replay_events_per_s", Budget::AtLeast(300_000.0)),
     ("deploy", "failed_requests", Budget::AtMost(0.0)),
+    ("apps", "failed_requests", Budget::AtMost(0.0)),
     ("deploy", "edge_plain_us", Budget::TimesPeer(1.35, "nginx")),
 ];
 

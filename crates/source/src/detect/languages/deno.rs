@@ -24,8 +24,13 @@ pub(in crate::detect) const DENO: Language = Language {
     read,
     managers: &MANAGERS,
     frameworks: &FRAMEWORKS,
-    // What it downloads is a part of the artifact: nothing is fetched at the start.
-    env: &[("DENO_DIR", "$ARTIFACT/.deno"), ("DENO_NO_PROMPT", "1"), ("DENO_NO_UPDATE_CHECK", "1")],
+    // What it downloads is a part of the artifact: nothing is fetched at the start. It trusts whom the machine trusts, as other tools do.
+    env: &[
+        ("DENO_DIR", "$ARTIFACT/.deno"),
+        ("DENO_TLS_CA_STORE", "system,mozilla"),
+        ("DENO_NO_PROMPT", "1"),
+        ("DENO_NO_UPDATE_CHECK", "1"),
+    ],
     caches: &[],
     path: &[],
     hint: "give deno.json a task `start`, or name its program main.ts",
