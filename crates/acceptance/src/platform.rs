@@ -278,6 +278,21 @@ impl Platform {
         Running { child: child.expect("the binary starts") }
     }
 
+    /// Starts a verb that reads its input from a file and writes its output into another, as with `<` and `>`.
+    #[must_use]
+    pub fn begin_through<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+        input: &Path,
+        output: &Path,
+    ) -> Running {
+        let mut command = command(&self.temp, &self.options);
+        command.args(args).stdin(File::open(input).expect("our file"));
+        let out = File::create(output).expect("our directory");
+        let child = command.stdout(out).stderr(Stdio::piped()).spawn();
+        Running { child: child.expect("the binary starts") }
+    }
+
     /// Waits for the supervisor to end, and gives its exit status.
     pub fn wait(&mut self) -> Option<i32> {
         self.reap()

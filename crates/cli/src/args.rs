@@ -6,6 +6,7 @@ mod history;
 mod launch;
 mod platform;
 mod releases;
+mod run;
 mod settings;
 mod spelling;
 
@@ -24,6 +25,7 @@ pub use history::{LogsArgs, TimelineArgs, WhyArgs};
 pub use launch::LaunchArgs;
 pub use platform::{CompletionsArgs, ManArgs, UpArgs};
 pub use releases::{DeployArgs, ReleasesAction, ReleasesArgs, RollbackArgs, StrategyChoice};
+pub use run::RunArgs;
 pub use settings::{
     ConfigAction, ConfigArgs, DiffArgs, GetArgs, ImportArgs, ListArgs, SecretsAction, SecretsArgs, SetArgs,
     UnsetArgs,
@@ -151,6 +153,8 @@ pub enum Verb {
     Domains(DomainsArgs),
     /// Show what an app's processes wrote
     Logs(LogsArgs),
+    /// Run a command once in an app's release
+    Run(RunArgs),
     /// List an app's instances
     Ps(OfApp),
     /// Set how many instances of a process run

@@ -11,6 +11,7 @@ pub mod context;
 pub mod failure;
 pub mod figures;
 pub mod screen;
+pub mod status;
 pub mod table;
 mod verbs;
 
@@ -23,6 +24,7 @@ pub use args::{CommandLine, Globals, UpArgs, Verb};
 pub use berth_contract::{Code, ExitStatus, Problem};
 pub use context::Environment;
 pub use screen::Screen;
+pub use status::Status;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ pub fn run(
     environment: &Environment,
     clock: &Arc<dyn Clock>,
     screen: &mut Screen,
-) -> ExitStatus {
+) -> Status {
     let json = line.globals.json;
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -89,6 +91,6 @@ pub fn run(
         .and_then(|runtime| runtime.block_on(verbs::perform(line, environment, clock, screen)));
     match outcome {
         Ok(status) => status,
-        Err(failure) => failure::tell(&failure, json, screen),
+        Err(failure) => failure::tell(&failure, json, screen).into(),
     }
 }

@@ -11,6 +11,7 @@ mod launch;
 mod logs;
 mod platform;
 mod releases;
+mod run;
 mod seen;
 mod settings;
 
@@ -33,6 +34,7 @@ use crate::context::{self, Environment};
 use crate::failure::Failure;
 use crate::figures;
 use crate::screen::{Screen, Style, harmless, paint};
+use crate::status::Status;
 use crate::table::Table;
 
 /// The largest manifest that is looked into for the app's name; the platform has the same bound.
@@ -56,20 +58,22 @@ pub(crate) async fn perform(
     environment: &Environment,
     clock: &Arc<dyn Clock>,
     screen: &mut Screen,
-) -> Result<ExitStatus, Failure> {
+) -> Result<Status, Failure> {
     let CommandLine { globals, verb } = line;
     match &verb {
-        Verb::Version => return version(globals.json, screen),
-        Verb::Completions(args) => return completions(&args.shell, screen),
-        Verb::Man(args) => return man(&args.directory, globals.json, screen),
-        Verb::Doctor => return doctor::doctor(&globals, environment, clock, screen).await,
+        Verb::Version => return version(globals.json, screen).map(Status::from),
+        Verb::Completions(args) => return completions(&args.shell, screen).map(Status::from),
+        Verb::Man(args) => return man(&args.directory, globals.json, screen).map(Status::from),
+        Verb::Doctor => return doctor::doctor(&globals, environment, clock, screen).await.map(Status::from),
         _ => {}
     }
     let client = connect(&globals, environment, clock)?;
     let project = project(&globals);
     let json = globals.json;
     let mut session = Session { client, project, environment, clock: &**clock, screen, json };
-    match verb {
+    let done = match verb {
+        // What it ran ends as it likes.
+        Verb::Run(args) => return session.run(args).await,
         // The binary keeps `up` for itself; the others were done above.
         Verb::Up(_) | Verb::Version | Verb::Doctor | Verb::Completions(_) | Verb::Man(_) => {
             Ok(ExitStatus::Usage)
@@ -90,7 +94,8 @@ pub(crate) async fn perform(
         Verb::Destroy(args) => session.destroy(args).await,
         Verb::Why(args) => session.why(args).await,
         Verb::Timeline(args) => session.timeline(args).await,
-    }
+    };
+    done.map(Status::from)
 }
 
 fn version(json: bool, screen: &mut Screen) -> Result<ExitStatus, Failure> {

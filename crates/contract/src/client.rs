@@ -7,6 +7,7 @@
 
 mod connection;
 mod error;
+mod run;
 mod sse;
 mod stream;
 mod verbs;
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
 
 pub use connection::{Endpoint, InvalidEndpoint};
 pub use error::ClientError;
+pub use run::{FromRun, ToRun};
 pub use stream::EventStream;
 
 use crate::problem::Problem;

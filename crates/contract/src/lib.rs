@@ -18,6 +18,7 @@ pub mod platform;
 pub mod problem;
 pub mod release;
 pub mod route;
+pub mod run;
 pub mod settings;
 pub mod upload;
 
@@ -35,6 +36,7 @@ pub use release::{
     DiffQuery, Difference, Failure, OutputLine, ProgressEvent, Reason, Release, ReleaseDiff, ReleaseList,
     ReleaseState, RollBack, Stage, Strategy, SubmitRelease,
 };
+pub use run::{Run, RunEnded, StartRun, TerminalSize};
 pub use settings::{
     Config, ConfigChanged, ConfigPatch, SecretNames, SecretValue, SecretsChanged, SecretsPatch,
 };

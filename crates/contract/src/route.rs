@@ -44,6 +44,8 @@ pub const ROLLBACK: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{ap
 pub const CONFIG: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/config";
 /// The names of an app's secrets.
 pub const SECRETS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/secrets";
+/// One-off commands of an app.
+pub const RUNS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/runs";
 /// The hosts that lead to an app.
 pub const DOMAINS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/domains";
 /// An app's log lines, as server-sent events.

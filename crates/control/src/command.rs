@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_spec::manifest::Manifest;
-use berth_spec::{AppId, EnvName, HostName, ProcessName, ProjectId, ReleaseNumber, TenantId};
+use berth_spec::{AppId, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId};
 
 use crate::event::{
-    Artifact, Event, Exit, Failure, GoneCause, Grant, Ordinal, SealedSecret, StopReason, Stream, WarmEnd,
+    Artifact, Event, Exit, Failure, GoneCause, Grant, Ordinal, RunEnd, RunMode, RunNumber, SealedSecret,
+    StopReason, Stream, WarmEnd,
 };
 
 /// A wish or a fact, to be decided on.
@@ -46,8 +47,27 @@ pub enum Wish {
     Scale { processes: BTreeMap<ProcessName, u32> },
     /// Change which hosts lead to the app, without a release.
     ChangeDomains { add: BTreeSet<HostName>, remove: BTreeSet<HostName> },
+    /// Run a command once.
+    Run(Box<RunWish>),
     /// The app is to go.
     Destroy,
+}
+
+/// A one-off command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunWish {
+    /// In which release; the one that serves when not given.
+    pub release: Option<ReleaseNumber>,
+    /// What to run.
+    pub command: berth_spec::Command,
+    /// The names of variables that win over the app's.
+    pub variables: BTreeSet<EnvName>,
+    /// Whether somebody is connected to it.
+    pub mode: RunMode,
+    /// How long it may run.
+    pub limit: Millis,
+    /// Random, in hex.
+    pub token: String,
 }
 
 /// A release from source.
@@ -97,6 +117,8 @@ pub enum Fact {
     Exited { ordinal: Ordinal, exit: Exit, more: u64 },
     /// The instance is gone.
     Gone { ordinal: Ordinal, cause: GoneCause },
+    /// The one-off command is over.
+    RunEnded { run: RunNumber, end: RunEnd },
     /// Nothing of the app is left.
     Destroyed,
 }
@@ -146,6 +168,17 @@ pub enum Refusal {
     /// The release never served, so there is nothing to go back to.
     #[error("{number} of {app} never served, so it cannot be rolled back to")]
     NeverServed {
+        /// The app.
+        app: AppId,
+        /// The number asked for.
+        number: ReleaseNumber,
+    },
+    /// There is no release that serves, and so nothing to run a command in.
+    #[error("{0} has no release that serves, so there is nothing to run the command in")]
+    NothingServes(AppId),
+    /// The release's artifact is not kept any more, or never was.
+    #[error("{number} of {app} never served, so nothing of it is kept to run the command in")]
+    ReleaseGone {
         /// The app.
         app: AppId,
         /// The number asked for.
@@ -236,6 +269,8 @@ impl Refusal {
             Self::NoSuchProcess { .. } => "process_not_found",
             Self::NoSuchRelease { .. } => "release_not_found",
             Self::NeverServed { .. } => "release_never_served",
+            Self::NothingServes(_) => "never_deployed",
+            Self::ReleaseGone { .. } => "release_gone",
             Self::HostTaken { .. } | Self::HostReserved { .. } => "host_taken",
             Self::NoSuchDomain { .. } => "domain_not_found",
             Self::DomainFixed { .. } => "domain_fixed",

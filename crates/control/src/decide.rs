@@ -15,6 +15,8 @@ pub const MAX_INSTANCES: u32 = 100;
 pub const MAX_VARIABLES: usize = 1_000;
 /// The most hosts that one app may have beside those of its manifest; each is a route at edge.
 pub const MAX_DOMAINS: usize = 100;
+/// The most one-off commands that one app may have at a time.
+pub const MAX_RUNS: usize = 10;
 /// The number of uid slots: two uids each out of the platform's block, less sixteen for the platform itself.
 pub const MAX_SLOTS: u32 = (65_536 - 16) / 2;
 

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// The number of an instance within its app; see [`berth_spec::InstanceId`].
 pub type Ordinal = u64;
 
+/// The number of a one-off command within its app, from 1: the 3 of `run.3`.
+pub type RunNumber = u64;
+
 /// The journal stream that an event belongs to, and with it the part of the state that it changes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {
@@ -105,10 +108,22 @@ pub enum Event {
     /// The instance is to be stopped.
     InstanceStopping { ordinal: Ordinal, why: StopReason },
     /// The app exited within its instance; the shim starts it again. Rate-limited: `more` counts the exits that were
-    /// not written since the last one that was.
+    /// not written since the last one that was, of whichever of the app's instances.
     InstanceExited { ordinal: Ordinal, exit: Exit, more: u64 },
     /// The instance is gone, its whole tree with it.
     InstanceGone { ordinal: Ordinal, cause: GoneCause },
+    /// A one-off command is to be run, once. The values of `variables` are in no journal.
+    RunAssigned {
+        run: RunNumber,
+        release: ReleaseNumber,
+        command: Command,
+        variables: BTreeSet<EnvName>,
+        mode: RunMode,
+        limit: Millis,
+        token: String,
+    },
+    /// The one-off command is over, or will never be run.
+    RunEnded { run: RunNumber, end: RunEnd },
     /// The app is to go, with all it has.
     AppDestroying {},
     /// Nothing of the app is left but its history.
@@ -291,6 +306,57 @@ pub enum GoneCause {
     PlatformDown,
 }
 
+/// Whether somebody is connected to a one-off command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum RunMode {
+    /// Somebody is, and it ends with that.
+    Attached {
+        /// By a terminal.
+        terminal: bool,
+    },
+    /// Nobody is: it goes on by itself.
+    Detached,
+}
+
+/// How a one-off command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// Its exit, if it ran and that was seen.
+    pub exit: Option<Exit>,
+    /// Why the platform ended it or did not run it; nothing when it simply ended.
+    pub why: Option<RunStop>,
+    /// The last lines of its log when it failed and nobody watched, or why it could not be started.
+    #[serde(default)]
+    pub detail: Vec<String>,
+}
+
+impl RunEnd {
+    /// One of which no exit was seen.
+    #[must_use]
+    pub fn stopped(why: RunStop) -> Self {
+        Self { exit: None, why: Some(why), detail: Vec::new() }
+    }
+}
+
+/// Why the platform ended a one-off command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStop {
+    /// Nobody is connected to it any more.
+    Unattended,
+    /// Its time was over.
+    TimeOver,
+    /// The app goes.
+    Destroyed,
+    /// The platform was shut down.
+    PlatformDown,
+    /// It could not be started.
+    NotStarted,
+    /// Its shim died, was killed, or the machine was started again.
+    Lost,
+}
+
 impl Event {
     /// The schema that this version writes, for every kind: raised for a kind when a field is added to it.
     pub const SCHEMA: u32 = 1;
@@ -325,6 +391,8 @@ impl Event {
             Self::InstanceStopping { .. } => "instance_stopping",
             Self::InstanceExited { .. } => "instance_exited",
             Self::InstanceGone { .. } => "instance_gone",
+            Self::RunAssigned { .. } => "run_assigned",
+            Self::RunEnded { .. } => "run_ended",
             Self::AppDestroying {} => "app_destroying",
             Self::AppDestroyed {} => "app_destroyed",
         }

@@ -7,7 +7,7 @@ use berth_spec::{ReleaseNumber, Timestamp};
 
 use crate::event::{Event, ReleaseSubmitted, Stream};
 use crate::state::{
-    Activation, App, Instance, Life, Phase, Platform, Position, Release, Secret, State, Token,
+    Activation, App, Instance, Life, Phase, Platform, Position, Release, Run, Secret, State, Token,
 };
 
 /// What the journal keeps beside an event.
@@ -77,6 +77,8 @@ impl Platform {
             | Event::InstanceStopping { .. }
             | Event::InstanceExited { .. }
             | Event::InstanceGone { .. }
+            | Event::RunAssigned { .. }
+            | Event::RunEnded { .. }
             | Event::AppDestroying {}
             | Event::AppDestroyed {} => {}
         }
@@ -115,6 +117,7 @@ impl App {
                 self.domains.retain(|host| !removed.contains(host));
                 self.domains.extend(added.iter().cloned());
             }
+            Event::RunAssigned { .. } | Event::RunEnded { .. } => self.apply_to_run(event, stamp),
             Event::AppDestroying {} => {
                 self.life = Life::Destroying;
                 self.activation = None;
@@ -236,6 +239,26 @@ impl App {
         }
     }
 
+    fn apply_to_run(&mut self, event: &Event, stamp: &Stamp) {
+        match event {
+            Event::RunAssigned { run, release, command, mode, limit, token, variables: _ } => {
+                self.last_run = self.last_run.max(*run);
+                let started = Run {
+                    release: *release,
+                    command: command.clone(),
+                    mode: *mode,
+                    limit: *limit,
+                    token: token.clone(),
+                    assigned_at: stamp.at,
+                    by: stamp.actor.clone(),
+                };
+                self.runs.insert(*run, started);
+            }
+            Event::RunEnded { run, .. } => drop(self.runs.remove(run)),
+            _ => unreachable!("apply() hands over only events of one-off commands"),
+        }
+    }
+
     fn create(&mut self, slot: u32, at: Timestamp) {
         self.slot = slot;
         self.created_at = at;
@@ -251,6 +274,7 @@ impl App {
         self.domains.clear();
         self.instances.clear();
         self.routed.clear();
+        self.runs.clear();
         if let Some((&last, _)) = self.releases.last_key_value() {
             self.releases.retain(|&number, _| number == last);
             // The next life of the name must not go back to it: its artifact is collected, its secrets are gone.

@@ -262,6 +262,7 @@ pub fn kept_artifacts(app: &App) -> BTreeSet<String> {
         !release.phase.is_settled()
             || release.phase == Phase::Activated
             || app.instances.values().any(|it| it.release == release.number)
+            || app.runs.values().any(|run| run.release == release.number)
     });
     kept.filter_map(|release| release.artifact.as_ref().map(|artifact| artifact.id.clone())).collect()
 }
@@ -290,6 +291,10 @@ pub fn check_step(before: &App, events: &[Event], after: &App) -> Checked {
             Event::InstanceAssigned { ordinal, .. } => {
                 hold(Invariant::NumbersAreUnique, *ordinal > last_ordinal, || format!("{ordinal} again"))?;
                 last_ordinal = *ordinal;
+            }
+            Event::RunAssigned { run, .. } => {
+                let fresh = *run > before.last_run;
+                hold(Invariant::NumbersAreUnique, fresh, || format!("run.{run} again"))?;
             }
             Event::ReleaseActivated { number, .. } => {
                 let newest = before

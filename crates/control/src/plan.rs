@@ -8,6 +8,7 @@ mod activation;
 mod deployment;
 mod instances;
 mod retirement;
+mod runs;
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use berth_spec::{Millis, ProcessName, ReleaseNumber};
 pub(crate) use activation::can_adopt;
 
 use crate::command::Fact;
-use crate::event::Ordinal;
+use crate::event::{Ordinal, RunNumber, RunStop};
 use crate::state::{App, Instance, Life};
 use crate::world::{AppWorld, Stopwatch};
 
@@ -66,6 +67,12 @@ pub enum Action {
     Stop(Ordinal),
     /// Clear away what the runtime keeps of an instance that the state no longer has.
     Remove(Ordinal),
+    /// Start the one-off command that was asked for under this number, if it was asked of this very process.
+    StartRun(RunNumber),
+    /// End the one-off command.
+    StopRun(RunNumber, RunStop),
+    /// Clear away what the runtime keeps of a one-off command that the state no longer has.
+    RemoveRun(RunNumber),
     /// Kill and start edge: it does not answer.
     RestartEdge,
 }
@@ -101,6 +108,7 @@ pub fn plan(app: &App, world: &AppWorld, watch: &mut Stopwatch, now: Duration) -
         }
         Life::Destroyed => {}
     }
+    planner.runs();
     planner.strays();
     planner.watch.forget_unasked();
     planner.plan

@@ -15,7 +15,9 @@ use crate::fold::Stamp;
 use crate::invariant::{check_newly_routed, check_step, check_stop};
 use crate::plan::{Action, Plan, plan};
 use crate::state::{App, State};
-use crate::world::{AppWorld, Build, EdgeProcess, Life, Listener, Probed, ReleaseCommand, Seen, Stopwatch};
+use crate::world::{
+    AppWorld, Build, EdgeProcess, Life, Listener, Probed, ReleaseCommand, Seen, SeenRun, Stopwatch,
+};
 
 /// The stage.
 #[derive(Debug, Clone)]
@@ -211,6 +213,16 @@ impl Scene {
                 self.world.instances.remove(&ordinal);
                 self.world.health.remove(&ordinal);
             }
+            Action::StartRun(number) => {
+                let token = self.app().runs[&number].token.clone();
+                self.world.runs.insert(number, SeenRun { token, attended: true, ended: None });
+            }
+            Action::StopRun(number, why) => {
+                if let Some(run) = self.world.runs.get_mut(&number) {
+                    run.ended = Some(crate::event::RunEnd::stopped(why));
+                }
+            }
+            Action::RemoveRun(number) => drop(self.world.runs.remove(&number)),
             Action::RestartEdge => {
                 self.edge_restarts += 1;
                 self.world.edge.alive = Some(EdgeProcess { applied: self.world.edge.durable });

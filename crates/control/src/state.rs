@@ -10,10 +10,11 @@ use std::sync::Arc;
 use berth_spec::command::Command;
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{
-    AppId, AppName, EnvName, HostName, InstanceId, ProcessName, ProjectId, ReleaseNumber, TenantId, Timestamp,
+    AppId, AppName, EnvName, HostName, InstanceId, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId,
+    Timestamp,
 };
 
-use crate::event::{Artifact, Failure, Grant, Ordinal, Reason, StopReason, Stream};
+use crate::event::{Artifact, Failure, Grant, Ordinal, Reason, RunMode, RunNumber, StopReason, Stream};
 
 /// A position in the journal, from 1; nought is before the first event.
 pub type Position = u64;
@@ -127,6 +128,31 @@ pub struct App {
     pub activation: Option<Activation>,
     /// The instances that requests go to.
     pub routed: BTreeSet<Ordinal>,
+    /// Its one-off commands that are not over.
+    #[serde(default)]
+    pub runs: BTreeMap<RunNumber, Run>,
+    /// How many one-off commands it ever had.
+    #[serde(default)]
+    pub last_run: RunNumber,
+}
+
+/// A one-off command.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Run {
+    /// The release that it runs in.
+    pub release: ReleaseNumber,
+    /// What it runs.
+    pub command: Command,
+    /// Whether somebody is connected to it.
+    pub mode: RunMode,
+    /// How long it may run.
+    pub limit: Millis,
+    /// Distinguishes it from every other that ever was, in hex.
+    pub token: String,
+    /// When it was asked for.
+    pub assigned_at: Timestamp,
+    /// Who asked for it.
+    pub by: String,
 }
 
 /// Whether an app lives.
@@ -313,6 +339,8 @@ impl App {
             warm: None,
             activation: None,
             routed: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            last_run: 0,
         }
     }
 

@@ -7,7 +7,7 @@ use berth_routing::Generation;
 use berth_routing::wire::Health;
 use berth_spec::{AppId, Millis, ReleaseNumber};
 
-use crate::event::{Artifact, Exit, Failure, Ordinal};
+use crate::event::{Artifact, Exit, Failure, Ordinal, RunEnd, RunNumber};
 
 /// What is seen of one app just now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct AppWorld {
     pub builds: BTreeMap<ReleaseNumber, Build>,
     /// Release commands that run or have ended.
     pub commands: BTreeMap<ReleaseNumber, ReleaseCommand>,
+    /// One-off commands that the runtime knows or is about to start, whether or not the state does.
+    pub runs: BTreeMap<RunNumber, SeenRun>,
     /// Edge and its snapshot, the same for all apps.
     pub edge: Edge,
     /// Whether memory is so short that what is only kept warm should go.
@@ -110,6 +112,17 @@ pub enum ReleaseCommand {
     Failed(Failure),
 }
 
+/// A one-off command as it is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenRun {
+    /// The token of the one that runs under this number.
+    pub token: String,
+    /// Whether somebody is connected to it.
+    pub attended: bool,
+    /// How it ended, once it has.
+    pub ended: Option<RunEnd>,
+}
+
 /// Edge, as control sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Edge {
@@ -163,6 +176,8 @@ pub enum Mark {
     Unready(Ordinal),
     /// The instance could not be started and is not tried again yet.
     NotStarted(Ordinal),
+    /// The one-off command runs.
+    Running(RunNumber),
 }
 
 impl Stopwatch {

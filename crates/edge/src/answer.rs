@@ -16,6 +16,7 @@ pub(crate) enum Reason {
     Connect,
     NoApp,
     NotReady,
+    NotRunning,
     Busy,
     NoAnswer,
 }
@@ -27,7 +28,7 @@ impl Reason {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoApp => StatusCode::NOT_FOUND,
-            Self::NotReady | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady | Self::NotRunning | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAnswer => StatusCode::BAD_GATEWAY,
         }
     }
@@ -40,6 +41,7 @@ impl Reason {
             Self::Connect => "method_not_allowed",
             Self::NoApp => "no_app_here",
             Self::NotReady => "app_not_ready",
+            Self::NotRunning => "app_not_running",
             Self::Busy => "too_many_waiting",
             Self::NoAnswer => "app_gave_no_answer",
         }
@@ -53,6 +55,7 @@ impl Reason {
             Self::Connect => "CONNECT is not supported here.",
             Self::NoApp => "No app is at this host. Check the name, or add the host to an app.",
             Self::NotReady => "The app is not ready. Try again in a moment.",
+            Self::NotRunning => "Nothing of this app runs: it is scaled to nothing, or no release of it serves yet.",
             Self::Busy => "Too many requests wait for this app already. Try again in a moment.",
             Self::NoAnswer => "The app closed the connection before it answered.",
         }
@@ -72,7 +75,7 @@ pub(crate) fn refuse(
 ) -> Response<ResponseBody> {
     let status = reason.status();
     record.refused(status.as_u16());
-    if matches!(reason, Reason::NotReady | Reason::Busy) {
+    if matches!(reason, Reason::NotReady | Reason::NotRunning | Reason::Busy) {
         record.unserved();
     }
     let wants_html = accept.is_some_and(|accept| contains(accept.as_bytes(), b"text/html"));
@@ -128,6 +131,7 @@ mod tests {
             Reason::Connect,
             Reason::NoApp,
             Reason::NotReady,
+            Reason::NotRunning,
             Reason::Busy,
             Reason::NoAnswer,
         ];

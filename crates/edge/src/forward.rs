@@ -189,7 +189,8 @@ impl Errand {
                 },
                 Choice::Wait(budget) => {
                     let hold = self.hold.get_or_insert_with(|| Hold::new(self.started, budget));
-                    let pause = hold.wait(worker.now()).ok_or(Reason::NotReady)?;
+                    let over = if budget.is_zero() { Reason::NotRunning } else { Reason::NotReady };
+                    let pause = hold.wait(worker.now()).ok_or(over)?;
                     if !worker.wait(pause).await {
                         return Err(Reason::Busy);
                     }

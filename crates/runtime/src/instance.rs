@@ -12,6 +12,7 @@ use berth_shim::wire::Exit;
 use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
 use tokio::sync::broadcast;
 
+use crate::attach::{Attach, Attached};
 use crate::error::RuntimeError;
 use crate::logs::InstanceLog;
 
@@ -185,6 +186,13 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     /// same token it gives the instance that there is.
     fn start(&self, spec: InstanceSpec) -> Answer<'_, Observed>;
 
+    /// Starts an instance that is not started again, and gives our ends of what it reads and writes, which then goes to no log. It can be
+    /// asked for once: an instance that is there already is [`RuntimeError::Occupied`].
+    fn start_attached(&self, spec: InstanceSpec, how: Attach) -> Answer<'_, (Observed, Attached)>;
+
+    /// Waits until nothing of an instance is left.
+    fn over<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed>;
+
     /// Finds the instances of an earlier control and takes them over; called once, before anything else. Those whose shim died
     /// meanwhile are ended and given as gone; those of an earlier boot are cleaned up and not given.
     fn adopt_all(&self) -> Answer<'_, Vec<Observed>>;
@@ -200,6 +208,9 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
 
     /// Stops an instance and waits until no process of it is left.
     fn stop<'a>(&'a self, id: &'a InstanceId, how: Stop) -> Answer<'a, Observed>;
+
+    /// Sends an instance's process group a signal, and leaves it to the instance what it makes of it.
+    fn signal<'a>(&'a self, id: &'a InstanceId, signal: i32) -> Answer<'a, ()>;
 
     /// Kills an instance and waits until no process of it is left.
     fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed>;

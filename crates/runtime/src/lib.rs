@@ -6,6 +6,7 @@
 //! instance's token. So control may be killed between any two steps, and [`Runtime::adopt_all`] finds what there is.
 #![warn(missing_docs)]
 
+mod attach;
 mod error;
 mod instance;
 mod layout;
@@ -15,6 +16,7 @@ mod plain;
 mod port;
 mod record;
 
+pub use attach::{Attach, Attached, End, Ends, Size};
 pub use berth_process::{CgroupKind, Identity, Limits, Mark, User};
 pub use berth_shim::config::{Backoff, Restart};
 pub use berth_shim::record::{Record, Stream};

@@ -19,6 +19,7 @@ use berth_spec::{AppId, InstanceId, ProcessName};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::attach::{self, AppEnds, Attach, Attached};
 use crate::error::{RuntimeError, during};
 use crate::instance::{
     Answer, Capabilities, Finished, InstanceSpec, InstanceState, Observed, Runtime, RuntimeEvent, Stop,
@@ -42,6 +43,8 @@ const GATES: usize = 64;
 pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(20);
 /// How long after the killing of a tree was due its end must have been seen.
 const GRACE: Duration = Duration::from_secs(10);
+/// A year is for ever here, and no deadline overflows with it.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Lines of the log that a one-off command's result has.
 const TAIL: usize = 50;
 
@@ -155,17 +158,22 @@ impl Inner {
         remove_file(&socket).map_err(during("removing a socket"))
     }
 
-    async fn start(self: Arc<Self>, spec: InstanceSpec) -> Result<Observed, RuntimeError> {
+    /// Starts an instance; with `ends`, one that reads and writes there.
+    async fn start(
+        self: Arc<Self>,
+        spec: InstanceSpec,
+        ends: Option<AppEnds>,
+    ) -> Result<Observed, RuntimeError> {
         let _turn = self.gate(&spec.id).await;
         if let Ok(entry) = self.entry(&spec.id) {
-            return if entry.token == spec.token {
+            return if entry.token == spec.token && ends.is_none() {
                 Ok(entry.observed.borrow().clone())
             } else {
                 Err(RuntimeError::Occupied(spec.id))
             };
         }
         let (inner, id) = (Arc::clone(&self), spec.id.clone());
-        let launched = blocking(move || launch::launch(&inner, &spec)).await?;
+        let launched = blocking(move || launch::launch(&inner, &spec, ends.as_ref())).await?;
         let met = link::meet(&launched.socket, launched.record.token);
         match met.await {
             Ok(met) => self.link(launched.record, met, Some(launched.child)),
@@ -181,6 +189,17 @@ impl Inner {
                 Err(RuntimeError::Shim { id, what })
             }
         }
+    }
+
+    async fn start_attached(
+        self: Arc<Self>,
+        spec: InstanceSpec,
+        how: Attach,
+    ) -> Result<(Observed, Attached), RuntimeError> {
+        let made = attach::make(how, spec.user.as_ref());
+        let (attached, ends) = made.map_err(during("making what a command reads and writes"))?;
+        let spec = InstanceSpec { restart: Restart::Never, ..spec };
+        Ok((self.start(spec, Some(ends)).await?, attached))
     }
 
     async fn end(&self, id: &InstanceId, order: ToShim, within: Duration) -> Result<Observed, RuntimeError> {
@@ -230,10 +249,9 @@ impl Inner {
         limit: Option<Duration>,
     ) -> Result<Finished, RuntimeError> {
         let id = spec.id.clone();
-        Arc::clone(&self).start(InstanceSpec { restart: Restart::Never, ..spec }).await?;
+        Arc::clone(&self).start(InstanceSpec { restart: Restart::Never, ..spec }, None).await?;
         let entry = self.entry(&id)?;
-        // A year is for ever here, and no deadline overflows with it.
-        let over = entry.over(limit.unwrap_or(Duration::from_secs(365 * 24 * 3_600))).await;
+        let over = entry.over(limit.unwrap_or(FOR_EVER)).await;
         let timed_out = over.is_none();
         let observed = match over {
             Some(observed) => observed,
@@ -272,7 +290,18 @@ impl Runtime for PlainRuntime {
     }
 
     fn start(&self, spec: InstanceSpec) -> Answer<'_, Observed> {
-        Box::pin(to_its_end(Arc::clone(&self.inner).start(spec)))
+        Box::pin(to_its_end(Arc::clone(&self.inner).start(spec, None)))
+    }
+
+    fn start_attached(&self, spec: InstanceSpec, how: Attach) -> Answer<'_, (Observed, Attached)> {
+        Box::pin(to_its_end(Arc::clone(&self.inner).start_attached(spec, how)))
+    }
+
+    fn over<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {
+        Box::pin(async move {
+            let over = self.inner.entry(id)?.over(FOR_EVER).await;
+            over.ok_or_else(|| RuntimeError::Timeout(id.clone()))
+        })
     }
 
     fn adopt_all(&self) -> Answer<'_, Vec<Observed>> {
@@ -299,6 +328,13 @@ impl Runtime for PlainRuntime {
     fn stop<'a>(&'a self, id: &'a InstanceId, how: Stop) -> Answer<'a, Observed> {
         let order = ToShim::Stop { signal: how.signal, kill_after: how.kill_after.0 };
         Box::pin(self.inner.end(id, order, how.kill_after.as_duration()))
+    }
+
+    fn signal<'a>(&'a self, id: &'a InstanceId, signal: i32) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.inner.entry(id)?.order(Order::Tell(ToShim::Signal { signal })).await;
+            Ok(())
+        })
     }
 
     fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {

@@ -13,6 +13,7 @@ mod platform;
 mod problem;
 mod progress;
 mod releases;
+mod runs;
 mod settings;
 mod upload;
 mod views;
@@ -100,6 +101,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::INSTANCES, get(apps::instances))
         .route(route::SCALE, get(apps::scale).put(apps::change_scale))
         .route(route::DOMAINS, get(domains::list).patch(domains::change))
+        .route(route::RUNS, post(runs::start))
         .route(route::TIMELINE, get(history::app_timeline))
         .route(route::WHY, get(history::why))
         .route(route::GIT, any(crate::git::http::serve))

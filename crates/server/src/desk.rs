@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use berth_clock::Clock;
 use berth_control::command::{Command, Refusal};
 use berth_control::decide;
-use berth_control::event::{Event, Stream};
+use berth_control::event::{Event, RunNumber, Stream};
 use berth_control::invariant::{Breach, check_answer, check_step};
 use berth_control::ledger::{Batch, Ledger};
 use berth_control::state::{App, State};
@@ -64,6 +64,9 @@ pub struct RequestKey {
 pub struct Outcome {
     /// The release that it made.
     pub release: Option<ReleaseNumber>,
+    /// The one-off command that it made.
+    #[serde(default)]
+    pub run: Option<RunNumber>,
     /// Whether it changed anything.
     pub changed: bool,
     /// The journal's head when it was durable: a state of this position or a later one shows it.
@@ -358,10 +361,11 @@ impl DeskTask {
         let (batch, answer) = match decided {
             Ok(Some(batch)) => {
                 self.check(before.as_deref(), &batch);
-                let answer = Outcome { release: released(&batch.events), changed: true, position };
+                let (release, run) = (released(&batch.events), begun(&batch.events));
+                let answer = Outcome { release, run, changed: true, position };
                 (Some(batch), Ok(answer))
             }
-            Ok(None) => (None, Ok(Outcome { release: None, changed: false, position })),
+            Ok(None) => (None, Ok(Outcome { release: None, run: None, changed: false, position })),
             Err(refusal) => (None, Err(SubmitError::Refused(refusal))),
         };
         let stream = batch.as_ref().map(|batch| batch.stream.clone());
@@ -511,6 +515,13 @@ enum Repeat {
 fn send(reply: oneshot::Sender<Answer>, answer: Answer) {
     // Whoever asked may have gone; what was decided stands all the same.
     drop(reply.send(answer));
+}
+
+fn begun(events: &[Event]) -> Option<RunNumber> {
+    events.iter().find_map(|event| match event {
+        Event::RunAssigned { run, .. } => Some(*run),
+        _ => None,
+    })
 }
 
 fn released(events: &[Event]) -> Option<ReleaseNumber> {

@@ -6,6 +6,7 @@ mod instances;
 mod jobs;
 mod output;
 mod releases;
+pub mod runs;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use berth_control::world::Seen;
 use berth_process::Cgroups;
 use berth_runtime::{Layout, PlainRuntime, Runtime, User};
 use berth_source::ChunkStore;
+use berth_spec::name::{RELEASE_COMMAND_PROCESS, RUN_PROCESS};
 use berth_spec::{AppId, InstanceId, Millis, ReleaseNumber, TenantName};
 
 use crate::api::Refused;
@@ -76,6 +78,7 @@ pub struct Machine {
     /// When edge was last asked to be restarted.
     edge_restarted: Mutex<Option<Duration>>,
     notes: Arc<Mutex<Notes>>,
+    runs: runs::RunNotes,
     /// Whether instances may be started; held while one is, so that going down knows when no more come up.
     starts: Arc<tokio::sync::RwLock<bool>>,
 }
@@ -99,8 +102,8 @@ struct Notes {
     stopping: BTreeSet<InstanceId>,
     /// Instances that are being cleared away.
     clearing: BTreeSet<InstanceId>,
-    /// Exits that were not written down since the last one that was, by instance.
-    unwritten_exits: BTreeMap<InstanceId, instances::Unwritten>,
+    /// Exits that were not written down since the last one that was.
+    unwritten_exits: BTreeMap<AppId, instances::Unwritten>,
 }
 
 impl Machine {
@@ -154,6 +157,7 @@ impl Machine {
             supervisor: Mutex::new(supervisor),
             edge_restarted: Mutex::default(),
             notes: Arc::default(),
+            runs: Mutex::default(),
             starts: Arc::new(tokio::sync::RwLock::new(true)),
         })
     }
@@ -308,15 +312,29 @@ impl Machine {
     }
 
     async fn collect_logs(&self, app: &AppId) {
-        let alive: BTreeSet<Ordinal> = self
-            .desk
-            .read(|state| state.apps.get(app).map(|app| app.instances.keys().copied().collect()))
-            .unwrap_or_default();
+        let alive: BTreeSet<InstanceId> = self.desk.read(|state| {
+            let known = state.apps.get(app).into_iter();
+            known
+                .flat_map(|app| {
+                    let instances = app.instances.keys().filter_map(|&ordinal| app.instance_id(ordinal));
+                    instances.chain(app.runs.keys().map(|&run| runs::run_id(&app.id, run)))
+                })
+                .collect()
+        });
         let mut ended: Vec<InstanceId> = self.log(app).instance_ids().unwrap_or_default();
-        ended.retain(|id| !alive.contains(&id.ordinal));
+        ended.retain(|id| !alive.contains(id));
         ended.sort_by_key(|id| std::cmp::Reverse(id.ordinal));
-        for id in ended.into_iter().skip(LOGS_KEPT) {
-            if let Err(error) = self.runtime.remove_log(&id).await {
+        // Instances, release commands and one-off commands count from one each.
+        let counted = |id: &InstanceId| {
+            [RELEASE_COMMAND_PROCESS, RUN_PROCESS].into_iter().find(|name| *name == id.process.as_str())
+        };
+        let mut kept: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        for id in ended {
+            let count = kept.entry(counted(&id)).or_default();
+            *count += 1;
+            if *count > LOGS_KEPT
+                && let Err(error) = self.runtime.remove_log(&id).await
+            {
                 events::could_not("delete an old log", &error);
             }
         }

@@ -154,7 +154,11 @@ impl Reconciler {
         let rests = |app: &App| {
             let settled = app.releases.values().rev().all(|release| release.phase.is_settled());
             app.life == Life::Destroyed
-                || (app.life == Life::Alive && app.instances.is_empty() && settled && app.serving.is_none())
+                || (app.life == Life::Alive
+                    && app.instances.is_empty()
+                    && app.runs.is_empty()
+                    && settled
+                    && app.serving.is_none())
         };
         let mut apps: BTreeSet<AppId> = self
             .desk
@@ -246,6 +250,9 @@ impl Reconciler {
                         self.edge.forget(&instance);
                     }
                 }
+                Action::StartRun(run) => self.machine.start_run(app, run),
+                Action::StopRun(run, why) => self.machine.stop_run(app, run, why),
+                Action::RemoveRun(run) => self.machine.remove_run(&app.id, run),
                 Action::RestartEdge => {
                     if self.machine.restart_edge() {
                         events::edge_restarted(&app.id);

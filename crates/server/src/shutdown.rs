@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_control::command::{Command, Fact};
-use berth_control::event::GoneCause;
+use berth_control::event::{GoneCause, RunEnd, RunStop};
 use berth_control::state::App;
 
 use crate::desk::{Asker, Desk};
@@ -15,8 +15,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 /// Stops all instances at once and waits until they are gone.
 pub(crate) async fn stop_everything(desk: &Desk, machine: &Arc<Machine>) {
+    let runs_something = |app: &&Arc<App>| !app.instances.is_empty() || !app.runs.is_empty();
     let apps: Vec<Arc<App>> =
-        desk.read(|state| state.apps.values().filter(|app| !app.instances.is_empty()).cloned().collect());
+        desk.read(|state| state.apps.values().filter(runs_something).cloned().collect());
     let releases =
         apps.iter().flat_map(|app| app.instances.values().filter_map(|it| app.release(it.release)));
     let within = releases.map(|release| release.manifest.shutdown.kill_after).max().unwrap_or_default();
@@ -27,6 +28,9 @@ pub(crate) async fn stop_everything(desk: &Desk, machine: &Arc<Machine>) {
     for app in &apps {
         for &ordinal in app.instances.keys() {
             machine.stop(app, ordinal).await;
+        }
+        for &run in app.runs.keys() {
+            machine.stop_run(app, run, RunStop::PlatformDown);
         }
     }
     let all_gone = machine.all_gone();
@@ -39,6 +43,13 @@ pub(crate) async fn stop_everything(desk: &Desk, machine: &Arc<Machine>) {
             fact: Fact::Gone { ordinal, cause: GoneCause::PlatformDown },
         })
     });
+    let ended = apps.iter().flat_map(|app| {
+        app.runs.keys().map(|&run| Command::Fact {
+            app: app.id.clone(),
+            fact: Fact::RunEnded { run, end: RunEnd::stopped(RunStop::PlatformDown) },
+        })
+    });
+    let gone = gone.chain(ended);
     // Should the journal not take it, the next start finds them gone by itself.
     drop(desk.submit_all(gone.collect(), &Asker::platform("down")).await);
     machine.clear_everything().await;

@@ -62,6 +62,20 @@ pub struct AppUser {
     pub groups: Vec<u32>,
 }
 
+/// Where an app reads and writes, when that is not the log: inherited descriptors. The shim opens none by their numbers and lets go of
+/// them once the app has started, so that whoever holds the other ends sees when the app is done with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streams {
+    /// Its standard input.
+    pub input: i32,
+    /// Its output.
+    pub output: i32,
+    /// Its errors.
+    pub errors: i32,
+    /// Whether all three are a terminal, which becomes the one that controls the app.
+    pub terminal: bool,
+}
+
 /// Everything that a shim needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartConfig {
@@ -95,6 +109,8 @@ pub struct StartConfig {
     pub kill_after: u64,
     /// The inherited descriptor of the listening socket.
     pub listener: i32,
+    /// Where the app reads and writes; `None` for nothing and the log.
+    pub streams: Option<Streams>,
 }
 
 impl StartConfig {
@@ -129,6 +145,10 @@ impl StartConfig {
         put_i32(&mut out, 18, self.stop_signal);
         put_u64(&mut out, 19, self.kill_after);
         put_i32(&mut out, 20, self.listener);
+        if let Some(streams) = self.streams {
+            let numbers = [streams.input, streams.output, streams.errors, i32::from(streams.terminal)];
+            put(&mut out, 21, &numbers.map(i32::to_le_bytes).concat());
+        }
         out
     }
 
@@ -167,6 +187,7 @@ impl StartConfig {
                 18 => config.stop_signal = tlv::small(field)?,
                 19 => config.kill_after = tlv::number(field)?,
                 20 => config.listener = tlv::small(field)?,
+                21 => config.streams = Some(decode_streams(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
         }
@@ -190,6 +211,7 @@ impl StartConfig {
             stop_signal: 15,
             kill_after: 30_000,
             listener: -1,
+            streams: None,
         }
     }
 
@@ -200,6 +222,9 @@ impl StartConfig {
         }
         if self.argv.first().is_none_or(String::is_empty) {
             return Err(Malformed("there is no command"));
+        }
+        if self.streams.is_some() && self.restart == Restart::Always {
+            return Err(Malformed("what is attached to somebody cannot be started again"));
         }
         if self.log.segment_bytes == 0 || self.log.segments == 0 {
             return Err(Malformed("there is no room for a log"));
@@ -214,6 +239,17 @@ fn decode_user(bytes: &[u8]) -> Result<AppUser, Malformed> {
         return Err(Malformed("a user lacks a number"));
     };
     Ok(AppUser { uid, gid, groups: numbers.collect() })
+}
+
+fn decode_streams(bytes: &[u8]) -> Result<Streams, Malformed> {
+    let numbers = bytes.chunks(4).map(tlv::small).collect::<Result<Vec<i32>, _>>()?;
+    let [input, output, errors, terminal] = numbers[..] else {
+        return Err(Malformed("the streams are not four numbers"));
+    };
+    if [input, output, errors].iter().any(|number| *number < 3) {
+        return Err(Malformed("a stream is none that was inherited"));
+    }
+    Ok(Streams { input, output, errors, terminal: terminal == 1 })
 }
 
 fn decode_limit(bytes: &[u8]) -> Result<(u32, u64), Malformed> {
@@ -240,6 +276,7 @@ mod tests {
             cgroup: Some("/sys/fs/cgroup/x/cgroup.procs".to_owned()),
             log_dir: "/logs".to_owned(),
             listener: 9,
+            streams: None,
             ..StartConfig::blank()
         }
     }
@@ -250,6 +287,13 @@ mod tests {
         let small =
             StartConfig { user: None, cgroup: None, env: vec![], restart: Restart::Never, ..example() };
         assert_eq!(StartConfig::decode(&small.encode()).unwrap(), small);
+        let streams = Some(Streams { input: 5, output: 6, errors: 7, terminal: true });
+        let attached = StartConfig { streams, ..small };
+        assert_eq!(StartConfig::decode(&attached.encode()).unwrap(), attached);
+        let again = StartConfig { restart: Restart::Always, ..attached.clone() };
+        assert!(StartConfig::decode(&again.encode()).is_err());
+        let own = Some(Streams { input: 0, output: 6, errors: 7, terminal: false });
+        assert!(StartConfig::decode(&StartConfig { streams: own, ..attached }.encode()).is_err());
     }
 
     #[test]

@@ -21,6 +21,7 @@ const STOP: u8 = 16;
 const KILL: u8 = 17;
 const QUERY: u8 = 18;
 const LEAVE: u8 = 19;
+const SIGNAL: u8 = 20;
 // 32 to 34 are kept for freezing, thawing and handing out sockets of the instance's network.
 
 /// What a shim says first to whoever connects.
@@ -193,6 +194,11 @@ pub enum ToShim {
     Kill,
     /// Send the status.
     Query,
+    /// Send the app's process group a signal, and leave it to the app what it makes of it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+    },
     /// Exit, now that the app has ended and its end is known. Passed over while it has not.
     Leave,
 }
@@ -271,6 +277,10 @@ impl ToShim {
             Self::Kill => body.push(KILL),
             Self::Query => body.push(QUERY),
             Self::Leave => body.push(LEAVE),
+            Self::Signal { signal } => {
+                body.push(SIGNAL);
+                put_i32(&mut body, 1, *signal);
+            }
         }
         frame(&body)
     }
@@ -294,6 +304,7 @@ impl ToShim {
             KILL => Some(Self::Kill),
             QUERY => Some(Self::Query),
             LEAVE => Some(Self::Leave),
+            SIGNAL => Some(Self::Signal { signal }),
             _ => None,
         })
     }

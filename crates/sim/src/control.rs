@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_clock::Clock;
-use berth_control::command::{Command, Refusal};
+use berth_control::command::{Command, Refusal, Wish};
 use berth_control::event::{Event, Ordinal, Stream};
 use berth_control::invariant::{
     Breach, check_answer, check_app, check_artifacts, check_leaks, check_routes, check_snapshot, check_step,
@@ -87,6 +87,10 @@ pub(crate) struct Control {
     /// All ports that an instance was given or seen with, while the state has it. It may be dead, and its port free again, before it is
     /// written down that it started; it may even be started again on another port by then.
     given: BTreeMap<(AppId, Ordinal), BTreeSet<u16>>,
+    /// The tokens of one-off commands that were asked for and not started yet.
+    pub(crate) orders: BTreeSet<String>,
+    /// Until when somebody is connected to a one-off command, by its token.
+    attended: BTreeMap<String, (AppId, Duration)>,
 }
 
 impl Control {
@@ -112,6 +116,8 @@ impl Control {
             published: durable.generation.0,
             in_use: [(durable.generation, ports(durable))].into(),
             given: BTreeMap::new(),
+            orders: BTreeSet::new(),
+            attended: BTreeMap::new(),
         }
     }
 
@@ -141,6 +147,10 @@ impl Control {
             if out.disk.is_on_its_way(key) {
                 return Ok(None);
             }
+        }
+        if let Command::App { app, wish: Wish::Run(run) } = command {
+            self.orders.insert(run.token.clone());
+            self.attended.insert(run.token.clone(), (app.clone(), out.chance.later(10, 60_000)));
         }
         let at = out.chance.clock().now();
         let app = match command {
@@ -337,6 +347,25 @@ impl Control {
         }
     }
 
+    /// Those who were connected to a one-off command leave; their apps are to be looked at.
+    pub(crate) fn leave(&mut self, now: Duration) {
+        let gone: Vec<String> = self
+            .attended
+            .iter()
+            .filter(|(_, (_, until))| *until <= now)
+            .map(|(token, _)| token.clone())
+            .collect();
+        for token in gone {
+            self.orders.remove(&token);
+            self.dirty.extend(self.attended.remove(&token).map(|(app, _)| app));
+        }
+    }
+
+    /// When somebody leaves next.
+    pub(crate) fn next_leave(&self) -> Option<Duration> {
+        self.attended.values().map(|(_, until)| *until).min()
+    }
+
     /// The ports that no instance may be given now, `None` while it is not known what a living edge uses.
     pub(crate) fn ports_in_use(&mut self) -> Option<BTreeSet<u16>> {
         let least = self.edges.values().map(|known| known.applied).min();
@@ -376,6 +405,7 @@ impl Control {
         };
         AppWorld {
             instances: out.machine.observe(&app.id, now),
+            runs: out.machine.runs(&app.id, |token| self.attended.contains_key(token)),
             health: ids().filter_map(|(ordinal, id)| Some((ordinal, health(&id)?))).collect(),
             drained: ids().filter_map(|(ordinal, id)| Some((ordinal, drained(&id)?))).collect(),
             builds: out.builders.builds(&app.id, now),
@@ -400,6 +430,9 @@ impl Control {
         let Some(app) = self.ledger.durable().apps.get(id).cloned() else {
             for ordinal in out.machine.observe(id, out.chance.now()).into_keys() {
                 out.machine.remove(id, ordinal);
+            }
+            for number in out.machine.runs(id, |_| false).into_keys() {
+                out.machine.remove_run(id, number);
             }
             return Ok(());
         };

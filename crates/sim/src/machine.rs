@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use berth_control::event::{Exit, Ordinal};
-use berth_control::world::{Life, Listener, Seen};
+use berth_control::event::{Exit, Ordinal, RunEnd, RunNumber, RunStop};
+use berth_control::invariant::{Breach, Invariant};
+use berth_control::world::{Life, Listener, Seen, SeenRun};
 use berth_spec::{AppId, Millis, ProcessName};
 
 use crate::builder::Quality;
@@ -84,10 +85,21 @@ impl Proc {
     }
 }
 
+/// A one-off command.
+#[derive(Debug)]
+struct OneOff {
+    token: String,
+    exits: Duration,
+    ended: Option<RunEnd>,
+}
+
 /// All instances.
 #[derive(Debug, Default)]
 pub(crate) struct Machine {
     procs: BTreeMap<(AppId, Ordinal), Proc>,
+    runs: BTreeMap<(AppId, RunNumber), OneOff>,
+    /// All one-off commands that were ever started.
+    ran: BTreeSet<(AppId, RunNumber)>,
 }
 
 impl Machine {
@@ -101,7 +113,53 @@ impl Machine {
     }
 
     pub(crate) fn apps(&self) -> BTreeSet<AppId> {
-        self.procs.keys().map(|(app, _)| app.clone()).collect()
+        self.procs.keys().chain(self.runs.keys()).map(|(app, _)| app.clone()).collect()
+    }
+
+    /// Starts a one-off command, which no repeat may do again; or finds that it cannot be started.
+    pub(crate) fn start_run(
+        &mut self,
+        app: &AppId,
+        run: RunNumber,
+        token: &str,
+        ordered: bool,
+        chance: &Chance,
+    ) -> Result<(), Breach> {
+        let key = (app.clone(), run);
+        let known = self.runs.get(&key).is_some_and(|it| it.token == token);
+        if known {
+            return Ok(());
+        }
+        let ended = (!ordered).then(|| RunEnd::stopped(RunStop::NotStarted));
+        if ordered && !self.ran.insert(key.clone()) {
+            let detail = format!("{app} ran run.{run} a second time");
+            return Err(Breach { invariant: Invariant::NumbersAreUnique, detail });
+        }
+        let exits = if chance.one_in(4) { chance.later(60_000, 400_000) } else { chance.later(5, 20_000) };
+        self.runs.insert(key, OneOff { token: token.to_owned(), exits, ended });
+        Ok(())
+    }
+
+    /// Tells a one-off command to end.
+    pub(crate) fn stop_run(&mut self, app: &AppId, run: RunNumber, why: RunStop) {
+        if let Some(run) = self.runs.get_mut(&(app.clone(), run)).filter(|run| run.ended.is_none()) {
+            run.ended = Some(RunEnd::stopped(why));
+        }
+    }
+
+    pub(crate) fn remove_run(&mut self, app: &AppId, run: RunNumber) {
+        self.runs.remove(&(app.clone(), run));
+    }
+
+    /// The one-off commands of an app, by what is known of who is connected to them.
+    pub(crate) fn runs(&self, app: &AppId, attended: impl Fn(&str) -> bool) -> BTreeMap<RunNumber, SeenRun> {
+        let of_app = self.runs.iter().filter(|((it, _), _)| it == app);
+        let seen = |run: &OneOff| SeenRun {
+            token: run.token.clone(),
+            attended: attended(&run.token),
+            ended: run.ended.clone(),
+        };
+        of_app.map(|((_, number), run)| (*number, seen(run))).collect()
     }
 
     pub(crate) fn living(&self, app: &AppId) -> BTreeSet<Ordinal> {
@@ -201,6 +259,7 @@ impl Machine {
     /// The machine was started again: nothing of it is left.
     pub(crate) fn reboot(&mut self) {
         self.procs.clear();
+        self.runs.clear();
     }
 
     /// Something happens to a random instance. Returns its app.
@@ -229,6 +288,12 @@ impl Machine {
     pub(crate) fn tick(&mut self, chance: &Chance) -> (BTreeSet<AppId>, Vec<(AppId, Ordinal, Exit)>) {
         let now = chance.now();
         let (mut changed, mut exited) = (BTreeSet::new(), Vec::new());
+        for ((app, _), run) in self.runs.iter_mut().filter(|(_, run)| run.ended.is_none() && run.exits <= now)
+        {
+            let exit = Exit { status: Some(0), signal: None, after: Millis(1_000) };
+            run.ended = Some(RunEnd { exit: Some(exit), why: None, detail: Vec::new() });
+            changed.insert(app.clone());
+        }
         for ((app, ordinal), proc) in &mut self.procs {
             match proc.stage {
                 Stage::Starting { until } | Stage::BackingOff { until } if until <= now => {
@@ -256,7 +321,8 @@ impl Machine {
 
     /// Whether an instance starts, stops or has yet to listen: what follows from it is not there yet.
     pub(crate) fn is_moving(&self, now: Duration) -> bool {
-        self.procs.values().any(|proc| match proc.stage {
+        let runs = self.runs.values().any(|run| run.ended.is_none());
+        runs || self.procs.values().any(|proc| match proc.stage {
             Stage::Starting { .. } | Stage::Stopping { .. } => true,
             Stage::Running { listens, .. } => listens > now && listens < Duration::MAX,
             Stage::BackingOff { .. } => proc.quality != Quality::Crashes,
@@ -266,7 +332,8 @@ impl Machine {
 
     /// When something happens next by itself.
     pub(crate) fn next(&self, now: Duration) -> Option<Duration> {
-        self.procs.values().flat_map(Proc::next).filter(|moment| *moment > now).min()
+        let runs = self.runs.values().filter(|run| run.ended.is_none()).map(|run| run.exits);
+        self.procs.values().flat_map(Proc::next).chain(runs).filter(|moment| *moment > now).min()
     }
 }
 

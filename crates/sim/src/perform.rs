@@ -90,6 +90,21 @@ impl Control {
                 out.machine.remove(id, ordinal);
                 self.dirty.insert(id.clone());
             }
+            Action::StartRun(number) => {
+                if let Some(run) = app.runs.get(&number) {
+                    let ordered = self.orders.remove(&run.token);
+                    out.machine.start_run(id, number, &run.token, ordered, &out.chance)?;
+                    self.dirty.insert(id.clone());
+                }
+            }
+            Action::StopRun(number, why) => {
+                out.machine.stop_run(id, number, why);
+                self.dirty.insert(id.clone());
+            }
+            Action::RemoveRun(number) => {
+                out.machine.remove_run(id, number);
+                self.dirty.insert(id.clone());
+            }
             Action::RestartEdge => {
                 out.tally.add(Fault::EdgeRestarted);
                 out.kill_edge();

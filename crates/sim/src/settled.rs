@@ -71,7 +71,10 @@ impl World {
     /// To the next moment at which anything is due, or a little while when somebody is at work.
     fn pass_time(&self, busy: bool) {
         let now = self.out.chance.now();
-        let control = self.control.iter().flat_map(|control| control.timers.values().copied());
+        let control = self
+            .control
+            .iter()
+            .flat_map(|control| control.timers.values().copied().chain(control.next_leave()));
         let machine = self.out.machine.next(now).into_iter().chain(self.out.builders.next(now));
         let edge = self.out.edge.iter().filter_map(Edge::next);
         let next = control.chain(machine).chain(edge).chain(self.next_start()).filter(|due| *due > now).min();
@@ -122,6 +125,9 @@ impl World {
         let known: BTreeSet<Ordinal> = app.instances.keys().copied().collect();
         if runs != known {
             return Err(leak(format!("of {id} there run {runs:?}, and the state has {known:?}")).into());
+        }
+        if !app.runs.is_empty() || !self.out.machine.runs(id, |_| false).is_empty() {
+            return Err(leak(format!("of {id} there are one-off commands left: {:?}", app.runs)).into());
         }
         if app.life == Life::Destroyed {
             return Ok(());

@@ -8,7 +8,7 @@ use crate::{Planted, Setup, Tally, run};
 
 const STEPS: u32 = 1_000;
 /// What has to come to pass somewhere, or the worlds have become too tame to find anything.
-const SEEN: [&str; 42] = [
+const SEEN: [&str; 48] = [
     "app_created",
     "app_destroyed",
     "app_destroying",
@@ -44,6 +44,12 @@ const SEEN: [&str; 42] = [
     "release_submitted",
     "release_superseded",
     "routed",
+    "run_assigned",
+    "run_ended",
+    "run_ended Destroyed",
+    "run_ended NotStarted",
+    "run_ended TimeOver",
+    "run_ended Unattended",
     "scale_changed",
     "secrets_changed",
     "warm_ended Displaced",

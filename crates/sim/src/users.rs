@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_control::command::{Command, Deploy, Wish};
+use berth_control::command::{Command, Deploy, RunWish, Wish};
 use berth_control::decide::next_secret_version;
-use berth_control::event::{Grant, SealedSecret};
+use berth_control::event::{Grant, RunMode, SealedSecret};
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::{App, State};
 use berth_spec::manifest::{Manifest, Strategy};
@@ -154,9 +154,24 @@ impl Users {
                 return Command::IssueToken { token, sha256: "00".repeat(32), grants };
             }
             23..=26 => domains(of, chance),
+            27..=28 => Wish::Run(Box::new(self.run(chance))),
             _ => Wish::Deploy(Box::new(self.deploy(&app, chance))),
         };
         Command::App { app, wish }
+    }
+
+    fn run(&self, chance: &Chance) -> RunWish {
+        RunWish {
+            release: chance.one_in(3).then(|| ReleaseNumber(1 + chance.below(5) as u64)),
+            command: berth_spec::command::Command::Argv(vec!["bin/console".to_owned()]),
+            variables: BTreeSet::new(),
+            mode: match chance.below(2) {
+                0 => RunMode::Detached,
+                _ => RunMode::Attached { terminal: chance.one_in(2) },
+            },
+            limit: Millis::from_secs(30),
+            token: format!("run-{}", self.count),
+        }
     }
 
     fn deploy(&self, app: &AppId, chance: &Chance) -> Deploy {

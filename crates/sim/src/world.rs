@@ -150,6 +150,10 @@ fn label(event: &Event) -> String {
     let kind = event.kind();
     match event {
         Event::ReleaseFailed { failure, .. } => format!("{kind} {}", failure.code),
+        Event::RunEnded { end, .. } => match end.why {
+            Some(why) => format!("{kind} {why:?}"),
+            None => kind.to_owned(),
+        },
         Event::WarmEnded { why, .. } => format!("{kind} {why:?}"),
         Event::InstanceStopping { why, .. } => format!("{kind} {why:?}"),
         Event::InstanceGone { cause: GoneCause::NotStarted { .. }, .. } => format!("{kind} NotStarted"),
@@ -293,6 +297,7 @@ impl World {
                 control.hear(edge.pid, word);
             }
         }
+        control.leave(now);
         for app in changed {
             if !self.out.calm && self.out.chance.one_in(40) {
                 self.out.tally.add(Fault::NoticeLost);

@@ -45,6 +45,8 @@ const ENV_MAX: usize = 128;
 pub const RESERVED_ENV: [&str; 6] =
     ["PORT", "RELEASE_VERSION", "SOURCE_COMMIT", "APP_NAME", "INSTANCE_ID", "RELEASE_COMMAND"];
 
+/// What one-off commands run as; no process of an app may have this name either.
+pub const RUN_PROCESS: &str = "run";
 /// What the release command runs as, beside the app's own processes: no process of an app may have this name.
 pub const RELEASE_COMMAND_PROCESS: &str = "release-command";
 

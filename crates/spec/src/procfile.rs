@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use crate::command::Command;
-use crate::name::{ProcessName, RELEASE_COMMAND_PROCESS};
+use crate::name::{ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
 use crate::problem::{Collector, Problems, Wrong};
 
 /// The name of the file.
@@ -75,6 +75,10 @@ impl Procfile {
         }
         if name == RELEASE_COMMAND_PROCESS {
             return Err(Wrong::new(format!("`{name}` is not a process")).instead("write `release:`"));
+        }
+        if name == RUN_PROCESS {
+            let wrong = Wrong::new("`run` is what one-off commands are called");
+            return Err(wrong.instead("give the process another name"));
         }
         let process = ProcessName::new(name).map_err(|bad| {
             let near = name.to_ascii_lowercase().replace('_', "-");

@@ -132,6 +132,7 @@ fn berth(directory: &Path, api: &str, arguments: &str, input: &'static str) -> (
     let mut screen = Screen::plain(out.clone(), err.clone(), input.as_bytes());
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(NOW, 1));
     let status = crate::run(*line, &environment(directory, &[("BERTH_API", api)]), &clock, &mut screen);
+    let crate::Status::Own(status) = status else { panic!("{arguments} runs no program") };
     (status, out.text(), err.text())
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -76,6 +76,7 @@ pub(super) struct Call {
     body: Bytes,
     content_type: &'static str,
     stream: bool,
+    upgrade: Option<&'static str>,
     pub(super) last_event_id: Option<String>,
 }
 
@@ -88,6 +89,7 @@ impl Call {
             body: Bytes::new(),
             content_type: "",
             stream: false,
+            upgrade: None,
             last_event_id: None,
         }
     }
@@ -106,6 +108,11 @@ impl Call {
         Self { method, key: Some(key), body, content_type, ..Self::get(path) }
     }
 
+    /// The same, asking for the connection to become one of this protocol.
+    pub(super) fn upgrading(self, protocol: &'static str) -> Self {
+        Self { upgrade: Some(protocol), ..self }
+    }
+
     fn request(&self, inside: &Inside) -> Result<Request<Full<Bytes>>, ClientError> {
         let host = match &inside.endpoint {
             Endpoint::Unix(_) => "localhost",
@@ -119,6 +126,9 @@ impl Call {
         }
         if let Some(key) = &self.key {
             request = request.header(route::IDEMPOTENCY_KEY, key.as_str());
+        }
+        if let Some(protocol) = self.upgrade {
+            request = request.header(CONNECTION, "upgrade").header(UPGRADE, protocol);
         }
         if let Some(id) = &self.last_event_id {
             request = request.header(route::LAST_EVENT_ID, id);
@@ -194,7 +204,9 @@ impl Connection {
         let endpoint = endpoint.to_string();
         match http1::handshake(TokioIo::new(stream)).await {
             // What fails in the driver reaches whoever waits for the answer, so its own result can go with it.
-            Ok((sender, driver)) => Ok(Self { endpoint, sender, driver: tokio::spawn(driver) }),
+            Ok((sender, driver)) => {
+                Ok(Self { endpoint, sender, driver: tokio::spawn(driver.with_upgrades()) })
+            }
             Err(source) => Err(ClientError::Lost { endpoint, source }),
         }
     }

@@ -70,8 +70,13 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
             Some(_) => Ok(vec![Event::InstanceGone { ordinal: *ordinal, cause: cause.clone() }]),
             None => Err(Refusal::Stale("the instance is gone already")),
         },
+        Fact::RunEnded { run, end } => match app.runs.get(run) {
+            Some(_) => Ok(vec![Event::RunEnded { run: *run, end: end.clone() }]),
+            None => Err(Refusal::Stale("the one-off command is over already")),
+        },
         Fact::Destroyed => {
-            if app.life != Life::Destroying || !app.instances.is_empty() {
+            let left = !app.instances.is_empty() || !app.runs.is_empty();
+            if app.life != Life::Destroying || left {
                 return Err(Refusal::Stale("something of the app is left"));
             }
             Ok(vec![Event::AppDestroyed {}])

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_spec::{AppId, EnvName, HostName, ProcessName, ReleaseNumber};
 
-use super::{MAX_DOMAINS, MAX_INSTANCES, MAX_SLOTS, MAX_VARIABLES, next_secret_version};
-use crate::command::{Deploy, Refusal, Wish};
+use super::{MAX_DOMAINS, MAX_INSTANCES, MAX_RUNS, MAX_SLOTS, MAX_VARIABLES, next_secret_version};
+use crate::command::{Deploy, Refusal, RunWish, Wish};
 use crate::event::{Artifact, Event, Reason, ReleaseSubmitted, SealedSecret, WarmEnd};
 use crate::route::{claims, default_host, named_by_default};
 use crate::state::{App, Life, Phase, Release, State};
@@ -28,6 +28,7 @@ pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event
             let (app, created) = app_for(state, id, add.is_empty())?;
             Ok(created.into_iter().chain(change_domains(state, &app, add, remove)?).collect())
         }
+        Wish::Run(wish) => run(alive(state, id)?, wish),
         Wish::Destroy => destroy(state, id),
     }
 }
@@ -297,6 +298,31 @@ fn scale(app: &App, processes: &BTreeMap<ProcessName, u32>) -> Result<Vec<Event>
         return Ok(Vec::new());
     }
     Ok(vec![Event::ScaleChanged { processes: changed }])
+}
+
+fn run(app: &App, wish: &RunWish) -> Result<Vec<Event>, Refusal> {
+    let id = &app.id;
+    let number = wish.release.or(app.serving).ok_or_else(|| Refusal::NothingServes(id.clone()))?;
+    let release = app.release(number).ok_or_else(|| Refusal::NoSuchRelease { app: id.clone(), number })?;
+    // What failed or was superseded is not kept, even where it still is there.
+    let kept = release.phase == Phase::Activated || !release.phase.is_settled();
+    if release.artifact.is_none() || !kept {
+        return Err(Refusal::ReleaseGone { app: id.clone(), number });
+    }
+    let count = app.runs.len() + 1;
+    if count > MAX_RUNS {
+        let what = "one-off commands at a time";
+        return Err(Refusal::TooMany { app: id.clone(), what, count, max: MAX_RUNS });
+    }
+    Ok(vec![Event::RunAssigned {
+        run: app.last_run + 1,
+        release: number,
+        command: wish.command.clone(),
+        variables: wish.variables.clone(),
+        mode: wish.mode,
+        limit: wish.limit,
+        token: wish.token.clone(),
+    }])
 }
 
 fn destroy(state: &State, id: &AppId) -> Result<Vec<Event>, Refusal> {

@@ -150,6 +150,32 @@ fn instance_samples() -> Vec<Event> {
     samples
 }
 
+fn run_samples() -> Vec<Event> {
+    let modes =
+        [RunMode::Attached { terminal: true }, RunMode::Attached { terminal: false }, RunMode::Detached];
+    let assigned = (1..).zip(modes).map(|(run, mode)| Event::RunAssigned {
+        run,
+        release: v(4),
+        command: Command::Argv(vec!["bin/migrate".to_owned(), "--all".to_owned()]),
+        variables: [env("DEBUG")].into(),
+        mode,
+        limit: Millis(86_400_000),
+        token: format!("{run:032x}"),
+    });
+    let exit = Exit { status: Some(3), signal: None, after: Millis(1_050) };
+    let whys = [
+        RunStop::Unattended,
+        RunStop::TimeOver,
+        RunStop::Destroyed,
+        RunStop::PlatformDown,
+        RunStop::NotStarted,
+        RunStop::Lost,
+    ];
+    let failed = RunEnd { exit: Some(exit), why: None, detail: vec!["no such table: users".to_owned()] };
+    let ended = [failed].into_iter().chain(whys.map(RunEnd::stopped));
+    assigned.chain((1..).zip(ended).map(|(run, end)| Event::RunEnded { run, end })).collect()
+}
+
 /// The life of an app, with every kind and every variant in it.
 fn app_samples() -> Vec<Event> {
     let sealed = SealedSecret { version: 1, sealed: "c2VhbGVk".to_owned() };
@@ -177,6 +203,7 @@ fn app_samples() -> Vec<Event> {
         WarmEnd::Gone,
     ];
     samples.extend(ends.map(|why| Event::WarmEnded { number: v(1), why }));
+    samples.extend(run_samples());
     samples.extend([Event::AppDestroying {}, Event::AppDestroyed {}]);
     samples
 }

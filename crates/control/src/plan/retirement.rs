@@ -114,8 +114,11 @@ impl Planner<'_> {
             }
         }
         let world = self.world;
-        let nothing_left = world.instances.is_empty() && world.builds.is_empty() && world.commands.is_empty();
-        if app.instances.is_empty() && nothing_left {
+        let nothing_left = world.instances.is_empty()
+            && world.builds.is_empty()
+            && world.commands.is_empty()
+            && world.runs.is_empty();
+        if app.instances.is_empty() && app.runs.is_empty() && nothing_left {
             self.record(Fact::Destroyed);
         }
     }

@@ -11,6 +11,7 @@ use berth_shim::config::{AppUser, LogPolicy, StartConfig};
 use rustix::fs::MemfdFlags;
 
 use super::{Inner, remove_file};
+use crate::attach::AppEnds;
 use crate::error::{RuntimeError, during};
 use crate::instance::InstanceSpec;
 use crate::layout::short;
@@ -31,7 +32,11 @@ pub(super) struct Launched {
 ///
 /// The record comes first. From then on a control that dies leaves something that the next one finds, knows to be of this
 /// token, and ends.
-pub(super) fn launch(inner: &Inner, spec: &InstanceSpec) -> Result<Launched, RuntimeError> {
+pub(super) fn launch(
+    inner: &Inner,
+    spec: &InstanceSpec,
+    ends: Option<&AppEnds>,
+) -> Result<Launched, RuntimeError> {
     check(spec)?;
     let layout = &inner.layout;
     let folder = layout.instance(&spec.id);
@@ -48,7 +53,7 @@ pub(super) fn launch(inner: &Inner, spec: &InstanceSpec) -> Result<Launched, Run
     let mut record =
         StartRecord { id: spec.id.clone(), token: spec.token, boot: inner.boot.clone(), port, shim: None };
     record.write(&folder).map_err(during("writing start.json"))?;
-    let started = spawn(inner, spec, lease, &mut record);
+    let started = spawn(inner, spec, ends, lease, &mut record);
     started.or_else(|error| {
         inner.clear(&record)?;
         layout.remove_instance(&spec.id).map_err(during("removing an instance's folder"))?;
@@ -59,6 +64,7 @@ pub(super) fn launch(inner: &Inner, spec: &InstanceSpec) -> Result<Launched, Run
 fn spawn(
     inner: &Inner,
     spec: &InstanceSpec,
+    ends: Option<&AppEnds>,
     lease: Option<port::PortLease>,
     record: &mut StartRecord,
 ) -> Result<Launched, RuntimeError> {
@@ -81,11 +87,14 @@ fn spawn(
     if let Some(lease) = &lease {
         launch.inherit(&lease.holder).map_err(&inherit)?;
     }
+    let streams = ends.map(|ends| ends.inherited(|end| launch.inherit(end)));
+    let streams = streams.transpose().map_err(&inherit)?;
     let config = StartConfig {
         argv,
         env: assignments(spec, env),
         cgroup: cgroup.map(|cgroup| text(&cgroup.door_path())).transpose()?,
         listener,
+        streams,
         ..config(inner, spec)?
     };
     let config = memory_file(&config.encode()).map_err(during("writing a shim's configuration"))?;
@@ -143,6 +152,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         stop_signal: 15,
         kill_after: 30_000,
         listener: -1,
+        streams: None,
     })
 }
 

@@ -8,10 +8,11 @@ use axum::extract::State;
 use berth_contract::{
     Code, Evidence, Problem, TimelineEntry, TimelinePage, TimelineQuery, Why, WhyQuery, route,
 };
-use berth_control::event::{Event, Ordinal, Stream};
+use berth_control::event::{Event, Ordinal, RunNumber, Stream};
 use berth_control::state::App;
 use berth_journal::{Journal, Position, ReadError, Recorded, StreamName};
 use berth_spec::ReleaseNumber;
+use berth_spec::name::RUN_PROCESS;
 
 use super::apps::{AppPath, find};
 use super::auth::Principal;
@@ -157,6 +158,7 @@ enum Subject {
     Scale,
     Release(ReleaseNumber),
     Instance(Ordinal),
+    Run(RunNumber),
     Process(String),
 }
 
@@ -168,9 +170,9 @@ impl Subject {
         if text == "scale" {
             return Ok(Self::Scale);
         }
-        let instance = text.rsplit_once('.').and_then(|(_, ordinal)| ordinal.parse().ok());
-        if let Some(ordinal) = instance {
-            return Ok(Self::Instance(ordinal));
+        let instance = text.rsplit_once('.').and_then(|(name, ordinal)| Some((name, ordinal.parse().ok()?)));
+        if let Some((name, number)) = instance {
+            return Ok(if name == RUN_PROCESS { Self::Run(number) } else { Self::Instance(number) });
         }
         if let (true, Ok(number)) = (text.starts_with('v'), text.parse()) {
             return Ok(Self::Release(number));
@@ -190,6 +192,8 @@ impl Subject {
             Self::Scale => matches!(event, Event::ScaleChanged { .. }),
             Self::Release(number) => of_release(event) == Some(*number),
             Self::Instance(ordinal) => of_instance(event).contains(ordinal),
+            Self::Run(number) => matches!(event,
+                Event::RunAssigned { run, .. } | Event::RunEnded { run, .. } if run == number),
             Self::Process(name) => {
                 let runs = |it: &Ordinal| app.instances.get(it).is_some_and(|it| it.process.as_str() == name);
                 matches!(event, Event::ScaleChanged { processes } if processes.contains_key(name.as_str()))
@@ -276,6 +280,10 @@ pub(super) async fn why(
             }
         },
         Subject::Instance(ordinal) => views::instance_in_words(&api, &app, *ordinal),
+        Subject::Run(number) => match app.runs.get(number) {
+            Some(run) => format!("run.{number} runs in {}, for {}.", run.release, run.by),
+            None => format!("run.{number} is over."),
+        },
     };
     let events = stream_events(&api, &app, None, WHY_EVENTS).await?;
     let relevant: Vec<Evidence> = events
@@ -288,12 +296,13 @@ pub(super) async fn why(
             text: format!("{}: {}", recorded.meta.actor, say(&event)),
         })
         .collect();
-    if relevant.is_empty() && matches!(subject, Subject::Instance(_)) {
+    if relevant.is_empty() && matches!(subject, Subject::Instance(_) | Subject::Run(_)) {
         let detail = format!("{} never had that instance", app.id);
         return Err(Problem::new(Code::InstanceNotFound, detail).into());
     }
     // What decided is at the end; a release's own story is told whole.
-    let tail = if matches!(subject, Subject::Release(_) | Subject::Instance(_)) { 50 } else { 12 };
+    let whole = matches!(subject, Subject::Release(_) | Subject::Instance(_) | Subject::Run(_));
+    let tail = if whole { 50 } else { 12 };
     let because = relevant.into_iter().rev().take(tail).collect::<Vec<_>>().into_iter().rev().collect();
     Ok(Json(Why { question, answer, because }))
 }
@@ -305,6 +314,7 @@ fn question(app: &App, subject: &Subject) -> String {
         Subject::Scale => format!("Why does {name} have so many instances?"),
         Subject::Release(number) => format!("Why is {number} of {name} as it is?"),
         Subject::Instance(ordinal) => format!("Why is instance {ordinal} of {name} as it is?"),
+        Subject::Run(number) => format!("Why did run.{number} of {name} end as it did?"),
         Subject::Process(process) => format!("Why is the process {process} of {name} as it is?"),
     }
 }

@@ -29,6 +29,7 @@ use utoipa::openapi::OpenApi as Document;
     super::settings::change_config,
     super::settings::secrets,
     super::settings::change_secrets,
+    super::runs::start,
     super::domains::list,
     super::domains::change,
     super::logs::lines,

@@ -91,6 +91,12 @@ impl From<Refusal> for Refused {
                 Some("choose one that `berth releases` shows as active or retired"),
             ),
             Refusal::HostTaken { .. } => (Code::HostTaken, Some("give the host up there, or choose another")),
+            Refusal::NothingServes(_) => {
+                (Code::NeverDeployed, Some("deploy first, or name a release with --release"))
+            }
+            Refusal::ReleaseGone { .. } => {
+                (Code::ReleaseGone, Some("choose one that `berth releases` shows as active or retired"))
+            }
             Refusal::HostReserved { .. } => {
                 (Code::HostTaken, Some("choose a host that is not below .localhost"))
             }

@@ -106,7 +106,7 @@ fn distinct<V>(set: &BTreeMap<EnvName, V>, unset: &[EnvName]) -> Result<BTreeSet
 }
 
 /// An environment variable ends at a NUL, and the kernel limits one to 128 KiB.
-fn check_value(name: &EnvName, value: &str) -> Result<(), Refused> {
+pub(super) fn check_value(name: &EnvName, value: &str) -> Result<(), Refused> {
     if value.contains('\0') {
         return Err(
             Problem::new(Code::RequestInvalid, format!("the value of {name} holds a NUL character")).into()

@@ -171,6 +171,7 @@ fn operations() -> Vec<(Method, String, Option<Value>)> {
                 (Method::POST, "apps") => Some(json!({ "name": "shop" })),
                 (Method::POST, "releases") => Some(json!({ "tree": format!("t{}", "0".repeat(64)) })),
                 (Method::POST, "rollback") | (Method::PATCH, _) => Some(json!({})),
+                (Method::POST, "runs") => Some(json!({ "command": ["true"] })),
                 (Method::PUT, "scale") => Some(json!({ "web": 1 })),
                 _ => None,
             };

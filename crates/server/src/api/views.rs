@@ -220,8 +220,33 @@ pub(super) fn instances(api: &Api, app: &KnownApp) -> Vec<Instance> {
             }
         })
         .collect();
+    instances.extend(runs(api, app));
     instances.sort_by(|a, b| (&a.process, a.id.ordinal).cmp(&(&b.process, b.id.ordinal)));
     instances
+}
+
+/// The one-off commands that are not over.
+fn runs(api: &Api, app: &KnownApp) -> impl Iterator<Item = Instance> {
+    let lives = api.machine.run_lives(&app.id);
+    app.runs.iter().map(move |(&number, run)| {
+        let id = crate::machine::runs::run_id(&app.id, number);
+        let (stopping, running) = lives.get(&number).copied().unwrap_or_default();
+        Instance {
+            process: id.process.clone(),
+            id,
+            release: run.release,
+            state: match (stopping, running) {
+                (true, _) => InstanceState::Stopping,
+                (false, Some(_)) => InstanceState::Ready,
+                (false, None) => InstanceState::Starting,
+            },
+            started_at: running.map(|(_, since)| since),
+            pid: running.map(|(pid, _)| pid),
+            port: None,
+            restarts: 0,
+            exit: None,
+        }
+    })
 }
 
 fn instance_state(
@@ -268,6 +293,10 @@ pub(super) fn state_in_words(api: &Api, app: &Arc<KnownApp>) -> String {
     let base = match (app.serving, app.life) {
         (_, Life::Destroying | Life::Destroyed) => format!("{} is being destroyed.", app.id.app),
         (None, Life::Alive) => format!("{} has no release that serves yet.", app.id.app),
+        (Some(serving), Life::Alive) if shown.state == AppState::Stopped => format!(
+            "{serving} of {} is stopped: everything is scaled to 0, and `berth scale web=1` starts it again.",
+            app.id.app
+        ),
         (Some(serving), Life::Alive) => {
             format!("{serving} of {} serves, with {} running.", app.id.app, counts.join(", "))
         }

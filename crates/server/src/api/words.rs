@@ -1,6 +1,6 @@
 //! Events in words: what `timeline`, `why` and the progress of a deployment say.
 
-use berth_control::event::{Event, GoneCause, Reason, StopReason, WarmEnd};
+use berth_control::event::{Event, GoneCause, Reason, RunEnd, RunMode, RunStop, StopReason, WarmEnd};
 
 /// What happened, in one line that reads after its time and its actor.
 #[must_use]
@@ -24,6 +24,15 @@ pub(super) fn say(event: &Event) -> String {
             let removed = removed.iter().map(|host| format!("removed the domain {host}"));
             added.chain(removed).collect::<Vec<String>>().join(", ")
         }
+        Event::RunAssigned { run, release, command, mode, .. } => {
+            let how = match mode {
+                RunMode::Attached { terminal: true } => "in a terminal",
+                RunMode::Attached { terminal: false } => "through pipes",
+                RunMode::Detached => "detached",
+            };
+            format!("ran run.{run} in {release}, {how}: {}", in_words(command))
+        }
+        Event::RunEnded { run, end } => format!("run.{run} {}", run_end(end)),
         Event::AppDestroying {} => "began to destroy the app".to_owned(),
         Event::AppDestroyed {} => "destroyed the app".to_owned(),
         Event::ReleaseSubmitted(_)
@@ -119,7 +128,10 @@ fn of_instance(event: &Event) -> String {
         }
         Event::InstanceExited { ordinal, exit, more: 0 } => format!("instance {ordinal} {exit}"),
         Event::InstanceExited { ordinal, exit, more } => {
-            format!("instance {ordinal} {exit}, and {more} times before")
+            let exits = if *more == 1 { "exit" } else { "exits" };
+            format!(
+                "instance {ordinal} {exit}; {more} {exits} of this app's instances before it were not written down"
+            )
         }
         Event::InstanceGone { ordinal, cause } => match cause {
             GoneCause::Stopped => format!("instance {ordinal} has stopped"),
@@ -128,6 +140,51 @@ fn of_instance(event: &Event) -> String {
             GoneCause::PlatformDown => format!("instance {ordinal} was stopped with the platform"),
         },
         _ => event.kind().replace('_', " "),
+    }
+}
+
+/// A command as somebody would type it; words that a shell would take apart are quoted.
+fn in_words(command: &berth_spec::Command) -> String {
+    let plain = |word: &str| {
+        !word.is_empty() && word.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&it))
+    };
+    match command {
+        berth_spec::Command::Argv(words) => {
+            let quoted = words.iter().map(|word| {
+                if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+            });
+            quoted.collect::<Vec<String>>().join(" ")
+        }
+        berth_spec::Command::Line(line) | berth_spec::Command::Shell(line) => line.clone(),
+        berth_spec::Command::StaticSite { .. } => "a static site".to_owned(),
+    }
+}
+
+fn run_end(end: &RunEnd) -> String {
+    let mut text = match (end.exit, end.why) {
+        (Some(exit), None) => exit.to_string(),
+        // It was the platform that ended it, so a signal has nothing to explain.
+        (Some(exit), Some(why)) => {
+            format!("ended after {}.{:03} s: {}", exit.after.0 / 1_000, exit.after.0 % 1_000, run_stop(why))
+        }
+        (None, Some(why)) => format!("ended: {}", run_stop(why)),
+        (None, None) => "ended".to_owned(),
+    };
+    if let Some(last) = end.detail.last() {
+        text.push_str(&format!("; at the end: {last}"));
+    }
+    text
+}
+
+/// Why the platform ended a one-off command.
+pub(super) fn run_stop(why: RunStop) -> &'static str {
+    match why {
+        RunStop::Unattended => "the connection of whoever ran it was lost",
+        RunStop::TimeOver => "its time was over",
+        RunStop::Destroyed => "the app is being destroyed",
+        RunStop::PlatformDown => "the platform was shut down",
+        RunStop::NotStarted => "it could not be started",
+        RunStop::Lost => "what watched it was killed, or the machine was started again",
     }
 }
 
@@ -156,7 +213,7 @@ pub(super) fn shown(event: &Event) -> serde_json::Value {
     if let Some(object) = data.as_object_mut() {
         match event {
             Event::TokenIssued { .. } => drop(object.remove("sha256")),
-            Event::InstanceAssigned { .. } => drop(object.remove("token")),
+            Event::InstanceAssigned { .. } | Event::RunAssigned { .. } => drop(object.remove("token")),
             Event::SecretsChanged { set, .. } => {
                 let versions: serde_json::Map<String, serde_json::Value> =
                     set.iter().map(|(name, value)| (name.to_string(), value.version.into())).collect();

@@ -11,6 +11,7 @@ use berth_control::world::{AppWorld, Life, Listener, Seen};
 use berth_runtime::{
     Backoff, InstanceSpec, InstanceState, Mark, Observed, PortWish, Restart, RuntimeError, RuntimeEvent, Stop,
 };
+use berth_spec::name::RUN_PROCESS;
 use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -21,7 +22,7 @@ use crate::{events, tasks};
 
 /// How many lines of an instance's log a failure shows.
 const TAIL: usize = 20;
-/// How often an exit of one instance is written down: a crash loop must not fill the journal.
+/// How often an exit of one app's instances is written down: a crash loop must not fill the journal, and a hundred of them neither.
 const EXITS_EVERY: Duration = Duration::from_secs(10);
 /// Below how much of the machine's memory what is only kept warm has to go, as one part of so many.
 const MEMORY_SHORT: u64 = 10;
@@ -30,7 +31,7 @@ const MEMORY_SHORT: u64 = 10;
 /// crashes has more than one try too; everything else that keeps an instance from starting stays so.
 const SHIM_TRIES: u32 = 3;
 
-/// Exits of an instance since one was last written down.
+/// Exits of an app's instances since one was last written down.
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     last_written: Option<Duration>,
@@ -51,7 +52,7 @@ impl Machine {
     pub async fn observe(&self, app: &App) -> AppWorld {
         let mut instances = BTreeMap::new();
         for mut observed in self.runtime.list_app(&app.id) {
-            if observed.id.process.as_str() == RELEASE_COMMAND {
+            if is_one_off(&observed.id) {
                 continue;
             }
             let ordinal = observed.id.ordinal;
@@ -73,6 +74,7 @@ impl Machine {
             instances,
             builds: self.jobs.builds_of(&app.id),
             commands: self.jobs.commands_of(&app.id),
+            runs: self.runs_of(app).await,
             memory_short: app.warm.is_some() && memory_is_short(),
             ..AppWorld::default()
         }
@@ -127,7 +129,7 @@ impl Machine {
         }
     }
 
-    async fn log_tail(&self, id: &InstanceId) -> Vec<String> {
+    pub(super) async fn log_tail(&self, id: &InstanceId) -> Vec<String> {
         let log = self.runtime.log(id);
         let read = tokio::task::spawn_blocking(move || log.tail(TAIL)).await;
         let Ok(Ok(batch)) = read else {
@@ -140,7 +142,9 @@ impl Machine {
         let mut notes = self.notes();
         let is_left = |id: &InstanceId| id.app != app.id || app.instances.contains_key(&id.ordinal);
         notes.not_started.retain(|id, _| is_left(id));
-        notes.unwritten_exits.retain(|id, _| is_left(id));
+        if app.instances.is_empty() {
+            notes.unwritten_exits.remove(&app.id);
+        }
         for (id, detail) in notes.not_started.iter().filter(|(id, _)| id.app == app.id) {
             let token = app.instances.get(&id.ordinal).map(|it| it.token.clone()).unwrap_or_default();
             instances.entry(id.ordinal).or_insert_with(|| Seen {
@@ -180,7 +184,7 @@ impl Machine {
             };
             (it.id.ordinal, Lived { running, ended: it.exits.last().map(|exit| Timestamp(exit.at)) })
         };
-        self.runtime.list_app(app).into_iter().map(lived).collect()
+        self.runtime.list_app(app).into_iter().filter(|it| !is_one_off(&it.id)).map(lived).collect()
     }
 
     /// Starts an instance. Should that fail, the next look shows why.
@@ -309,13 +313,13 @@ impl Machine {
 
     /// Clears away what the runtime has of an instance that the state has not, in a task of its own. Gives its id.
     pub async fn remove(self: &Arc<Self>, app: &AppId, ordinal: Ordinal) -> Option<InstanceId> {
-        let stray = |it: &Observed| it.id.ordinal == ordinal && it.id.process.as_str() != RELEASE_COMMAND;
+        let stray = |it: &Observed| it.id.ordinal == ordinal && !is_one_off(&it.id);
         let id = self.runtime.list_app(app).into_iter().find(stray)?.id;
         self.clear(&id);
         Some(id)
     }
 
-    fn clear(self: &Arc<Self>, id: &InstanceId) {
+    pub(super) fn clear(self: &Arc<Self>, id: &InstanceId) {
         if !self.notes().clearing.insert(id.clone()) {
             return;
         }
@@ -402,6 +406,10 @@ impl Machine {
     }
 
     async fn note_exit(&self, id: &InstanceId, exit: Exit) {
+        // Those are written down as a whole.
+        if is_one_off(id) {
+            return;
+        }
         let more = {
             let now = self.clock.monotonic();
             let mut notes = self.notes();
@@ -412,10 +420,9 @@ impl Machine {
                     .is_some_and(|app| app.instances.get(&id.ordinal).is_some_and(Instance::is_wanted))
             });
             if !known {
-                notes.unwritten_exits.remove(id);
                 return;
             }
-            let unwritten = notes.unwritten_exits.entry(id.clone()).or_default();
+            let unwritten = notes.unwritten_exits.entry(id.app.clone()).or_default();
             if unwritten.last_written.is_some_and(|last| now.saturating_sub(last) < EXITS_EVERY) {
                 unwritten.more += 1;
                 return;
@@ -429,6 +436,12 @@ impl Machine {
             events::not_recorded(&id.app, &error);
         }
     }
+}
+
+/// Whether an instance is a release command or a one-off command: neither is one of the app's processes, and their ordinals are not
+/// those of its instances.
+fn is_one_off(id: &InstanceId) -> bool {
+    [RELEASE_COMMAND, RUN_PROCESS].contains(&id.process.as_str())
 }
 
 /// An exit as the control plane keeps it.

@@ -6,7 +6,8 @@ use berth_clock::ManualClock;
 use berth_control::state::{App, State};
 use berth_journal::{Journal, Options};
 use berth_runtime::{
-    Answer, Capabilities, Finished, InstanceLog, InstanceSpec, Observed, RuntimeError, RuntimeEvent, Stop,
+    Answer, Attach, Attached, Capabilities, Finished, InstanceLog, InstanceSpec, Observed, RuntimeError,
+    RuntimeEvent, Stop,
 };
 use berth_spec::{ReleaseId, Timestamp};
 use tokio::sync::{broadcast, watch};
@@ -36,6 +37,14 @@ impl Runtime for Deaf {
         unknown(&spec.id)
     }
 
+    fn start_attached(&self, spec: InstanceSpec, _how: Attach) -> Answer<'_, (Observed, Attached)> {
+        unknown(&spec.id)
+    }
+
+    fn over<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {
+        unknown(id)
+    }
+
     fn adopt_all(&self) -> Answer<'_, Vec<Observed>> {
         Box::pin(async { Ok(Vec::new()) })
     }
@@ -53,6 +62,10 @@ impl Runtime for Deaf {
     }
 
     fn stop<'a>(&'a self, id: &'a InstanceId, _how: Stop) -> Answer<'a, Observed> {
+        unknown(id)
+    }
+
+    fn signal<'a>(&'a self, id: &'a InstanceId, _signal: i32) -> Answer<'a, ()> {
         unknown(id)
     }
 
@@ -166,7 +179,7 @@ async fn what_is_noted_of_an_instance_goes_with_it() {
     {
         let mut notes = stage.machine.notes();
         notes.not_started.insert(gone.clone(), "no room".to_owned());
-        notes.unwritten_exits.entry(gone).or_default();
+        notes.unwritten_exits.entry(gone.app).or_default();
         notes.seen.insert(app.id.clone(), BTreeMap::new());
     }
     assert_eq!(stage.machine.observe(&app).await.instances, BTreeMap::new());

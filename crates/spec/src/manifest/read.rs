@@ -17,7 +17,7 @@ use super::{
     Manifest, Readiness, Shutdown, Signal, Strategy,
 };
 use crate::command::{Command, RelativeDir};
-use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS};
+use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
 use crate::problem::{Collector, Problems, Wrong, nearest};
 use crate::unit::Millis;
 
@@ -198,6 +198,11 @@ fn processes(section: &mut Section<'_, '_, '_>) -> BTreeMap<ProcessName, Command
         if name == "release" || name == RELEASE_COMMAND_PROCESS {
             let wrong = Wrong::new(format!("`{name}` is not a process here"));
             section.problems.note(&key.span(), wrong.instead("write `release_command` below `[deploy]`"));
+            continue;
+        }
+        if name == RUN_PROCESS {
+            let wrong = Wrong::new("`run` is what one-off commands are called");
+            section.problems.note(&key.span(), wrong.instead("give the process another name"));
             continue;
         }
         let name = section.note(key.span(), ProcessName::new(name).map_err(Wrong::new));

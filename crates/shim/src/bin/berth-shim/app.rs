@@ -32,30 +32,72 @@ struct Texts {
 
 type Failed = (Step, i32);
 
-impl App {
-    pub(crate) fn start(config: &StartConfig) -> Result<(Self, Pipes), Failure> {
-        Self::fork(config).map_err(|(step, errno)| Failure { step, errno })
+/// What the app reads and writes, on its side.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    input: OwnedFd,
+    output: OwnedFd,
+    errors: OwnedFd,
+    terminal: bool,
+}
+
+impl Streams {
+    /// Takes over what was inherited for the app; `None` when its output goes to the log.
+    pub(crate) fn inherited(config: &StartConfig) -> io::Result<Option<Self>> {
+        let Some(streams) = config.streams else { return Ok(None) };
+        Ok(Some(Self {
+            input: system::inherited(streams.input)?,
+            output: system::inherited(streams.output)?,
+            errors: system::inherited(streams.errors)?,
+            terminal: streams.terminal,
+        }))
     }
 
-    fn fork(config: &StartConfig) -> Result<(Self, Pipes), Failed> {
-        let texts = Texts::of(config)?;
-        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(at(Step::Fork));
-        let (out, app_out) = pipe()?;
-        let (err, app_err) = pipe()?;
-        let (failure, app_failure) = pipe()?;
-        for fd in [&out, &err, &failure] {
-            // Ours alone: a pipe's two ends have a status each, so the app's end stays a blocking one.
-            rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK).map_err(at(Step::Fork))?;
+    /// Nothing to read, and pipes to us to write to.
+    fn logged(config: &StartConfig) -> Result<(Self, Pipes), Failed> {
+        let input = std::fs::File::open("/dev/null").map_err(at(Step::Setup))?.into();
+        let (out, output) = pipe()?;
+        let (err, errors) = pipe()?;
+        for app_end in [&output, &errors] {
+            // A program that opens /dev/stdout anew, as web servers do, is asked for its permission then.
+            if let Some(user) = &config.user {
+                let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+                rustix::fs::fchown(app_end, Some(uid), Some(gid)).map_err(at(Step::Fork))?;
+            }
         }
+        Ok((Self { input, output, errors, terminal: false }, [Some(out), Some(err)]))
+    }
+}
+
+/// A pipe to us. Our end alone does not block: a pipe's two ends have a status each.
+fn pipe() -> Result<(OwnedFd, OwnedFd), Failed> {
+    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(at(Step::Fork))?;
+    rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK).map_err(at(Step::Fork))?;
+    Ok((ours, theirs))
+}
+
+impl App {
+    /// Starts the app. What it reads and writes is the app's alone afterwards.
+    pub(crate) fn start(config: &StartConfig, streams: Option<Streams>) -> Result<(Self, Pipes), Failure> {
+        Self::fork(config, streams).map_err(|(step, errno)| Failure { step, errno })
+    }
+
+    fn fork(config: &StartConfig, streams: Option<Streams>) -> Result<(Self, Pipes), Failed> {
+        let texts = Texts::of(config)?;
+        let (streams, pipes) = match streams {
+            Some(streams) => (streams, [None, None]),
+            None => Streams::logged(config)?,
+        };
+        let (failure, app_failure) = pipe()?;
         let parent = rustix::process::getpid();
         let Some(pid) = system::fork().map_err(at(Step::Fork))? else {
-            let (step, errno) = become_app(config, &texts, parent, &app_out, &app_err);
+            let (step, errno) = become_app(config, &texts, parent, &streams);
             let [first, second, third, fourth] = errno.to_le_bytes();
             // The parent reads it; when it is gone there is nobody to tell.
             system::unheeded(rustix::io::write(&app_failure, &[step.number(), first, second, third, fourth]));
             system::end_child(127);
         };
-        Ok((Self { pid, failure }, [Some(out), Some(err)]))
+        Ok((Self { pid, failure }, pipes))
     }
 
     /// The step at which the start failed. Asked once the child has ended.
@@ -86,29 +128,25 @@ impl Texts {
 }
 
 /// Turns the forked child into the app. Gives what failed.
-fn become_app(config: &StartConfig, texts: &Texts, parent: Pid, out: &OwnedFd, err: &OwnedFd) -> Failed {
-    match prepare(config, texts, parent, out, err) {
+fn become_app(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) -> Failed {
+    match prepare(config, texts, parent, streams) {
         Ok(()) => exec(texts),
         Err(failed) => failed,
     }
 }
 
-fn prepare(
-    config: &StartConfig,
-    texts: &Texts,
-    parent: Pid,
-    out: &OwnedFd,
-    err: &OwnedFd,
-) -> Result<(), Failed> {
+fn prepare(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) -> Result<(), Failed> {
     use rustix::{process, stdio, thread};
     process::setsid().map_err(at(Step::Setup))?;
     if let Some(door) = &config.cgroup {
         std::fs::write(door, "0").map_err(at(Step::Cgroup))?;
     }
-    let null = std::fs::File::open("/dev/null").map_err(at(Step::Setup))?;
-    stdio::dup2_stdin(&null).map_err(at(Step::Setup))?;
-    stdio::dup2_stdout(out).map_err(at(Step::Setup))?;
-    stdio::dup2_stderr(err).map_err(at(Step::Setup))?;
+    if streams.terminal {
+        process::ioctl_tiocsctty(&streams.input).map_err(at(Step::Setup))?;
+    }
+    stdio::dup2_stdin(&streams.input).map_err(at(Step::Setup))?;
+    stdio::dup2_stdout(&streams.output).map_err(at(Step::Setup))?;
+    stdio::dup2_stderr(&streams.errors).map_err(at(Step::Setup))?;
     for (resource, value) in &config.limits {
         system::limit(*resource, *value).map_err(at(Step::Limits))?;
     }

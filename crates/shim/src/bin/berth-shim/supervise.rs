@@ -10,7 +10,7 @@ use berth_shim::wire::{EXITS_KEPT, Exit, FromShim, Hello, PROTOCOL, State, Statu
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 
-use crate::app::{App, Pipes};
+use crate::app::{App, Pipes, Streams};
 use crate::backoff::Waits;
 use crate::client::{self, Client};
 use crate::log::Log;
@@ -49,6 +49,8 @@ struct Shim {
     starttime: u64,
     phase: Phase,
     pipes: Pipes,
+    /// What was inherited for the app, until it is started.
+    streams: Option<Streams>,
     /// When the tree is killed, once it was told to stop.
     stop_by: Option<u64>,
     /// Whether to exit as soon as the app has ended.
@@ -79,6 +81,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         starttime: own_starttime(),
         phase: Phase::Waiting { until: now, wall: system::wall() },
         pipes: [None, None],
+        streams: Streams::inherited(&config)?,
         stop_by: None,
         leave: false,
         waits: Waits::new(config.backoff),
@@ -160,7 +163,7 @@ impl Shim {
 
     fn start(&mut self, now: u64) {
         self.restarts += u64::from(self.exit_count > 0);
-        match App::start(&self.config) {
+        match App::start(&self.config, self.streams.take()) {
             Ok((app, pipes)) => {
                 self.pipes = pipes;
                 self.enter(Phase::Running { app, since: now, wall: system::wall() });
@@ -215,6 +218,12 @@ impl Shim {
     fn stop(&mut self, signal: i32, kill_after: u64) {
         let by = system::steady().saturating_add(kill_after);
         self.stop_by = Some(self.stop_by.map_or(by, |earlier| earlier.min(by)));
+        self.signal(signal);
+        self.clients.iter_mut().for_each(|client| client.stale = true);
+    }
+
+    /// Sends the app's process group a signal.
+    fn signal(&self, signal: i32) {
         if let (Phase::Running { app, .. }, Some(signal)) = (&self.phase, Signal::from_named_raw(signal))
             && let Some(group) = i32::try_from(app.pid).ok().and_then(Pid::from_raw)
             && rustix::process::kill_process_group(group, signal).is_err()
@@ -222,7 +231,6 @@ impl Shim {
             // It has not made its session yet. The signal waits for it to be reset to its default.
             system::unheeded(rustix::process::kill_process(group, signal));
         }
-        self.clients.iter_mut().for_each(|client| client.stale = true);
     }
 
     /// Reads what the app wrote, as much as one turn allows.
@@ -299,6 +307,7 @@ impl Shim {
         match command {
             ToShim::Stop { signal, kill_after } => self.stop(signal, kill_after),
             ToShim::Kill => self.stop(libc::SIGKILL, 0),
+            ToShim::Signal { signal } => self.signal(signal),
             ToShim::Query => {}
             ToShim::Leave => self.leave |= matches!(self.phase, Phase::Ended),
         }

@@ -28,13 +28,18 @@ fn millis(clock: ClockId) -> u64 {
 
 /// Takes the inherited listening socket.
 pub(crate) fn listener(number: RawFd) -> io::Result<UnixListener> {
+    inherited(number).map(UnixListener::from)
+}
+
+/// Takes an inherited descriptor; called once for each number.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     if number < 3 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: the descriptor was inherited for this purpose alone, and nothing else in the program takes it.
+    // SAFETY: the descriptor was inherited for one purpose alone, and nothing else in the program takes it.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(UnixListener::from(fd))
+    Ok(fd)
 }
 
 /// The signals that the loop reads as events.
