@@ -29,12 +29,26 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
         for_what: "lets a process believe that the clock jumped",
     },
     Tool { program: "setpriv", package: "util-linux", for_what: "runs the platform as an ordinary user" },
+    Tool { program: "node", package: "nodejs", for_what: "runs the app of an npm project" },
+    Tool { program: "npm", package: "npm", for_what: "installs what an npm project needs" },
+    Tool { program: VENV, package: "python3-venv", for_what: "builds and runs a Flask app" },
 ];
+
+/// No program, but what makes virtual environments: Debian has it in a package of its own, and a Python without it looks the same.
+const VENV: &str = "python3 with venv";
+
+fn is_there(tool: &Tool) -> bool {
+    if tool.program != VENV {
+        return program::find(tool.program).is_some();
+    }
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut pythons = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"));
+    pythons.any(|entry| entry.path().join("ensurepip").is_dir())
+}
 
 /// Installs what is missing, as root on a Debian, and gives what is still missing afterwards, said loudly.
 pub(crate) fn provide(tools: &'static [Tool]) -> Vec<Tool> {
-    let missing =
-        || tools.iter().filter(|tool| program::find(tool.program).is_none()).copied().collect::<Vec<_>>();
+    let missing = || tools.iter().filter(|tool| !is_there(tool)).copied().collect::<Vec<_>>();
     let wanted = missing();
     install(&wanted.iter().map(|tool| tool.package).collect::<Vec<_>>());
     let still = missing();
