@@ -214,7 +214,7 @@ fn a_program_that_is_not_there_is_named_as_the_reason() {
     let platform = Platform::start(Options::default());
     let failed = second_release_fails(&platform, "shop", "[processes]\nweb = \"./nowhere\"\n");
     assert_eq!(failed["code"], "crashed_at_start", "{failed}");
-    assert!(failed["log"].to_string().contains("No such file or directory"), "{failed}");
+    assert!(failed["details"].to_string().contains("No such file or directory"), "{failed}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 mod create;
 mod durable;
-mod uid_block;
+pub(crate) mod uid_block;
 
 use std::fs;
 use std::io;
@@ -16,12 +16,14 @@ use std::path::{Path, PathBuf};
 use berth_server::config::{KeyEncryptionKey, UidPlan};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use create::{create, prepare_directory};
+pub(crate) use create::{create, is_empty_but, prepare_directory, sync};
 pub(crate) use durable::write_atomically;
 
 /// The format that this version writes. A greater one is refused.
-const FORMAT: u32 = 1;
-const PLATFORM_FILE: &str = "platform.json";
+pub(crate) const FORMAT: u32 = 1;
+pub(crate) const PLATFORM_FILE: &str = "platform.json";
+/// Where a backup is laid out; while it is there nothing starts.
+pub(crate) const RESTORING: &str = ".restoring";
 
 /// A home that was checked.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub(crate) enum HomeError {
     Absent { path: PathBuf },
     #[error("{} is not empty and holds no platform: give an empty or a new directory with --home", path.display())]
     Foreign { path: PathBuf },
+    #[error("a restore into {} was cut off: run `berth restore` again, which begins anew", path.display())]
+    HalfRestored { path: PathBuf },
     #[error("{} belongs to user {owner}, not to user {wanted}: start Berth as its owner, or give another --home", path.display())]
     Owner { path: PathBuf, owner: u32, wanted: u32 },
     #[error("{} has mode {mode:04o}, which lets others in: `chmod {wanted:04o} {}`, and replace its secrets if others may have read them", path.display(), path.display())]
@@ -146,7 +150,7 @@ fn read_platform(home: &Path) -> Result<Option<Platform>, HomeError> {
     serde_json::from_slice(&text).map(Some).map_err(unreadable)
 }
 
-fn write_platform(home: &Path, platform: &Platform) -> Result<(), HomeError> {
+pub(crate) fn write_platform(home: &Path, platform: &Platform) -> Result<(), HomeError> {
     let mut text = serde_json::to_vec_pretty(platform).expect("a platform has only plain fields");
     text.push(b'\n');
     write_atomically(home, PLATFORM_FILE, &text, 0o600)
@@ -176,7 +180,7 @@ fn read_key(home: &Path) -> Result<KeyEncryptionKey, HomeError> {
     Ok(KeyEncryptionKey::new(bytes))
 }
 
-fn check_directory(path: &Path, uid: u32) -> Result<(), HomeError> {
+pub(crate) fn check_directory(path: &Path, uid: u32) -> Result<(), HomeError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -6,6 +6,7 @@ mod home;
 mod inherit;
 mod logs;
 mod report;
+mod restore;
 mod role;
 mod run_dir;
 mod signals;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
             Ok(code) => code,
             Err(error) => not_up(&error, &globals),
         },
+        Parsed::Restore(args, globals) => restore::run(&args, &globals),
         Parsed::Verb(line) => perform(*line),
         Parsed::Done(status) => status.into(),
     }

@@ -6,7 +6,7 @@
 mod detach;
 mod handover;
 mod launch;
-mod lock;
+pub(crate) mod lock;
 mod orphans;
 mod port_holder;
 mod requests;
@@ -42,7 +42,7 @@ use voice::{Outcome, Voice};
 use watch::{Turn, Watch, WatchError};
 
 /// Where the machine keeps which block of user ids is whose.
-const RANGES: &str = "/var/lib/berth-ranges";
+pub(crate) const RANGES: &str = "/var/lib/berth-ranges";
 const EDGE_PORT: u16 = 8_080;
 const API_PORT: u16 = 7_070;
 /// How long an orphaned control may take to see that its supervisor is gone.
@@ -127,7 +127,7 @@ fn is_of_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
 /// # Errors
 /// [`UpError`].
 pub(crate) fn up(args: &UpArgs, deploy: Option<&Path>) -> Result<(), UpError> {
-    supervise(args, &home_path(args)?, deploy, None)
+    supervise(args, &home_path(args.home.as_deref())?, deploy, None)
 }
 
 /// `berth up --detach`: runs the platform in the background, and returns once it is up or has failed to be.
@@ -135,7 +135,7 @@ pub(crate) fn up(args: &UpArgs, deploy: Option<&Path>) -> Result<(), UpError> {
 /// # Errors
 /// [`UpError`]: its own, or what the one in the background told.
 pub(crate) fn up_detached(args: &UpArgs) -> Result<(), UpError> {
-    detach::start(args, &home_path(args)?)
+    detach::start(args, &home_path(args.home.as_deref())?)
 }
 
 /// The supervisor that `up --detach` starts: tells its starter how it went.
@@ -145,7 +145,8 @@ pub(crate) fn up_detached(args: &UpArgs) -> Result<(), UpError> {
 pub(crate) fn in_background(args: &SupervisorArgs) -> Result<(), UpError> {
     let pipe = inherit::take(args.starter).map(File::from).map_err(UpError::system("reach its starter"))?;
     let for_failure = pipe.try_clone().map_err(UpError::system("copy a pipe"))?;
-    let result = home_path(&args.up).and_then(|home| supervise(&args.up, &home, None, Some(pipe)));
+    let result =
+        home_path(args.up.home.as_deref()).and_then(|home| supervise(&args.up, &home, None, Some(pipe)));
     if let Err(error) = &result {
         tracing::error!(error = report::chain(error), "ending");
         voice::tell(for_failure, &Outcome::Failed(Box::new(error.problem())));
@@ -333,9 +334,9 @@ fn kill_orphan(orphan: &Orphan) -> Result<(), UpError> {
 }
 
 /// The home, absolute and without links above it, so that every role and every claim calls it the same.
-fn home_path(args: &UpArgs) -> Result<PathBuf, UpError> {
-    let path = match &args.home {
-        Some(path) => path.clone(),
+pub(crate) fn home_path(home: Option<&Path>) -> Result<PathBuf, UpError> {
+    let path = match home {
+        Some(path) => path.to_owned(),
         None => Environment::of_process().default_home().ok_or(UpError::NoDefault)?,
     };
     let fail = |source| UpError::NoSuchPlace { path: path.clone(), source };

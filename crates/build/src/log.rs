@@ -39,10 +39,49 @@ pub trait Sink: Send + Sync {
     fn line(&self, line: LogLine);
 }
 
+/// Hides secrets in what a program printed.
+#[derive(Debug, Clone, Default)]
+pub struct Mask {
+    /// The longest first: of two secrets one of which begins the other, the whole must go.
+    secrets: Vec<String>,
+}
+
+impl Mask {
+    /// Masks each of `secrets`, line by line for those that have several.
+    #[must_use]
+    pub fn new(secrets: &[String]) -> Self {
+        let mut secrets: Vec<String> = secrets
+            .iter()
+            .flat_map(|secret| secret.lines().map(str::trim))
+            .filter(|line| line.len() >= SECRET_MIN)
+            .map(str::to_owned)
+            .collect();
+        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        secrets.dedup();
+        Self { secrets }
+    }
+
+    /// The line without the secrets.
+    #[must_use]
+    pub fn hide(&self, mut line: String) -> String {
+        for secret in &self.secrets {
+            if line.contains(secret.as_str()) {
+                line = line.replace(secret.as_str(), MASK);
+            }
+        }
+        line
+    }
+
+    /// The longest piece of a line that must be seen whole to be masked.
+    fn overlap(&self) -> usize {
+        self.secrets.first().map_or(0, String::len)
+    }
+}
+
 /// The log of one build.
 pub(crate) struct Log {
     sink: Arc<dyn Sink>,
-    secrets: Vec<String>,
+    mask: Mask,
     kept: Mutex<Kept>,
 }
 
@@ -52,23 +91,15 @@ struct Kept {
 }
 
 impl Log {
-    /// A log that masks each of `secrets`, line by line for those that have several.
+    /// A log that masks each of `secrets`.
     pub(crate) fn new(sink: Arc<dyn Sink>, secrets: &[String]) -> Self {
-        let mut secrets: Vec<String> = secrets
-            .iter()
-            .flat_map(|secret| secret.lines().map(str::trim))
-            .filter(|line| line.len() >= SECRET_MIN)
-            .map(str::to_owned)
-            .collect();
-        // The longest first: of two secrets one of which begins the other, the whole must go.
-        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
-        secrets.dedup();
-        Self { sink, secrets, kept: Mutex::new(Kept { left: OUTPUT_MAX, tail: VecDeque::new() }) }
+        let kept = Mutex::new(Kept { left: OUTPUT_MAX, tail: VecDeque::new() });
+        Self { sink, mask: Mask::new(secrets), kept }
     }
 
     /// Says something about the build.
     pub(crate) fn say(&self, text: impl Into<String>) {
-        self.sink.line(LogLine { stream: Stream::Berth, text: self.mask(text.into()) });
+        self.sink.line(LogLine { stream: Stream::Berth, text: self.mask.hide(text.into()) });
     }
 
     /// The last lines of the build's output.
@@ -78,10 +109,10 @@ impl Log {
 
     pub(crate) fn output(&self, stream: Stream, line: String) {
         let long = line.len() > LINE_MAX;
-        let mut text = self.mask(line);
+        let mut text = self.mask.hide(line);
         if long {
             // The line may have been cut within a secret, which then is not found as a whole.
-            text.truncate(text.floor_char_boundary(text.len().saturating_sub(self.overlap())));
+            text.truncate(text.floor_char_boundary(text.len().saturating_sub(self.mask.overlap())));
             text.truncate(text.floor_char_boundary(LINE_MAX));
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,20 +131,6 @@ impl Log {
             self.say("the build printed more than 4 MiB; the rest is left out");
         }
     }
-
-    fn mask(&self, mut text: String) -> String {
-        for secret in &self.secrets {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), MASK);
-            }
-        }
-        text
-    }
-
-    /// The longest piece of a line that must be seen whole to be masked.
-    fn overlap(&self) -> usize {
-        self.secrets.first().map_or(0, String::len)
-    }
 }
 
 /// Cuts bytes as they come into lines.
@@ -125,7 +142,7 @@ pub(crate) struct LineCutter {
 impl LineCutter {
     /// For lines of any length up to what the log keeps, with room for a secret across its end.
     pub(crate) fn new(log: &Log) -> Self {
-        Self { buffer: Vec::new(), max: LINE_MAX + log.overlap() }
+        Self { buffer: Vec::new(), max: LINE_MAX + log.mask.overlap() }
     }
 
     /// For lines up to `max` bytes.

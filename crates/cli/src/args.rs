@@ -1,6 +1,7 @@
 //! What can be written on the command line: a file for each family of verbs.
 
 mod apps;
+mod backup;
 mod domains;
 mod history;
 mod launch;
@@ -20,6 +21,7 @@ use clap_complete::ArgValueCandidates;
 use crate::completion;
 
 pub use apps::{AppOrder, AppsArgs, DestroyArgs, ScaleArgs};
+pub use backup::{BackupAction, BackupArgs, BackupFile, RestoreArgs};
 pub use domains::{DomainsAction, DomainsArgs};
 pub use history::{LogsArgs, TimelineArgs, WhyArgs};
 pub use launch::LaunchArgs;
@@ -165,6 +167,10 @@ pub enum Verb {
     Why(WhyArgs),
     /// Show what happened, and who did it
     Timeline(TimelineArgs),
+    /// Save the whole platform into a file, or look into such a file
+    Backup(BackupArgs),
+    /// Make a home of a backup; `berth up` starts the platform in it
+    Restore(RestoreArgs),
     /// Print what makes a shell complete commands, names of apps and numbers of releases
     Completions(CompletionsArgs),
     /// Write a man page for each verb

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use berth_clock::Clock;
 
-pub use args::{CommandLine, Globals, UpArgs, Verb};
+pub use args::{CommandLine, Globals, RestoreArgs, UpArgs, Verb};
 pub use berth_contract::{Code, ExitStatus, Problem};
 pub use context::Environment;
 pub use screen::Screen;
@@ -33,6 +33,8 @@ pub enum Parsed {
     Role,
     /// Start a platform.
     Up(Box<UpArgs>, Box<Globals>),
+    /// Make a platform's home of a backup.
+    Restore(Box<RestoreArgs>, Box<Globals>),
     /// A verb for [`run`].
     Verb(Box<CommandLine>),
     /// Nothing more: help or the version was printed, or what is wrong with the command line.
@@ -52,6 +54,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     }
     match args::read(arguments) {
         Ok(CommandLine { globals, verb: Verb::Up(up) }) => Parsed::Up(Box::new(up), Box::new(globals)),
+        Ok(CommandLine { globals, verb: Verb::Restore(restore) }) => {
+            Parsed::Restore(Box::new(restore), Box::new(globals))
+        }
         Ok(other) => Parsed::Verb(Box::new(other)),
         Err(problem) => {
             // Nobody may be there to read it.

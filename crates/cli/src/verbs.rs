@@ -1,6 +1,7 @@
 //! How each verb is done.
 
 mod apps;
+mod backup;
 mod deploy;
 mod diff;
 mod doctor;
@@ -28,7 +29,7 @@ use berth_spec::{AppId, AppName, ProjectId};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::{CommandLine, Globals, OfApp, Verb};
+use crate::args::{BackupArgs, CommandLine, Globals, OfApp, Verb};
 use crate::completion;
 use crate::context::{self, Environment};
 use crate::failure::Failure;
@@ -64,6 +65,9 @@ pub(crate) async fn perform(
         Verb::Version => return version(globals.json, screen).map(Status::from),
         Verb::Completions(args) => return completions(&args.shell, screen).map(Status::from),
         Verb::Man(args) => return man(&args.directory, globals.json, screen).map(Status::from),
+        Verb::Backup(BackupArgs { action: Some(action), .. }) => {
+            return backup::local(action, &globals, environment, screen).map(Status::from);
+        }
         Verb::Doctor => return doctor::doctor(&globals, environment, clock, screen).await.map(Status::from),
         _ => {}
     }
@@ -75,9 +79,10 @@ pub(crate) async fn perform(
         // What it ran ends as it likes.
         Verb::Run(args) => return session.run(args).await,
         // The binary keeps `up` for itself; the others were done above.
-        Verb::Up(_) | Verb::Version | Verb::Doctor | Verb::Completions(_) | Verb::Man(_) => {
+        Verb::Up(_) | Verb::Restore(_) | Verb::Version | Verb::Doctor | Verb::Completions(_) | Verb::Man(_) => {
             Ok(ExitStatus::Usage)
         }
+        Verb::Backup(args) => session.backup(args).await,
         Verb::Down => session.down().await,
         Verb::Status => session.status().await,
         Verb::Deploy(args) => session.deploy(args).await,

@@ -6,6 +6,7 @@
 //! Delays come from a fixed backoff instead of a clock, so the time spent waiting is bounded by construction.
 
 mod connection;
+mod download;
 mod error;
 mod run;
 mod sse;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use connection::{Endpoint, InvalidEndpoint};
+pub use download::Download;
 pub use error::ClientError;
 pub use run::{FromRun, ToRun};
 pub use stream::EventStream;

@@ -88,6 +88,8 @@ codes! {
     AppDestroying = "app_destroying", 409, Refused, "The app is being destroyed";
     AppExists = "app_exists", 409, Refused, "The app exists already";
     AppNotFound = "app_not_found", 404, NotFound, "There is no such app";
+    BackupInvalid = "backup_invalid", 500, Failed, "The backup cannot be used";
+    BackupKeyMissing = "backup_key_missing", 500, Refused, "The key that the secrets are sealed under is not there";
     BuildCancelled = "build_cancelled", 500, Failed, "The build was cancelled";
     BuildFailed = "build_failed", 500, Failed, "The build failed";
     BuildTimedOut = "build_timed_out", 500, Failed, "The build took longer than it may";
@@ -101,6 +103,7 @@ codes! {
     DomainFixed = "domain_fixed", 409, Refused, "The domain cannot be removed by itself";
     DomainNotFound = "domain_not_found", 404, NotFound, "The app has no such domain";
     EdgeUnresponsive = "edge_unresponsive", 500, Failed, "The edge did not take over the new routes in time";
+    FileExists = "file_exists", 500, Refused, "There is a file already";
     Forbidden = "forbidden", 403, NotAllowed, "You may not do that";
     GitMissing = "git_missing", 503, Failed, "Git is not installed on the platform's machine";
     HealthCheckFailed = "health_check_failed", 500, Failed, "The health check did not succeed";

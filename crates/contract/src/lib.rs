@@ -30,7 +30,7 @@ pub use code::{Code, ExitStatus};
 pub use domains::{Domain, DomainList, DomainSource, DomainsChanged, DomainsPatch};
 pub use history::{Evidence, TimelineEntry, TimelinePage, TimelineQuery, Why, WhyQuery};
 pub use logs::{LogLine, LogQuery, LogStream};
-pub use platform::{Isolation, Platform, PlatformDown, Role};
+pub use platform::{BackupQuery, Isolation, Platform, PlatformDown, Role};
 pub use problem::{Problem, SourceError};
 pub use release::{
     DiffQuery, Difference, Failure, OutputLine, ProgressEvent, Reason, Release, ReleaseDiff, ReleaseList,

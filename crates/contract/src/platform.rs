@@ -2,7 +2,7 @@
 
 use berth_spec::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::app::AppSummary;
 
@@ -48,6 +48,16 @@ pub struct Platform {
     /// How many apps the caller may see.
     #[serde(default)]
     pub app_count: u64,
+}
+
+/// How to save the platform.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct BackupQuery {
+    /// Whether the key that the secrets are sealed under is to be in it; given over the Unix socket alone.
+    #[serde(default)]
+    pub key: bool,
 }
 
 /// What keeps apps apart from each other and from the platform.

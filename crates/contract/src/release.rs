@@ -215,11 +215,31 @@ pub struct Failure {
     pub summary: String,
     /// What was seen: the last answers of the health check, the port that is listened on.
     pub details: Vec<String>,
-    /// The last lines of the build or of the instance that failed.
+    /// The lines that matter of what the build, the release command or the instance printed last.
     pub log: Vec<String>,
+    /// What the release changed, a line for each kind of change; where it is shown by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
+    /// The last release before it that served, which [`Failure::changed`] compares with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub changed_since: Option<ReleaseNumber>,
     /// What to do about it, when there is something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+impl Failure {
+    /// What is behind the summary, a line each, as it is shown everywhere: what was seen, what was printed, what changed, what to do next.
+    #[must_use]
+    pub fn report(&self) -> Vec<String> {
+        let why = self.details.iter().map(|line| format!("why:  {line}"));
+        let log = self.log.iter().map(|line| format!("| {line}"));
+        let since = self.changed_since.map_or_else(String::new, |number| format!(" since {number}"));
+        let changed = self.changed.iter().map(|line| format!("changed{since}: {line}"));
+        let next = self.next.iter().map(|line| format!("next: {line}"));
+        why.chain(log).chain(changed).chain(next).collect()
+    }
 }
 
 /// A step of a deployment.

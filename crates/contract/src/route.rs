@@ -15,6 +15,8 @@ pub const PREFIX: &str = "/api/v1";
 pub const PLATFORM: &str = "/api/v1/platform";
 /// Stops the platform and every app on it.
 pub const PLATFORM_DOWN: &str = "/api/v1/platform/down";
+/// The platform as one archive.
+pub const PLATFORM_BACKUP: &str = "/api/v1/platform/backup";
 /// What happened on the whole platform.
 pub const PLATFORM_TIMELINE: &str = "/api/v1/timeline";
 /// The OpenAPI document.
@@ -72,6 +74,8 @@ pub const LAST_EVENT_ID: &str = "last-event-id";
 pub const PROBLEM_JSON: &str = "application/problem+json";
 /// The media type of a stream of server-sent events.
 pub const EVENT_STREAM: &str = "text/event-stream";
+/// The media type of a backup.
+pub const TAR: &str = "application/x-tar";
 
 /// The name of the server-sent event that carries a [`crate::ProgressEvent`].
 pub const EVENT_PROGRESS: &str = "progress";

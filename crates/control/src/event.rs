@@ -226,8 +226,28 @@ pub struct Failure {
     pub code: String,
     /// One sentence.
     pub summary: String,
-    /// The facts behind it, a line each: answers of probes, ports listened on, last lines of the log.
+    /// The facts behind it, a line each: answers of probes, ports listened on, what an exit means.
     pub detail: Vec<String>,
+    /// The lines that matter of what the program printed last, secrets masked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+    /// What to do about it, where more is known than the code says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+impl Failure {
+    /// A failure of which nothing more is known than its code and its sentence.
+    #[must_use]
+    pub fn new(code: &str, summary: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            summary: summary.into(),
+            detail: Vec::new(),
+            log: Vec::new(),
+            next: None,
+        }
+    }
 }
 
 /// Why an instance is stopped.
@@ -273,15 +293,20 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// How long it had run.
     pub after: Millis,
+    /// Whether the kernel killed it because memory ran out, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom: Option<bool>,
 }
 
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.status, self.signal) {
             (Some(status), _) => write!(f, "exited with status {status}")?,
-            (None, Some(9)) => {
-                f.write_str("was killed by signal 9, as the kernel does when memory is short")?
-            }
+            (None, Some(9)) => f.write_str(match self.oom {
+                Some(true) => "was killed by the kernel, because memory ran out",
+                Some(false) => "was killed by signal 9",
+                None => "was killed by signal 9, as the kernel does when memory is short",
+            })?,
             (None, Some(signal)) => write!(f, "was ended by signal {signal}")?,
             (None, None) => f.write_str("ended")?,
         }

@@ -12,6 +12,7 @@ pub mod fold;
 pub mod invariant;
 pub mod ledger;
 pub mod plan;
+pub mod report;
 pub mod route;
 pub mod state;
 pub mod world;

@@ -6,6 +6,7 @@
 
 mod activation;
 mod deployment;
+mod failing;
 mod instances;
 mod retirement;
 mod runs;

@@ -246,6 +246,7 @@ impl Scene {
             restarts: 0,
             last_exit: None,
             log_tail: Vec::new(),
+            not_begun: Vec::new(),
         };
         self.world.instances.insert(ordinal, seen);
         let health = if self.healthy { Health::Ready } else { Health::Unready };

@@ -45,8 +45,10 @@ pub struct Seen {
     pub restarts: u32,
     /// The last exit.
     pub last_exit: Option<Exit>,
-    /// The last lines of its log, when it has exited.
+    /// The last lines of its log, secrets masked, while its release is activated.
     pub log_tail: Vec<String>,
+    /// Why its program could not be started, when it could not: what the system said, and what was probably meant.
+    pub not_begun: Vec<String>,
 }
 
 /// What an instance does.
@@ -79,6 +81,8 @@ pub enum Listener {
     Expected,
     /// On other ports only.
     Elsewhere(Vec<u16>),
+    /// On the port it was given, but only on these addresses, which edge does not ask at.
+    Unreachable(Vec<String>),
 }
 
 /// An instance's health by edge's probes.

@@ -23,6 +23,14 @@ const IDLE_READERS: usize = 4;
 /// folded into the database, so that it usually keeps its blocks and fdatasync has no new ones to record.
 const KEPT_WAL_BYTES: u32 = 8 << 20;
 
+/// Opens a finished copy that nobody writes to. Nothing is made beside it, as a reader of a write-ahead log would.
+pub(crate) fn open_copy(path: &str) -> rusqlite::Result<Connection> {
+    let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
+}
+
 /// Opens the only connection that writes.
 pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -220,11 +220,11 @@ impl Journal {
 
     /// Copies the journal to `path`, which must not exist, while it is in use: all that is durable when it
     /// starts. The copy can be put in the place of `journal.db`. It is made beside `path` under another name,
-    /// so that what is at `path` is whole.
+    /// so that what is at `path` is whole. Gives the position of the last event in it.
     ///
     /// # Errors
     /// When something is there already or the copy cannot be made.
-    pub fn backup_to(&self, path: &Path) -> Result<(), BackupError> {
+    pub fn backup_to(&self, path: &Path) -> Result<Position, BackupError> {
         if path.try_exists().map_err(|source| BackupError::File { path: path.to_owned(), source })? {
             return Err(BackupError::Exists { path: path.to_owned() });
         }
@@ -240,7 +240,7 @@ impl Journal {
         done
     }
 
-    fn copy_to(&self, unfinished: &Path, path: &Path) -> Result<(), BackupError> {
+    fn copy_to(&self, unfinished: &Path, path: &Path) -> Result<Position, BackupError> {
         let file_error = |source| BackupError::File { path: path.to_owned(), source };
         // SQLite takes an empty file as a target, and so keeps its mode.
         let file = private().write(true).create(true).truncate(true).open(unfinished).map_err(file_error)?;
@@ -253,9 +253,13 @@ impl Journal {
             damaged @ ReadError::Damaged { .. } => BackupError::Database { source: Arc::new(damaged) },
         })?;
         file.sync_all().map_err(file_error)?;
+        let head = database::open_copy(target)
+            .and_then(|copy| read::head(&copy))
+            .map_err(|error| BackupError::Database { source: cause(error) })?;
         fs::rename(unfinished, path).map_err(file_error)?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(file_error)
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(file_error)?;
+        Ok(head)
     }
 
     /// Checks everything: the database's structure, that positions have no hole, and that versions in each

@@ -1,6 +1,7 @@
 //! The runtime as control knows it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -127,6 +128,11 @@ pub enum Listener {
     Elsewhere {
         /// The ports, in order.
         ports: Vec<u16>,
+    },
+    /// At the port it was given, but at no address where it is asked.
+    Unreachable {
+        /// The addresses, in order.
+        addresses: Vec<IpAddr>,
     },
 }
 

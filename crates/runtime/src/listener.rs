@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use berth_process::procfs;
 
@@ -11,22 +12,27 @@ use crate::instance::Listener;
 /// Looks where the processes `pids` listen for TCP, `port` being where they should.
 pub(crate) fn look(port: u16, pids: &[u32]) -> io::Result<Listener> {
     let inodes: BTreeSet<u64> = pids.iter().flat_map(|pid| procfs::socket_inodes(*pid)).collect();
-    let mut ports = BTreeSet::new();
+    let mut found: BTreeSet<(u16, IpAddr)> = BTreeSet::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         match fs::read_to_string(table) {
-            Ok(text) => ports.extend(
+            Ok(text) => found.extend(
                 text.lines()
                     .filter_map(listening)
                     .filter(|(_, inode)| inodes.contains(inode))
-                    .map(|(port, _)| port),
+                    .map(|(address, _)| (address.port(), address.ip())),
             ),
             // A machine without IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(if ports.contains(&port) {
+    let at_port: Vec<IpAddr> =
+        found.iter().filter(|(found, _)| *found == port).map(|(_, address)| *address).collect();
+    let ports: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
+    Ok(if at_port.iter().any(is_asked) {
         Listener::Expected
+    } else if !at_port.is_empty() {
+        Listener::Unreachable { addresses: at_port }
     } else if ports.is_empty() {
         Listener::None
     } else {
@@ -34,14 +40,34 @@ pub(crate) fn look(port: u16, pids: &[u32]) -> io::Result<Listener> {
     })
 }
 
-/// The port and inode of a line of the kernel's table, if that is a listening socket's.
-fn listening(line: &str) -> Option<(u16, u64)> {
+/// Whether a connection to 127.0.0.1 reaches a listener at `address`. One at `::` takes IPv4 too, unless it says otherwise, which the
+/// kernel's table does not tell.
+fn is_asked(address: &IpAddr) -> bool {
+    let address = address.to_canonical();
+    address == IpAddr::V4(Ipv4Addr::LOCALHOST) || address.is_unspecified()
+}
+
+/// The address and inode of a line of the kernel's table, if that is a listening socket's.
+fn listening(line: &str) -> Option<(SocketAddr, u64)> {
     let mut fields = line.split_ascii_whitespace();
-    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+    let (address, port) = fields.nth(1)?.rsplit_once(':')?;
     let state = fields.nth(1)?;
     let inode = fields.nth(5)?;
+    let address = SocketAddr::new(address_of(address)?, u16::from_str_radix(port, 16).ok()?);
     // TCP_LISTEN
-    (state == "0A").then_some((u16::from_str_radix(port, 16).ok()?, inode.parse().ok()?))
+    (state == "0A").then_some((address, inode.parse().ok()?))
+}
+
+/// An address as the kernel writes it: words of 32 bits in hex, the bytes of each in the order of this machine.
+fn address_of(hex: &str) -> Option<IpAddr> {
+    let words = (0..hex.len()).step_by(8).map(|at| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok());
+    let words: Vec<u32> = words.collect::<Option<_>>()?;
+    let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +79,9 @@ mod tests {
     #[test]
     fn the_kernels_lines_are_understood() {
         let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1 00";
-        assert_eq!(listening(line), Some((8080, 12345)));
+        assert_eq!(listening(line), Some(("127.0.0.1:8080".parse().unwrap(), 12345)));
+        let six = line.replace("0100007F", "00000000000000000000000001000000");
+        assert_eq!(listening(&six), Some(("[::1]:8080".parse().unwrap(), 12345)));
         assert_eq!(listening(&line.replace(" 0A ", " 01 ")), None);
         assert_eq!(listening("  sl  local_address rem_address   st tx_queue"), None);
     }
@@ -69,5 +97,18 @@ mod tests {
         };
         assert!(ports.contains(&port));
         assert_eq!(look(port, &[]).unwrap(), Listener::None);
+    }
+
+    #[test]
+    fn an_address_that_is_not_asked_at_is_told() {
+        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+        let addresses = vec!["127.0.0.2".parse().unwrap()];
+        let looked = look(listener.local_addr().unwrap().port(), &[std::process::id()]);
+        assert_eq!(looked.unwrap(), Listener::Unreachable { addresses });
+        for (address, asked) in
+            [("127.0.0.1", true), ("0.0.0.0", true), ("::", true), ("::ffff:127.0.0.1", true), ("::1", false)]
+        {
+            assert_eq!(is_asked(&address.parse().unwrap()), asked, "{address}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod accept;
 mod apps;
 mod auth;
+mod backup;
 mod diff;
 mod domains;
 mod history;
@@ -13,6 +14,7 @@ mod platform;
 mod problem;
 mod progress;
 mod releases;
+mod report;
 mod runs;
 mod settings;
 mod upload;
@@ -83,6 +85,7 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route(route::PLATFORM, get(platform::status))
         .route(route::PLATFORM_DOWN, post(platform::down))
+        .route(route::PLATFORM_BACKUP, get(backup::save))
         .route(route::PLATFORM_TIMELINE, get(history::platform_timeline))
         .route(route::OPENAPI, get(openapi::serve))
         .route(route::CHUNKS_MISSING, post(upload::missing))

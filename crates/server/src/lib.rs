@@ -6,6 +6,7 @@
 //! steps of any of these: apps and edge go on without it, and the next control adopts them.
 
 pub mod api;
+pub mod backup;
 pub mod config;
 pub mod desk;
 pub mod edge_link;
@@ -15,6 +16,7 @@ mod housekeeping;
 pub mod machine;
 pub mod reconcile;
 pub mod replay;
+pub mod restore;
 pub mod secrets;
 mod shutdown;
 #[cfg(test)]

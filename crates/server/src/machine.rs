@@ -2,6 +2,7 @@
 
 pub mod app_log;
 mod environment;
+mod evidence;
 mod instances;
 mod jobs;
 mod output;
@@ -22,6 +23,7 @@ use berth_clock::Clock;
 use berth_contract::{ChunkHash, TreeId};
 use berth_control::event::Ordinal;
 use berth_control::plan::APPLY_DEADLINE;
+use berth_control::report::SourceDiff;
 use berth_control::world::Seen;
 use berth_process::Cgroups;
 use berth_runtime::{Layout, PlainRuntime, Runtime, User};
@@ -81,6 +83,8 @@ pub struct Machine {
     runs: runs::RunNotes,
     /// Whether instances may be started; held while one is, so that going down knows when no more come up.
     starts: Arc<tokio::sync::RwLock<bool>>,
+    /// Held while the platform is saved, one backup at a time: nothing is collected as garbage meanwhile.
+    saving: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Where things lie.
@@ -104,6 +108,10 @@ struct Notes {
     clearing: BTreeSet<InstanceId>,
     /// Exits that were not written down since the last one that was.
     unwritten_exits: BTreeMap<AppId, instances::Unwritten>,
+    /// How many processes the kernel had killed for lack of memory at the last look.
+    oom_kills: Option<u64>,
+    /// Instances whose last exit was a kill, and whether that was for lack of memory.
+    killed: BTreeMap<InstanceId, bool>,
 }
 
 impl Machine {
@@ -156,9 +164,10 @@ impl Machine {
             uid_plan: config.uid_plan,
             supervisor: Mutex::new(supervisor),
             edge_restarted: Mutex::default(),
-            notes: Arc::default(),
+            notes: Arc::new(Mutex::new(Notes { oom_kills: evidence::oom_kills(), ..Notes::default() })),
             runs: Mutex::default(),
             starts: Arc::new(tokio::sync::RwLock::new(true)),
+            saving: Arc::default(),
         })
     }
 
@@ -268,6 +277,11 @@ impl Machine {
         self.sources.put_tree(tenant, json).await
     }
 
+    /// How the tree `new` differs from `old`, where both are there.
+    pub async fn source_diff(&self, tenant: &TenantName, old: &str, new: &str) -> Option<SourceDiff> {
+        self.sources.difference(tenant, old, new).await
+    }
+
     /// Whether the tree is there.
     ///
     /// # Errors
@@ -276,8 +290,16 @@ impl Machine {
         self.sources.check_tree(tenant, tree).await
     }
 
+    /// The turn to save the platform, if nobody has it. While it is held nothing is collected as garbage.
+    #[must_use]
+    pub fn begin_saving(&self) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        Arc::clone(&self.saving).try_lock_owned().ok()
+    }
+
     /// Deletes the artifacts of each app that are not among those to be kept, and the logs of instances that ended long ago.
     pub async fn collect_garbage(&self, kept: Vec<(AppId, BTreeSet<String>)>) {
+        // What is being saved must not go meanwhile; it goes next time.
+        let Ok(_not_saving) = self.saving.try_lock() else { return };
         for (app, kept) in kept {
             let artifacts = match self.builder.list(&app).await {
                 Ok(artifacts) => artifacts,

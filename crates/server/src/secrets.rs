@@ -80,6 +80,18 @@ impl Vault {
         Self { key, key_id, fingerprints }
     }
 
+    /// The id of the key, in hex: what tells one key from another, and nothing of the key.
+    #[must_use]
+    pub fn key_id(&self) -> String {
+        hex::encode(self.key_id)
+    }
+
+    /// The key, for the one way by which it leaves: a backup that its owner wants it in.
+    #[must_use]
+    pub(crate) fn key(&self) -> &KeyEncryptionKey {
+        &self.key
+    }
+
     /// A hash of `parts` that tells nothing of them to whoever has not the key: HMAC-SHA-256 (RFC 2104).
     #[must_use]
     pub fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {

@@ -90,7 +90,7 @@ pub(crate) struct Builders {
 }
 
 fn failure(code: &str) -> Failure {
-    Failure { code: code.to_owned(), summary: "it went wrong".to_owned(), detail: vec!["a line".to_owned()] }
+    Failure { detail: vec!["a line".to_owned()], ..Failure::new(code, "it went wrong") }
 }
 
 impl Builders {

@@ -184,6 +184,7 @@ impl Machine {
             restarts: proc.restarts,
             last_exit: proc.last_exit,
             log_tail: Vec::new(),
+            not_begun: Vec::new(),
         };
         of_app.map(|((_, ordinal), proc)| (*ordinal, seen(proc))).collect()
     }
@@ -302,7 +303,7 @@ impl Machine {
                 Stage::Stopping { until } if until <= now => proc.stage = Stage::Gone,
                 Stage::Running { since, exits, .. } if exits <= now => {
                     let after = Millis(u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX));
-                    let exit = Exit { status: Some(1), signal: None, after };
+                    let exit = Exit { status: Some(1), signal: None, after, oom: None };
                     proc.restarts += 1;
                     proc.last_exit = Some(exit);
                     exited.push((app.clone(), *ordinal, exit));

@@ -11,8 +11,8 @@ use berth_server::config::UidPlan;
 use super::durable::sync_directory;
 use super::uid_block;
 use super::{
-    FORMAT, Home, HomeError, PLATFORM_FILE, Platform, check_directory, check_mode, read_key, read_platform,
-    write_atomically, write_platform,
+    FORMAT, Home, HomeError, PLATFORM_FILE, Platform, RESTORING, check_directory, check_mode, read_key,
+    read_platform, write_atomically, write_platform,
 };
 
 /// Names that a first start makes before the home is complete: a directory with these alone is finished, one with others
@@ -175,6 +175,10 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), HomeError> {
 }
 
 fn check_is_ours(path: &Path) -> Result<(), HomeError> {
+    let restoring = path.join(RESTORING);
+    if restoring.try_exists().map_err(|error| HomeError::io("examine", &restoring, error))? {
+        return Err(HomeError::HalfRestored { path: path.to_owned() });
+    }
     let entries = fs::read_dir(path).map_err(|error| HomeError::io("list", path, error))?;
     for entry in entries {
         let entry = entry.map_err(|error| HomeError::io("list", path, error))?;
@@ -183,6 +187,23 @@ fn check_is_ours(path: &Path) -> Result<(), HomeError> {
         }
     }
     Ok(())
+}
+
+/// Whether the directory holds nothing beside these names.
+pub(crate) fn is_empty_but(path: &Path, names: &[&str]) -> Result<bool, HomeError> {
+    let entries = fs::read_dir(path).map_err(|error| HomeError::io("list", path, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| HomeError::io("list", path, error))?;
+        if !names.iter().any(|name| entry.file_name() == *name) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync(directory: &Path) -> Result<(), HomeError> {
+    sync_directory(directory).map_err(|error| HomeError::io("sync", directory, error))
 }
 
 /// Apps run as users of their own and must be able to walk down to the home.

@@ -23,7 +23,7 @@ const FIRST: u32 = 2_000_000_000;
 const END: u32 = 1 << 31;
 
 /// The block of the home at `path`: the one that it has already, or the first that is free.
-pub(super) fn claim(ranges: &Path, path: &Path) -> Result<u32, HomeError> {
+pub(crate) fn claim(ranges: &Path, path: &Path) -> Result<u32, HomeError> {
     claim_unless(ranges, path, in_use)
 }
 

@@ -160,9 +160,9 @@ impl Session<'_> {
     }
 
     async fn failed(&mut self, app: &AppId, last: &ProgressEvent) -> Result<ExitStatus, Failure> {
-        // The event usually carries the reason; the release always does.
+        // The event usually carries the reason; the release always does, and what changed with it.
         let release = self.client.release(app, last.release).await?;
-        let reported = last.failure.as_ref().or(release.failure.as_ref());
+        let reported = release.failure.as_ref().or(last.failure.as_ref());
         let code = reported.map_or(Code::Internal, |reported| reported.code);
         if self.json {
             self.screen.json(&json!({ "release": release, "followed": true }))?;
@@ -185,15 +185,12 @@ impl Session<'_> {
     ) -> Result<(), Failure> {
         let summary = reported.map_or(text, |reported| &reported.summary);
         self.screen.marked_aside("error:", Style::Bad, &format!("{number} failed: {}", harmless(summary)))?;
-        for detail in reported.map(|reported| &reported.details).into_iter().flatten() {
-            self.screen.aside(&format!("  why:  {}", harmless(detail)))?;
+        for line in reported.map(Reported::report).unwrap_or_default() {
+            self.screen.aside(&format!("  {}", harmless(&line)))?;
         }
-        for line in reported.map(|reported| &reported.log).into_iter().flatten() {
-            self.screen.aside(&format!("  | {}", harmless(line)))?;
+        if reported.is_none_or(|reported| reported.next.is_none()) {
+            self.screen.aside("  next: correct it and deploy again; what served before still serves")?;
         }
-        let next = reported.and_then(|reported| reported.next.as_deref());
-        let next = next.unwrap_or("correct it and deploy again; what served before still serves");
-        self.screen.aside(&format!("  next: {next}"))?;
         Ok(self.screen.aside(&format!("  code: {code} ({})", code.page()))?)
     }
 }

@@ -144,8 +144,8 @@ fn description(release: &Release, now: Timestamp) -> Vec<String> {
             failure.summary,
             failure.code.page()
         ));
-        let details = failure.details.iter().chain(&failure.log);
-        lines.extend(details.map(|line| format!("{:<10}{}", "", crate::screen::harmless(line))));
+        let report = failure.report();
+        lines.extend(report.iter().map(|line| format!("{:<10}{}", "", crate::screen::harmless(line))));
     }
     lines
 }

@@ -9,12 +9,12 @@ use http::Method;
 use serde_json::json;
 
 use super::connection::Call;
-use super::{Client, ClientError, EventStream, UPLOADS_AT_ONCE};
+use super::{Client, ClientError, Download, EventStream, UPLOADS_AT_ONCE};
 use crate::app::{App, AppList, AppsQuery, CreateApp, InstanceList, Scale};
 use crate::domains::{DomainList, DomainsChanged, DomainsPatch};
 use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
 use crate::logs::{LogLine, LogQuery};
-use crate::platform::{Platform, PlatformDown};
+use crate::platform::{BackupQuery, Platform, PlatformDown};
 use crate::release::{ProgressEvent, Release, ReleaseDiff, ReleaseList, RollBack, SubmitRelease};
 use crate::settings::{Config, ConfigChanged, ConfigPatch, SecretNames, SecretsChanged, SecretsPatch};
 use crate::upload::{CHUNKS_QUERY_MAX, ChunkHash, ChunksMissing, ChunksQuery, TreeCreated};
@@ -31,6 +31,12 @@ impl Client {
     /// Stops every app and then the platform.
     pub async fn platform_down(&self) -> Result<PlatformDown, ClientError> {
         self.change(Method::POST, route::PLATFORM_DOWN.to_owned(), &json!({})).await
+    }
+
+    /// The platform as one archive.
+    pub async fn backup(&self, query: &BackupQuery) -> Result<Download, ClientError> {
+        let pairs = [("key", query.key.then(|| "true".to_owned()))];
+        Download::begin(self, route::query(route::PLATFORM_BACKUP, &pairs)).await
     }
 
     /// All apps of a project, page by page: an app that comes or goes meanwhile may be in it or not.

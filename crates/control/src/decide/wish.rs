@@ -334,11 +334,10 @@ fn destroy(state: &State, id: &AppId) -> Result<Vec<Event>, Refusal> {
             let unsettled = app.releases.values().filter(|release| !release.phase.is_settled());
             let failed = unsettled.map(|release| Event::ReleaseFailed {
                 number: release.number,
-                failure: crate::event::Failure {
-                    code: "app_destroying".to_owned(),
-                    summary: "the app was destroyed before this release served".to_owned(),
-                    detail: Vec::new(),
-                },
+                failure: crate::event::Failure::new(
+                    "app_destroying",
+                    "the app was destroyed before this release served",
+                ),
             });
             Ok(failed.chain([Event::AppDestroying {}]).collect())
         }

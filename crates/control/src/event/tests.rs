@@ -88,12 +88,16 @@ fn by_recipe(artifact: Artifact) -> Artifact {
 fn release_samples() -> Vec<Event> {
     let built = || artifact("a-5e5e", &["web", "worker"]);
     let failure = Failure {
-        code: "health_check_failed".to_owned(),
-        summary: "the release was not ready within 10m".to_owned(),
         detail: vec![
             "web.2 runs and listens on port 20002".to_owned(),
             "web.2: GET /healthz: 500".to_owned(),
         ],
+        ..Failure::new("health_check_failed", "the release was not ready within 10m")
+    };
+    let crashed = Failure {
+        log: vec!["KeyError: 'DATABASE_URL'".to_owned()],
+        next: Some("`berth config set DATABASE_URL=...`".to_owned()),
+        ..Failure::new("crashed_at_start", "web.2 exited 3 times before it was ready")
     };
     let rollback = |keep_config| Reason::Rollback { of: v(1), keep_config };
     vec![
@@ -109,6 +113,7 @@ fn release_samples() -> Vec<Event> {
         Event::ProcessesHandedOver { number: v(1), processes: [web(), worker()].into() },
         Event::ReleaseActivated { number: v(1), previous: None },
         Event::ReleaseFailed { number: v(2), failure },
+        Event::ReleaseFailed { number: v(2), failure: crashed },
         Event::ReleaseSuperseded { number: v(3), by: v(4) },
         Event::ReleaseActivated { number: v(4), previous: Some(v(1)) },
     ]
@@ -121,7 +126,7 @@ fn instance_samples() -> Vec<Event> {
         release: v(1),
         token: format!("{ordinal:032x}"),
     };
-    let exit = |status, signal| Exit { status, signal, after: Millis(73_412) };
+    let exit = |status, signal| Exit { status, signal, after: Millis(73_412), oom: None };
     let mut samples: Vec<Event> = (1..=5).map(|ordinal| assigned(ordinal, web())).collect();
     samples.push(assigned(6, worker()));
     samples.extend([
@@ -130,6 +135,7 @@ fn instance_samples() -> Vec<Event> {
         Event::Routed { ordinals: [1].into() },
         Event::InstanceExited { ordinal: 1, exit: exit(Some(1), None), more: 0 },
         Event::InstanceExited { ordinal: 1, exit: exit(None, Some(9)), more: 17 },
+        Event::InstanceExited { ordinal: 1, exit: Exit { oom: Some(true), ..exit(None, Some(9)) }, more: 0 },
         Event::InstancesAdopted { number: v(4), ordinals: [1].into() },
     ]);
     let stops = [
@@ -297,7 +303,7 @@ fn a_stream_comes_back_from_its_text() {
 
 #[test]
 fn an_exit_reads_well() {
-    let exit = |status, signal| Exit { status, signal, after: Millis(1_050) }.to_string();
+    let exit = |status, signal| Exit { status, signal, after: Millis(1_050), oom: None }.to_string();
     assert_eq!(exit(Some(3), None), "exited with status 3 after 1.050 s");
     assert_eq!(exit(None, Some(15)), "was ended by signal 15 after 1.050 s");
     assert!(exit(None, Some(9)).contains("memory"));

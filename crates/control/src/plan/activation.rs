@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 
 use berth_routing::Generation;
-use berth_routing::wire::Health;
 use berth_spec::manifest::Strategy;
 use berth_spec::{ProcessName, ReleaseNumber};
 
 use crate::command::Fact;
 use crate::event::{Failure, Ordinal, Reason, StopReason};
-use crate::state::{Activation, App, Instance, Release};
-use crate::world::{Life, Listener, Mark, ReleaseCommand, Seen};
+use crate::state::{Activation, App, Release};
+use crate::world::{Mark, ReleaseCommand};
 
-use super::{APPLY_DEADLINE, Action, CRASHES, ELSEWHERE_GRACE, Planner};
+use super::{APPLY_DEADLINE, Action, Planner};
 
 /// Whether the instances of `warm` are in all they can see what release `number` wants: a rollback to the very release, with its
 /// configuration and secrets.
@@ -215,10 +214,10 @@ impl Planner<'_> {
             return true;
         }
         if self.restart_if_late(Mark::Unapplied(Generation(changed))) {
+            let summary = "edge did not take over the new routing within 5 s and was restarted";
             let failure = Failure {
-                code: "edge_unresponsive".to_owned(),
-                summary: "edge did not take over the new routing within 5 s and was restarted".to_owned(),
                 detail: vec![format!("waited for generation {changed}; edge has {:?}", edge.alive)],
+                ..Failure::new("edge_unresponsive", summary)
             };
             self.record(Fact::Failed { release: release.number, failure });
         }
@@ -235,149 +234,5 @@ impl Planner<'_> {
             self.act(Action::RestartEdge);
         }
         late
-    }
-
-    /// Why the release that is being activated cannot make it, if so.
-    fn failure(&mut self, release: &Release) -> Option<Failure> {
-        let (app, number) = (self.app, release.number);
-        for (&ordinal, instance) in
-            app.instances.iter().filter(|(_, it)| it.started_as == number && it.is_wanted())
-        {
-            if let Some(seen) = self.seen(ordinal, instance).cloned()
-                && let Some(failure) = self.instance_failure(release, ordinal, instance, seen)
-            {
-                return Some(failure);
-            }
-        }
-        let timeout = release.manifest.deploy.timeout;
-        if !self.is_over(Mark::Activating(number), timeout) {
-            return None;
-        }
-        Some(Failure {
-            code: self.timeout_code(number).to_owned(),
-            summary: format!("the release was not ready within {timeout}"),
-            detail: self.evidence(number),
-        })
-    }
-
-    /// Why an instance of the release cannot make it, if so.
-    fn instance_failure(
-        &mut self,
-        release: &Release,
-        ordinal: Ordinal,
-        instance: &Instance,
-        seen: Seen,
-    ) -> Option<Failure> {
-        let name = format!("{}.{ordinal}", instance.process);
-        if let Life::NotStarted { detail } = seen.life {
-            return Some(Failure {
-                code: "start_failed".to_owned(),
-                summary: format!("{name} could not be started"),
-                detail: vec![detail],
-            });
-        }
-        if seen.restarts >= CRASHES {
-            let exit = seen.last_exit.map_or_else(String::new, |exit| format!(": it {exit}"));
-            return Some(Failure {
-                code: "crashed_at_start".to_owned(),
-                summary: format!("{name} exited {} times before it was ready{exit}", seen.restarts),
-                detail: seen.log_tail,
-            });
-        }
-        if let (Listener::Elsewhere(ports), Some(port)) = (&seen.listener, instance.port)
-            && self.is_over(Mark::Elsewhere(ordinal), ELSEWHERE_GRACE)
-        {
-            return Some(Failure {
-                code: "listens_elsewhere".to_owned(),
-                summary: elsewhere(&name, ports, port),
-                detail: vec![
-                    "an app must listen on the port that the environment variable PORT names".to_owned(),
-                ],
-            });
-        }
-        let grace = release.manifest.http.readiness.grace;
-        if !self.keeps_unready(ordinal, instance, &seen) || !self.is_over(Mark::Unready(ordinal), grace) {
-            return None;
-        }
-        Some(Failure {
-            code: self.timeout_code(release.number).to_owned(),
-            summary: format!(
-                "{name} was not ready within {grace}; `grace` under [[http.checks]] allows more"
-            ),
-            detail: self.evidence(release.number),
-        })
-    }
-
-    /// Whether a web instance that was never routed is seen not to serve. Where edge is down or has not spoken of it yet nothing is
-    /// seen, and its grace does not run.
-    fn keeps_unready(&self, ordinal: Ordinal, instance: &Instance, seen: &Seen) -> bool {
-        let unhealthy = || self.world.health.get(&ordinal).is_some_and(|it| it.health != Health::Ready);
-        let silent = seen.life == Life::Running && seen.listener == Listener::None;
-        let candidate = instance.process.is_web() && !self.app.routed.contains(&ordinal);
-        candidate && self.world.edge.alive.is_some() && (silent || unhealthy())
-    }
-
-    /// What the release was still waiting for.
-    fn timeout_code(&self, number: ReleaseNumber) -> &'static str {
-        let waiting = self.app.instances.iter().filter(|(_, it)| it.release == number && it.process.is_web());
-        let listeners: Vec<_> = waiting
-            .filter_map(|(ordinal, it)| Some((*ordinal, &self.seen(*ordinal, it)?.listener)))
-            .collect();
-        if listeners.iter().any(|(_, listener)| **listener == Listener::None) {
-            return "never_listened";
-        }
-        if listeners.iter().any(|(_, listener)| matches!(listener, Listener::Elsewhere(_))) {
-            return "listens_elsewhere";
-        }
-        let unhealthy = |ordinal| self.world.health.get(ordinal).is_none_or(|it| it.health != Health::Ready);
-        if listeners.iter().any(|(ordinal, _)| unhealthy(ordinal)) {
-            "health_check_failed"
-        } else {
-            "deploy_timed_out"
-        }
-    }
-
-    /// What each instance of the release last showed.
-    fn evidence(&self, number: ReleaseNumber) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (ordinal, instance) in self.app.instances.iter().filter(|(_, it)| it.release == number) {
-            let name = format!("{}.{ordinal}", instance.process);
-            if let Some(seen) = self.seen(*ordinal, instance) {
-                let port = instance.port.map_or_else(String::new, |port| format!(" on port {port}"));
-                lines.push(match (&seen.life, &seen.listener) {
-                    (Life::Running, Listener::None) if instance.process.is_web() => {
-                        format!("{name} runs and does not listen{port}")
-                    }
-                    (Life::Running, Listener::Expected) => format!("{name} runs and listens{port}"),
-                    (Life::Running, Listener::Elsewhere(ports)) => {
-                        elsewhere(&name, ports, instance.port.unwrap_or_default())
-                    }
-                    (life, _) => format!("{name} {}", in_words(life)),
-                });
-                lines.extend(seen.last_exit.map(|exit| format!("{name} {exit}")));
-                lines.extend(seen.log_tail.iter().cloned());
-            }
-            let probed = self.world.health.get(ordinal);
-            lines.extend(
-                probed.into_iter().flat_map(|it| it.evidence.iter().map(|line| format!("{name}: {line}"))),
-            );
-        }
-        lines
-    }
-}
-
-fn elsewhere(name: &str, ports: &[u16], expected: u16) -> String {
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    format!("{name} is listening on {}, expected {expected}", ports.join(", "))
-}
-
-fn in_words(life: &Life) -> &str {
-    match life {
-        Life::NotStarted { detail } => detail,
-        Life::Starting => "is being started",
-        Life::Running => "runs",
-        Life::BackingOff => "ended and waits to be started again",
-        Life::Stopping => "is being stopped",
-        Life::Gone => "is gone",
     }
 }

@@ -265,7 +265,7 @@ fn a_rollback_during_a_deploy_waits_for_its_turn() {
 
 #[test]
 fn a_failed_build_or_release_command_leaves_everything_as_it_was() {
-    let failure = Failure { code: "x".to_owned(), summary: String::new(), detail: Vec::new() };
+    let failure = Failure::new("x", "");
     let mut scene = Scene::serving(&["web"], 1, None);
     let before = scene.app().clone();
     scene.deploy(None);
@@ -289,11 +289,12 @@ fn a_failed_build_or_release_command_leaves_everything_as_it_was() {
 #[test]
 fn each_way_not_to_get_ready_has_its_code() {
     type Change = fn(&mut crate::world::Seen);
-    let exit = Exit { status: Some(1), signal: None, after: Millis(5) };
-    let cases: [(&str, Change); 4] = [
+    let exit = Exit { status: Some(1), signal: None, after: Millis(5), oom: None };
+    let cases: [(&str, Change); 5] = [
         ("start_failed", |seen| seen.life = crate::world::Life::NotStarted { detail: "no".to_owned() }),
         ("crashed_at_start", |seen| seen.restarts = CRASHES),
         ("listens_elsewhere", |seen| seen.listener = Listener::Elsewhere(vec![3_000])),
+        ("listens_elsewhere", |seen| seen.listener = Listener::Unreachable(vec!["::1".to_owned()])),
         ("never_listened", |_| {}),
     ];
     for (code, change) in cases {

@@ -18,7 +18,7 @@ use super::apps::{AppPath, find};
 use super::auth::Principal;
 use super::problem::{Query, Refused};
 use super::words::{say, shown};
-use super::{Api, views};
+use super::{Api, report, views};
 
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
@@ -272,7 +272,10 @@ pub(super) async fn why(
         Subject::App | Subject::Process(_) => views::state_in_words(&api, &app),
         Subject::Scale => scale_in_words(&app),
         Subject::Release(number) => match app.release(*number) {
-            Some(release) => views::release_in_words(&app, release),
+            Some(release) => {
+                let failure = report::failure(&api, &app, release).await;
+                views::release_in_words(&app, release, failure.as_ref())
+            }
             None => {
                 let detail = format!("{} has no release {number}", app.id);
                 let problem = Problem::new(Code::ReleaseNotFound, detail);

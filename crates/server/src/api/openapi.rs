@@ -8,6 +8,7 @@ use utoipa::openapi::OpenApi as Document;
 #[openapi(paths(
     super::platform::status,
     super::platform::down,
+    super::backup::save,
     super::history::platform_timeline,
     super::upload::missing,
     super::upload::put_chunk,

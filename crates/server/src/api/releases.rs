@@ -16,7 +16,7 @@ use super::apps::{AppPath, find, target};
 use super::auth::Principal;
 use super::mutation::Mutation;
 use super::problem::{Body, Path, Refused};
-use super::{Api, views};
+use super::{Api, report, views};
 use crate::desk::Outcome;
 
 /// The parameters of a path below a release.
@@ -59,20 +59,20 @@ pub(super) async fn show(
     path: ReleasePath,
 ) -> Result<Json<Release>, Refused> {
     let (id, number) = find_release(&api, &principal, path)?;
-    shown(&api, &id, number).map(Json)
+    shown(&api, &id, number).await.map(Json)
 }
 
-fn shown(api: &Api, id: &AppId, number: ReleaseNumber) -> Result<Release, Refused> {
+async fn shown(api: &Api, id: &AppId, number: ReleaseNumber) -> Result<Release, Refused> {
     let app = api.desk.app(id);
-    let release = app.as_ref().and_then(|app| Some((app, app.release(number)?)));
+    let release = app.as_deref().and_then(|app| Some((app, app.release(number)?)));
     let gone = || Problem::new(Code::ReleaseNotFound, format!("{id} has no release {number}"));
     let (app, release) = release.ok_or_else(gone)?;
-    Ok(views::release(api, app, release))
+    Ok(report::release(api, app, release).await)
 }
 
-fn made(api: &Api, id: &AppId, outcome: &Outcome) -> Result<(StatusCode, Json<Release>), Refused> {
+async fn made(api: &Api, id: &AppId, outcome: &Outcome) -> Result<(StatusCode, Json<Release>), Refused> {
     let number = outcome.release.ok_or_else(|| Problem::new(Code::Internal, "no release was made"))?;
-    Ok((StatusCode::ACCEPTED, Json(shown(api, id, number)?)))
+    Ok((StatusCode::ACCEPTED, Json(shown(api, id, number).await?)))
 }
 
 #[utoipa::path(post, path = route::RELEASES, tag = "releases", request_body = SubmitRelease,
@@ -90,7 +90,7 @@ pub(super) async fn submit(
     api.machine.check_tree(&id.tenant, sent.tree.as_str()).await?;
     let command = Command::App { app: id.clone(), wish: Wish::Deploy(Box::new(deploy)) };
     let outcome = mutation.submit(&api, command, sent.description.clone()).await?;
-    made(&api, &id, &outcome)
+    made(&api, &id, &outcome).await
 }
 
 /// The release that was sent for the app `id`, with its manifest read.
@@ -156,9 +156,9 @@ pub(super) async fn roll_back(
     let Some(to) = sent.to.or_else(|| app.rollback_target()) else {
         // A repeat that comes after the rollback may find nothing before the release that serves now.
         let earlier = mutation.earlier(&api).await?.ok_or_else(none)?;
-        return made(&api, &id, &earlier);
+        return made(&api, &id, &earlier).await;
     };
     let wish = Wish::Rollback { to, keep_config: sent.keep_config };
     let outcome = mutation.submit(&api, Command::App { app: id.clone(), wish }, None).await?;
-    made(&api, &id, &outcome)
+    made(&api, &id, &outcome).await
 }

@@ -151,16 +151,21 @@ pub(super) fn release(api: &Api, app: &KnownApp, release: &KnownRelease) -> Rele
 /// A failure; a code that this version does not know is shown as `internal`, with its summary.
 pub(crate) fn failure(failure: &event::Failure) -> Failure {
     let code = Code::from_text(&failure.code).unwrap_or(Code::Internal);
-    // These carry what the program printed, the others what the platform saw.
-    let printed = matches!(code, Code::BuildFailed | Code::CrashedAtStart | Code::ReleaseCommandFailed);
-    let (details, log) =
-        if printed { (Vec::new(), failure.detail.clone()) } else { (failure.detail.clone(), Vec::new()) };
+    // Before there was a place of its own for what a program printed, it stood among the facts.
+    let printed = matches!(code, Code::BuildFailed | Code::ReleaseCommandFailed) && failure.log.is_empty();
+    let (details, log) = if printed {
+        (Vec::new(), failure.detail.clone())
+    } else {
+        (failure.detail.clone(), failure.log.clone())
+    };
     Failure {
         code,
         summary: failure.summary.clone(),
         details,
         log,
-        next: after_failure(code).map(str::to_owned),
+        changed: Vec::new(),
+        changed_since: None,
+        next: failure.next.clone().or_else(|| after_failure(code).map(str::to_owned)),
     }
 }
 
@@ -308,7 +313,7 @@ pub(super) fn state_in_words(api: &Api, app: &Arc<KnownApp>) -> String {
 }
 
 /// A release, in a sentence or two.
-pub(super) fn release_in_words(app: &KnownApp, release: &KnownRelease) -> String {
+pub(super) fn release_in_words(app: &KnownApp, release: &KnownRelease, failure: Option<&Failure>) -> String {
     let number = release.number;
     match release.phase {
         Phase::Submitted => format!("{number} waits for its build."),
@@ -318,11 +323,10 @@ pub(super) fn release_in_words(app: &KnownApp, release: &KnownRelease) -> String
         Phase::Activated if app.warm == Some(number) => format!("{number} served before and is kept warm."),
         Phase::Activated => format!("{number} served and was followed by another release."),
         Phase::Superseded => format!("{number} never served: a newer release was ready first."),
-        Phase::Failed => match &release.failure {
+        Phase::Failed => match failure {
             Some(failure) => {
-                let mut lines = vec![format!("{number} failed: {}.", failure.summary)];
-                lines.extend(failure.detail.iter().cloned());
-                lines.join("\n")
+                let first = format!("{number} failed: {}.", failure.summary);
+                [first].into_iter().chain(failure.report()).collect::<Vec<_>>().join("\n")
             }
             None => format!("{number} failed."),
         },
@@ -365,6 +369,7 @@ mod tests {
     fn every_code_that_a_release_fails_with_is_in_the_contract() {
         let sources = [
             include_str!("../../../control/src/plan/activation.rs"),
+            include_str!("../../../control/src/plan/failing.rs"),
             include_str!("../../../control/src/decide/wish.rs"),
             include_str!("../../../build/src/error.rs"),
             include_str!("../../../source/src/store.rs"),

@@ -94,6 +94,7 @@ impl Machine {
 
     async fn seen_as(&self, app: &App, observed: Observed) -> Seen {
         let exits = observed.exit_count;
+        let (log_tail, not_begun) = self.evidence(app, &observed).await;
         let life = match observed.state {
             InstanceState::Exited | InstanceState::Gone => Life::Gone,
             _ if self.notes().stopping.contains(&observed.id) => Life::Stopping,
@@ -106,26 +107,25 @@ impl Machine {
         let listener = match observed.listener {
             berth_runtime::Listener::Expected => Listener::Expected,
             berth_runtime::Listener::Elsewhere { ports } => Listener::Elsewhere(ports),
+            berth_runtime::Listener::Unreachable { addresses } => {
+                Listener::Unreachable(addresses.iter().map(ToString::to_string).collect())
+            }
             // It was not looked at anew: what was seen in this life of the app still holds.
             berth_runtime::Listener::None => known
                 .filter(|seen| u64::from(seen.restarts) == exits && seen.listener == Listener::Expected)
                 .map_or(Listener::None, |seen| seen.listener),
         };
-        let activating = app.activation.is_some() && exits > 0;
-        let mut log_tail = if activating { self.log_tail(&observed.id).await } else { Vec::new() };
-        // What never ran has printed nothing, and its exit status says little.
-        let unstarted = observed.exits.last().and_then(|exit| exit.failure);
-        log_tail.extend(
-            unstarted.filter(|_| activating).map(|failure| format!("[it was not started: {failure}]")),
-        );
+        let killed = self.notes().killed.get(&observed.id).copied();
+        let last_exit = observed.exits.last().map(exit);
         Seen {
             token: observed.token.to_string(),
             life,
             port: observed.port,
             listener,
             restarts: u32::try_from(exits).unwrap_or(u32::MAX),
-            last_exit: observed.exits.last().map(exit),
+            last_exit: last_exit.map(|exit| Exit { oom: killed, ..exit }),
             log_tail,
+            not_begun,
         }
     }
 
@@ -138,6 +138,19 @@ impl Machine {
         batch.records.iter().map(|(_, record)| String::from_utf8_lossy(&record.body).into_owned()).collect()
     }
 
+    /// What an instance that is being activated printed last, and why it was not started if it was not.
+    async fn evidence(&self, app: &App, observed: &Observed) -> (Vec<String>, Vec<String>) {
+        let activating = app.activation.as_ref().map(|activation| activation.release);
+        let instance = app.instances.get(&observed.id.ordinal);
+        let instance = instance.filter(|it| Some(it.release) == activating && !it.proven);
+        let Some((instance, release)) = instance.and_then(|it| Some((it, app.release(it.release)?))) else {
+            return Default::default();
+        };
+        let tail = self.last_lines(app, release, &observed.id).await;
+        let not_begun = self.not_begun(app, release, instance, observed, &tail).await;
+        (tail, not_begun)
+    }
+
     fn add_not_started(&self, app: &App, instances: &mut BTreeMap<Ordinal, Seen>) {
         let mut notes = self.notes();
         let is_left = |id: &InstanceId| id.app != app.id || app.instances.contains_key(&id.ordinal);
@@ -145,6 +158,7 @@ impl Machine {
         if app.instances.is_empty() {
             notes.unwritten_exits.remove(&app.id);
         }
+        notes.killed.retain(|id, _| is_left(id));
         for (id, detail) in notes.not_started.iter().filter(|(id, _)| id.app == app.id) {
             let token = app.instances.get(&id.ordinal).map(|it| it.token.clone()).unwrap_or_default();
             instances.entry(id.ordinal).or_insert_with(|| Seen {
@@ -155,6 +169,7 @@ impl Machine {
                 restarts: 0,
                 last_exit: None,
                 log_tail: Vec::new(),
+                not_begun: Vec::new(),
             });
         }
     }
@@ -396,7 +411,8 @@ impl Machine {
             match changes.recv().await {
                 Ok(RuntimeEvent::Changed(id)) => self.desk.changed().add(id.app),
                 Ok(RuntimeEvent::Exited { id, exit: ended }) => {
-                    self.note_exit(&id, exit(&ended)).await;
+                    let exit = self.with_oom(&id, exit(&ended));
+                    self.note_exit(&id, exit).await;
                     self.desk.changed().add(id.app);
                 }
                 Err(RecvError::Lagged(_)) => self.desk.changed().extend(self.apps()),
@@ -446,7 +462,7 @@ fn is_one_off(id: &InstanceId) -> bool {
 
 /// An exit as the control plane keeps it.
 pub(super) fn exit(exit: &berth_runtime::Exit) -> Exit {
-    Exit { status: exit.code, signal: exit.signal, after: Millis(exit.uptime) }
+    Exit { status: exit.code, signal: exit.signal, after: Millis(exit.uptime), oom: None }
 }
 
 fn memory_is_short() -> bool {

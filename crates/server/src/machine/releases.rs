@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use berth_build::{BuildError, BuildRequest, LogLine, Sink};
+use berth_build::{BuildError, BuildRequest, LogLine, Mask, Sink};
 use berth_control::event::{Artifact, Failure};
+use berth_control::report;
 use berth_control::state::{App, Release};
 use berth_control::world::{Build, ReleaseCommand};
 use berth_runtime::{Backoff, InstanceSpec, Limits, Mark, PortWish, Restart};
@@ -16,8 +17,6 @@ use crate::tasks;
 
 /// The process name of release commands; their ordinal is the release's number. No manifest and no Procfile has a process of this name.
 pub(super) const RELEASE_COMMAND: &str = RELEASE_COMMAND_PROCESS;
-/// How many lines of a failed command's log its failure shows.
-const TAIL: usize = 20;
 
 /// A build's log goes where followers read it.
 struct ToOutput(BuildOutput);
@@ -76,9 +75,8 @@ impl Machine {
         cancel: tokio_util::sync::CancellationToken,
     ) -> Result<BuildRequest, Failure> {
         let unusable = |detail: String| Failure {
-            code: "build_failed".to_owned(),
-            summary: "the build could not begin".to_owned(),
             detail: vec![detail],
+            ..Failure::new("build_failed", "the build could not begin")
         };
         let tree = release.tree.parse().map_err(|error| unusable(format!("{error}")))?;
         let secrets =
@@ -125,15 +123,17 @@ impl Machine {
             return;
         }
         let spec = self.command_spec(app, &release);
+        let secrets = environment::secrets(app, &release, &self.vault).unwrap_or_default();
+        let mask = Mask::new(&secrets.into_values().collect::<Vec<_>>());
         let limit = release.manifest.deploy.timeout.as_duration();
         let (jobs, runtime, desk) = (Arc::clone(&self.jobs), Arc::clone(&self.runtime), self.desk.clone());
         let ended = id.clone();
         let task = tasks::run("a release command", async move {
             let state = match spec {
-                Err(detail) => failed("could not be started", vec![detail]),
+                Err(detail) => failed("could not be started", vec![detail], Vec::new()),
                 Ok(spec) => match runtime.run_once(spec, Some(limit)).await {
-                    Err(error) => failed("could not be started", vec![in_full(&error)]),
-                    Ok(finished) => judge(&finished),
+                    Err(error) => failed("could not be started", vec![in_full(&error)], Vec::new()),
+                    Ok(finished) => judge(&finished, &mask),
                 },
             };
             jobs.end_command(&ended, state);
@@ -189,29 +189,33 @@ pub(super) fn limits() -> Limits {
 }
 
 fn failure(error: &BuildError) -> Failure {
-    let detail = match error {
-        BuildError::Failed { tail, .. } => tail.clone(),
-        other => std::error::Error::source(other).map(in_full).into_iter().collect(),
+    let (detail, log) = match error {
+        BuildError::Failed { tail, .. } => (Vec::new(), tail.clone()),
+        other => (std::error::Error::source(other).map(in_full).into_iter().collect(), Vec::new()),
     };
-    Failure { code: error.code().to_owned(), summary: error.to_string(), detail }
+    Failure { detail, log, ..Failure::new(error.code(), error.to_string()) }
 }
 
-fn failed(summary: &str, detail: Vec<String>) -> ReleaseCommand {
-    ReleaseCommand::Failed(Failure {
-        code: "release_command_failed".to_owned(),
-        summary: format!("the release command {summary}"),
-        detail,
-    })
+fn failed(summary: &str, detail: Vec<String>, log: Vec<String>) -> ReleaseCommand {
+    let summary = format!("the release command {summary}");
+    ReleaseCommand::Failed(Failure { detail, log, ..Failure::new("release_command_failed", summary) })
 }
 
-fn judge(finished: &berth_runtime::Finished) -> ReleaseCommand {
+fn judge(finished: &berth_runtime::Finished, mask: &Mask) -> ReleaseCommand {
     let lines = finished.tail.iter().map(|record| String::from_utf8_lossy(&record.body).into_owned());
-    let lines: Vec<String> = lines.collect();
-    let tail = lines.iter().skip(lines.len().saturating_sub(TAIL)).cloned().collect();
+    let lines: Vec<String> = lines.map(|line| mask.hide(line)).collect();
+    let tail = report::that_matter(&lines);
     match &finished.exit {
-        _ if finished.timed_out => failed("took longer than the deployment may and was killed", tail),
+        _ if finished.timed_out => {
+            failed("took longer than the deployment may and was killed", Vec::new(), tail)
+        }
         Some(exit) if exit.code == Some(0) && exit.failure.is_none() => ReleaseCommand::Succeeded,
-        Some(exit) => failed(&super::instances::exit(exit).to_string(), tail),
-        None => failed("was killed together with what watched it", tail),
+        Some(exit) => {
+            let ended = super::instances::exit(exit);
+            let not_begun = exit.failure.map(|failure| format!("it was not started: {failure}"));
+            let detail = not_begun.or_else(|| report::explained(&ended));
+            failed(&ended.to_string(), detail.into_iter().collect(), tail)
+        }
+        None => failed("was killed together with what watched it", Vec::new(), tail),
     }
 }

@@ -1,10 +1,13 @@
 //! The chunks and trees that tenants have uploaded.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use berth_contract::{ChunkHash, Code, Problem, TreeId};
+use berth_control::report::SourceDiff;
+use berth_source::tree::Node;
 use berth_source::{ChunkId, ChunkStore, StoreError, Tree};
 use berth_spec::TenantName;
 use tokio::sync::Semaphore;
@@ -97,6 +100,26 @@ impl Sources {
             Tree::from_json(&json).map_err(|error| Problem::new(Code::InvalidTree, error.to_string()))?;
         let id = self.with(tenant, move |store| store.put_tree(&tree)).await?;
         Ok(id.to_string().parse().expect("both crates write tree ids alike"))
+    }
+
+    /// How the tree `new` differs from `old`, where both are there.
+    pub(super) async fn difference(&self, tenant: &TenantName, old: &str, new: &str) -> Option<SourceDiff> {
+        let (old, new): (berth_source::TreeId, berth_source::TreeId) = (old.parse().ok()?, new.parse().ok()?);
+        let read = self.with(tenant, move |store| Ok((store.get_tree(&old)?, store.get_tree(&new)?))).await;
+        let (old, new) = read.ok()?;
+        let nodes = |tree: &Tree| -> BTreeMap<String, Node> {
+            tree.entries().iter().map(|entry| (entry.path.clone(), entry.node.clone())).collect()
+        };
+        let (old, new) = (nodes(&old), nodes(&new));
+        let only = |one: &BTreeMap<String, Node>, other: &BTreeMap<String, Node>| {
+            one.keys().filter(|path| !other.contains_key(*path)).cloned().collect()
+        };
+        let changed = new.iter().filter(|(path, node)| old.get(*path).is_some_and(|before| before != *node));
+        Some(SourceDiff {
+            added: only(&new, &old),
+            changed: changed.map(|(path, _)| path.clone()).collect(),
+            removed: only(&old, &new),
+        })
     }
 
     /// Whether the tree is there.
