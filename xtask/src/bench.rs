@@ -4,6 +4,7 @@
 //! writes. To add one: a file beside this one, a row in [`BENCHES`], its budgets in `bench/budget.rs`.
 
 mod apps;
+mod apps10k;
 mod budget;
 mod build_time;
 mod deploy;
@@ -40,6 +41,12 @@ const BENCHES: &[Bench] = &[
         about: "sample apps from source to an answer, cold and after a one-line change, beside their bare commands",
         peers: &[],
         run: apps::run,
+    },
+    Bench {
+        name: "apps10k",
+        about: "a platform of ten thousand stopped apps: its start, its lists, what it takes",
+        peers: &[],
+        run: apps10k::run,
     },
     Bench {
         name: "build",

@@ -24,35 +24,42 @@ pub(crate) struct Platform {
 
 impl Platform {
     /// Starts `berth` with a home in `dir`, which is made anew, and waits until it answers. `env` is added to the environment.
-    #[expect(clippy::disallowed_methods, reason = "it is watched and stopped, which Program cannot")]
     pub(crate) fn start(berth: &Path, dir: &Path, env: Vec<(&'static str, OsString)>) -> Result<Self> {
         if dir.try_exists()? {
             std::fs::remove_dir_all(dir)?;
         }
         std::fs::create_dir_all(dir)?;
         let (edge, api) = (free_address()?, free_address()?);
-        let supervisor = Command::new(berth)
-            .args(["up", "--edge", &edge.to_string(), "--api", &api.to_string()])
-            .arg("--home")
-            .arg(dir.join("home"))
-            .env("XDG_CONFIG_HOME", dir.join("config"))
-            .envs(env.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start berth")?;
         let (berth, dir) = (berth.to_owned(), dir.to_owned());
+        let supervisor = launch(&berth, &dir, &env, edge, api)?;
         let mut platform = Self { berth, dir, env, supervisor, edge, api };
+        platform.until_up(Duration::from_secs(30), Duration::from_millis(50))?;
+        Ok(platform)
+    }
+
+    /// Takes it down, does `meanwhile` with its home, starts it again; gives the seconds from the command to the API's first answer.
+    pub(crate) fn start_again(&mut self, meanwhile: impl FnOnce(&Path) -> Result<()>) -> Result<f64> {
+        self.berth(&["down"])?;
+        self.supervisor.wait()?;
+        meanwhile(&self.home())?;
         let stopwatch = Stopwatch::start();
-        while platform.command(&["status"]).stderr(Stdio::null()).output()?.status.code() != Some(0) {
-            if let Some(status) = platform.supervisor.try_wait()? {
+        self.supervisor = launch(&self.berth, &self.dir, &self.env, self.edge, self.api)?;
+        self.until_up(Duration::from_secs(120), Duration::from_millis(10))?;
+        Ok(stopwatch.seconds())
+    }
+
+    fn until_up(&mut self, limit: Duration, look: Duration) -> Result<()> {
+        let stopwatch = Stopwatch::start();
+        while self.command(&["status"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?.code()
+            != Some(0)
+        {
+            if let Some(status) = self.supervisor.try_wait()? {
                 bail!("the platform ended with {status} while it started");
             }
-            ensure!(stopwatch.elapsed() < Duration::from_secs(30), "the platform did not start within 30 s");
-            platform.rest(Duration::from_millis(50));
+            ensure!(stopwatch.elapsed() < limit, "the platform did not start within {} s", limit.as_secs());
+            self.rest(look);
         }
-        Ok(platform)
+        Ok(())
     }
 
     pub(crate) fn edge(&self) -> SocketAddr {
@@ -159,6 +166,27 @@ impl Drop for Platform {
             drop(self.supervisor.wait());
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is watched and stopped, which Program cannot")]
+fn launch(
+    berth: &Path,
+    dir: &Path,
+    env: &[(&'static str, OsString)],
+    edge: SocketAddr,
+    api: SocketAddr,
+) -> Result<Child> {
+    Command::new(berth)
+        .args(["up", "--edge", &edge.to_string(), "--api", &api.to_string()])
+        .arg("--home")
+        .arg(dir.join("home"))
+        .env("XDG_CONFIG_HOME", dir.join("config"))
+        .envs(env.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start berth")
 }
 
 /// An address that nobody listens on, outside of the range of apps.

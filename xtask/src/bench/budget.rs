@@ -13,6 +13,10 @@ pub(super) enum Budget {
 
 /// By bench and key of the figure.
 const BUDGETS: &[(&str, &str, Budget)] = &[
+    ("apps10k", "apps10k_start_s", Budget::AtMost(5.0)),
+    ("apps10k", "apps10k_start_with_snapshot_s", Budget::AtMost(2.0)),
+    ("apps10k", "apps10k_list_p99_ms", Budget::AtMost(10.0)),
+    ("apps10k", "apps10k_idle_cpu_pct", Budget::AtMost(1.0)),
     ("deploy", "deploy_unchanged_p50_ms", Budget::AtMost(1_000.0)),
     ("deploy", "rollback_p99_ms", Budget::AtMost(1_000.0)),
     ("deploy", "rollback_max_ms", Budget::AtMost(1_000.0)),
