@@ -79,9 +79,12 @@ pub(crate) async fn perform(
         // What it ran ends as it likes.
         Verb::Run(args) => return session.run(args).await,
         // The binary keeps `up` for itself; the others were done above.
-        Verb::Up(_) | Verb::Restore(_) | Verb::Version | Verb::Doctor | Verb::Completions(_) | Verb::Man(_) => {
-            Ok(ExitStatus::Usage)
-        }
+        Verb::Up(_)
+        | Verb::Restore(_)
+        | Verb::Version
+        | Verb::Doctor
+        | Verb::Completions(_)
+        | Verb::Man(_) => Ok(ExitStatus::Usage),
         Verb::Backup(args) => session.backup(args).await,
         Verb::Down => session.down().await,
         Verb::Status => session.status().await,

@@ -156,7 +156,10 @@ impl Reconciler {
             let settled = app.releases.values().rev().all(|release| release.phase.is_settled());
             let processes = app.serving_release().and_then(|release| release.processes());
             let stopped = processes.is_none_or(|processes| processes.keys().all(|it| app.wanted(it) == 0));
-            let still = app.instances.is_empty() && app.activation.is_none() && app.warm.is_none() && app.runs.is_empty();
+            let still = app.instances.is_empty()
+                && app.activation.is_none()
+                && app.warm.is_none()
+                && app.runs.is_empty();
             app.life == Life::Destroyed || (app.life == Life::Alive && still && settled && stopped)
         };
         let mut apps: BTreeSet<AppId> = self

@@ -168,7 +168,7 @@ fn run_samples() -> Vec<Event> {
         limit: Millis(86_400_000),
         token: format!("{run:032x}"),
     });
-    let exit = Exit { status: Some(3), signal: None, after: Millis(1_050) };
+    let exit = Exit { status: Some(3), signal: None, after: Millis(1_050), oom: None };
     let whys = [
         RunStop::Unattended,
         RunStop::TimeOver,
