@@ -291,7 +291,7 @@ impl Machine {
         let (mut changed, mut exited) = (BTreeSet::new(), Vec::new());
         for ((app, _), run) in self.runs.iter_mut().filter(|(_, run)| run.ended.is_none() && run.exits <= now)
         {
-            let exit = Exit { status: Some(0), signal: None, after: Millis(1_000) };
+            let exit = Exit { status: Some(0), signal: None, after: Millis(1_000), oom: None };
             run.ended = Some(RunEnd { exit: Some(exit), why: None, detail: Vec::new() });
             changed.insert(app.clone());
         }
