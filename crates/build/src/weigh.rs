@@ -29,7 +29,7 @@ fn weigh_dir(dir: BorrowedFd<'_>, depth: usize, limit: u64, total: &mut u64) {
         }
         if let Ok(stat) = rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
             let bytes = u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512);
-            let names = if kind == FileType::Directory { 1 } else { u64::from(stat.st_nlink).max(1) };
+            let names = if kind == FileType::Directory { 1 } else { stat.st_nlink.max(1) };
             *total = total.saturating_add(bytes.max(LEAST) / names);
         }
         if kind == FileType::Directory

@@ -55,7 +55,9 @@ impl Reason {
             Self::Connect => "CONNECT is not supported here.",
             Self::NoApp => "No app is at this host. Check the name, or add the host to an app.",
             Self::NotReady => "The app is not ready. Try again in a moment.",
-            Self::NotRunning => "Nothing of this app runs: it is scaled to nothing, or no release of it serves yet.",
+            Self::NotRunning => {
+                "Nothing of this app runs: it is scaled to nothing, or no release of it serves yet."
+            }
             Self::Busy => "Too many requests wait for this app already. Try again in a moment.",
             Self::NoAnswer => "The app closed the connection before it answered.",
         }

@@ -3,14 +3,14 @@
 //!
 //! `fill HOME APPS`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::PathBuf;
 
 use berth_clock::{Clock, SystemClock};
 use berth_control::event::{Artifact, Event, Reason, ReleaseSubmitted, Stream};
 use berth_journal::{Append, Journal, Meta, NewEvent, Options, StreamName, Version};
-use berth_spec::{AppId, Command, Manifest, ProcessName, ReleaseNumber};
+use berth_spec::{AppId, Command, EnvName, Manifest, ProcessName, ReleaseNumber};
 
 const RELEASES: u64 = 20;
 /// Beside what makes an app, and two for each release.
@@ -66,13 +66,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// The life of an app so far: made, scaled to nothing, configured, released.
 fn events(slot: u32) -> Vec<Event> {
     let web = ProcessName::new(ProcessName::WEB).expect("it is a name");
-    let name = |number: u64| format!("SETTING_{number}").parse().expect("it is a name");
+    let name = |number: u64| format!("SETTING_{number}").parse::<EnvName>().expect("it is a name");
     let config: BTreeMap<_, _> = (0..CHANGES).map(|number| (name(number), "a value".to_owned())).collect();
     let mut events =
         vec![Event::AppCreated { slot }, Event::ScaleChanged { processes: [(web.clone(), 0)].into() }];
     events.extend(config.iter().map(|(name, value)| Event::ConfigChanged {
         set: [(name.clone(), value.clone())].into(),
-        unset: [].into(),
+        unset: BTreeSet::new(),
     }));
     let command = Command::parse("bin/server --listen $PORT").expect("it is a command");
     let artifact = Artifact {
@@ -80,6 +80,10 @@ fn events(slot: u32) -> Vec<Event> {
         processes: BTreeMap::from([(web, command)]),
         bytes: 1 << 20,
         why: vec!["there is a Cargo.toml".to_owned()],
+        env: BTreeMap::new(),
+        path: Vec::new(),
+        tools: Vec::new(),
+        release_command: None,
     };
     for number in (1..=RELEASES).map(ReleaseNumber) {
         events.push(Event::ReleaseSubmitted(Box::new(ReleaseSubmitted {

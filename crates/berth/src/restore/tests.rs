@@ -34,7 +34,7 @@ impl Stage {
         let dir = self.at("journal");
         let journal = Journal::open(&dir, Options::default()).unwrap();
         let copy = self.at("copy.db");
-        fs::remove_file(&copy).ok();
+        drop(fs::remove_file(&copy));
         journal.backup_to(&copy).unwrap();
         let bytes = fs::read(&copy).unwrap();
         let names = vec!["TOKEN".parse().unwrap()];
