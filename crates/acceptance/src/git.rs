@@ -114,9 +114,12 @@ impl Worktree {
             ("GIT_AUTHOR_EMAIL", "a@example.com"),
             ("GIT_COMMITTER_NAME", "A"),
             ("GIT_COMMITTER_EMAIL", "a@example.com"),
-            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_COUNT", "2"),
             ("GIT_CONFIG_KEY_0", "protocol.file.allow"),
             ("GIT_CONFIG_VALUE_0", "always"),
+            // Ten thousand branches are ten thousand waits for the disk otherwise.
+            ("GIT_CONFIG_KEY_1", "core.fsync"),
+            ("GIT_CONFIG_VALUE_1", "none"),
         ] {
             git.env(name, value);
         }

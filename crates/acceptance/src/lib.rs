@@ -6,6 +6,7 @@
 mod actor;
 mod api;
 mod binary;
+mod forge;
 mod git;
 mod leaks;
 pub mod load;
@@ -18,6 +19,7 @@ mod victims;
 pub use actor::Actor;
 pub use api::{Api, Reply, exchange};
 pub use binary::{actor_binary, actor_source, berth, example, example_binary};
+pub use forge::{Forge, hmac_sha256};
 pub use git::Worktree;
 pub use platform::{Answer, Options, Platform, Running, User, wait_until};
 pub use source::Source;

@@ -253,6 +253,14 @@ impl Platform {
         self.begin(args).wait()
     }
 
+    /// Runs a verb in this directory.
+    #[must_use]
+    pub fn cli_in<A: AsRef<OsStr>>(&self, directory: &Path, args: impl IntoIterator<Item = A>) -> Answer {
+        let mut command = command(&self.temp, &self.options);
+        command.args(args).current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running { child: command.spawn().expect("the binary starts") }.wait()
+    }
+
     /// Starts a verb of the command line against this platform, and leaves it running.
     #[must_use]
     pub fn begin<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Running {

@@ -253,3 +253,38 @@ fn two_pushes_at_once_are_one_after_the_other() {
     assert!(late || second.stderr.contains("fetch first"), "{}", second.stderr);
     assert_eq!(shown(&platform, "shop"), "held");
 }
+
+#[test]
+fn a_remote_is_set_up_by_one_command_and_pushes_without_a_token() {
+    let platform = Platform::start(Options::default());
+    let tree = Worktree::without_remote(&platform, "My Shop's tree", "shop");
+    tree.write("index.html", "one");
+    tree.commit("One");
+    let set_up = platform.cli_in(tree.directory(), ["git", "remote", "--app", "shop"]).ok();
+    assert!(set_up.stdout.contains("the remote berth is http://"), "{}", set_up.stdout);
+    let again = platform.cli_in(tree.directory(), ["git", "remote", "--app", "shop"]).ok();
+    assert_eq!(again.stdout, set_up.stdout, "twice is as once");
+    let printed = pushed(&tree, "main");
+    assert!(printed.contains("ok v1 of shop is active"), "{printed}");
+    let config = fs::read_to_string(tree.directory().join(".git/config")).unwrap();
+    assert!(!config.contains("berth_"), "no token is written down: {config}");
+    assert!(releases(&platform, "shop")[0]["created_by"].as_str().unwrap().starts_with("uid:"));
+
+    // Another branch, once said, is the one.
+    let _said = platform.cli(["git", "branch", "release", "--app", "shop"]).ok();
+    tree.write("index.html", "two");
+    tree.commit("Two");
+    assert!(pushed(&tree, "main").contains("main is kept and not deployed: only release is"));
+    assert_eq!(shown(&platform, "shop"), "one");
+    pushed(&tree, "main:release");
+    assert_eq!(shown(&platform, "shop"), "two");
+    let shown = platform.cli(["git", "--app", "shop", "--json"]).ok().json();
+    assert_eq!(shown["branches"], serde_json::json!(["release"]));
+    // A pass is for one app.
+    make(&platform, "other");
+    let pass = platform.cli(["git", "credential", "get", "--app", "other"]).ok().stdout;
+    let password = pass.lines().find_map(|line| line.strip_prefix("password=")).unwrap();
+    let url = |app: &str| format!("http://x:{password}@{}/git/{app}.git", platform.api());
+    assert_eq!(tree.git(["ls-remote", &url("other")]).status, 0);
+    assert!(tree.git(["ls-remote", &url("shop")]).stderr.contains("there is no app default/default/shop"));
+}

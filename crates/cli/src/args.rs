@@ -3,6 +3,7 @@
 mod apps;
 mod backup;
 mod domains;
+mod git;
 mod history;
 mod launch;
 mod platform;
@@ -23,6 +24,7 @@ use crate::completion;
 pub use apps::{AppOrder, AppsArgs, DestroyArgs, ScaleArgs};
 pub use backup::{BackupAction, BackupArgs, BackupFile, RestoreArgs};
 pub use domains::{DomainsAction, DomainsArgs};
+pub use git::{ConnectArgs, GitAction, GitArgs};
 pub use history::{LogsArgs, TimelineArgs, WhyArgs};
 pub use launch::LaunchArgs;
 pub use platform::{CompletionsArgs, ManArgs, UpArgs};
@@ -153,6 +155,8 @@ pub enum Verb {
     Secrets(SecretsArgs),
     /// List or change the hosts that lead to an app (also `domains:add` and so on)
     Domains(DomainsArgs),
+    /// Deploy by `git push`, or from a repository elsewhere (also `git:remote` and so on)
+    Git(GitArgs),
     /// Show what an app's processes wrote
     Logs(LogsArgs),
     /// Run a command once in an app's release

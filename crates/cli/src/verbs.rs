@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod domains;
 mod follow;
+mod git;
 mod history;
 mod launch;
 mod logs;
@@ -48,6 +49,8 @@ const FACT_INDENT: usize = 11;
 struct Session<'s> {
     client: Client,
     project: ProjectId,
+    /// The platform's home, when it is known.
+    home: Option<PathBuf>,
     environment: &'s Environment,
     clock: &'s dyn Clock,
     screen: &'s mut Screen,
@@ -72,9 +75,10 @@ pub(crate) async fn perform(
         _ => {}
     }
     let client = connect(&globals, environment, clock)?;
+    let home = context::find(&globals, environment)?.home;
     let project = project(&globals);
     let json = globals.json;
-    let mut session = Session { client, project, environment, clock: &**clock, screen, json };
+    let mut session = Session { client, project, home, environment, clock: &**clock, screen, json };
     let done = match verb {
         // What it ran ends as it likes.
         Verb::Run(args) => return session.run(args).await,
@@ -96,6 +100,7 @@ pub(crate) async fn perform(
         Verb::Config(args) => session.config(args).await,
         Verb::Secrets(args) => session.secrets(args).await,
         Verb::Domains(args) => session.domains(args).await,
+        Verb::Git(args) => session.git(args).await,
         Verb::Logs(args) => session.logs(args).await,
         Verb::Ps(of) => session.ps(of).await,
         Verb::Scale(args) => session.scale(args).await,

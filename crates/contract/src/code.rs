@@ -95,6 +95,7 @@ codes! {
     BuildTimedOut = "build_timed_out", 500, Failed, "The build took longer than it may";
     ChunkMismatch = "chunk_mismatch", 422, Refused, "The bytes of a chunk do not have its hash";
     ChunksMissing = "chunks_missing", 409, Refused, "The tree names chunks that were not uploaded";
+    CloneFailed = "clone_failed", 500, Failed, "The connected repository could not be fetched";
     Conflict = "conflict", 409, Refused, "Something else changed it at the same time";
     ContextInvalid = "context_invalid", 500, Usage, "The file that says where the platform is cannot be read";
     CrashedAtStart = "crashed_at_start", 500, Failed, "An instance ended before it was ready";
@@ -138,6 +139,7 @@ codes! {
     RequestInvalid = "request_invalid", 400, Usage, "The request is not what the API takes";
     RequestTimedOut = "request_timed_out", 408, Unreachable, "The request did not arrive in time";
     RouteNotFound = "route_not_found", 404, NotFound, "The API has no such path";
+    SignatureInvalid = "signature_invalid", 401, NotAllowed, "The webhook is not signed by who it should be";
     SourceDamaged = "source_damaged", 500, Failed, "Stored source is damaged";
     SourceUnreadable = "source_unreadable", 500, Failed, "The source cannot be read";
     StartFailed = "start_failed", 500, Failed, "An instance could not be started";

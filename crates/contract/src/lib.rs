@@ -11,6 +11,7 @@ pub mod app;
 pub mod client;
 pub mod code;
 pub mod domains;
+pub mod git;
 pub mod history;
 pub mod logs;
 pub mod openapi;
@@ -28,6 +29,7 @@ pub use app::{
 };
 pub use code::{Code, ExitStatus};
 pub use domains::{Domain, DomainList, DomainSource, DomainsChanged, DomainsPatch};
+pub use git::{ConnectGit, Git, GitBranch, GitConnected, GitConnection, GitPass};
 pub use history::{Evidence, TimelineEntry, TimelinePage, TimelineQuery, Why, WhyQuery};
 pub use logs::{LogLine, LogQuery, LogStream};
 pub use platform::{BackupQuery, Isolation, Platform, PlatformDown, Role};

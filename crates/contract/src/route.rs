@@ -61,6 +61,16 @@ pub const TIMELINE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{ap
 /// Why an app is as it is.
 pub const WHY: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/why";
 
+/// How an app is deployed by git.
+pub const APP_GIT: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/git";
+/// Which branch of an app's repository is deployed.
+pub const GIT_BRANCH: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/git/branch";
+/// The repository elsewhere that an app is deployed from.
+pub const GIT_CONNECTION: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/git/connection";
+/// Lets git in for a short time.
+pub const GIT_PASS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/git/pass";
+/// What forges call: `/hooks/APP/ID` or `/hooks/TENANT/PROJECT/APP/ID`.
+pub const HOOKS: &str = "/hooks/{*rest}";
 /// What the paths of apps' repositories start with: git's own protocol, not REST.
 pub const GIT_PREFIX: &str = "/git/";
 /// An app's repository, `/git/APP.git` or `/git/TENANT/PROJECT/APP.git`, and what git asks of it.

@@ -6,8 +6,8 @@ use berth_spec::manifest::Manifest;
 use berth_spec::{AppId, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId};
 
 use crate::event::{
-    Artifact, Event, Exit, Failure, GoneCause, Grant, Ordinal, RunEnd, RunMode, RunNumber, SealedSecret,
-    StopReason, Stream, WarmEnd,
+    Artifact, Event, Exit, Failure, GitSettings, GoneCause, Grant, Ordinal, RunEnd, RunMode, RunNumber,
+    SealedSecret, StopReason, Stream, WarmEnd,
 };
 
 /// A wish or a fact, to be decided on.
@@ -49,6 +49,8 @@ pub enum Wish {
     ChangeDomains { add: BTreeSet<HostName>, remove: BTreeSet<HostName> },
     /// Run a command once.
     Run(Box<RunWish>),
+    /// Change how the app is deployed by git.
+    ChangeGit { git: GitSettings },
     /// The app is to go.
     Destroy,
 }
@@ -119,6 +121,8 @@ pub enum Fact {
     Gone { ordinal: Ordinal, cause: GoneCause },
     /// The one-off command is over.
     RunEnded { run: RunNumber, end: RunEnd },
+    /// A push elsewhere was told of and made no release.
+    HookFailed { branch: String, failure: Failure },
     /// Nothing of the app is left.
     Destroyed,
 }

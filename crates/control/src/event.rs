@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_spec::command::{Command, RelativeDir};
 use berth_spec::manifest::Manifest;
-use berth_spec::{AppId, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId};
+use berth_spec::{
+    AppId, BranchName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId,
+};
 use serde::{Deserialize, Serialize};
 
 /// The number of an instance within its app; see [`berth_spec::InstanceId`].
@@ -79,6 +81,10 @@ pub enum Event {
     ScaleChanged { processes: BTreeMap<ProcessName, u32> },
     /// Hosts lead to the app, or no longer do, whatever its releases say.
     DomainsChanged { added: BTreeSet<HostName>, removed: BTreeSet<HostName> },
+    /// What of its repository is deployed, and from where else.
+    GitChanged { git: GitSettings },
+    /// A push to the repository elsewhere was told of and made no release.
+    HookFailed { branch: String, failure: Failure },
     /// A release was submitted: everything it is made of but the artifact.
     ReleaseSubmitted(Box<ReleaseSubmitted>),
     /// The release's artifact stands, sealed.
@@ -128,6 +134,26 @@ pub enum Event {
     AppDestroying {},
     /// Nothing of the app is left but its history.
     AppDestroyed {},
+}
+
+/// How an app is deployed by git.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GitSettings {
+    /// The branch that is deployed; none for those that everybody calls so.
+    pub branch: Option<BranchName>,
+    /// The repository elsewhere whose pushes are deployed.
+    pub connection: Option<GitConnection>,
+}
+
+/// A repository elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitConnection {
+    /// Names its webhook, and with it the webhook's secret, which is made of it and the platform's key.
+    pub hook: String,
+    /// Where it is cloned from.
+    pub url: String,
+    /// What lets one clone it, sealed; only the server can open it.
+    pub token: Option<String>,
 }
 
 /// What a token opens.
@@ -400,6 +426,8 @@ impl Event {
             Self::SecretsChanged { .. } => "secrets_changed",
             Self::ScaleChanged { .. } => "scale_changed",
             Self::DomainsChanged { .. } => "domains_changed",
+            Self::GitChanged { .. } => "git_changed",
+            Self::HookFailed { .. } => "hook_failed",
             Self::ReleaseSubmitted(_) => "release_submitted",
             Self::ReleaseBuilt { .. } => "release_built",
             Self::ReleaseCommandFinished { .. } => "release_command_finished",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use berth_spec::{ReleaseNumber, Timestamp};
 
-use crate::event::{Event, ReleaseSubmitted, Stream};
+use crate::event::{Event, GitSettings, ReleaseSubmitted, Stream};
 use crate::state::{
     Activation, App, Instance, Life, Phase, Platform, Position, Release, Run, Secret, State, Token,
 };
@@ -61,6 +61,8 @@ impl Platform {
             | Event::SecretsChanged { .. }
             | Event::ScaleChanged { .. }
             | Event::DomainsChanged { .. }
+            | Event::GitChanged { .. }
+            | Event::HookFailed { .. }
             | Event::ReleaseSubmitted(_)
             | Event::ReleaseBuilt { .. }
             | Event::ReleaseCommandFinished { .. }
@@ -118,6 +120,8 @@ impl App {
                 self.domains.extend(added.iter().cloned());
             }
             Event::RunAssigned { .. } | Event::RunEnded { .. } => self.apply_to_run(event, stamp),
+            Event::GitChanged { git } => self.git = git.clone(),
+            Event::HookFailed { .. } => {}
             Event::AppDestroying {} => {
                 self.life = Life::Destroying;
                 self.activation = None;
@@ -272,6 +276,7 @@ impl App {
         self.secrets.clear();
         self.scale.clear();
         self.domains.clear();
+        self.git = GitSettings::default();
         self.instances.clear();
         self.routed.clear();
         self.runs.clear();

@@ -14,7 +14,9 @@ use berth_spec::{
     Timestamp,
 };
 
-use crate::event::{Artifact, Failure, Grant, Ordinal, Reason, RunMode, RunNumber, StopReason, Stream};
+use crate::event::{
+    Artifact, Failure, GitSettings, Grant, Ordinal, Reason, RunMode, RunNumber, StopReason, Stream,
+};
 
 /// A position in the journal, from 1; nought is before the first event.
 pub type Position = u64;
@@ -114,6 +116,9 @@ pub struct App {
     /// Hosts that lead to it whatever its releases say.
     #[serde(default)]
     pub domains: BTreeSet<HostName>,
+    /// How it is deployed by git.
+    #[serde(default)]
+    pub git: GitSettings,
     /// Its releases.
     pub releases: BTreeMap<ReleaseNumber, Arc<Release>>,
     /// Its instances that are not gone.
@@ -332,6 +337,7 @@ impl App {
             secrets: BTreeMap::new(),
             scale: BTreeMap::new(),
             domains: BTreeSet::new(),
+            git: GitSettings::default(),
             releases: BTreeMap::new(),
             instances: BTreeMap::new(),
             last_ordinal: 0,

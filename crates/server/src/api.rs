@@ -6,6 +6,7 @@ mod auth;
 mod backup;
 mod diff;
 mod domains;
+mod git;
 mod history;
 mod logs;
 mod mutation;
@@ -37,14 +38,17 @@ pub(crate) use accept::serve_at;
 pub(crate) use apps::find_app;
 pub(crate) use auth::Principal;
 pub use auth::new_token;
+pub(crate) use history::blocking;
 pub use openapi::document;
 pub use problem::Refused;
 pub(crate) use progress::Follower;
 pub(crate) use releases::read_deploy;
 pub(crate) use views::{failure as release_failure, urls};
+pub(crate) use whole::Whole;
 
 use crate::desk::Desk;
 use crate::edge_link::EdgeLink;
+use crate::git::webhook;
 use crate::machine::Machine;
 use crate::secrets::Vault;
 
@@ -107,11 +111,17 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::RUNS, post(runs::start))
         .route(route::TIMELINE, get(history::app_timeline))
         .route(route::WHY, get(history::why))
+        .route(route::APP_GIT, get(git::show))
+        .route(route::GIT_BRANCH, put(git::change_branch))
+        .route(route::GIT_CONNECTION, put(git::connect).delete(git::disconnect))
+        .route(route::GIT_PASS, post(git::pass))
         .route(route::GIT, any(crate::git::http::serve))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), auth::admit))
+        // Behind the layer, and so before it: a forge has no token, its signature says who it is.
+        .route(route::HOOKS, post(webhook::receive).layer(DefaultBodyLimit::max(webhook::BODY_MAX)))
         .with_state(api)
 }
 

@@ -103,12 +103,30 @@ impl Vault {
     /// Seals `value` so that it opens under `label` alone.
     #[must_use]
     pub fn seal(&self, clock: &dyn Clock, label: Label<'_>, value: &str) -> String {
+        self.seal_bound(clock, |what| label.bound(what), value)
+    }
+
+    fn seal_bound(&self, clock: &dyn Clock, bound: impl Fn(&str) -> Vec<u8>, value: &str) -> String {
         let data_key: [u8; KEY_LEN] = random_bytes(clock);
         let mut envelope = vec![FORMAT];
         envelope.extend_from_slice(&self.key_id);
-        seal_into(&mut envelope, clock, self.key.expose(), &label.bound("key"), &data_key);
-        seal_into(&mut envelope, clock, &data_key, &label.bound("value"), value.as_bytes());
+        seal_into(&mut envelope, clock, self.key.expose(), &bound("key"), &data_key);
+        seal_into(&mut envelope, clock, &data_key, &bound("value"), value.as_bytes());
         BASE64.encode(envelope)
+    }
+
+    /// Seals `value` so that it opens under `bound` alone, which no label gives: it has a colon where those have a name.
+    #[must_use]
+    pub fn seal_text(&self, clock: &dyn Clock, bound: &str, value: &str) -> String {
+        self.seal_bound(clock, |what| format!("berth/{what}/{bound}").into_bytes(), value)
+    }
+
+    /// Opens what was sealed under `bound`.
+    ///
+    /// # Errors
+    /// [`UnsealError`].
+    pub fn open_text(&self, bound: &str, sealed: &str) -> Result<String, UnsealError> {
+        self.open_bound(|what| format!("berth/{what}/{bound}").into_bytes(), sealed)
     }
 
     /// Opens what was sealed under `label`.
@@ -116,6 +134,10 @@ impl Vault {
     /// # Errors
     /// [`UnsealError`].
     pub fn open(&self, label: Label<'_>, sealed: &str) -> Result<String, UnsealError> {
+        self.open_bound(|what| label.bound(what), sealed)
+    }
+
+    fn open_bound(&self, bound: impl Fn(&str) -> Vec<u8>, sealed: &str) -> Result<String, UnsealError> {
         let envelope = BASE64.decode(sealed).map_err(|_not_base64| UnsealError::Malformed)?;
         let (head, rest) = envelope.split_at_checked(HEAD_LEN).ok_or(UnsealError::Malformed)?;
         if head.first() != Some(&FORMAT) {
@@ -126,9 +148,9 @@ impl Vault {
         }
         let (sealed_key, sealed_value) =
             rest.split_at_checked(SEALED_KEY_LEN).ok_or(UnsealError::Malformed)?;
-        let data_key = open_from(self.key.expose(), &label.bound("key"), sealed_key)?;
+        let data_key = open_from(self.key.expose(), &bound("key"), sealed_key)?;
         let data_key: [u8; KEY_LEN] = data_key.try_into().map_err(|_length| UnsealError::Malformed)?;
-        let value = open_from(&data_key, &label.bound("value"), sealed_value)?;
+        let value = open_from(&data_key, &bound("value"), sealed_value)?;
         String::from_utf8(value).map_err(|_not_text| UnsealError::Malformed)
     }
 }

@@ -23,6 +23,6 @@ pub use dotenv::Dotenv;
 pub use host::{HostName, InvalidHost};
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use manifest::Manifest;
-pub use name::{AppName, EnvName, InvalidName, ProcessName, ProjectName, TenantName};
+pub use name::{AppName, BranchName, EnvName, InvalidName, ProcessName, ProjectName, TenantName};
 pub use problem::{Problem, Problems};
 pub use unit::{Millis, Timestamp};

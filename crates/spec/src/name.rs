@@ -33,12 +33,18 @@ enum Problem {
     LabelAlphabet,
     #[error("may hold only letters, digits and _, and must not start with a digit")]
     EnvAlphabet,
+    #[error(
+        "must be words of letters, digits, -, _ and . with / between them, none of which starts with - or ."
+    )]
+    BranchForm,
     #[error("is reserved: Berth sets it for every instance")]
     Reserved,
 }
 
 /// The longest label that still fits a DNS label beside a prefix of ours.
 const LABEL_MAX: usize = 40;
+/// The longest name of a branch; it becomes a path on the disk.
+const BRANCH_MAX: usize = 100;
 /// The longest environment variable name; glibc has no limit, a journal row wants one.
 const ENV_MAX: usize = 128;
 /// What Berth itself puts into an instance's environment; see docs/environment.md.
@@ -67,6 +73,25 @@ fn check_label(text: &str) -> Result<(), Problem> {
         return Err(Problem::End);
     }
     Ok(())
+}
+
+/// What git takes (git-check-ref-format(1)) of plain characters, and nothing that a program could take for an option.
+fn check_branch(text: &str) -> Result<(), Problem> {
+    if text.is_empty() {
+        return Err(Problem::Empty);
+    }
+    if text.len() > BRANCH_MAX {
+        return Err(Problem::TooLong(BRANCH_MAX));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/');
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with(['-', '.'])
+            && !part.ends_with('.')
+            && !part.to_ascii_lowercase().ends_with(".lock")
+            && !part.contains("..")
+    };
+    if text.bytes().all(plain) && text.split('/').all(part) { Ok(()) } else { Err(Problem::BranchForm) }
 }
 
 fn check_env(text: &str) -> Result<(), Problem> {
@@ -156,6 +181,8 @@ macro_rules! names {
 names! {
     /// An app, unique within its project, and the first label of its default host.
     AppName("app", check_label);
+    /// A branch of a git repository.
+    BranchName("branch", check_branch);
     /// The name of an environment variable or a secret.
     EnvName("environment variable", check_env);
     /// A process type of an app, the word left of the colon in a Procfile: `web`, `worker`.
@@ -180,6 +207,38 @@ impl ProcessName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn branches_are_plain_and_no_options() {
+        for good in ["main", "release/2.x", "feature/A_b-c", "v1.0"] {
+            assert!(BranchName::new(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-x",
+            "--upload-pack=x",
+            "a/-b",
+            "/a",
+            "a/",
+            "a//b",
+            "..",
+            "a..b",
+            ".a",
+            "a.",
+            "a.lock",
+            "a b",
+            "a\nb",
+            "a~1",
+            "a^",
+            "a:b",
+            "a\\b",
+            "@{x",
+            "\u{e4}",
+            &"a".repeat(101),
+        ] {
+            assert!(BranchName::new(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn labels_are_dns_labels() {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use berth_spec::{AppId, AppName, ProjectId, ReleaseNumber, TenantName};
+use berth_spec::{AppId, AppName, BranchName, ProjectId, ReleaseNumber, TenantName};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
@@ -12,6 +12,7 @@ use super::connection::Call;
 use super::{Client, ClientError, Download, EventStream, UPLOADS_AT_ONCE};
 use crate::app::{App, AppList, AppsQuery, CreateApp, InstanceList, Scale};
 use crate::domains::{DomainList, DomainsChanged, DomainsPatch};
+use crate::git::{ConnectGit, Git, GitBranch, GitConnected, GitPass};
 use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
 use crate::logs::{LogLine, LogQuery};
 use crate::platform::{BackupQuery, Platform, PlatformDown};
@@ -155,6 +156,31 @@ impl Client {
         patch: &DomainsPatch,
     ) -> Result<DomainsChanged, ClientError> {
         self.change(Method::PATCH, route::below_app(app, "domains"), patch).await
+    }
+
+    /// How an app is deployed by git.
+    pub async fn git(&self, app: &AppId) -> Result<Git, ClientError> {
+        self.get(route::below_app(app, "git")).await
+    }
+
+    /// Says which branch of an app's repository is deployed.
+    pub async fn set_git_branch(&self, app: &AppId, branch: Option<BranchName>) -> Result<Git, ClientError> {
+        self.change(Method::PUT, route::below_app(app, "git/branch"), &GitBranch { branch }).await
+    }
+
+    /// Has the pushes to a repository elsewhere deployed.
+    pub async fn connect_git(&self, app: &AppId, connect: &ConnectGit) -> Result<GitConnected, ClientError> {
+        self.change(Method::PUT, route::below_app(app, "git/connection"), connect).await
+    }
+
+    /// Has the pushes to the repository elsewhere deployed no longer.
+    pub async fn disconnect_git(&self, app: &AppId) -> Result<Git, ClientError> {
+        self.change(Method::DELETE, route::below_app(app, "git/connection"), &json!({})).await
+    }
+
+    /// Asks for something that lets git in.
+    pub async fn git_pass(&self, app: &AppId) -> Result<GitPass, ClientError> {
+        self.change(Method::POST, route::below_app(app, "git/pass"), &json!({})).await
     }
 
     /// An app's log lines.

@@ -18,6 +18,9 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
         return Err(Refusal::Stale("the app is destroyed"));
     }
     match fact {
+        Fact::HookFailed { branch, failure } => {
+            Ok(vec![Event::HookFailed { branch: branch.clone(), failure: failure.clone() }])
+        }
         Fact::Built { release, artifact } => built(app, *release, artifact),
         Fact::Failed { release, failure } => {
             let phase = app.release(*release).map(|release| release.phase);

@@ -29,6 +29,10 @@ pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event
             Ok(created.into_iter().chain(change_domains(state, &app, add, remove)?).collect())
         }
         Wish::Run(wish) => run(alive(state, id)?, wish),
+        Wish::ChangeGit { git } => {
+            let app = alive(state, id)?;
+            Ok(if app.git == *git { Vec::new() } else { vec![Event::GitChanged { git: git.clone() }] })
+        }
         Wish::Destroy => destroy(state, id),
     }
 }

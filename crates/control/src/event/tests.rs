@@ -197,6 +197,27 @@ fn app_samples() -> Vec<Event> {
             added: ["*.shop.example.com", "xn--bcher-kva.example"].map(|host| host.parse().unwrap()).into(),
             removed: ["old.example.com".parse().unwrap()].into(),
         },
+        Event::GitChanged {
+            git: GitSettings {
+                branch: Some("release/2.x".parse().unwrap()),
+                connection: Some(GitConnection {
+                    hook: "0f9a1c2e3b4d5f60".to_owned(),
+                    url: "https://git.example.com/acme/shop.git".to_owned(),
+                    token: Some("AQ".to_owned()),
+                }),
+            },
+        },
+        Event::GitChanged { git: GitSettings::default() },
+        Event::HookFailed {
+            branch: "main".to_owned(),
+            failure: Failure {
+                code: "clone_failed".to_owned(),
+                summary: "git fetch failed: could not resolve host".to_owned(),
+                detail: Vec::new(),
+                log: Vec::new(),
+                next: Some("look at the address".to_owned()),
+            },
+        },
     ];
     samples.extend(release_samples());
     samples.extend(instance_samples());

@@ -16,6 +16,7 @@ use berth_spec::{AppId, ProjectId, TenantId};
 
 use super::Api;
 use super::problem::Refused;
+use crate::git::Pass;
 use crate::git::http::{CHALLENGE, told};
 
 /// What a token starts with, so that scanners of leaked secrets know one when they see it.
@@ -40,6 +41,8 @@ pub(crate) struct Principal {
     grants: Vec<Grant>,
     /// The id of the request, which all that follows from it carries.
     pub correlation: String,
+    /// The one app that they may touch, when they came with a pass.
+    only: Option<AppId>,
 }
 
 impl Principal {
@@ -47,6 +50,11 @@ impl Principal {
     #[must_use]
     pub(super) fn owns_platform(&self) -> bool {
         self.grants.contains(&Grant::Platform)
+    }
+
+    /// Whether what they showed is not for another app alone.
+    pub(crate) fn is_for(&self, app: &AppId) -> bool {
+        self.only.as_ref().is_none_or(|only| only == app)
     }
 
     fn may_enter_project(&self, project: &ProjectId) -> bool {
@@ -125,7 +133,13 @@ pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, nex
         None if of_git => password(value),
         None => None,
     });
+    let pass = token.as_deref().filter(|token| of_git && Pass::is_like(token));
+    let pass = pass.and_then(|pass| Pass::read(pass, &api.vault, api.clock.now()));
+    let only = pass.as_ref().map(|pass| pass.app.clone());
     let known = match (peer, token) {
+        _ if pass.is_some() => {
+            pass.map(|pass| (pass.name, vec![Grant::Project { project: pass.app.project_id() }]))
+        }
         // A token says more than where the connection comes from.
         (_, Some(token)) => by_token(&api, token.trim()),
         (Peer::Local { uid, gid, pid }, None) => by_peer(&api, uid, gid, pid),
@@ -137,7 +151,7 @@ pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, nex
             .of_request(correlation);
         return if of_git { challenge(problem) } else { Refused::from(problem).into_response() };
     };
-    request.extensions_mut().insert(Principal { name, grants, correlation: correlation.clone() });
+    request.extensions_mut().insert(Principal { name, grants, correlation: correlation.clone(), only });
     let mut response = next.run(request).await;
     if let Ok(value) = correlation.parse() {
         response.headers_mut().insert("x-request-id", value);
@@ -147,7 +161,7 @@ pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, nex
 
 /// Has git ask for a password.
 fn challenge(problem: Problem) -> Response {
-    let next = "give a token of the platform as the password, with any user name";
+    let next = "`berth git remote` sets a remote up; elsewhere a token of the platform is the password, with any user name";
     let mut response = told(&problem.next(next));
     response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
     response
@@ -239,7 +253,8 @@ mod tests {
 
     #[test]
     fn a_principal_enters_what_its_grants_name() {
-        let of = |grants| Principal { name: "token:t".into(), grants, correlation: String::new() };
+        let of =
+            |grants| Principal { name: "token:t".into(), grants, correlation: String::new(), only: None };
         let app: AppId = "acme/web/shop".parse().unwrap();
         let tenant = |name: &str| Grant::Tenant { tenant: name.parse().unwrap() };
         let project = |name: &str| Grant::Project { project: name.parse().unwrap() };

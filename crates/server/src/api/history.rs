@@ -118,7 +118,7 @@ fn first_after(
 }
 
 /// Reads the journal where it does not hold up others.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, Refused> {
     match tokio::task::spawn_blocking(read).await {
@@ -213,6 +213,8 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::SecretsChanged { .. }
             | Event::ScaleChanged { .. }
             | Event::DomainsChanged { .. }
+            | Event::GitChanged { .. }
+            | Event::HookFailed { .. }
             | Event::ReleaseSubmitted(_)
             | Event::ReleaseActivated { .. }
             | Event::ReleaseFailed { .. }

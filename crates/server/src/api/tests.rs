@@ -172,6 +172,8 @@ fn operations() -> Vec<(Method, String, Option<Value>)> {
                 (Method::POST, "releases") => Some(json!({ "tree": format!("t{}", "0".repeat(64)) })),
                 (Method::POST, "rollback") | (Method::PATCH, _) => Some(json!({})),
                 (Method::POST, "runs") => Some(json!({ "command": ["true"] })),
+                (Method::PUT, "branch") => Some(json!({ "branch": "main" })),
+                (Method::PUT, "connection") => Some(json!({ "url": "https://git.example.com/a/b" })),
                 (Method::PUT, "scale") => Some(json!({ "web": 1 })),
                 _ => None,
             };

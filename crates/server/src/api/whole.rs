@@ -15,7 +15,7 @@ const WITHIN: Duration = Duration::from_secs(120);
 
 /// A request's body.
 #[derive(Debug)]
-pub(super) struct Whole(pub Bytes);
+pub(crate) struct Whole(pub Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Whole {
     type Rejection = Refused;

@@ -33,6 +33,16 @@ pub(super) fn say(event: &Event) -> String {
             format!("ran run.{run} in {release}, {how}: {}", in_words(command))
         }
         Event::RunEnded { run, end } => format!("run.{run} {}", run_end(end)),
+        Event::GitChanged { git } => {
+            let branch = git.branch.as_ref().map_or("main or master", berth_spec::BranchName::as_str);
+            match &git.connection {
+                Some(connection) => format!("deploys {branch} by git, also of {}", connection.url),
+                None => format!("deploys {branch} by git"),
+            }
+        }
+        Event::HookFailed { branch, failure } => {
+            format!("did not deploy a push to {branch} elsewhere: {}", failure.summary)
+        }
         Event::AppDestroying {} => "began to destroy the app".to_owned(),
         Event::AppDestroyed {} => "destroyed the app".to_owned(),
         Event::ReleaseSubmitted(_)
@@ -214,6 +224,12 @@ pub(super) fn shown(event: &Event) -> serde_json::Value {
         match event {
             Event::TokenIssued { .. } => drop(object.remove("sha256")),
             Event::InstanceAssigned { .. } | Event::RunAssigned { .. } => drop(object.remove("token")),
+            Event::GitChanged { .. } => {
+                let connection = object.get_mut("git").and_then(|git| git.get_mut("connection"));
+                if let Some(connection) = connection.and_then(serde_json::Value::as_object_mut) {
+                    connection.remove("token");
+                }
+            }
             Event::SecretsChanged { set, .. } => {
                 let versions: serde_json::Map<String, serde_json::Value> =
                     set.iter().map(|(name, value)| (name.to_string(), value.version.into())).collect();
@@ -228,7 +244,7 @@ pub(super) fn shown(event: &Event) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_control::event::SealedSecret;
+    use berth_control::event::{GitConnection, GitSettings, SealedSecret};
 
     #[test]
     fn what_is_sealed_or_secret_is_not_shown() {
@@ -236,6 +252,19 @@ mod tests {
         let set = [("TOKEN".parse().unwrap(), sealed)].into();
         for (event, secret) in [
             (Event::SecretsChanged { set, unset: [].into() }, "ENVELOPE"),
+            (
+                Event::GitChanged {
+                    git: GitSettings {
+                        branch: None,
+                        connection: Some(GitConnection {
+                            hook: "h".into(),
+                            url: "https://x/y".into(),
+                            token: Some("SEALEDTOKEN".into()),
+                        }),
+                    },
+                },
+                "SEALEDTOKEN",
+            ),
             (Event::TokenIssued { token: "ci".into(), sha256: "HASH".into(), grants: vec![] }, "HASH"),
             (
                 Event::InstanceAssigned {

@@ -79,6 +79,13 @@ impl Address {
     }
 }
 
+/// The app and the id of a webhook: `/hooks/APP/ID`, `/hooks/TENANT/PROJECT/APP/ID`.
+pub(super) fn hook(path: &str) -> Option<(AppId, String)> {
+    let (of, hook) = path.strip_prefix("/hooks/")?.rsplit_once('/')?;
+    let plain = hook.len() == 16 && hook.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Some((app(of).filter(|_| plain && !of.ends_with(".git"))?, hook.to_owned()))
+}
+
 /// `shop`, `shop.git`, `acme/shops/shop.git`.
 fn app(repository: &str) -> Option<AppId> {
     let repository = repository.strip_suffix(".git").unwrap_or(repository);
@@ -138,6 +145,18 @@ mod tests {
             "/git/shop.git/objects/info/packs",
         ] {
             assert_eq!(read(path), Err(NoAddress::Unknown), "{path}");
+        }
+        assert!(hook("/hooks/shop/0f9a1c2e3b4d5f60").is_some());
+        assert!(hook("/hooks/acme/web/shop/0f9a1c2e3b4d5f60").is_some());
+        for path in [
+            "/hooks/shop",
+            "/hooks/shop/",
+            "/hooks/../0f9a1c2e3b4d5f60",
+            "/hooks/shop/0f9a1c2e3b4d5f6%30",
+            "/hooks/shop/..",
+            "/hooks/a/b/0f9a1c2e3b4d5f60",
+        ] {
+            assert_eq!(hook(path), None, "{path}");
         }
         for query in ["", "?", "?service=", "?service=git-shell", "?service=git-upload-pack&x=y"] {
             assert_eq!(read(&format!("/git/shop.git/info/refs{query}")), Err(NoAddress::Dumb), "{query}");

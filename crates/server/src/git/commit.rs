@@ -38,6 +38,11 @@ impl ObjectId {
         (is_hex && matches!(text.len(), 40 | 64)).then(|| Self(text.to_owned()))
     }
 
+    /// The id that stands for nothing.
+    pub(super) fn nothing() -> Self {
+        Self("0".repeat(40))
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }

@@ -10,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, EXPIRES,
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use berth_contract::{Code, Problem};
-use berth_control::state::{App, Life};
+use berth_control::state::Life;
 
 use super::address::{Address, NoAddress, Service};
 use super::push::Push;
@@ -59,18 +59,21 @@ async fn answer(api: &Arc<Api>, principal: Principal, request: Request) -> Resul
         let problem = refused.into_problem();
         match problem.code {
             Code::AppNotFound => {
-                problem.next("`berth apps` lists the apps there are, `berth deploy` makes one")
+                problem.next(format!("`berth git remote --app {}` makes it", address.app.app))
             }
             _ => problem,
         }
     })?;
+    if !principal.is_for(&app.id) {
+        return Err(Problem::new(Code::AppNotFound, format!("there is no app {}", app.id)));
+    }
     if app.life != Life::Alive {
         return Err(Problem::new(Code::AppDestroying, format!("{} is being destroyed", app.id)));
     }
     let protocol = protocol(&parts.headers, address.service);
     let repositories = api.machine.repositories();
     let turn = repositories.turn().await?;
-    let repository = repositories.of(&app, &default_branch(&app)).await?;
+    let repository = repositories.of(&app, super::default_branch(&app)).await?;
     if address.service == Service::ReceivePack {
         repository.check_size().await?;
     }
@@ -92,11 +95,6 @@ async fn answer(api: &Arc<Api>, principal: Principal, request: Request) -> Resul
     let request = Served { repository, service, protocol, turn, body, gzip };
     let body = service::serve(request, |socket| push.converse(socket))?;
     Ok(reply(service, "result", body))
-}
-
-/// What a clone checks out.
-fn default_branch(_app: &App) -> String {
-    "main".to_owned()
 }
 
 /// The version that the client asks for, in our words. Pushing has no second version, and says so to no client.

@@ -7,20 +7,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_contract::{Code, Failure, Problem, Stage, SubmitRelease};
-use berth_control::command::{Command, Wish};
+use berth_contract::{Code, Failure, Problem, Stage};
 use berth_control::state::{App, Phase, Release};
-use berth_source::archive::Unpacked;
-use berth_spec::{AppId, ReleaseNumber, manifest, procfile};
+use berth_spec::{AppId, ReleaseNumber};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::commit::{Commit, ObjectId, Quarantine};
+use super::release;
 use super::repository::Repository;
 use super::service::Moving;
 use super::teller::Teller;
-use crate::api::{Api, Follower, Principal, Refused, read_deploy, release_failure, urls};
+use crate::api::{Api, Follower, Principal, Refused, release_failure, urls};
 use crate::desk::Asker;
 
 /// The longest question of the hook, in bytes: far more branches than a push may have.
@@ -29,9 +28,6 @@ const QUESTION_MAX: u64 = 8 << 20;
 const CHANGES_MAX: usize = 1_000;
 /// How long another push of the app is waited for before that is said.
 const QUIET: Duration = Duration::from_millis(300);
-
-/// The branches that are deployed when nobody says which.
-pub(super) const DEPLOY_BRANCHES: [&str; 2] = ["main", "master"];
 
 /// A push to an app's repository.
 pub(super) struct Push {
@@ -94,7 +90,7 @@ impl Push {
 
     async fn judge(&self, question: &Question, teller: &mut Teller) -> Result<(), Refusal> {
         let app = self.known()?;
-        let branches = deploy_branches(&app);
+        let branches = super::deploy_branches(&app);
         let deployed = check(&question.changes, &branches)?;
         for change in &question.changes {
             if let Some(tag) = change.name.strip_prefix("refs/tags/") {
@@ -134,12 +130,17 @@ impl Push {
                 ))
                 .await;
         }
-        let number = match self.under_way(change, &source)? {
+        let app = self.known()?;
+        let number = match release::under_way(&app, &change.new, &source.tree.to_string()) {
             Some(release) => {
                 teller.line(&format!("{} is of this commit already", release.number)).await;
                 release.number
             }
-            None => self.submit(change, subject, source).await?,
+            None => {
+                let Principal { name: actor, correlation, .. } = self.principal.clone();
+                let asker = Asker { actor, correlation };
+                release::submit(&self.api, &app, asker, None, (&change.new, subject), source).await?
+            }
         };
         self.follow(number, teller).await
     }
@@ -161,47 +162,6 @@ impl Push {
         Err(Problem::new(Code::Conflict, detail)
             .next("fetch it, put your commits on top and push again")
             .into())
-    }
-
-    /// The release that serves or will serve next, if it is of this very commit: a push that was cut off after it was submitted comes again.
-    fn under_way(&self, change: &Change, source: &Unpacked) -> Result<Option<Arc<Release>>, Refused> {
-        let app = self.known()?;
-        let newest = app.releases.values().next_back().filter(|release| !release.phase.is_settled());
-        let current = newest.or_else(|| app.serving_release()).cloned();
-        Ok(current.filter(|release| {
-            release.commit.as_deref() == Some(change.new.as_str()) && release.tree == source.tree.to_string()
-        }))
-    }
-
-    async fn submit(
-        &self,
-        change: &Change,
-        subject: String,
-        mut source: Unpacked,
-    ) -> Result<ReleaseNumber, Refused> {
-        let mut text = |name: &str| {
-            let bytes = source.texts.remove(name)?;
-            Some(
-                String::from_utf8(bytes)
-                    .map_err(|_not_text| Problem::new(Code::ManifestInvalid, format!("{name} is not UTF-8"))),
-            )
-        };
-        let (manifest, procfile) =
-            (text(manifest::FILE_NAME).transpose()?, text(procfile::FILE_NAME).transpose()?);
-        let release = SubmitRelease {
-            tree: source.tree.to_string().parse().expect("both crates write tree ids alike"),
-            manifest,
-            procfile,
-            strategy: None,
-            description: (!subject.is_empty()).then_some(subject),
-            commit: Some(change.new.as_str().to_owned()),
-        };
-        let deploy = read_deploy(&self.app, &release)?;
-        let command = Command::App { app: self.app.clone(), wish: Wish::Deploy(Box::new(deploy)) };
-        let asker =
-            Asker { actor: self.principal.name.clone(), correlation: self.principal.correlation.clone() };
-        let outcome = self.api.desk.submit(command, asker, release.description, None).await;
-        Ok(outcome?.release.ok_or_else(|| Problem::new(Code::Internal, "no release was made"))?)
     }
 
     /// Tells how the release gets on, to its end.
@@ -282,11 +242,6 @@ impl From<Refused> for Refusal {
     }
 }
 
-/// The branches whose pushes are deployed.
-fn deploy_branches(_app: &App) -> Vec<&str> {
-    DEPLOY_BRANCHES.to_vec()
-}
-
 /// Checks the changes of a push and gives the one that is to be deployed.
 fn check<'c>(changes: &'c [Change], branches: &[&str]) -> Result<Option<&'c Change>, Refused> {
     if changes.len() > CHANGES_MAX {
@@ -309,7 +264,10 @@ fn check<'c>(changes: &'c [Change], branches: &[&str]) -> Result<Option<&'c Chan
         }
         if change.new.is_nothing() {
             let detail = format!("{short} is the branch that is deployed, and cannot be deleted");
-            return refused(detail, "`berth destroy` removes the app");
+            return refused(
+                detail,
+                "`berth git branch` deploys another one, `berth destroy` removes the app",
+            );
         }
         if deployed.replace(change).is_some() {
             let names = branches.join(" and ");
@@ -366,7 +324,9 @@ mod tests {
 
     #[test]
     fn only_the_deploy_branch_is_deployed_and_it_stays() {
-        let of = |changes: &[Change]| check(changes, &DEPLOY_BRANCHES).map(|it| it.map(|it| it.name.clone()));
+        let of = |changes: &[Change]| {
+            check(changes, &crate::git::DEPLOY_BRANCHES).map(|it| it.map(|it| it.name.clone()))
+        };
         let [main, master, topic, tag] =
             ["refs/heads/main", "refs/heads/master", "refs/heads/topic/main", "refs/tags/main"]
                 .map(|name| change(name, 'a'));

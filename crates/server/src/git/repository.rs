@@ -21,6 +21,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::HOOK;
+use super::commit::ObjectId;
+use super::webhook::Fetching;
 use crate::config::{ControlConfig, UidPlan};
 use crate::machine::in_full;
 
@@ -34,6 +36,19 @@ const AT_ONCE: usize = 32;
 const TURN_WITHIN: Duration = Duration::from_secs(30);
 /// How long one of git's small commands may take.
 pub(super) const COMMAND_WITHIN: Duration = Duration::from_secs(120);
+/// How long it may take to fetch a commit from elsewhere.
+const FETCH_WITHIN: Duration = Duration::from_secs(600);
+/// What of the platform's own environment leads to the rest of the world.
+const OF_THE_NETWORK: [&str; 8] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
 /// How long it may take to pack a repository anew.
 const GC_WITHIN: Duration = Duration::from_secs(900);
 /// The bytes of a command's errors that are kept.
@@ -129,6 +144,8 @@ impl From<GitError> for Problem {
             GitError::Full(_) => Self::new(Code::LimitExceeded, text)
                 .next("remove large files from its history, or destroy the app and make it anew"),
             GitError::Busy => Self::new(Code::Overloaded, text).next("try again in a moment"),
+            GitError::Failed { what: "fetch", .. } => Self::new(Code::CloneFailed, text)
+                .next("look at the address, the branch and the token; `berth git connect` sets them"),
             GitError::TimedOut(_) => Self::new(Code::LimitExceeded, text).next("make the repository smaller"),
             GitError::Folder { ref source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Self::new(Code::DiskFull, text).next("make room and try again; nothing was done")
@@ -153,6 +170,14 @@ pub(crate) struct Repositories {
     turns: Arc<Semaphore>,
     /// Held while a branch of an app is being moved, from the hook's question to git's end. As many as there are apps that were pushed to.
     moving: Mutex<BTreeMap<AppId, Arc<tokio::sync::Mutex<()>>>>,
+    fetching: Fetching,
+}
+
+/// A commit that was fetched, and the repository that has it alone.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) repository: Repository,
+    pub(super) commit: ObjectId,
 }
 
 /// What git counts in a repository.
@@ -184,7 +209,14 @@ impl Repositories {
         symlink(&config.exe, &next)?;
         fs::rename(&next, hooks.join(HOOK))?;
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Ok(Self { root, hooks, plan: config.uid_plan, turns, moving: Mutex::default() })
+        Ok(Self {
+            root,
+            hooks,
+            plan: config.uid_plan,
+            turns,
+            moving: Mutex::default(),
+            fetching: Fetching::default(),
+        })
     }
 
     /// A turn to be served, kept until the service ends.
@@ -216,19 +248,81 @@ impl Repositories {
         if repository.dir.try_exists().map_err(folder("looked at"))? {
             return Ok(repository);
         }
-        let parent = repository.dir.parent().unwrap_or(&self.root);
-        for passage in [parent.parent().unwrap_or(&self.root), parent] {
-            self.make(passage, 0o710, None).map_err(folder("made"))?;
-        }
         // Under another name until it is whole: a kill in between leaves nothing that looks like a repository.
-        let fresh = parent.join(format!(".new-{}", app.id.app));
-        remove_all(&fresh).map_err(folder("made"))?;
-        self.make(&fresh, 0o700, self.user(app).as_ref()).map_err(folder("made"))?;
-        let making = self.at(fresh, app)?;
-        let head = format!("--initial-branch={branch}");
-        making.run("init", &["--bare", "--quiet", "--template=", &head, "."], 0).await?;
+        let making =
+            self.make_fresh(app, self.parent(app).join(format!(".new-{}", app.id.app)), branch).await?;
         fs::rename(&making.dir, &repository.dir).map_err(folder("made"))?;
         Ok(repository)
+    }
+
+    /// Fetches the newest commit of a branch elsewhere, into a repository of its own that is gone with what is given.
+    ///
+    /// # Errors
+    /// When the repository cannot be reached, has no such branch, or is too large.
+    pub(super) async fn fetch(
+        &self,
+        app: &App,
+        url: &str,
+        token: Option<&str>,
+        branch: &str,
+    ) -> Result<Fetched, GitError> {
+        let parent = self.parent(app);
+        let dir = parent.join(format!(".fetch-{}", app.id.app));
+        let repository = self.make_fresh(app, dir, branch).await?;
+        let fetched = Fetched { commit: ObjectId::nothing(), repository };
+        let scheme = if url.starts_with("http://") { "http" } else { "https" };
+        let refs = format!("+refs/heads/{branch}:refs/heads/{branch}");
+        let mut git = fetched
+            .repository
+            .git()
+            .args(["-c", &format!("protocol.{scheme}.allow=always")])
+            // A redirect would take the token elsewhere.
+            .args([
+                "-c",
+                "http.followRedirects=false",
+                "-c",
+                "http.lowSpeedLimit=1",
+                "-c",
+                "http.lowSpeedTime=60",
+            ])
+            .env("GIT_ALLOW_PROTOCOL", scheme);
+        git = OF_THE_NETWORK.into_iter().fold(git, Launch::env_from_ours);
+        if let Some(token) = token {
+            // Not an argument, which everybody on the machine may read.
+            let (key, value) = ("http.extraHeader", authorization(token));
+            git = git
+                .env("GIT_CONFIG_COUNT", "1")
+                .env("GIT_CONFIG_KEY_0", key)
+                .env("GIT_CONFIG_VALUE_0", value);
+        }
+        let args = ["--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", url, &refs];
+        output(git, FETCH_WITHIN, "fetch", &args, 0).await?;
+        let name = format!("refs/heads/{branch}");
+        let id = fetched.repository.run("for-each-ref", &["--format=%(objectname)", &name], 4_096).await?;
+        let unknown = || GitError::Failed { what: "fetch", errors: format!("there is no branch {branch}") };
+        let commit = ObjectId::read(String::from_utf8_lossy(&id).trim()).ok_or_else(unknown)?;
+        Ok(Fetched { commit, ..fetched })
+    }
+
+    /// The apps that a webhook is deploying.
+    pub(super) fn fetching(&self) -> &Fetching {
+        &self.fetching
+    }
+
+    /// Makes a repository at `dir`, where nothing is left of what was there before.
+    async fn make_fresh(&self, app: &App, dir: PathBuf, branch: &str) -> Result<Repository, GitError> {
+        let parent = self.parent(app);
+        for passage in [parent.parent().unwrap_or(&self.root), &parent] {
+            self.make(passage, 0o710, None).map_err(folder("made"))?;
+        }
+        let gone = dir.clone();
+        let removed = tokio::task::spawn_blocking(move || remove_all(&gone)).await;
+        removed.expect("removing does not panic").map_err(folder("made"))?;
+        self.make(&dir, 0o700, self.user(app).as_ref()).map_err(folder("made"))?;
+        let making = self.at(dir, app)?;
+        let head = format!("--initial-branch={branch}");
+        making.run("init", &["--bare", "--quiet", "--template=", &head, "."], 0).await?;
+        Ok(making)
     }
 
     /// Makes a folder: of `owner`, or of our own with the group that git has.
@@ -266,8 +360,11 @@ impl Repositories {
     /// Where the repository of `app` lies. The time at which the app was made is part of it: one that is made anew under its name does not
     /// find the repository of the one before.
     fn place(&self, app: &App) -> PathBuf {
-        let parent = self.root.join(app.id.tenant.as_str()).join(app.id.project.as_str());
-        parent.join(format!("{}.{}.git", app.id.app, app.created_at.0))
+        self.parent(app).join(format!("{}.{}.git", app.id.app, app.created_at.0))
+    }
+
+    fn parent(&self, app: &App) -> PathBuf {
+        self.root.join(app.id.tenant.as_str()).join(app.id.project.as_str())
     }
 
     /// The repository of `app` that lies, or will lie, at `dir`.
@@ -383,6 +480,13 @@ pub(super) async fn output(
         return Ok(out);
     }
     Err(GitError::Failed { what, errors: shown(&errors) })
+}
+
+/// What a forge takes for a token: any user name, where none is given with it.
+fn authorization(token: &str) -> String {
+    use base64::Engine as _;
+    let pair = if token.contains(':') { token.to_owned() } else { format!("x-access-token:{token}") };
+    format!("Authorization: Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
 }
 
 /// What git wrote to its standard error, as one line.
