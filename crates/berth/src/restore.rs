@@ -278,8 +278,11 @@ fn tell(restored: &Restored, json: bool, screen: &mut Screen) -> io::Result<()> 
             "  lost      the values of secrets of {lost}: set each again with `berth secrets set`"
         ))?;
     }
-    for missing in &laid.missing {
-        screen.line(&format!("  missing   {missing}: it was not there when the backup was made"))?;
+    if let Some(first) = laid.missing.first() {
+        let count = laid.missing.len();
+        screen.line(&format!(
+            "  missing   {count} parts that were not there when the backup was made, {first} the first: `berth backup list` names them"
+        ))?;
     }
     if !elsewhere.is_empty() {
         let names = elsewhere.join(", ");

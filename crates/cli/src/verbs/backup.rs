@@ -121,11 +121,17 @@ fn contents(head: &Head, foot: &Foot) -> String {
     )
 }
 
+/// So many names of what is missing are told; a program reads all of them with `--json`.
+const MISSING_TOLD: usize = 5;
+
 fn tell_missing(foot: &Foot, screen: &mut Screen) -> io::Result<()> {
-    for name in &foot.missing {
+    for name in foot.missing.iter().take(MISSING_TOLD) {
         screen.aside(&format!("not in it, since it was not there: {name}"))?;
     }
-    Ok(())
+    match foot.missing.len().saturating_sub(MISSING_TOLD) {
+        0 => Ok(()),
+        more => screen.aside(&format!("and {more} more, which `berth backup list --json FILE` names")),
+    }
 }
 
 /// Reads the key in the home and writes it with the platform's name.
