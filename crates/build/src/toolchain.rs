@@ -35,7 +35,7 @@ pub struct ToolchainPlaces {
     pub default: Option<String>,
     /// Folders of programs that are looked at after those of `path`.
     pub folders: Vec<PathBuf>,
-    /// The folders of version managers, by the names that [`tools`](crate::tools) has for them, and `home`.
+    /// The folders of version managers, by the names that the table of tools has for them, and `home`.
     pub managers: BTreeMap<&'static str, PathBuf>,
 }
 

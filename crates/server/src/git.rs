@@ -1,9 +1,9 @@
 //! Git remotes: each app has a repository that is cloned from and pushed to over HTTP; a push to the deploy branch is a deployment.
 //!
 //! The protocol is spoken by the `git` program, which parses what strangers send: never as root, on the app's own repository, with
-//! a configuration that is ours alone ([`repository`]). [`http`] hands it requests and passes on what it answers. Before git moves a
+//! a configuration that is ours alone (`repository`). `http` hands it requests and passes on what it answers. Before git moves a
 //! branch it asks us through its hook `pre-receive`, which is this program under another name; the answer is the deployment itself
-//! ([`push`]): when it fails the branch stays where it was. Nothing is kept beside the journal and the repository.
+//! (`push`): when it fails the branch stays where it was. Nothing is kept beside the journal and the repository.
 
 mod address;
 mod body;
