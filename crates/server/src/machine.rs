@@ -50,9 +50,9 @@ const BUILD_TIMEOUT: Millis = Millis::from_secs(30 * 60);
 const BUILD_PROCESSES: u64 = 4_096;
 /// How many bytes a build may have on the disk while it runs, its app's caches included: a large Rust workspace has some 10 GiB.
 const BUILD_WEIGHT: u64 = 24 << 30;
-/// How many bytes of the disk builds leave alone: the journal and the logs live on the same one.
+/// How many bytes of the disk builds leave alone, a twentieth of a small one: the journal and the logs live on the same one.
 const RESERVE: u64 = 256 << 20;
-/// Below how many free bytes what builds keep is removed before the next one.
+/// Below how many free bytes, or a fifth of a small disk, what builds keep is removed before the next one.
 const LOW_WATER: u64 = 2 << 30;
 /// How many bytes of caches and layers that no artifact needs are kept for one app.
 const CACHE_PER_APP: u64 = 12 << 30;
@@ -126,6 +126,8 @@ impl Machine {
         let runtime = PlainRuntime::open(layout, Arc::clone(&clock)).map_err(|error| in_full(&error))?;
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         runtime.adopt_all().await.map_err(|error| in_full(&error))?;
+        let disk = rustix::fs::statvfs(&config.home)
+            .map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
         let builder = Builder::new(
             BuildConfig {
                 chunks: config.home.join("chunks"),
@@ -141,8 +143,8 @@ impl Machine {
                 env: berth_build::handed_on(),
                 processes_max: BUILD_PROCESSES,
                 weight_max: BUILD_WEIGHT,
-                reserve: RESERVE,
-                low_water: LOW_WATER,
+                reserve: RESERVE.min(disk / 20),
+                low_water: LOW_WATER.min(disk / 5),
                 keeping: Keeping { per_app: CACHE_PER_APP, in_all: CACHE_IN_ALL, unused: CACHE_UNUSED },
             },
             Arc::clone(&clock),
