@@ -62,7 +62,9 @@ fn a_command_ends_with_whoever_is_connected_and_a_detached_one_does_not() {
     let shop = shop(&platform);
     let mut attached = platform.begin(["run", "-a", "shop", "--", "sleep", "1000"]);
     assert!(wait_until(PATIENCE, || runs(&shop) == ["run.1"]));
-    let detached = shop.verb(&["run", "--detach", "--", "sh", "-c", "echo begun; sleep 1000"]).ok().json();
+    let line = "echo begun; sleep 1000";
+    let detached =
+        platform.cli(["run", "-a", "shop", "--json", "--detach", "--", "sh", "-c", line]).ok().json();
     assert_eq!(detached["id"], "default/default/shop/run.2");
     assert!(wait_until(PATIENCE, || runs(&shop) == ["run.1", "run.2"]));
 
