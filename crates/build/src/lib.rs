@@ -36,6 +36,6 @@ pub use collect::{Collected, Keeping};
 pub use error::BuildError;
 pub use export::{Part, Shelf, Unsealed, read_artifact};
 pub use log::{LogLine, Mask, Sink, Stream};
-pub use network::handed_on;
+pub use network::{HANDED_ON, handed_on};
 pub use remove::remove_all;
 pub use toolchain::ToolchainPlaces;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// The variables; docs/environment.md lists them. They name proxies, mirrors and certificates, and hold no password unless somebody wrote
 /// one into an address.
-const HANDED_ON: [&str; 24] = [
+pub const HANDED_ON: [&str; 24] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "ALL_PROXY",

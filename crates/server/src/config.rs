@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use berth_build::HANDED_ON as BUILDS_ENVIRONMENT;
 use berth_clock::Clock;
 
 /// Everything that control needs and does not make itself.

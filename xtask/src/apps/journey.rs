@@ -111,8 +111,10 @@ impl Visit<'_> {
         let said = self.platform.berth(&["deploy", &path, "--dry-run", "--json"]).context("the dry run")?;
         let said: Value = serde_json::from_str(&said).context("what the dry run printed")?;
         row.builder = said.get("builder").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let processes = said.get("processes").and_then(Value::as_array).into_iter().flatten();
-        row.processes = processes.filter_map(|process| Some(process.as_str()?.to_owned())).collect();
+        let processes = said.get("processes").and_then(Value::as_object).into_iter().flatten();
+        row.processes =
+            processes.filter_map(|(name, line)| Some(format!("{name}: {}", line.as_str()?))).collect();
+        ensure!(!row.processes.is_empty(), "the dry run names no process: {said}");
         ensure!(
             row.builder == self.sample.builder,
             "it was detected as `{}`, not as `{}`: {said}",

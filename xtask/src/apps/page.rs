@@ -17,6 +17,9 @@ again after a one-line change while a strict client sends 50 requests a second, 
 - *bare* is the same by the tool's own commands, such as `npm ci && npm run build` and its server, in the same run: with empty caches, and once more after the change.
 - *sent* is what the change sent; *artifact* what the first release takes on disk, *added* what the second added: files that are the same are shared by hard links,
   directories cannot be.
+
+Most rows were taken by a debug build of Berth while other builds ran on the machine, up to ten at once: what is in one row may be compared, and no more than that. A row's
+commit is in [apps.json](apps.json).
 ";
 
 pub(super) fn render(record: &Record, untried: &[Untried]) -> String {

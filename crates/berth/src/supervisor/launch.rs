@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use berth_process::{Child, Launch, LaunchError, Limits, Program, Stdio, User};
+use berth_server::config::BUILDS_ENVIRONMENT;
 use berth_server::edge_link::EdgeClaims;
 use rustix::pipe::PipeFlags;
 
@@ -44,9 +45,9 @@ impl fmt::Display for RoleKind {
     }
 }
 
-/// Of the supervisor's environment control gets this alone: what builds need to find their tools, what the operator loads into
-/// the platform (another allocator, another clock), and nothing that the operator's shell holds by chance.
-const CONTROL_ENVIRONMENT: [&str; 29] = [
+/// Of the supervisor's environment control gets this and [`BUILDS_ENVIRONMENT`] alone: what builds need to find their tools, what the operator
+/// loads into the platform (another allocator, another clock), and nothing that the operator's shell holds by chance.
+const CONTROL_ENVIRONMENT: [&str; 21] = [
     "LD_PRELOAD",
     "FAKETIME_TIMESTAMP_FILE",
     "FAKETIME_NO_CACHE",
@@ -64,14 +65,6 @@ const CONTROL_ENVIRONMENT: [&str; 29] = [
     "CARGO_HOME",
     "RUSTUP_HOME",
     "RUSTUP_TOOLCHAIN",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
     "BERTH_LOG",
     "RUST_BACKTRACE",
     "RUST_LIB_BACKTRACE",
@@ -173,7 +166,8 @@ impl Site {
     fn control(&self, launch: Launch) -> io::Result<(Launch, UnixStream)> {
         let (requests, theirs) = UnixStream::pair()?;
         requests.set_nonblocking(true)?;
-        let launch = CONTROL_ENVIRONMENT.into_iter().fold(launch, Launch::env_from_ours);
+        let environment = CONTROL_ENVIRONMENT.into_iter().chain(BUILDS_ENVIRONMENT);
+        let launch = environment.fold(launch, Launch::env_from_ours);
         // Two controls at once would be two writers of one journal: the kernel sees to it that ours does not outlive us
         // even where it hangs and does not read its leash.
         let mut launch = launch.die_with_parent();

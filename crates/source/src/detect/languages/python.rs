@@ -63,6 +63,9 @@ const PIP: Manager = Manager {
     ..Manager::NONE
 };
 
+/// The environment is made first: poetry would make one of copies, and where its Python is a mirror not find what to copy.
+const POETRY: &str = "python3 -m venv .venv && poetry install --only main --no-root --no-interaction";
+
 const MANAGERS: [Manager; 8] = [
     Manager {
         name: "uv",
@@ -83,8 +86,8 @@ const MANAGERS: [Manager; 8] = [
         fits: Any(&[Root("poetry.lock"), All(&[Known("poetry"), Not(&Root("requirements.txt"))])]),
         tool: Some(Tool::Poetry),
         lock: &["poetry.lock"],
-        locked: "poetry install --only main --no-root --no-interaction",
-        unlocked: "poetry install --only main --no-root --no-interaction",
+        locked: POETRY,
+        unlocked: POETRY,
         add: "poetry run pip install",
         project: "poetry run pip install --no-deps .",
         reads: &["poetry.toml"],
