@@ -51,7 +51,7 @@ pub struct Config {
     pub cgroups: Option<Cgroups>,
     /// Variables that every build finds in its environment: how to reach a network from this machine.
     pub env: BTreeMap<String, String>,
-    /// How many processes the user of a build may have, where that is one of its own.
+    /// How many processes a build may have at once, threads among them: by its control group, else by its user where it has one of its own.
     pub processes_max: u64,
     /// How many bytes the tree of a build, its temporary files and its app's caches may weigh together, while its commands run.
     pub weight_max: u64,
@@ -168,6 +168,14 @@ impl Builder {
         let permits = Semaphore::new(config.parallel.max(1));
         let (toolbox, turns, works) = (Toolbox::default(), Mutex::default(), Mutex::default());
         Self { inside: Arc::new(Inside { config, layout, clock, permits, toolbox, turns, works }) }
+    }
+
+    /// How many processes a build may have at once, which `own_user` says has a user of its own or none; nothing where nobody counts them.
+    #[must_use]
+    pub fn processes_max(&self, own_user: bool) -> Option<u64> {
+        let config = &self.inside.config;
+        let counted = config.cgroups.as_ref().is_some_and(Cgroups::can_bound);
+        (counted || own_user).then_some(config.processes_max)
     }
 
     /// Where the artifact `id` of `app` lies, or would.

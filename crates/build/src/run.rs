@@ -35,8 +35,10 @@ pub(crate) struct Run<'a> {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) mark: Mark,
     pub(crate) cgroup: Option<Cgroup>,
-    /// How many processes its user may have. The kernel counts by user: for one that also does other things any number would be wrong.
-    pub(crate) processes_max: Option<u64>,
+    /// How many processes it may have at once.
+    pub(crate) processes_max: u64,
+    /// Whether its user is nobody else's.
+    pub(crate) own_user: bool,
     /// How long all commands of the build together may take.
     pub(crate) limit: berth_spec::Millis,
     /// How much of that is left.
@@ -146,6 +148,9 @@ impl Run<'_> {
                 }
             }
         };
+        if tree.cgroup.as_ref().and_then(Cgroup::refused_processes).is_some_and(|refused| refused > 0) {
+            log.say(format!("the build may have {} processes at once, and wanted more", self.processes_max));
+        }
         let clock = Arc::clone(self.clock);
         let killed = tokio::task::spawn_blocking(move || tree.kill(&*clock, KILL_LIMIT)).await;
         killed.expect("killing a tree does not panic")?;
@@ -164,7 +169,7 @@ impl Run<'_> {
             .args(&self.args)
             .envs(&self.env)
             .mark(self.mark)
-            .limits(limits(self.processes_max))
+            .limits(limits(self.user_processes()))
             .group(Group::Session)
             .stdout(Stdio::Piped)
             .stderr(Stdio::Piped)
@@ -180,6 +185,13 @@ impl Run<'_> {
             LaunchError::System { .. } if self.offline => BuildError::NotOffline(error.into()),
             error => BuildError::Start(error.into()),
         })
+    }
+
+    /// How many processes its user may have, where its group does not count them. The kernel counts all that a user runs: for one that also
+    /// does other things any number would be wrong.
+    fn user_processes(&self) -> Option<u64> {
+        let counted = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.refused_processes().is_some());
+        (self.own_user && !counted).then_some(self.processes_max)
     }
 
     async fn end(&self, child: &mut Child) -> End {

@@ -29,6 +29,10 @@ pub struct Platform {
     /// The version of control groups that instances and builds are held in: `v2`, `v1`. Nothing where the system gives none.
     #[serde(default)]
     pub cgroups: Option<String>,
+    /// How many processes a build may have at once. Nothing where nobody counts them: the system gives no control group for it, and builds
+    /// have no user of their own.
+    #[serde(default)]
+    pub build_processes: Option<u64>,
     /// How many breaches of an invariant were found and written down, and found since control started. More than nought is a fault of
     /// the platform.
     #[serde(default)]

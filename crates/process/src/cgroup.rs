@@ -1,7 +1,8 @@
 //! Control groups, as a fence that no process leaves: what is started inside stays inside.
 //!
 //! Three kinds of machines are known: v2 alone, a v2 hierarchy beside v1 ones ("hybrid", where v2 has no controllers but
-//! can still hold, freeze and kill), and v1 alone, where the freezer serves. Which one it is and whether we may
+//! can still hold, freeze and kill), and v1 alone, where the freezer serves. How many processes a group may have is bounded
+//! where the `pids` controller lets us. Which one it is and whether we may
 //! use it is found out by trying.
 
 use std::fs::{self, File, OpenOptions};
@@ -12,7 +13,10 @@ use std::time::Duration;
 
 use rustix::process::{PidfdFlags, Signal};
 
+use self::bound::Counting;
 use crate::child::{pid_of, wait_readable};
+
+mod bound;
 
 /// The kind of hierarchy in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +44,7 @@ impl std::fmt::Display for CgroupKind {
 pub struct Cgroups {
     dir: PathBuf,
     kind: CgroupKind,
+    counting: Option<Counting>,
 }
 
 /// A control group.
@@ -47,6 +52,8 @@ pub struct Cgroups {
 pub struct Cgroup {
     dir: PathBuf,
     kind: CgroupKind,
+    /// The group that counts its processes, where that is another one. It need not exist.
+    counter: Option<PathBuf>,
 }
 
 impl Cgroups {
@@ -66,14 +73,16 @@ impl Cgroups {
             let mount = Path::new(mount);
             mount.join(sign).try_exists().ok().filter(|exists| *exists)?;
             let parent = if as_root { mount.to_owned() } else { own_group(mount, &ours, hierarchy)? };
-            Self::attempt(&parent, name, kind)
+            let mut groups = Self::attempt(&parent, name, kind)?;
+            groups.counting = Counting::discover(&groups.dir, name, kind, &ours);
+            Some(groups)
         })
     }
 
     fn attempt(parent: &Path, name: &str, kind: CgroupKind) -> Option<Self> {
         // Moving a process takes the right to write to the closest group above both places.
         OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
-        let groups = Self { dir: parent.join(name), kind };
+        let groups = Self { dir: parent.join(name), kind, counting: None };
         make_dir(&groups.dir).ok()?;
         let trial = groups.create(&format!("trial-{}", std::process::id())).ok()?;
         let usable = trial.door().is_ok();
@@ -97,10 +106,33 @@ impl Cgroups {
         Ok(group)
     }
 
+    /// Whether [`Cgroups::create_bounded`] bounds.
+    #[must_use]
+    pub fn can_bound(&self) -> bool {
+        self.counting.is_some()
+    }
+
+    /// The group `name`, made if need be, which may have `processes` at once, threads among them. Where [`Cgroups::can_bound`] says no it
+    /// has no bound.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn create_bounded(&self, name: &str, processes: u64) -> io::Result<Cgroup> {
+        // The group that holds comes first and goes last: by its name the other is found again.
+        let group = self.create(name)?;
+        if self.counting.is_some() {
+            let counted = group.counted();
+            make_dir(counted)?;
+            bound::set(counted, processes)?;
+        }
+        Ok(group)
+    }
+
     /// The group `name`, which need not exist.
     #[must_use]
     pub fn group(&self, name: &str) -> Cgroup {
-        Cgroup { dir: self.dir.join(name), kind: self.kind }
+        let counter = self.counting.as_ref().and_then(|counting| counting.group(name));
+        Cgroup { dir: self.dir.join(name), kind: self.kind, counter }
     }
 
     /// The names of the groups that exist.
@@ -125,6 +157,7 @@ impl Cgroups {
     /// # Errors
     /// When it still holds some.
     pub fn remove(&self) -> io::Result<()> {
+        self.counting.as_ref().map_or(Ok(()), Counting::remove)?;
         remove_dir(&self.dir)
     }
 }
@@ -137,8 +170,33 @@ impl Cgroup {
     }
 
     /// That file, open.
-    pub(crate) fn door(&self) -> io::Result<OwnedFd> {
+    fn door(&self) -> io::Result<OwnedFd> {
         OpenOptions::new().write(true).open(self.door_path()).map(OwnedFd::from)
+    }
+
+    /// The files to which a process writes `0` to be held and, where the group is bounded, counted; open.
+    pub(crate) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut doors = vec![self.door()?];
+        if let Some(counter) = &self.counter {
+            match OpenOptions::new().write(true).open(counter.join("cgroup.procs")) {
+                Ok(door) => doors.push(door.into()),
+                // The group was made without a bound.
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(doors)
+    }
+
+    /// The folder of the group that counts its processes.
+    fn counted(&self) -> &Path {
+        self.counter.as_deref().unwrap_or(&self.dir)
+    }
+
+    /// How many times a process of the group could start no other, because the group may have no more; nothing when nobody counts.
+    #[must_use]
+    pub fn refused_processes(&self) -> Option<u64> {
+        bound::refused(self.counted())
     }
 
     /// The processes in the group; none when there is no such group.
@@ -216,8 +274,11 @@ impl Cgroup {
         // An app that runs as root within may have made groups below; they are empty once their processes ended.
         if let Ok(entries) = fs::read_dir(&self.dir) {
             for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-                Self { dir: entry.path(), kind: self.kind }.remove()?;
+                Self { dir: entry.path(), kind: self.kind, counter: None }.remove()?;
             }
+        }
+        if let Some(counter) = &self.counter {
+            remove_dir(counter)?;
         }
         remove_dir(&self.dir)
     }

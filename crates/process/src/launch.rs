@@ -374,7 +374,7 @@ impl Launch {
             group: self.group,
             limits: self.limits.set(),
             user,
-            cgroup: self.cgroup.as_ref().map(Cgroup::door).transpose()?,
+            doors: self.cgroup.as_ref().map(Cgroup::doors).transpose()?.unwrap_or_default(),
             inherit: self.inherit.iter().map(|fd| fd.as_raw_fd()).collect(),
             die_with_parent: self.die_with_parent,
             no_new_privs: self.no_new_privs,

@@ -25,7 +25,8 @@ pub(crate) struct Stage {
     pub(crate) group: Group,
     pub(crate) limits: Vec<(Resource, u64)>,
     pub(crate) user: Option<StageUser>,
-    pub(crate) cgroup: Option<OwnedFd>,
+    /// Where `0` is written to enter the control group.
+    pub(crate) doors: Vec<OwnedFd>,
     pub(crate) inherit: Vec<RawFd>,
     pub(crate) die_with_parent: bool,
     pub(crate) no_new_privs: bool,
@@ -58,8 +59,8 @@ impl Stage {
         if let Some(mask) = self.umask {
             rustix::process::umask(mask);
         }
-        if let Some(cgroup) = &self.cgroup {
-            rustix::io::write(cgroup, b"0")?;
+        for door in &self.doors {
+            rustix::io::write(door, b"0")?;
         }
         for (resource, value) in &self.limits {
             lower_limit(*resource, *value)?;

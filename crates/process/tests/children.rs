@@ -99,6 +99,17 @@ fn role_scatter() {
     wait_for_ever();
 }
 
+/// Starts threads until it may have no more, forty at most.
+#[test]
+fn role_breed() {
+    if !plays("breed") {
+        return;
+    }
+    let start = |_| std::thread::Builder::new().spawn(|| wait_for_ever()).ok();
+    println!("bred {}", (0..40).map_while(start).count());
+    wait_for_ever();
+}
+
 /// Forks without end: each child starts the next and ends.
 #[test]
 fn role_run_away() {
@@ -246,6 +257,31 @@ fn a_control_group_holds_what_the_scan_could_not_find() {
     let alive = |pid: &u32| Identity::of(*pid).unwrap().is_some_and(|it| it.is_alive().unwrap());
     assert!(!cgroup.pids().unwrap().iter().any(alive));
     cgroup.remove().unwrap();
+    groups.remove().unwrap();
+}
+
+#[test]
+fn a_bounded_group_refuses_what_is_too_many() {
+    let Some(groups) = Cgroups::discover(&format!("berth-test-bound-{}", std::process::id())) else {
+        println!("SKIPPED: no control group may be made");
+        return;
+    };
+    if !groups.can_bound() {
+        println!("SKIPPED: control groups are not counted");
+        groups.remove().unwrap();
+        return;
+    }
+    let cgroup = groups.create_bounded("tree", 20).unwrap();
+    assert_eq!(cgroup.refused_processes(), Some(0));
+    let mut child = role("breed").cgroup(cgroup.clone()).group(Group::Session).start().unwrap();
+    let bred = number_after(&read_until(&mut child, "bred"), "bred");
+    assert!((10..20).contains(&bred), "{bred} were started");
+    assert!(cgroup.refused_processes().unwrap() > 0);
+    Tree { cgroup: Some(cgroup.clone()), ..Tree::default() }.kill(&SystemClock::new(), LONG).unwrap();
+    child.wait().unwrap();
+    // By its name alone, as whoever sweeps knows it.
+    groups.group("tree").remove().unwrap();
+    assert_eq!(cgroup.refused_processes(), None);
     groups.remove().unwrap();
 }
 

@@ -185,6 +185,12 @@ impl Machine {
         self.runtime.capabilities()
     }
 
+    /// How many processes a build may have at once; nothing where nobody counts them.
+    #[must_use]
+    pub fn build_processes(&self) -> Option<u64> {
+        self.builder.processes_max(self.uid_plan.is_some())
+    }
+
     /// The log of an app.
     #[must_use]
     pub fn log(&self, app: &AppId) -> AppLog {

@@ -185,7 +185,11 @@ impl Inside {
         materialise(&plan.tree, &plan.store, open.as_fd(), owner)?;
         kept::move_in(&kept, recipe.kept.clone(), &src, owner).map_err(failed(&kept, "moved"))?;
         let layers = Layers::new(&self.layout, &request.app, self.sealed_owner(plan), owner);
-        let cgroup = self.config.cgroups.as_ref().map(|groups| groups.create(&cgroup_name(&dir)));
+        let cgroup = self
+            .config
+            .cgroups
+            .as_ref()
+            .map(|groups| groups.create_bounded(&cgroup_name(&dir), self.config.processes_max));
         let cgroup = cgroup.transpose().map_err(failed(&dir, "given a control group"))?;
         let deadline = self.clock.monotonic() + self.config.timeout.as_duration();
         Ok(Work { src, tmp, cache, layers, mark, cgroup, toolchain, deadline })
@@ -252,7 +256,8 @@ impl Inside {
             env,
             mark: work.mark,
             cgroup: work.cgroup.clone(),
-            processes_max: plan.request.user.as_ref().map(|_own| self.config.processes_max),
+            processes_max: self.config.processes_max,
+            own_user: plan.request.user.is_some(),
             limit: self.config.timeout,
             left: work.deadline.saturating_sub(self.clock.monotonic()),
             offline: plan.request.manifest.build.offline,

@@ -1,5 +1,7 @@
 //! Recipes followed, with recipes written by hand: what a rule of detection would write is another crate's matter.
 
+mod limits;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;

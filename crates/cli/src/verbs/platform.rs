@@ -79,6 +79,13 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         platform.roles.iter().map(|role| format!("{} {}", role.name, role.pid)).collect();
     let cgroups =
         platform.cgroups.as_deref().unwrap_or("none: the system gives the platform no control group");
+    let builds = platform.build_processes.map_or_else(
+        || {
+            "nothing counts their processes: no control group does, and they have no user of their own"
+                .to_owned()
+        },
+        |most| format!("at most {most} processes each"),
+    );
     let mut facts = vec![
         ("platform", format!("{} (berth {})", platform.platform, platform.version)),
         ("home", platform.home.clone()),
@@ -87,6 +94,7 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         ("processes", roles.join(", ")),
         ("isolation", isolation.to_owned()),
         ("cgroups", cgroups.to_owned()),
+        ("builds", builds),
         ("up for", figures::coarse(platform.uptime_ms)),
     ];
     if platform.breaches > 0 {

@@ -51,6 +51,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
             false => capabilities.isolation.to_owned(),
         },
         cgroups: capabilities.cgroup.map(|kind| kind.to_string()),
+        build_processes: api.machine.build_processes(),
         breaches: BREACHES.total().max(written),
         started_at: identity.started_at,
         uptime_ms: Millis(u64::try_from(up.as_millis()).unwrap_or(u64::MAX)),
