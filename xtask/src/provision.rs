@@ -31,6 +31,8 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { program: "setpriv", package: "util-linux", for_what: "runs the platform as an ordinary user" },
     Tool { program: "node", package: "nodejs", for_what: "runs the app of an npm project" },
     Tool { program: "npm", package: "npm", for_what: "installs what an npm project needs" },
+    Tool { program: "zsh", package: "zsh", for_what: "completes what is typed, as a person's shell" },
+    Tool { program: "fish", package: "fish", for_what: "completes what is typed, as a person's shell" },
     Tool { program: VENV, package: "python3-venv", for_what: "builds and runs a Flask app" },
 ];
 
