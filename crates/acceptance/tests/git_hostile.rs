@@ -190,6 +190,46 @@ fn a_client_that_dribbles_holds_nobody_up() {
     assert!(wait_until(PATIENCE, || gits(&home).is_empty()), "{:?}", gits(&home));
 }
 
+#[test]
+fn a_push_that_is_longer_than_it_may_be_is_refused() {
+    let env = vec![("BERTH_PUSH_MAX_MIB".to_owned(), "2".to_owned())];
+    let platform = Platform::start(Options { env, ..Options::default() });
+    let tree = shop(&platform);
+    let small = tree.git(["rev-parse", "HEAD"]).ok().stdout;
+    // What cannot be packed smaller.
+    let mut noise = vec![0; 4 << 20];
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    tree.write("noise", noise);
+    let large = tree.commit("Too long");
+    let said = refused(&platform, &tree, &large);
+    assert!(said.contains("pack exceeds maximum allowed size (2.00 MiB)"), "{said}");
+    // Nothing of it is left in the way.
+    tree.run(["push", "--quiet", "berth", &format!("{}:refs/heads/main", small.trim())]);
+    assert!(tree.remote_refs().contains("refs/heads/main"));
+}
+
+#[test]
+fn a_client_that_falls_silent_is_given_up() {
+    let env = vec![("BERTH_PUSH_SILENCE_S".to_owned(), "1".to_owned())];
+    let platform = Platform::start(Options { env, ..Options::default() });
+    let tree = shop(&platform);
+    let token = fs::read_to_string(platform.home().join("keys/owner-token")).unwrap();
+    let mut stream = TcpStream::connect(platform.api()).unwrap();
+    let head = format!(
+        "POST /git/shop.git/git-receive-pack HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/x-git-receive-pack-request\r\ncontent-length: 100000\r\n\r\n00",
+        token.trim()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    // It ends, though the client has not gone.
+    drop(stream.read_to_end(&mut Vec::new()));
+    let home = platform.home();
+    assert!(wait_until(PATIENCE, || gits(&home).is_empty()), "{:?}", gits(&home));
+    let log = || platform.log("control");
+    assert!(wait_until(PATIENCE, || log().contains("nothing was sent for 1 s")), "{}", log());
+    tree.run(["push", "--quiet", "berth", "main"]);
+}
+
 /// The user and group ids of the processes of git that work on this platform's repositories.
 fn gits(home: &Path) -> Vec<(String, String)> {
     let mark = format!("core.hooksPath={}", home.display());

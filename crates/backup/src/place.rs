@@ -25,6 +25,10 @@ pub enum Place {
     Chunk(TenantName, String),
     /// A source tree, by its id.
     Tree(TenantName, String),
+    /// The repository of an app, as a bundle of git's.
+    Bundle(AppId),
+    /// The commits at which the history in it is cut off.
+    Shallow(AppId),
     /// What is known of an artifact beside its files.
     Note(AppId, String),
     /// A file, link or directory of an artifact; an empty path is the artifact itself.
@@ -62,6 +66,15 @@ impl Place {
             {
                 Ok(Self::Chunk(tenant.parse().map_err(|_no_name| unknown())?, hash.to_owned()))
             }
+            ["git", tenant, project, file] => {
+                let (app, kind) = file.rsplit_once('.').ok_or_else(unknown)?;
+                let app: AppId = format!("{tenant}/{project}/{app}").parse().map_err(|_no_id| unknown())?;
+                match kind {
+                    "bundle" => Ok(Self::Bundle(app)),
+                    "shallow" => Ok(Self::Shallow(app)),
+                    _ => Err(unknown()),
+                }
+            }
             ["artifacts", tenant, project, app, id, ref path @ ..] => {
                 let app: AppId = format!("{tenant}/{project}/{app}").parse().map_err(|_no_id| unknown())?;
                 match id.strip_suffix(".json") {
@@ -87,6 +100,8 @@ impl Place {
                 format!("chunks/{tenant}/{}/{hash}", hash.get(..2).unwrap_or_default())
             }
             Self::Tree(tenant, id) => format!("chunks/{tenant}/trees/{id}"),
+            Self::Bundle(app) => format!("git/{app}.bundle"),
+            Self::Shallow(app) => format!("git/{app}.shallow"),
             Self::Note(app, id) => format!("artifacts/{app}/{id}.json"),
             Self::Artifact(app, id, path) if path.is_empty() => format!("artifacts/{app}/{id}"),
             Self::Artifact(app, id, path) => format!("artifacts/{app}/{id}/{path}"),
@@ -97,7 +112,7 @@ impl Place {
     pub(crate) fn section(&self) -> Option<String> {
         match self {
             Self::Head | Self::Foot => None,
-            Self::Journal | Self::Key => Some(self.name()),
+            Self::Journal | Self::Key | Self::Bundle(_) | Self::Shallow(_) => Some(self.name()),
             Self::Chunk(tenant, _) | Self::Tree(tenant, _) => Some(format!("chunks/{tenant}")),
             Self::Note(app, id) | Self::Artifact(app, id, _) => Some(format!("artifacts/{app}/{id}")),
         }
@@ -125,6 +140,8 @@ mod tests {
             "key.json".to_owned(),
             format!("chunks/acme/ab/{hash}"),
             format!("chunks/acme/trees/t{hash}"),
+            "git/acme/web/shop.bundle".to_owned(),
+            "git/acme/web/shop.shallow".to_owned(),
             format!("artifacts/acme/web/shop/{id}.json"),
             format!("artifacts/acme/web/shop/{id}"),
             format!("artifacts/acme/web/shop/{id}/bin/a b"),
@@ -151,6 +168,11 @@ mod tests {
             &format!("artifacts/acme/web/shop/{id}/{}", "x/".repeat(200)),
             &format!("artifacts/ACME/web/shop/{id}"),
             "artifacts/acme/web/shop/other",
+            "git/acme/web/shop",
+            "git/acme/web/shop.pack",
+            "git/acme/web/../shop.bundle",
+            "git/acme/web/.bundle",
+            "git/acme/shop.bundle",
         ] {
             assert!(matches!(Place::of(bad), Err(BackupError::Hostile { .. })), "{bad}");
         }

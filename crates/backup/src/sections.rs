@@ -47,8 +47,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// The format that this version writes.
-    pub const FORMAT: u32 = 1;
+    /// The format that this version writes; it reads the one before, which had no repositories, too.
+    pub const FORMAT: u32 = 2;
 }
 
 /// What is known once all is saved.

@@ -18,6 +18,7 @@ use berth_cli::failure::Failure;
 use berth_cli::{Code, Environment, Globals, Problem, RestoreArgs, Screen};
 use berth_clock::{Clock, SystemClock, random_bytes};
 use berth_server::config::{KeyEncryptionKey, UidPlan};
+use berth_server::git::bundle::FOLDER as BUNDLES;
 use berth_server::restore::{LaidOut, RestoreError, lay_out};
 use berth_server::secrets::Vault;
 
@@ -27,7 +28,7 @@ use crate::supervisor::lock::{HomeLock, LockError};
 use crate::supervisor::{self, UpError};
 
 /// What is moved into the home, in this order, once it is whole. The description comes last.
-const MOVED: [&str; 5] = ["keys", "journal", "chunks", "artifacts", PLATFORM_FILE];
+const MOVED: [&str; 6] = ["keys", "journal", "chunks", "artifacts", BUNDLES, PLATFORM_FILE];
 
 /// Called between any two steps; a test halts there as a kill would.
 type Halt<'a> = &'a mut dyn FnMut() -> Result<(), HomeError>;
@@ -147,7 +148,7 @@ fn restore(
     };
     let lost = keys(&at, given, &head, args.without_key, clock)?;
     halt()?;
-    for folder in ["chunks", "artifacts"] {
+    for folder in ["chunks", "artifacts", BUNDLES] {
         if !at.join(folder).try_exists().map_err(|error| io_error("examine", &at, error))? {
             make(&at.join(folder))?;
         }
@@ -284,10 +285,9 @@ fn tell(restored: &Restored, json: bool, screen: &mut Screen) -> io::Result<()> 
             "  missing   {count} parts that were not there when the backup was made, {first} the first: `berth backup list` names them"
         ))?;
     }
-    if !elsewhere.is_empty() {
-        let names = elsewhere.join(", ");
+    for app in &elsewhere {
         screen.line(&format!(
-            "  moved     artifacts of {names} hold paths of {} that lead nowhere here: deploy these apps again",
+            "  moved     programs of {app} hold paths of {} that lead nowhere here: `berth deploy --app {app} DIRECTORY` with its source builds them anew",
             head.home
         ))?;
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use berth_cli::{Code, Environment, Problem};
 use berth_clock::SystemClock;
 use berth_process::{Group, Launch, Program, Stdio};
+use berth_server::config::PushBounds;
 use rustix::process::Signal;
 
 use crate::args::{SupervisorArgs, UpArgs};
@@ -67,6 +68,8 @@ pub(crate) enum UpError {
     NoSuchPlace { path: PathBuf, source: io::Error },
     #[error("neither --home nor HOME says where the platform is to live")]
     NoDefault,
+    #[error("{variable} is to be a whole number above nought")]
+    Variable { variable: &'static str },
     #[error("the supervisor cannot {attempt}")]
     System { attempt: &'static str, source: io::Error },
     #[error("process {pid}, a {role} of a supervisor that is gone, does not end although it was killed")]
@@ -94,6 +97,10 @@ impl UpError {
                     format!("choose another address with --{option}, for example --{option} {suggestion}");
                 (Code::PortTaken, next)
             }
+            Self::Variable { .. } => (
+                Code::UsageInvalid,
+                "set it to one or leave it unset; docs/git.md has its meaning".to_owned(),
+            ),
             Self::Sockets(SocketError::Exposed { .. }) | Self::NoDefault => {
                 (Code::UsageInvalid, "`berth up --help` shows what it takes".to_owned())
             }
@@ -161,6 +168,7 @@ fn supervise(
     starter: Option<File>,
 ) -> Result<(), UpError> {
     // Before anything that may take long: a signal from here on waits for the loop.
+    PushBounds::read(|name| std::env::var(name).ok()).map_err(|variable| UpError::Variable { variable })?;
     let signals = Signals::watch().map_err(UpError::system("watch for signals"))?;
     // Shims outlive the control that starts them and come to us, who reap them.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))

@@ -37,5 +37,6 @@ pub use error::BuildError;
 pub use export::{Part, Shelf, Unsealed, read_artifact};
 pub use log::{LogLine, Mask, Sink, Stream};
 pub use network::{HANDED_ON, handed_on};
+pub use relocate::Relocation;
 pub use remove::remove_all;
 pub use toolchain::ToolchainPlaces;

@@ -15,6 +15,38 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use crate::mirror::find;
 use crate::remove::{names, open_dir_at};
 
+/// A folder that lies elsewhere by now, and what holds its path.
+#[derive(Debug, Clone, Copy)]
+pub struct Relocation<'a> {
+    from: &'a [u8],
+    to: &'a [u8],
+}
+
+impl<'a> Relocation<'a> {
+    /// The longest file that is looked at.
+    pub const TEXT_MAX: u64 = TEXT_MAX;
+
+    /// What lay in `from` lies in `to`.
+    #[must_use]
+    pub fn new(from: &'a Path, to: &'a Path) -> Self {
+        Self { from: from.as_os_str().as_encoded_bytes(), to: to.as_os_str().as_encoded_bytes() }
+    }
+
+    /// What takes the place of a file's content: nothing when it does not hold the path, or is no text.
+    #[must_use]
+    pub fn text(self, content: &[u8]) -> Option<Vec<u8>> {
+        let holds = !content.contains(&0) && find(content, self.from).is_some();
+        holds.then(|| replaced(content, self.from, self.to))
+    }
+
+    /// What takes the place of a link's target: nothing when it leads elsewhere.
+    #[must_use]
+    pub fn target(self, target: &[u8]) -> Option<Vec<u8>> {
+        let rest = target.strip_prefix(self.from).filter(|rest| rest.is_empty() || rest.starts_with(b"/"))?;
+        Some([self.to, rest].concat())
+    }
+}
+
 /// A text that holds a path is a script or a setting; what is larger is data.
 const TEXT_MAX: u64 = 1024 * 1024;
 /// Deeper directories are left as they are: sealing refuses them.
@@ -26,9 +58,9 @@ const DEPTH_MAX: usize = 128;
 /// When something cannot be read or written.
 pub(crate) fn relocate(dir: BorrowedFd<'_>, from: &Path, to: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let (from, to) = (from.as_os_str().as_encoded_bytes(), to.as_os_str().as_encoded_bytes());
+    let relocation = Relocation::new(from, to);
     walk(dir, Path::new(""), 0, &mut |dir, name, kind, path| {
-        if one(dir, name, kind, from, to)? {
+        if one(dir, name, kind, relocation)? {
             found.push(path);
         }
         Ok(())
@@ -47,8 +79,7 @@ pub(crate) fn relocate_at(dir: BorrowedFd<'_>, path: &Path, from: &Path, to: &Pa
     }
     let name = std::ffi::CString::new(path.file_name().unwrap_or_default().as_encoded_bytes())?;
     let kind = FileType::from_raw_mode(rustix::fs::statat(&at, &name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode);
-    let (from, to) = (from.as_os_str().as_encoded_bytes(), to.as_os_str().as_encoded_bytes());
-    one(at.as_fd(), &name, kind, from, to).map(drop)
+    one(at.as_fd(), &name, kind, Relocation::new(from, to)).map(drop)
 }
 
 type Visit<'a> = dyn FnMut(BorrowedFd<'_>, &CStr, FileType, PathBuf) -> io::Result<()> + 'a;
@@ -69,18 +100,17 @@ fn walk(dir: BorrowedFd<'_>, path: &Path, depth: usize, visit: &mut Visit<'_>) -
 }
 
 /// Replaces the path in one file or link, if it holds it.
-fn one(dir: BorrowedFd<'_>, name: &CStr, kind: FileType, from: &[u8], to: &[u8]) -> io::Result<bool> {
+fn one(dir: BorrowedFd<'_>, name: &CStr, kind: FileType, relocation: Relocation<'_>) -> io::Result<bool> {
     match kind {
-        FileType::RegularFile => file(dir, name, from, to),
+        FileType::RegularFile => file(dir, name, relocation),
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes();
-            let inside = target.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with(b"/"));
-            let Some(rest) = inside else {
+            let Some(moved) = relocation.target(&target) else {
                 return Ok(false);
             };
             let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
             rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
-            rustix::fs::symlinkat([to, rest].concat(), dir, name)?;
+            rustix::fs::symlinkat(moved, dir, name)?;
             give(dir, name, stat.st_uid, stat.st_gid)?;
             Ok(true)
         }
@@ -88,7 +118,7 @@ fn one(dir: BorrowedFd<'_>, name: &CStr, kind: FileType, from: &[u8], to: &[u8])
     }
 }
 
-fn file(dir: BorrowedFd<'_>, name: &CStr, from: &[u8], to: &[u8]) -> io::Result<bool> {
+fn file(dir: BorrowedFd<'_>, name: &CStr, relocation: Relocation<'_>) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         // What its owner may not read holds nothing that a program would.
@@ -101,9 +131,9 @@ fn file(dir: BorrowedFd<'_>, name: &CStr, from: &[u8], to: &[u8]) -> io::Result<
     }
     let mut content = Vec::new();
     file.read_to_end(&mut content)?;
-    if content.contains(&0) || find(&content, from).is_none() {
+    let Some(moved) = relocation.text(&content) else {
         return Ok(false);
-    }
+    };
     let fresh = c".berth-relocating";
     match rustix::fs::unlinkat(dir, fresh, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
@@ -111,7 +141,7 @@ fn file(dir: BorrowedFd<'_>, name: &CStr, from: &[u8], to: &[u8]) -> io::Result<
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut copy = File::from(rustix::fs::openat(dir, fresh, flags, Mode::RUSR | Mode::WUSR)?);
-    copy.write_all(&replaced(&content, from, to))?;
+    copy.write_all(&moved)?;
     give(dir, fresh, found.uid(), found.gid())?;
     rustix::fs::fchmod(&copy, Mode::from_raw_mode(found.mode() & 0o777))?;
     rustix::fs::renameat(dir, fresh, dir, name)?;

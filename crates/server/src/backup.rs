@@ -18,10 +18,15 @@ use berth_control::state::{App, Life, Phase, State};
 use berth_journal::{Journal, ReplayError};
 use berth_source::{ChunkId, ChunkStore, StoreError, TreeId};
 use berth_spec::{AppId, EnvName, TenantName, Timestamp};
+use tokio::runtime::Handle;
 
 use crate::desk::Desk;
+use crate::git::bundle::Saved;
+use crate::machine::{Machine, in_full};
 use crate::replay::{self, Unfoldable};
 
+/// Where git writes a repository that is saved, a file without a name as soon as it is open.
+const SCRATCH: &str = "backup.bundle";
 /// The copy of the journal, beside it: on the same file system, and swept away by the next backup should this one be killed.
 const COPY: &str = "backup.db";
 
@@ -67,6 +72,10 @@ pub struct Saving {
     pub key: Option<KeyFile>,
     /// Now.
     pub now: Timestamp,
+    /// The machine with the repositories, which are saved by git.
+    pub machine: Arc<Machine>,
+    /// What waits for git.
+    pub runtime: Handle,
 }
 
 /// The copy of the journal, gone when it is dropped.
@@ -119,6 +128,9 @@ impl Saving {
             for id in kept_artifacts(app) {
                 self.artifact(&app.id, &id, &mut writer)?;
             }
+        }
+        for app in live() {
+            self.repository(app, &mut writer)?;
         }
         Ok(writer.finish()?.1)
     }
@@ -187,6 +199,25 @@ impl Saving {
             }
             let json = tree.canonical_json();
             writer.file(&place, false, json.len() as u64, &json[..])?;
+        }
+        Ok(())
+    }
+
+    /// The repository of an app, if it was ever pushed to. One that git cannot read is no reason to save nothing.
+    fn repository(&self, app: &App, writer: &mut Writer<impl Write>) -> Result<(), SaveError> {
+        let place = Place::Bundle(app.id.clone());
+        let scratch = self.home.join("journal").join(SCRATCH);
+        match self.runtime.block_on(self.machine.repositories().save(app, &scratch)) {
+            Ok(None) => {}
+            Ok(Some(Saved { bundle, shallow })) => {
+                writer.file(&place, false, bundle.metadata()?.len(), bundle)?;
+                let length = shallow.len() as u64;
+                writer.file(&Place::Shallow(app.id.clone()), false, length, &shallow[..])?;
+            }
+            Err(error) => {
+                crate::events::could_not("save a repository", &in_full(&error));
+                writer.missing(&place);
+            }
         }
         Ok(())
     }

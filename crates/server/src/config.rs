@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use berth_build::HANDED_ON as BUILDS_ENVIRONMENT;
 use berth_clock::Clock;
@@ -47,8 +48,47 @@ pub struct ControlConfig {
     pub edge_addr: SocketAddr,
     /// Where the API listens, for the same.
     pub api_addr: SocketAddr,
+    /// What one push may bring.
+    pub push_bounds: PushBounds,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What one push to an app's repository may bring. An operator may set it; docs/git.md says how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PushBounds {
+    /// The most bytes of its pack.
+    pub bytes: u64,
+    /// How long its client may send nothing.
+    pub silence: Duration,
+}
+
+impl Default for PushBounds {
+    fn default() -> Self {
+        Self { bytes: 1 << 30, silence: Duration::from_secs(60) }
+    }
+}
+
+impl PushBounds {
+    /// The variables of the platform's environment that set them: the bytes in MiB, the silence in seconds.
+    pub const VARIABLES: [&str; 2] = ["BERTH_PUSH_MAX_MIB", "BERTH_PUSH_SILENCE_S"];
+
+    /// As the variables say, by whoever looks them up.
+    ///
+    /// # Errors
+    /// The name of a variable whose value is no whole number above nought.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, &'static str> {
+        let number = |name: &'static str| match variable(name) {
+            Some(text) => text.parse().ok().filter(|number| *number > 0).map(Some).ok_or(name),
+            None => Ok(None),
+        };
+        let [bytes, silence] = Self::VARIABLES;
+        let default = Self::default();
+        Ok(Self {
+            bytes: number(bytes)?.map_or(default.bytes, |mebibytes: u64| mebibytes.saturating_mul(1 << 20)),
+            silence: number(silence)?.map_or(default.silence, Duration::from_secs),
+        })
+    }
 }
 
 /// 32 bytes that never print.
@@ -219,6 +259,23 @@ mod tests {
         }
         for line in ["", "stopping", "stopping 1", "stopping 1 x", "down now"] {
             assert_eq!(line.parse::<SupervisorRequest>(), Err(InvalidRequest(line.to_owned())));
+        }
+    }
+
+    #[test]
+    fn the_bounds_of_a_push_are_numbers_or_an_error() {
+        let set = |bytes: Option<&str>, silence: Option<&str>| {
+            let values = [bytes.map(str::to_owned), silence.map(str::to_owned)];
+            PushBounds::read(|name| {
+                PushBounds::VARIABLES.iter().zip(&values).find(|(known, _)| **known == name)?.1.clone()
+            })
+        };
+        assert_eq!(set(None, None), Ok(PushBounds::default()));
+        let small = PushBounds { bytes: 3 << 20, silence: Duration::from_secs(2) };
+        assert_eq!(set(Some("3"), Some("2")), Ok(small));
+        for bad in ["", "0", "-1", "1 GiB"] {
+            assert_eq!(set(Some(bad), None), Err("BERTH_PUSH_MAX_MIB"));
+            assert_eq!(set(None, Some(bad)), Err("BERTH_PUSH_SILENCE_S"));
         }
     }
 

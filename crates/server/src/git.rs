@@ -7,6 +7,7 @@
 
 mod address;
 mod body;
+pub mod bundle;
 mod commit;
 pub(crate) mod http;
 mod pass;

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use berth_backup::{BackupError, Entry, KeyFile, Kind, Place, Reader};
-use berth_build::{ArtifactId, BuildError, Shelf, Unsealed};
+use berth_build::{ArtifactId, BuildError, Relocation, Shelf, Unsealed};
 use berth_control::invariant::kept_artifacts;
 use berth_control::state::{Life, State};
 use berth_journal::{Journal, OpenError, Options, Position, ReadError, ReplayError};
@@ -16,6 +16,7 @@ use berth_source::{ChunkStore, StoreError, Tree};
 use berth_spec::{AppId, TenantName};
 
 use crate::config::UidPlan;
+use crate::git::bundle;
 use crate::replay::{self, Unfoldable};
 
 /// The longest chunk and the longest tree.
@@ -86,14 +87,16 @@ pub fn lay_out(
     plan: Option<UidPlan>,
 ) -> Result<LaidOut, RestoreError> {
     let shelf = Shelf::new(at.join("artifacts"), plan.map(UidPlan::platform_gid), plan.map(UidPlan::sealed));
-    let saved = reader.head().home.clone();
+    let saved = PathBuf::from(&reader.head().home);
     // Tools that builds made reachable are not saved; where the home is another one, no path of the old one leads anywhere.
-    let mut gone = vec![format!("{saved}/builds/.")];
-    if Path::new(&saved) != home {
-        gone.push(format!("{saved}/artifacts/"));
+    let mut gone = vec![format!("{}/builds/.", saved.display())];
+    if saved != home {
+        gone.push(format!("{}/artifacts/", saved.display()));
     }
     let mut laying = Laying {
         at,
+        home,
+        saved,
         shelf,
         plan,
         gone,
@@ -122,6 +125,9 @@ pub fn lay_out(
 
 struct Laying<'a> {
     at: &'a Path,
+    home: &'a Path,
+    /// The home that was saved.
+    saved: PathBuf,
     shelf: Shelf,
     plan: Option<UidPlan>,
     /// What paths begin with that lead nowhere in the restored home.
@@ -159,6 +165,9 @@ impl Laying<'_> {
                 self.store(&tenant)?.put_tree(&tree)?;
                 Ok(())
             }
+            Place::Bundle(app) => self.repository(&app, 0, reader),
+            Place::Shallow(app) if size <= bundle::SHALLOW_MAX => self.repository(&app, 1, reader),
+            Place::Shallow(app) => Err(lost(&app.to_string()).into()),
             Place::Note(app, id) => {
                 let id: ArtifactId = id.parse().map_err(|_no_id| lost(&id))?;
                 let path = self.shelf.note(&app, &id)?;
@@ -212,18 +221,28 @@ impl Laying<'_> {
             self.open = Some((app.clone(), id.clone(), unsealed));
         }
         let Some((_, _, unsealed)) = &self.open else { return Ok(()) };
+        let place = |home: &Path| home.join("artifacts").join(app.to_string()).join(id.to_string());
+        // As where it was built: texts and links that name the artifact's own place follow it.
+        let (was, is) = (place(&self.saved), place(self.home));
+        let relocation = Relocation::new(&was, &is);
         let written = match kind {
             Kind::Directory if path.is_empty() => Ok(()),
             Kind::Directory => unsealed.directory(path),
             Kind::Link { target } => {
+                let moved =
+                    relocation.target(target.as_bytes()).and_then(|moved| String::from_utf8(moved).ok());
+                let target = moved.unwrap_or(target);
                 if self.gone.iter().any(|gone| target.starts_with(gone.as_str())) {
                     self.elsewhere.insert(app.clone());
                 }
                 unsealed.link(path, &target)
             }
-            Kind::File { exec, .. } => {
-                let mut content =
-                    Looking { inner: reader, wanted: &self.gone, tail: Vec::new(), found: false };
+            Kind::File { exec, size } => {
+                let text = if size <= Relocation::TEXT_MAX { reader.whole(size, size)? } else { Vec::new() };
+                let text = relocation.text(&text).unwrap_or(text);
+                // What was read whole is not there to be read any more, and of what is longer nothing was read.
+                let inner = &mut (&text[..]).chain(&mut *reader);
+                let mut content = Looking { inner, wanted: &self.gone, tail: Vec::new(), found: false };
                 let written = unsealed.file(path, exec, &mut content);
                 if content.found {
                     self.elsewhere.insert(app.clone());
@@ -236,6 +255,21 @@ impl Laying<'_> {
             io::ErrorKind::UnexpectedEof => BackupError::Short { at: name }.into(),
             _ => RestoreError::Io { path: name.into(), source },
         })
+    }
+
+    /// Lays out a part of an app's repository, which is unpacked when it is first needed.
+    fn repository(
+        &self,
+        app: &AppId,
+        part: usize,
+        reader: &mut Reader<impl Read>,
+    ) -> Result<(), RestoreError> {
+        let app = self.state.as_ref().and_then(|state| state.apps.get(app));
+        let app = app.ok_or_else(|| RestoreError::Incomplete("the app of a repository".to_owned()))?;
+        let path = &bundle::waiting(self.at, app)[part];
+        let dir = path.parent().unwrap_or(self.at);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
+        write_new(path, reader)
     }
 
     /// Seals the artifact that was being laid out.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use berth_clock::Clock;
 
-use crate::config::{ControlConfig, KeyEncryptionKey};
+use crate::config::{ControlConfig, KeyEncryptionKey, PushBounds};
 
 /// The user who owns the home.
 pub(crate) const OWNER: u32 = 4_242;
@@ -35,6 +35,7 @@ pub(crate) fn config(dir: &Path, clock: Arc<dyn Clock>) -> (ControlConfig, Vec<U
         exe: "/proc/self/exe".into(),
         edge_addr: address,
         api_addr: address,
+        push_bounds: PushBounds::default(),
         clock,
     };
     (config, vec![leash.1, ready.1, supervisor.1])

@@ -161,9 +161,9 @@ fn huge_lengths_are_not_believed() {
         };
         assert!(verify(&header.encode()[..]).is_err(), "{size}");
     }
-    let newer = Head { format: 2, ..head() };
+    let newer = Head { format: Head::FORMAT + 1, ..head() };
     let archive = Writer::begin(Vec::new(), &newer).unwrap().finish().unwrap().0;
-    assert!(matches!(verify(&archive[..]), Err(BackupError::Newer { found: 2 })));
+    assert!(matches!(verify(&archive[..]), Err(BackupError::Newer { found: 3 })));
     for other in [&b""[..], b"PK\x03\x04 something else", &[0; 4_096]] {
         assert!(verify(other).is_err());
     }

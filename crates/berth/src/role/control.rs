@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use berth_clock::SystemClock;
-use berth_server::config::ControlConfig;
+use berth_server::config::{ControlConfig, PushBounds};
 
 use super::{RoleError, Ties, take};
 use crate::args::ControlArgs;
@@ -38,6 +38,8 @@ pub(super) fn run(args: &ControlArgs) -> Result<(), RoleError> {
         exe: args.exe.clone(),
         edge_addr: args.edge_addr,
         api_addr: args.api_addr,
+        // The supervisor has refused what is no number.
+        push_bounds: PushBounds::read(|name| std::env::var(name).ok()).unwrap_or_default(),
         clock: Arc::new(SystemClock::new()),
     };
     berth_server::run(config)?;

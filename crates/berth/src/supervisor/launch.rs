@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use berth_process::{Child, Launch, LaunchError, Limits, Program, Stdio, User};
-use berth_server::config::BUILDS_ENVIRONMENT;
+use berth_server::config::{BUILDS_ENVIRONMENT, PushBounds};
 use berth_server::edge_link::EdgeClaims;
 use rustix::pipe::PipeFlags;
 
@@ -45,7 +45,7 @@ impl fmt::Display for RoleKind {
     }
 }
 
-/// Of the supervisor's environment control gets this and [`BUILDS_ENVIRONMENT`] alone: what builds need to find their tools, what the operator
+/// Of the supervisor's environment control gets this, [`BUILDS_ENVIRONMENT`] and the bounds of pushes alone: what builds need to find their tools, what the operator
 /// loads into the platform (another allocator, another clock), and nothing that the operator's shell holds by chance.
 const CONTROL_ENVIRONMENT: [&str; 21] = [
     "LD_PRELOAD",
@@ -166,7 +166,8 @@ impl Site {
     fn control(&self, launch: Launch) -> io::Result<(Launch, UnixStream)> {
         let (requests, theirs) = UnixStream::pair()?;
         requests.set_nonblocking(true)?;
-        let environment = CONTROL_ENVIRONMENT.into_iter().chain(BUILDS_ENVIRONMENT);
+        let environment =
+            CONTROL_ENVIRONMENT.into_iter().chain(BUILDS_ENVIRONMENT).chain(PushBounds::VARIABLES);
         let launch = environment.fold(launch, Launch::env_from_ours);
         // Two controls at once would be two writers of one journal: the kernel sees to it that ours does not outlive us
         // even where it hangs and does not read its leash.

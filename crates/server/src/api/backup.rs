@@ -75,6 +75,8 @@ fn saving(api: &Api, with_key: bool) -> Saving {
         key_id: api.vault.key_id(),
         key: with_key.then(key),
         now: api.clock.now(),
+        machine: Arc::clone(&api.machine),
+        runtime: Handle::current(),
     }
 }
 

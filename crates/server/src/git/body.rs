@@ -8,8 +8,8 @@ use flate2::write::MultiGzDecoder;
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-/// How long a client may send nothing.
-const SILENCE: Duration = Duration::from_secs(60);
+use crate::config::PushBounds;
+
 /// So much of a packed body is unpacked at a time; deflate gives at most some 1,032 times as much.
 const SLICE: usize = 4096;
 
@@ -20,8 +20,8 @@ pub(super) enum BodyError {
     #[error("the request broke off")]
     Broken,
     /// Nothing came for long.
-    #[error("nothing was sent for {} s", SILENCE.as_secs())]
-    Silent,
+    #[error("nothing was sent for {} s", .0.as_secs())]
+    Silent(Duration),
     /// It is longer than it may be.
     #[error("the request is longer than {0} bytes")]
     TooLong(u64),
@@ -30,7 +30,7 @@ pub(super) enum BodyError {
     NotGzip,
 }
 
-/// Writes `body` to `git`, unpacked, at most `max` bytes, and ends git's input. When git no longer reads the rest is thrown away: a
+/// Writes `body` to `git`, unpacked, within `bounds`, and ends git's input. When git no longer reads the rest is thrown away: a
 /// client looks at the answer, which says why, only once it has sent all.
 ///
 /// # Errors
@@ -39,13 +39,14 @@ pub(super) async fn feed(
     body: Body,
     gzip: bool,
     git: impl AsyncWrite + Unpin,
-    max: u64,
+    bounds: PushBounds,
 ) -> Result<(), BodyError> {
+    let PushBounds { bytes: max, silence } = bounds;
     let mut parts = body.into_data_stream();
     let mut unpack = gzip.then(|| MultiGzDecoder::new(Vec::new()));
     let mut sink = Sink { git: Some(git), left: max, max };
     while let Some(part) =
-        tokio::time::timeout(SILENCE, parts.next()).await.map_err(|_late| BodyError::Silent)?
+        tokio::time::timeout(silence, parts.next()).await.map_err(|_late| BodyError::Silent(silence))?
     {
         let part: Bytes = part.map_err(|_broken| BodyError::Broken)?;
         let Some(unpack) = &mut unpack else {
@@ -100,7 +101,8 @@ mod tests {
     async fn fed(parts: Vec<Vec<u8>>, gzip: bool, max: u64) -> Result<Vec<u8>, BodyError> {
         let parts = parts.into_iter().map(|part| Ok::<_, std::io::Error>(Bytes::from(part)));
         let mut git = Vec::new();
-        feed(Body::from_stream(futures_util::stream::iter(parts)), gzip, &mut git, max).await.map(|()| git)
+        let bounds = PushBounds { bytes: max, ..PushBounds::default() };
+        feed(Body::from_stream(futures_util::stream::iter(parts)), gzip, &mut git, bounds).await.map(|()| git)
     }
 
     #[tokio::test]
@@ -118,6 +120,24 @@ mod tests {
         assert!(bomb.len() < 100_000);
         assert!(matches!(fed(vec![bomb], true, 1 << 20).await, Err(BodyError::TooLong(_))));
         assert!(matches!(fed(vec![vec![0; 11]], false, 10).await, Err(BodyError::TooLong(10))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_body_and_slowness_does_not() {
+        let bounds = PushBounds { bytes: 100, silence: Duration::from_secs(60) };
+        let every = |seconds: u64, parts: usize| {
+            let parts = futures_util::stream::iter(0..parts).then(move |_| async move {
+                // wait: for no time at all, since the clock stands still and jumps
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                Ok::<_, std::io::Error>(Bytes::from_static(b"x"))
+            });
+            Body::from_stream(parts)
+        };
+        let mut git = Vec::new();
+        feed(every(59, 10), false, &mut git, bounds).await.unwrap();
+        assert_eq!(git, b"xxxxxxxxxx");
+        let silent = feed(every(61, 10), false, &mut Vec::new(), bounds).await.unwrap_err();
+        assert_eq!(silent.to_string(), "nothing was sent for 60 s");
     }
 
     #[tokio::test]

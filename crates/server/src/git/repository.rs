@@ -23,13 +23,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::HOOK;
 use super::commit::ObjectId;
 use super::webhook::Fetching;
-use crate::config::{ControlConfig, UidPlan};
+use crate::config::{ControlConfig, PushBounds, UidPlan};
 use crate::machine::in_full;
 
-/// The most bytes of one push.
-pub(super) const PACK_MAX: u64 = 1 << 30;
 /// The most bytes that a repository takes on disk before pushes to it are refused.
-const REPOSITORY_MAX: u64 = 4 << 30;
+pub(super) const REPOSITORY_MAX: u64 = 4 << 30;
 /// How many requests git serves at a time, each a process of some MiB while it waits; more wait for a moment and are then refused.
 const AT_ONCE: usize = 32;
 /// How long a request waits for its turn.
@@ -58,7 +56,7 @@ const PACKS_MAX: u64 = 30;
 
 /// What git is told on every start, whatever a repository's own file says. `receive.fsck.*`: mistakes of old programs that are in the history of
 /// many well-known projects and harm nobody are let through; the big forges do the same.
-const SETTINGS: [&str; 35] = [
+const SETTINGS: [&str; 34] = [
     "core.bigFileThreshold=16m",
     "core.deltaBaseCacheLimit=32m",
     "core.packedGitLimit=256m",
@@ -87,7 +85,6 @@ const SETTINGS: [&str; 35] = [
     "receive.fsck.missingSpaceBeforeDate=ignore",
     "receive.fsck.zeroPaddedFilemode=ignore",
     "receive.keepAlive=5",
-    "receive.maxInputSize=1073741824",
     "receive.shallowUpdate=true",
     "receive.unpackLimit=1",
     "receive.updateServerInfo=false",
@@ -157,15 +154,17 @@ impl From<GitError> for Problem {
     }
 }
 
-fn folder(verb: &'static str) -> impl Fn(io::Error) -> GitError {
+pub(super) fn folder(verb: &'static str) -> impl Fn(io::Error) -> GitError {
     move |source| GitError::Folder { verb, source }
 }
 
 /// All repositories.
 #[derive(Debug)]
 pub(crate) struct Repositories {
+    home: PathBuf,
     root: PathBuf,
     hooks: PathBuf,
+    bounds: PushBounds,
     plan: Option<UidPlan>,
     turns: Arc<Semaphore>,
     /// Held while a branch of an app is being moved, from the hook's question to git's end. As many as there are apps that were pushed to.
@@ -191,6 +190,7 @@ struct Counts {
 pub(crate) struct Repository {
     dir: PathBuf,
     hooks: PathBuf,
+    bounds: PushBounds,
     ground: Ground,
 }
 
@@ -210,8 +210,10 @@ impl Repositories {
         fs::rename(&next, hooks.join(HOOK))?;
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         Ok(Self {
+            home: config.home.clone(),
             root,
             hooks,
+            bounds: config.push_bounds,
             plan: config.uid_plan,
             turns,
             moving: Mutex::default(),
@@ -251,6 +253,7 @@ impl Repositories {
         // Under another name until it is whole: a kill in between leaves nothing that looks like a repository.
         let making =
             self.make_fresh(app, self.parent(app).join(format!(".new-{}", app.id.app)), branch).await?;
+        self.unpack(app, &making).await?;
         fs::rename(&making.dir, &repository.dir).map_err(folder("made"))?;
         Ok(repository)
     }
@@ -325,6 +328,18 @@ impl Repositories {
         Ok(making)
     }
 
+    /// The repository of `app`, if there is one.
+    pub(super) fn there(&self, app: &App) -> Result<Option<Repository>, GitError> {
+        let repository = self.at(self.place(app), app)?;
+        let there = repository.dir.try_exists().map_err(folder("looked at"))?;
+        Ok(there.then_some(repository))
+    }
+
+    /// The platform's home.
+    pub(super) fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// Makes a folder: of `owner`, or of our own with the group that git has.
     fn make(&self, path: &Path, mode: u32, owner: Option<&User>) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(path) {
@@ -354,7 +369,7 @@ impl Repositories {
                 repository.run_within(GC_WITHIN, "gc", &["--quiet", "--prune=1.hour.ago"], 0).await?;
             }
         }
-        Ok(())
+        self.forget_unpacked(apps).map_err(folder("removed"))
     }
 
     /// Where the repository of `app` lies. The time at which the app was made is part of it: one that is made anew under its name does not
@@ -369,11 +384,12 @@ impl Repositories {
 
     /// The repository of `app` that lies, or will lie, at `dir`.
     fn at(&self, dir: PathBuf, app: &App) -> Result<Repository, GitError> {
-        Ok(Repository { ground: Ground::new(&dir, self.user(app))?, dir, hooks: self.hooks.clone() })
+        let (ground, hooks) = (Ground::new(&dir, self.user(app))?, self.hooks.clone());
+        Ok(Repository { ground, dir, hooks, bounds: self.bounds })
     }
 
     /// As whom git runs on it, when the platform runs as root.
-    fn user(&self, app: &App) -> Option<User> {
+    pub(super) fn user(&self, app: &App) -> Option<User> {
         let plan = self.plan?;
         let uid = plan.builds(app.slot)?;
         Some(User { uid, gid: plan.git_gid(), groups: vec![plan.platform_gid()] })
@@ -392,12 +408,18 @@ impl Repository {
         &self.dir
     }
 
+    /// What may be pushed to it.
+    pub(super) fn bounds(&self) -> PushBounds {
+        self.bounds
+    }
+
     /// A start of git in the repository, with our settings and nothing else.
     pub(super) fn git(&self) -> Launch {
         let hooks = format!("core.hooksPath={}", self.hooks.display());
         // Its owner is the user that git runs as; the setting is for when the home's own folder is not.
         let safe = format!("safe.directory={}", self.dir.display());
-        let settings = SETTINGS.into_iter().chain([hooks.as_str(), safe.as_str()]);
+        let longest = format!("receive.maxInputSize={}", self.bounds.bytes);
+        let settings = SETTINGS.into_iter().chain([hooks.as_str(), safe.as_str(), longest.as_str()]);
         Launch::new(Program::Git(self.ground.clone()))
             .args(settings.flat_map(|setting| ["-c", setting]))
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -410,8 +432,13 @@ impl Repository {
             .env("GIT_NO_REPLACE_OBJECTS", "1")
             .dir(&self.dir)
             .umask(0o077)
-            .limits(limits())
+            .limits(limits(self.bounds))
             .die_with_parent()
+    }
+
+    /// The same for a command that reads or writes all that a repository may hold.
+    pub(super) fn git_for_all(&self) -> Launch {
+        self.git().limits(limits(PushBounds { bytes: REPOSITORY_MAX, ..self.bounds }))
     }
 
     /// Refuses a repository that is full.
@@ -528,11 +555,11 @@ impl Drop for Started {
 }
 
 /// A pack may hold a few bytes that become terabytes: what git needs in memory and time is bounded by the kernel.
-fn limits() -> Limits {
+pub(super) fn limits(bounds: PushBounds) -> Limits {
     Limits {
         open_files: Some(1_024),
         core: Some(0),
-        file_size: Some(2 * PACK_MAX),
+        file_size: Some(bounds.bytes.saturating_mul(2)),
         address_space: Some(2 << 30),
         cpu_seconds: Some(900),
         ..Limits::default()

@@ -14,8 +14,9 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc};
 
 use super::address::Service;
 use super::body::feed;
-use super::repository::{COMMAND_WITHIN, GitError, PACK_MAX, Repository, Started, shown};
+use super::repository::{COMMAND_WITHIN, GitError, Repository, Started, shown};
 use super::{HOOK_SOCKET, repository};
+use crate::config::PushBounds;
 use crate::{events, tasks};
 
 /// The most bytes with which a client says what it has and wants; a push sends its pack, too.
@@ -88,6 +89,7 @@ async fn run(
     answer: mpsc::Sender<std::io::Result<Bytes>>,
     conversation: impl Future<Output = Moving>,
 ) {
+    let bounds = request.repository.bounds();
     let Request { service, turn, body, gzip, .. } = request;
     let pipes = match started.0.take_pipes() {
         Ok(pipes) => pipes,
@@ -98,13 +100,14 @@ async fn run(
         pipes.stdout.expect("it is piped"),
         pipes.stderr.expect("it is piped"),
     );
-    let max = match service {
+    let bytes = match service {
         Service::UploadPack => WANTS_MAX,
         // The list of branches comes before the pack.
-        Service::ReceivePack => PACK_MAX + WANTS_MAX,
+        Service::ReceivePack => bounds.bytes.saturating_add(WANTS_MAX),
     };
+    let bounds = PushBounds { bytes, ..bounds };
     let fed = async {
-        let fed = tokio::time::timeout(SENT_WITHIN, feed(body, gzip, stdin, max)).await;
+        let fed = tokio::time::timeout(SENT_WITHIN, feed(body, gzip, stdin, bounds)).await;
         if !matches!(fed, Ok(Ok(()))) {
             started.kill();
         }
