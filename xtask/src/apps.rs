@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use self::journey::{Ground, Order};
 pub(crate) use self::record::Row;
 use self::record::{Measured, Record};
+pub(crate) use self::sample::lay_over;
 use self::sample::{Sample, Table};
 use self::tools::Tools;
 use crate::args::{Args, UsageError};

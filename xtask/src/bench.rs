@@ -8,6 +8,7 @@ mod apps10k;
 mod budget;
 mod build_time;
 mod deploy;
+mod garbage;
 mod measured;
 mod page;
 mod process_usage;
@@ -38,7 +39,7 @@ struct Bench {
 const BENCHES: &[Bench] = &[
     Bench {
         name: "apps",
-        about: "sample apps from source to an answer, cold and after a one-line change, beside their bare commands",
+        about: "sample apps from source to an answer, cold and after a one-line change, beside their bare commands; garbage",
         peers: &[],
         run: apps::run,
     },
@@ -98,7 +99,9 @@ pub(crate) fn run(workspace: &Workspace, mut args: Args) -> Result<()> {
     };
     let absent = provision::provide(bench.peers);
     let context = Context { workspace, quick, peers: rotated(bench.peers, &absent) };
-    let measured = (bench.run)(&context)?;
+    let load = machine::load()?;
+    let mut measured = (bench.run)(&context)?;
+    measured.notes.extend(machine::shared(load));
     let record = record_of(workspace, bench, quick, measured, &absent)?;
     let text = record.to_json()?;
     println!("{text}");

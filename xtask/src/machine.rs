@@ -27,6 +27,22 @@ pub(crate) fn describe(target_dir: &Path) -> Result<String> {
     Ok(format!("{model}, {cores} cores, {megabytes} MB, Linux {kernel}, {file_system}, {rustc}"))
 }
 
+/// How many processes wanted to run, over the last minute.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(crate) fn load() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').next().unwrap_or_default().parse()?)
+}
+
+/// What a record says of a machine that had other work at this load: figures of one run compare with their peers in it, and with little else.
+pub(crate) fn shared(load: f64) -> Option<String> {
+    (load >= 0.5).then(|| {
+        format!("others worked on the machine: its load was {load} over the minute before this began; figures compare with their peers alone")
+    })
+}
+
 /// The commit, short, with `+` when the checkout differs from it.
 ///
 /// # Errors
@@ -65,6 +81,13 @@ mod tests {
         assert_eq!(file_system_of(mounts, "/home/x/target"), "xfs");
         assert_eq!(file_system_of(mounts, "/home/xy/target"), "ext4");
         assert_eq!(file_system_of("", "/"), "an unknown file system");
+    }
+
+    #[test]
+    fn a_busy_machine_is_said() {
+        assert!(load().unwrap() >= 0.0);
+        assert_eq!(shared(0.1), None);
+        assert!(shared(6.2).unwrap().contains("6.2"));
     }
 
     #[test]

@@ -217,7 +217,7 @@ pub(super) fn words(command: &str, values: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// Copies a tree of files; what is there already is replaced.
-pub(super) fn lay_over(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn lay_over(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! Sample apps from source to an answer: cold and after a one-line change, each beside the tool's own commands.
+//! Sample apps from source to an answer: cold and after a one-line change, each beside the tool's own commands. And how fast garbage goes.
 
 use anyhow::Result;
 
@@ -36,6 +36,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
     let count = |many: usize| u64::try_from(many).unwrap_or(u64::MAX);
     measured.figure("samples_served", number(count(good.len())), "samples", count(outcome.rows.len()));
     measured.absent.extend(outcome.skipped.iter().map(|(name, tool)| format!("{name} (needs {tool})")));
+    super::garbage::figures(context, &mut measured)?;
     measured.notes.push(
         "cold: from `berth deploy` to the first right answer through edge, with empty caches; warm: the same after a one-line change, while \
          50 requests are sent each second. The peer is the tool's own commands in the same run, with empty caches and once more after the \
