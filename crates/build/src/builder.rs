@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_clock::Clock;
-use berth_process::{Cgroups, User};
+use berth_process::{Cgroups, Controller, User};
 use berth_source::detect::StoredFiles;
 use berth_source::{ChunkStore, Detection, NothingFits, Tree, TreeId, detect};
 use berth_spec::manifest::Builder as Kind;
@@ -174,7 +174,10 @@ impl Builder {
     #[must_use]
     pub fn processes_max(&self, own_user: bool) -> Option<u64> {
         let config = &self.inside.config;
-        let counted = config.cgroups.as_ref().is_some_and(Cgroups::can_bound);
+        let counted = config
+            .cgroups
+            .as_ref()
+            .is_some_and(|groups| groups.controllers().contains(&Controller::Processes));
         (counted || own_user).then_some(config.processes_max)
     }
 

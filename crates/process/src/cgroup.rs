@@ -1,10 +1,10 @@
 //! Control groups, as a fence that no process leaves: what is started inside stays inside.
 //!
 //! Three kinds of machines are known: v2 alone, a v2 hierarchy beside v1 ones ("hybrid", where v2 has no controllers but
-//! can still hold, freeze and kill), and v1 alone, where the freezer serves. How many processes a group may have is bounded
-//! where the `pids` controller lets us. Which one it is and whether we may
-//! use it is found out by trying.
+//! can still hold, freeze and kill), and v1 alone, where the freezer serves. Which one it is and whether we may
+//! use it is found out by trying; so are the controllers that limit a group ([`crate::Quota`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -13,10 +13,8 @@ use std::time::Duration;
 
 use rustix::process::{PidfdFlags, Signal};
 
-use self::bound::Counting;
 use crate::child::{pid_of, wait_readable};
-
-mod bound;
+use crate::quota::{Controller, Controllers, Quota};
 
 /// The kind of hierarchy in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +42,7 @@ impl std::fmt::Display for CgroupKind {
 pub struct Cgroups {
     dir: PathBuf,
     kind: CgroupKind,
-    counting: Option<Counting>,
+    controllers: Controllers,
 }
 
 /// A control group.
@@ -52,8 +50,8 @@ pub struct Cgroups {
 pub struct Cgroup {
     dir: PathBuf,
     kind: CgroupKind,
-    /// The group that counts its processes, where that is another one. It need not exist.
-    counter: Option<PathBuf>,
+    /// The groups that limit it, where those are others, by their controllers. They need not exist.
+    twins: BTreeMap<Controller, PathBuf>,
 }
 
 impl Cgroups {
@@ -74,7 +72,7 @@ impl Cgroups {
             mount.join(sign).try_exists().ok().filter(|exists| *exists)?;
             let parent = if as_root { mount.to_owned() } else { own_group(mount, &ours, hierarchy)? };
             let mut groups = Self::attempt(&parent, name, kind)?;
-            groups.counting = Counting::discover(&groups.dir, name, kind, &ours);
+            groups.controllers = Controllers::discover(&groups.dir, name, kind, &ours);
             Some(groups)
         })
     }
@@ -82,7 +80,7 @@ impl Cgroups {
     fn attempt(parent: &Path, name: &str, kind: CgroupKind) -> Option<Self> {
         // Moving a process takes the right to write to the closest group above both places.
         OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
-        let groups = Self { dir: parent.join(name), kind, counting: None };
+        let groups = Self { dir: parent.join(name), kind, controllers: Controllers::default() };
         make_dir(&groups.dir).ok()?;
         let trial = groups.create(&format!("trial-{}", std::process::id())).ok()?;
         let usable = trial.door().is_ok();
@@ -106,33 +104,27 @@ impl Cgroups {
         Ok(group)
     }
 
-    /// Whether [`Cgroups::create_bounded`] bounds.
+    /// What [`Cgroups::create_limited`] limits.
     #[must_use]
-    pub fn can_bound(&self) -> bool {
-        self.counting.is_some()
+    pub fn controllers(&self) -> BTreeSet<Controller> {
+        self.controllers.iter().collect()
     }
 
-    /// The group `name`, made if need be, which may have `processes` at once, threads among them. Where [`Cgroups::can_bound`] says no it
-    /// has no bound.
+    /// The group `name`, made if need be, with its limits, as far as there are controllers for them.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn create_bounded(&self, name: &str, processes: u64) -> io::Result<Cgroup> {
-        // The group that holds comes first and goes last: by its name the other is found again.
+    pub fn create_limited(&self, name: &str, quota: &Quota) -> io::Result<Cgroup> {
+        // The group that holds comes first and goes last: by its name the others are found again.
         let group = self.create(name)?;
-        if self.counting.is_some() {
-            let counted = group.counted();
-            make_dir(counted)?;
-            bound::set(counted, processes)?;
-        }
+        self.controllers.limit(&group.dir, name, quota)?;
         Ok(group)
     }
 
     /// The group `name`, which need not exist.
     #[must_use]
     pub fn group(&self, name: &str) -> Cgroup {
-        let counter = self.counting.as_ref().and_then(|counting| counting.group(name));
-        Cgroup { dir: self.dir.join(name), kind: self.kind, counter }
+        Cgroup { dir: self.dir.join(name), kind: self.kind, twins: self.controllers.beside(name) }
     }
 
     /// The names of the groups that exist.
@@ -157,12 +149,48 @@ impl Cgroups {
     /// # Errors
     /// When it still holds some.
     pub fn remove(&self) -> io::Result<()> {
-        self.counting.as_ref().map_or(Ok(()), Counting::remove)?;
+        self.controllers.remove()?;
         remove_dir(&self.dir)
     }
 }
 
 impl Cgroup {
+    /// The folder of the controller's files of this group; its own where there is no other.
+    #[must_use]
+    pub fn dir(&self, controller: Controller) -> &Path {
+        self.twins.get(&controller).unwrap_or(&self.dir)
+    }
+
+    /// Whether the controller has a folder of its own.
+    #[must_use]
+    pub fn is_beside(&self, controller: Controller) -> bool {
+        self.twins.contains_key(&controller)
+    }
+
+    /// The files to which a process writes `0` to be limited, where those are not [`Cgroup::door_path`].
+    pub fn more_doors(&self) -> impl Iterator<Item = PathBuf> {
+        self.twins.values().map(|twin| twin.join("cgroup.procs"))
+    }
+
+    /// The file that counts the kernel's kills for want of memory in the group, on a line `oom_kill N`; it need not be there.
+    #[must_use]
+    pub fn oom_counter(&self) -> PathBuf {
+        match self.twins.get(&Controller::Memory) {
+            Some(twin) => twin.join("memory.oom_control"),
+            None => self.dir.join("memory.events"),
+        }
+    }
+
+    /// Bytes of memory that the group holds, where that is counted.
+    #[must_use]
+    pub fn memory_used(&self) -> Option<u64> {
+        let file = match self.twins.get(&Controller::Memory) {
+            Some(twin) => twin.join("memory.usage_in_bytes"),
+            None => self.dir.join("memory.current"),
+        };
+        fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
     /// The file to which a process writes `0` to enter the group.
     #[must_use]
     pub fn door_path(&self) -> PathBuf {
@@ -174,13 +202,13 @@ impl Cgroup {
         OpenOptions::new().write(true).open(self.door_path()).map(OwnedFd::from)
     }
 
-    /// The files to which a process writes `0` to be held and, where the group is bounded, counted; open.
+    /// The files to which a process writes `0` to be held and, where the group is limited, limited; open.
     pub(crate) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
         let mut doors = vec![self.door()?];
-        if let Some(counter) = &self.counter {
-            match OpenOptions::new().write(true).open(counter.join("cgroup.procs")) {
+        for path in self.more_doors() {
+            match OpenOptions::new().write(true).open(path) {
                 Ok(door) => doors.push(door.into()),
-                // The group was made without a bound.
+                // The group was made without limits.
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -188,15 +216,11 @@ impl Cgroup {
         Ok(doors)
     }
 
-    /// The folder of the group that counts its processes.
-    fn counted(&self) -> &Path {
-        self.counter.as_deref().unwrap_or(&self.dir)
-    }
-
     /// How many times a process of the group could start no other, because the group may have no more; nothing when nobody counts.
     #[must_use]
     pub fn refused_processes(&self) -> Option<u64> {
-        bound::refused(self.counted())
+        let events = fs::read_to_string(self.dir(Controller::Processes).join("pids.events")).ok()?;
+        events.lines().find_map(|line| line.strip_prefix("max ")?.parse().ok())
     }
 
     /// The processes in the group; none when there is no such group.
@@ -223,10 +247,38 @@ impl Cgroup {
         match self.kind {
             CgroupKind::Unified | CgroupKind::Hybrid => match self.write("cgroup.kill", "1") {
                 // Before Linux 5.14 there is no such file, and the kernel file system lets none be made.
-                Err(error) if self.lacks_kill(&error) => self.kill_frozen("cgroup.freeze", "1", "0"),
+                Err(error) if self.lacks_kill(&error) => self.kill_frozen(),
                 other => ignore_gone(other),
             },
-            CgroupKind::Freezer => self.kill_frozen("freezer.state", "FROZEN", "THAWED"),
+            CgroupKind::Freezer => self.kill_frozen(),
+        }
+    }
+
+    /// Has every process of the group stand still, and waits until they do, for at most two seconds. A process that is started into the
+    /// group meanwhile stands still too.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn freeze(&self) -> io::Result<()> {
+        let (file, freeze, _) = self.freezer();
+        self.write(file, freeze)?;
+        self.wait_frozen()
+    }
+
+    /// Has the group's processes go on.
+    ///
+    /// # Errors
+    /// When the system refuses; a group that is not there has none that stand still.
+    pub fn thaw(&self) -> io::Result<()> {
+        let (file, _, thaw) = self.freezer();
+        ignore_gone(self.write(file, thaw))
+    }
+
+    /// The file that freezes, and what it is told to.
+    fn freezer(&self) -> (&'static str, &'static str, &'static str) {
+        match self.kind {
+            CgroupKind::Unified | CgroupKind::Hybrid => ("cgroup.freeze", "1", "0"),
+            CgroupKind::Freezer => ("freezer.state", "FROZEN", "THAWED"),
         }
     }
 
@@ -235,11 +287,12 @@ impl Cgroup {
             && self.dir.try_exists().unwrap_or(false)
     }
 
-    fn kill_frozen(&self, file: &str, freeze: &str, thaw: &str) -> io::Result<()> {
+    fn kill_frozen(&self) -> io::Result<()> {
+        let (file, freeze, _) = self.freezer();
         ignore_gone(self.write(file, freeze))?;
         let killed = self.wait_frozen().and_then(|()| self.pids()?.into_iter().try_for_each(kill_one));
         // Even when killing failed the group must not stay frozen; the kill reaches a v1 process only thawed.
-        ignore_gone(self.write(file, thaw))?;
+        self.thaw()?;
         killed
     }
 
@@ -274,12 +327,10 @@ impl Cgroup {
         // An app that runs as root within may have made groups below; they are empty once their processes ended.
         if let Ok(entries) = fs::read_dir(&self.dir) {
             for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-                Self { dir: entry.path(), kind: self.kind, counter: None }.remove()?;
+                Self { dir: entry.path(), kind: self.kind, twins: BTreeMap::new() }.remove()?;
             }
         }
-        if let Some(counter) = &self.counter {
-            remove_dir(counter)?;
-        }
+        self.twins.values().try_for_each(|twin| remove_dir(twin))?;
         remove_dir(&self.dir)
     }
 
@@ -300,7 +351,7 @@ fn kill_one(pid: u32) -> io::Result<()> {
 }
 
 /// Our own group in the hierarchy mounted at `mount`, out of `/proc/self/cgroup`.
-fn own_group(mount: &Path, ours: &str, hierarchy: &str) -> Option<PathBuf> {
+pub(crate) fn own_group(mount: &Path, ours: &str, hierarchy: &str) -> Option<PathBuf> {
     let path = ours.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
@@ -314,14 +365,14 @@ fn own_group(mount: &Path, ours: &str, hierarchy: &str) -> Option<PathBuf> {
     Some(mount.join(path.trim_start_matches('/')))
 }
 
-fn make_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     match fs::create_dir(dir) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
 }
 
-fn remove_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     // A group stays busy for a moment after its last process ended; half a second is far more than it takes.
     for _ in 0..50 {
         match fs::remove_dir(dir) {
@@ -356,6 +407,33 @@ mod tests {
         assert_eq!(own_group(mount, ours, "0::"), Some("/m/user.slice/x".into()));
         assert_eq!(own_group(mount, ours, "freezer"), Some("/m/b/c".into()));
         assert_eq!(own_group(mount, "9:name=systemd:/a\n", "0::"), None);
+    }
+
+    #[test]
+    fn a_group_is_given_its_limits_where_we_may() {
+        let Some(groups) = Cgroups::discover(&format!("berth-quota-test-{}", std::process::id())) else {
+            return;
+        };
+        let quota = Quota { memory: Some(64 << 20), cpu_millis: Some(500), processes: Some(7) };
+        let group = groups.create_limited("one", &quota).unwrap();
+        for controller in groups.controllers() {
+            let (file, limit) = match (controller, group.is_beside(controller)) {
+                (Controller::Memory, true) => ("memory.limit_in_bytes", "67108864"),
+                (Controller::Memory, false) => ("memory.max", "67108864"),
+                (Controller::Cpu, true) => ("cpu.cfs_quota_us", "50000"),
+                (Controller::Cpu, false) => ("cpu.max", "50000 100000"),
+                (Controller::Processes, _) => ("pids.max", "7"),
+            };
+            let written = fs::read_to_string(group.dir(controller).join(file)).unwrap();
+            assert_eq!(written.trim(), limit, "{file}");
+        }
+        assert!(group.more_doors().all(|door| door.exists()));
+        if groups.controllers().contains(&Controller::Memory) {
+            assert!(fs::read_to_string(group.oom_counter()).unwrap().contains("oom_kill "));
+            assert!(group.memory_used().is_some());
+        }
+        group.remove().unwrap();
+        groups.remove().unwrap();
     }
 
     #[test]

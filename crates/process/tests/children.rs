@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use berth_clock::{SystemClock, random_bytes};
 use berth_process::{
-    Cgroups, Child, Ground, Group, Identity, Launch, Limits, Mark, Program, Signal, Stdio, Tree, User,
+    Cgroups, Child, Controller, Ground, Group, Identity, Launch, Limits, Mark, Program, Quota, Signal, Stdio,
+    Tree, User,
 };
 
 const ROLE: &str = "BERTH_TEST_ROLE";
@@ -266,12 +267,12 @@ fn a_bounded_group_refuses_what_is_too_many() {
         println!("SKIPPED: no control group may be made");
         return;
     };
-    if !groups.can_bound() {
+    if !groups.controllers().contains(&Controller::Processes) {
         println!("SKIPPED: control groups are not counted");
         groups.remove().unwrap();
         return;
     }
-    let cgroup = groups.create_bounded("tree", 20).unwrap();
+    let cgroup = groups.create_limited("tree", &Quota::of_processes(20)).unwrap();
     assert_eq!(cgroup.refused_processes(), Some(0));
     let mut child = role("breed").cgroup(cgroup.clone()).group(Group::Session).start().unwrap();
     let bred = number_after(&read_until(&mut child, "bred"), "bred");

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use berth_clock::random_bytes;
-use berth_process::{Cgroup, Ground, Mark, Program};
+use berth_process::{Cgroup, Ground, Mark, Program, Quota};
 use berth_source::lay::{Owner, materialise};
 use berth_spec::manifest::Builder as Kind;
 use berth_spec::{Command, RelativeDir};
@@ -185,11 +185,9 @@ impl Inside {
         materialise(&plan.tree, &plan.store, open.as_fd(), owner)?;
         kept::move_in(&kept, recipe.kept.clone(), &src, owner).map_err(failed(&kept, "moved"))?;
         let layers = Layers::new(&self.layout, &request.app, self.sealed_owner(plan), owner);
-        let cgroup = self
-            .config
-            .cgroups
-            .as_ref()
-            .map(|groups| groups.create_bounded(&cgroup_name(&dir), self.config.processes_max));
+        let cgroup = self.config.cgroups.as_ref().map(|groups| {
+            groups.create_limited(&cgroup_name(&dir), &Quota::of_processes(self.config.processes_max))
+        });
         let cgroup = cgroup.transpose().map_err(failed(&dir, "given a control group"))?;
         let deadline = self.clock.monotonic() + self.config.timeout.as_duration();
         Ok(Work { src, tmp, cache, layers, mark, cgroup, toolchain, deadline })
