@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
+use berth_spec::Isolation;
 use clap::{Args, Parser, Subcommand};
 
 /// A role, as a supervisor, a shim or `up --detach` asks for it.
@@ -35,6 +36,9 @@ pub(crate) struct UpArgs {
     pub(crate) edge: Option<SocketAddr>,
     #[arg(long)]
     pub(crate) api: Option<SocketAddr>,
+    /// The level at which instances are isolated
+    #[arg(long)]
+    pub(crate) isolation: Option<Isolation>,
     /// Print one JSON object instead of sentences.
     #[arg(long)]
     pub(crate) json: bool,
@@ -85,6 +89,8 @@ pub(crate) struct ControlArgs {
     pub(crate) edge_addr: SocketAddr,
     #[arg(long)]
     pub(crate) api_addr: SocketAddr,
+    #[arg(long)]
+    pub(crate) isolation: Option<Isolation>,
 }
 
 /// The descriptors and paths of edge.

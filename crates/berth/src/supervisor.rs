@@ -224,7 +224,8 @@ fn open_site(
     home.remember(sockets.edge_addr, sockets.api_addr)?;
     lock.announce(sockets.edge_addr, sockets.api_addr).map_err(UpError::system("write its lock"))?;
     let exe = exe::publish(&home)?;
-    let site = Site::new(home, run_dir.to_owned(), sockets, exe).map_err(UpError::system("open the logs"))?;
+    let site = Site::new(home, run_dir.to_owned(), sockets, exe, args.isolation)
+        .map_err(UpError::system("open the logs"))?;
     Ok((site, orphans))
 }
 

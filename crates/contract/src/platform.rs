@@ -21,11 +21,17 @@ pub struct Platform {
     pub api: String,
     /// The Unix socket of the API.
     pub socket: String,
-    /// What keeps apps apart.
+    /// What keeps instances apart.
     pub isolation: Isolation,
-    /// The same in words, as what runs the instances says it.
+    /// The same in words.
     #[serde(default)]
     pub isolation_words: String,
+    /// What keeps the machine from more, a sentence each, with what to do about it.
+    #[serde(default)]
+    pub isolation_missing: Vec<String>,
+    /// What of an instance can be limited: `memory`, `cpu`, `pids`.
+    #[serde(default)]
+    pub limits: Vec<String>,
     /// The version of control groups that instances and builds are held in: `v2`, `v1`. Nothing where the system gives none.
     #[serde(default)]
     pub cgroups: Option<String>,
@@ -64,16 +70,29 @@ pub struct BackupQuery {
     pub key: bool,
 }
 
-/// What keeps apps apart from each other and from the platform.
+/// What keeps instances apart from each other and from the platform. Each level has what the one before it has, and more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
-    /// Nothing: every app runs as the platform's own user.
-    None,
-    /// A user of its own for every app.
-    User,
-    /// A sandbox around every instance.
-    Sandbox,
+    /// A process like any other; as root one of a user of its app's own.
+    Plain,
+    /// Few system calls, and its own files alone.
+    Confined,
+    /// Namespaces of its own.
+    Namespaces,
+    /// All that, made by root: users of their own, and limits.
+    Full,
+}
+
+impl From<berth_spec::Isolation> for Isolation {
+    fn from(level: berth_spec::Isolation) -> Self {
+        match level {
+            berth_spec::Isolation::Plain => Self::Plain,
+            berth_spec::Isolation::Confined => Self::Confined,
+            berth_spec::Isolation::Namespaces => Self::Namespaces,
+            berth_spec::Isolation::Full => Self::Full,
+        }
+    }
 }
 
 /// A program of the platform.

@@ -3,8 +3,8 @@
 use std::io;
 
 use berth_process::{KillError, LaunchError};
-use berth_spec::InstanceId;
 use berth_spec::command::CommandError;
+use berth_spec::{InstanceId, Isolation};
 
 /// Why the runtime could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,16 @@ pub enum RuntimeError {
     /// The port that was asked for is in use.
     #[error("port {0} is in use by another program")]
     PortTaken(u16),
+    /// There is no such isolation on this machine, or none at all and nobody has said that none will do.
+    #[error("{}", no_isolation(*wanted, *best, missing))]
+    Isolation {
+        /// What was asked for; `None` for any.
+        wanted: Option<Isolation>,
+        /// What there is.
+        best: Isolation,
+        /// What is missing, a sentence each.
+        missing: Vec<String>,
+    },
     /// The shim did not come up.
     #[error("the shim of instance {id} did not come up: {what}")]
     Shim {
@@ -62,6 +72,15 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+}
+
+fn no_isolation(wanted: Option<Isolation>, best: Isolation, missing: &[String]) -> String {
+    let what = match wanted {
+        Some(level) => format!("this machine has no isolation of the level {level}; its best is {best}"),
+        None => "this machine has nothing to keep apps apart, and no leave was given to run them without"
+            .to_owned(),
+    };
+    [what].into_iter().chain(missing.iter().cloned()).collect::<Vec<_>>().join("; ")
 }
 
 /// Names what was being done when the system refused.

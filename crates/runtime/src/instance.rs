@@ -10,7 +10,7 @@ use berth_process::{CgroupKind, Identity, Limits, Mark, User};
 use berth_shim::config::{Backoff, Restart};
 use berth_shim::record::Record;
 use berth_shim::wire::Exit;
-use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
+use berth_spec::{AppId, Command, InstanceId, Isolation, Millis, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::attach::{Attach, Attached};
@@ -31,8 +31,14 @@ pub struct InstanceSpec {
     pub command: Command,
     /// The environment. The runtime adds `PORT`, `HOME`, `TMPDIR` and, where missing, `PATH`.
     pub env: BTreeMap<String, String>,
-    /// The working directory, absolute: the sealed artifact.
+    /// The working directory, absolute: the sealed artifact. In a root of its own the app has it at the same place.
     pub dir: PathBuf,
+    /// The files of its root.
+    pub root: Root,
+    /// What of the machine it has beside that.
+    pub mounts: Vec<Mount>,
+    /// How much of the machine it may take.
+    pub resources: Resources,
     /// As whom it runs. As root there must be one and it must not be root, as an ordinary user there must be none.
     pub user: Option<User>,
     /// Which port it gets.
@@ -43,6 +49,45 @@ pub struct InstanceSpec {
     pub restart: Restart,
     /// The waits between restarts.
     pub backoff: Backoff,
+}
+
+/// The files of an instance's root, where it has one of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// The machine's programs and libraries, and nothing else of it.
+    Host,
+    /// The unpacked layers of an image, the topmost first. What is written to it is lost with the instance.
+    Layers {
+        /// Their folders, which instances share.
+        lower: Vec<PathBuf>,
+        /// As root: the user outside that is the image's root; 65,536 from it on are the image's users. Otherwise everything is ours.
+        uid_base: u32,
+    },
+}
+
+/// Something of the machine that an instance has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is on the machine.
+    pub source: PathBuf,
+    /// Where the instance has it.
+    pub target: PathBuf,
+    /// Whether it may write to it.
+    pub writable: bool,
+}
+
+/// How much of the machine an instance may take; `None` for no limit, or the backend's own. What a backend cannot limit is passed over:
+/// [`Capabilities::limits`] says what it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Bytes of `/tmp`, or of what is written to an image's root.
+    pub tmp: Option<u64>,
 }
 
 /// Which port an instance gets.
@@ -136,6 +181,15 @@ pub enum Listener {
     },
 }
 
+/// What becomes of the memory of an instance that stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frozen {
+    /// It stays where it is: going on takes a fraction of a millisecond.
+    Resident,
+    /// It goes to swap, where there is any: what is needed again comes back piece by piece.
+    PagedOut,
+}
+
 /// How an instance is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
@@ -175,8 +229,12 @@ pub struct Finished {
 pub struct Capabilities {
     /// The backend's name.
     pub backend: &'static str,
-    /// What stands between instances, in words.
-    pub isolation: &'static str,
+    /// What stands between instances.
+    pub isolation: Isolation,
+    /// What keeps them from more, with what to do about it, a sentence each.
+    pub missing: Vec<String>,
+    /// What of an instance can be limited, in the kernel's names.
+    pub limits: Vec<&'static str>,
     /// Whether each app has a user of its own.
     pub users: bool,
     /// The control groups in use; `None` when the system lets us use none.
@@ -217,6 +275,13 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
 
     /// Sends an instance's process group a signal, and leaves it to the instance what it makes of it.
     fn signal<'a>(&'a self, id: &'a InstanceId, signal: i32) -> Answer<'a, ()>;
+
+    /// Has an instance stand still: it answers nothing, takes no processor time, and goes on where it was with [`Runtime::thaw`]. Stopping
+    /// one thaws it first.
+    fn freeze<'a>(&'a self, id: &'a InstanceId, then: Frozen) -> Answer<'a, ()>;
+
+    /// Has an instance go on.
+    fn thaw<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()>;
 
     /// Kills an instance and waits until no process of it is left.
     fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed>;

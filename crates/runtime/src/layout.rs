@@ -35,6 +35,11 @@ impl Layout {
         self.instance(id).join("tmp")
     }
 
+    /// The empty folder over which an instance's root is mounted, in its own namespace alone.
+    pub(crate) fn root(&self, id: &InstanceId) -> PathBuf {
+        self.instance(id).join("root")
+    }
+
     pub(crate) fn log(&self, id: &InstanceId) -> PathBuf {
         self.logs.join(id.to_string())
     }
@@ -63,6 +68,7 @@ impl Layout {
     pub(crate) fn prepare_instance(&self, id: &InstanceId, user: Option<&User>) -> io::Result<()> {
         make_below(&self.instances, &self.instance(id), passage())?;
         make_below(&self.logs, &self.log(id), 0o700)?;
+        make(&self.root(id), 0o700)?;
         let tmp = self.tmp(id);
         make(&tmp, 0o700)?;
         match user {

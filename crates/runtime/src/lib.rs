@@ -15,6 +15,7 @@ mod logs;
 mod plain;
 mod port;
 mod record;
+mod sandbox;
 
 pub use attach::{Attach, Attached, End, Ends, Size};
 pub use berth_process::{CgroupKind, Identity, Limits, Mark, User};
@@ -24,8 +25,8 @@ pub use berth_shim::segment::{Batch, Cursor};
 pub use berth_shim::wire::{Exit, Failure, Step};
 pub use error::RuntimeError;
 pub use instance::{
-    Answer, Capabilities, Finished, InstanceSpec, InstanceState, Listener, Observed, PortWish, Runtime,
-    RuntimeEvent, Stop,
+    Answer, Capabilities, Finished, Frozen, InstanceSpec, InstanceState, Listener, Mount, Observed, PortWish,
+    Resources, Root, Runtime, RuntimeEvent, Stop,
 };
 pub use layout::Layout;
 pub use logs::{Follow, InstanceLog};

@@ -12,22 +12,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use berth_clock::Clock;
-use berth_process::{BootId, Cgroups, Mark, SealedImage, Tree};
+use berth_process::{BootId, Cgroup, Cgroups, Mark, SealedImage, Tree};
 use berth_shim::config::Restart;
 use berth_shim::wire::ToShim;
-use berth_spec::{AppId, InstanceId, ProcessName};
+use berth_spec::{AppId, InstanceId, Isolation, ProcessName};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::attach::{self, AppEnds, Attach, Attached};
 use crate::error::{RuntimeError, during};
 use crate::instance::{
-    Answer, Capabilities, Finished, InstanceSpec, InstanceState, Observed, Runtime, RuntimeEvent, Stop,
+    Answer, Capabilities, Finished, Frozen, InstanceSpec, InstanceState, Observed, Runtime, RuntimeEvent,
+    Stop,
 };
 use crate::layout::{Layout, short};
 use crate::listener;
 use crate::logs::InstanceLog;
 use crate::record::StartRecord;
+use crate::sandbox::{Abilities, Policy};
 
 /// The shim, as the build script made it.
 static SHIM: &[u8] = include_bytes!(env!("BERTH_SHIM_PROGRAM"));
@@ -60,6 +62,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     shim: SealedImage,
     cgroups: Option<Cgroups>,
+    policy: Policy,
     boot: BootId,
     entries: Mutex<BTreeMap<InstanceId, Arc<Entry>>>,
     events: broadcast::Sender<RuntimeEvent>,
@@ -86,15 +89,25 @@ enum Order {
 }
 
 impl PlainRuntime {
-    /// The backend for the platform at `layout`; makes its folders. Blocks.
+    /// The backend for the platform at `layout`, at the level of isolation that is wanted, or the best that there is; makes its
+    /// folders. Blocks.
     ///
     /// # Errors
-    /// When the folders cannot be made, or the kernel lacks memory files.
-    pub fn open(layout: Layout, clock: Arc<dyn Clock>) -> Result<Self, RuntimeError> {
+    /// When the folders cannot be made, or the kernel lacks memory files; [`RuntimeError::Isolation`] when there is no such level
+    /// here, or none at all and none was asked for.
+    pub fn open(
+        layout: Layout,
+        clock: Arc<dyn Clock>,
+        wanted: Option<Isolation>,
+    ) -> Result<Self, RuntimeError> {
         layout.prepare().map_err(during("making the folders of the runtime"))?;
+        let shim = SealedImage::new("berth-shim", SHIM).map_err(during("holding the shim in memory"))?;
+        let cgroups = Cgroups::discover(&format!("berth-{}", layout.platform));
+        let policy = policy(&shim, cgroups.as_ref(), wanted)?;
         let inner = Inner {
-            shim: SealedImage::new("berth-shim", SHIM).map_err(during("holding the shim in memory"))?,
-            cgroups: Cgroups::discover(&format!("berth-{}", layout.platform)),
+            shim,
+            cgroups,
+            policy,
             boot: BootId::current().map_err(during("asking for the boot"))?,
             entries: Mutex::new(BTreeMap::new()),
             events: broadcast::channel(EVENTS_KEPT).0,
@@ -202,8 +215,40 @@ impl Inner {
         Ok((self.start(spec, Some(ends)).await?, attached))
     }
 
+    /// The control group of an instance, without which it cannot be frozen.
+    fn group(&self, id: &InstanceId) -> Result<Cgroup, RuntimeError> {
+        let group = self.entry(id)?.tree.cgroup.clone();
+        group.ok_or(RuntimeError::Invalid("it has no control group that could be frozen"))
+    }
+
+    async fn freeze(self: Arc<Self>, id: InstanceId, then: Frozen) -> Result<(), RuntimeError> {
+        let group = self.group(&id)?;
+        blocking(move || {
+            group.freeze().map_err(during("freezing a control group"))?;
+            if then == Frozen::PagedOut && berth_process::swap_is_there() {
+                // One that has ended meanwhile has no memory left.
+                for pid in group.pids().map_err(during("listing a control group"))? {
+                    if let Err(error) = berth_process::page_out(pid) {
+                        tracing::debug!(pid, %error, "the memory of a process was not moved out");
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn thaw(self: Arc<Self>, id: InstanceId) -> Result<(), RuntimeError> {
+        let group = self.group(&id)?;
+        blocking(move || group.thaw().map_err(during("thawing a control group"))).await
+    }
+
     async fn end(&self, id: &InstanceId, order: ToShim, within: Duration) -> Result<Observed, RuntimeError> {
         let entry = self.entry(id)?;
+        // What stands still hears no signal.
+        if let Some(group) = entry.tree.cgroup.clone() {
+            blocking(move || group.thaw()).await.map_err(during("thawing a control group"))?;
+        }
         entry.order(Order::Tell(order)).await;
         if let Some(observed) = entry.over(within + GRACE).await {
             return Ok(observed);
@@ -282,8 +327,10 @@ impl Entry {
 impl Runtime for PlainRuntime {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            backend: "plain",
-            isolation: "no isolation",
+            backend: "native",
+            isolation: self.inner.policy.level,
+            missing: self.inner.policy.abilities.missing(self.inner.policy.level),
+            limits: self.inner.policy.abilities.controllers.iter().map(|it| it.name()).collect(),
             users: rustix::process::geteuid().is_root(),
             cgroup: self.inner.cgroups.as_ref().map(Cgroups::kind),
         }
@@ -337,6 +384,14 @@ impl Runtime for PlainRuntime {
         })
     }
 
+    fn freeze<'a>(&'a self, id: &'a InstanceId, then: Frozen) -> Answer<'a, ()> {
+        Box::pin(to_its_end(Arc::clone(&self.inner).freeze(id.clone(), then)))
+    }
+
+    fn thaw<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()> {
+        Box::pin(to_its_end(Arc::clone(&self.inner).thaw(id.clone())))
+    }
+
     fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {
         Box::pin(self.inner.end(id, ToShim::Kill, Duration::ZERO))
     }
@@ -360,6 +415,27 @@ impl Runtime for PlainRuntime {
     fn remove_log<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()> {
         let (inner, id) = (Arc::clone(&self.inner), id.clone());
         Box::pin(blocking(move || inner.layout.remove_log(&id).map_err(during("removing a log"))))
+    }
+}
+
+/// How instances are kept apart here.
+fn policy(
+    shim: &SealedImage,
+    cgroups: Option<&Cgroups>,
+    wanted: Option<Isolation>,
+) -> Result<Policy, RuntimeError> {
+    let controllers = cgroups.map(Cgroups::controllers).unwrap_or_default();
+    let found = Abilities::find(shim, controllers);
+    let abilities = found.map_err(during("trying what this machine isolates with"))?;
+    let best = abilities.best();
+    match wanted {
+        Some(level) if level <= best => Ok(Policy::new(level, abilities)),
+        // Nothing is run unprotected because nobody thought of it.
+        None if best > Isolation::Plain => Ok(Policy::new(best, abilities)),
+        _ => {
+            let missing = abilities.missing(best);
+            Err(RuntimeError::Isolation { wanted, best, missing })
+        }
     }
 }
 

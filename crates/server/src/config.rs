@@ -14,6 +14,7 @@ use std::time::Duration;
 
 pub use berth_build::HANDED_ON as BUILDS_ENVIRONMENT;
 use berth_clock::Clock;
+use berth_spec::Isolation;
 
 /// Everything that control needs and does not make itself.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub struct ControlConfig {
     pub edge_addr: SocketAddr,
     /// Where the API listens, for the same.
     pub api_addr: SocketAddr,
+    /// The level at which instances are isolated; `None` for the best that the machine has.
+    pub isolation: Option<Isolation>,
     /// What one push may bring.
     pub push_bounds: PushBounds,
     /// Time and randomness.

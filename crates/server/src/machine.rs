@@ -9,6 +9,7 @@ mod output;
 mod releases;
 pub mod runs;
 mod source;
+mod surroundings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -29,7 +30,7 @@ use berth_process::Cgroups;
 use berth_runtime::{Layout, PlainRuntime, Runtime, User};
 use berth_source::ChunkStore;
 use berth_spec::name::{RELEASE_COMMAND_PROCESS, RUN_PROCESS};
-use berth_spec::{AppId, InstanceId, Millis, ReleaseNumber, TenantName};
+use berth_spec::{AppId, InstanceId, Isolation, Millis, ReleaseNumber, TenantName};
 
 use crate::api::Refused;
 use crate::config::{ControlConfig, SupervisorRequest, UidPlan};
@@ -123,7 +124,8 @@ impl Machine {
         let platform = config.platform.clone();
         let layout = layout(&config.home, &config.run_dir, &platform);
         let clock = Arc::clone(&config.clock);
-        let runtime = PlainRuntime::open(layout, Arc::clone(&clock)).map_err(|error| in_full(&error))?;
+        let runtime = PlainRuntime::open(layout, Arc::clone(&clock), config.isolation)
+            .map_err(|error| in_full(&error))?;
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         runtime.adopt_all().await.map_err(|error| in_full(&error))?;
         let disk = rustix::fs::statvfs(&config.home)
@@ -408,8 +410,8 @@ pub fn end_instances(
     platform: &str,
     clock: Arc<dyn Clock>,
 ) -> Result<(), String> {
-    let runtime =
-        PlainRuntime::open(layout(home, run_dir, platform), clock).map_err(|error| in_full(&error))?;
+    let runtime = PlainRuntime::open(layout(home, run_dir, platform), clock, Some(Isolation::Plain))
+        .map_err(|error| in_full(&error))?;
     runtime.end_all().map_err(|error| in_full(&error))
 }
 

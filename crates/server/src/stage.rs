@@ -35,6 +35,7 @@ pub(crate) fn config(dir: &Path, clock: Arc<dyn Clock>) -> (ControlConfig, Vec<U
         exe: "/proc/self/exe".into(),
         edge_addr: address,
         api_addr: address,
+        isolation: Some(berth_spec::Isolation::Plain),
         push_bounds: PushBounds::default(),
         clock,
     };

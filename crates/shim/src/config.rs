@@ -2,6 +2,7 @@
 //!
 //! Not through its arguments or environment: those are on show in `/proc`, and an app's environment holds secrets.
 
+use crate::sandbox::Sandbox;
 use crate::tlv::{self, Fields, Malformed, put, put_i32, put_u64};
 
 const MAGIC: &[u8; 8] = b"BERTHSH\x01";
@@ -111,6 +112,8 @@ pub struct StartConfig {
     pub listener: i32,
     /// Where the app reads and writes; `None` for nothing and the log.
     pub streams: Option<Streams>,
+    /// What stands around the app; `None` for nothing but its user and its limits.
+    pub sandbox: Option<Sandbox>,
 }
 
 impl StartConfig {
@@ -148,6 +151,9 @@ impl StartConfig {
         if let Some(streams) = self.streams {
             let numbers = [streams.input, streams.output, streams.errors, i32::from(streams.terminal)];
             put(&mut out, 21, &numbers.map(i32::to_le_bytes).concat());
+        }
+        if let Some(sandbox) = &self.sandbox {
+            put(&mut out, 30, &sandbox.encode());
         }
         out
     }
@@ -188,6 +194,7 @@ impl StartConfig {
                 19 => config.kill_after = tlv::number(field)?,
                 20 => config.listener = tlv::small(field)?,
                 21 => config.streams = Some(decode_streams(field)?),
+                30 => config.sandbox = Some(Sandbox::decode(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
         }
@@ -212,6 +219,7 @@ impl StartConfig {
             kill_after: 30_000,
             listener: -1,
             streams: None,
+            sandbox: None,
         }
     }
 
@@ -288,7 +296,7 @@ mod tests {
             StartConfig { user: None, cgroup: None, env: vec![], restart: Restart::Never, ..example() };
         assert_eq!(StartConfig::decode(&small.encode()).unwrap(), small);
         let streams = Some(Streams { input: 5, output: 6, errors: 7, terminal: true });
-        let attached = StartConfig { streams, ..small };
+        let attached = StartConfig { streams, sandbox: Some(Sandbox::default()), ..small };
         assert_eq!(StartConfig::decode(&attached.encode()).unwrap(), attached);
         let again = StartConfig { restart: Restart::Always, ..attached.clone() };
         assert!(StartConfig::decode(&again.encode()).is_err());

@@ -1,7 +1,7 @@
 //! The small static program above each instance, and its wire protocol.
 //!
-//! This library is what the shim and those who talk to it agree on: the start configuration ([`config`]) and the
-//! messages ([`wire`]) behind the feature `protocol`, the form of a log record ([`record`]), and behind the
+//! This library is what the shim and those who talk to it agree on: the start configuration ([`config`], and [`sandbox`] for what
+//! stands around an app) and the messages ([`wire`]) behind the feature `protocol`, the form of a log record ([`record`]), and behind the
 //! feature `segment` the reading of the log segments. The program is in `src/bin/berth-shim`.
 //!
 //! The shim is exempt from the one door to time: it links nothing of Berth's, and asks the kernel itself.
@@ -10,6 +10,8 @@
 #[cfg(feature = "protocol")]
 pub mod config;
 pub mod record;
+#[cfg(feature = "protocol")]
+pub mod sandbox;
 #[cfg(feature = "segment")]
 pub mod segment;
 #[cfg(feature = "protocol")]

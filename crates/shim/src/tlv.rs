@@ -75,3 +75,9 @@ pub(crate) fn unsigned(bytes: &[u8]) -> Result<u32, Malformed> {
 pub(crate) fn text(bytes: &[u8]) -> Result<String, Malformed> {
     String::from_utf8(bytes.to_vec()).map_err(|_ignored| Malformed("a text is not UTF-8"))
 }
+
+/// A text that the system takes as a path.
+pub(crate) fn path(bytes: &[u8]) -> Result<String, Malformed> {
+    text(bytes)
+        .and_then(|text| if text.contains('\0') { Err(Malformed("a path holds a NUL")) } else { Ok(text) })
+}

@@ -101,6 +101,8 @@ pub struct Exit {
     pub failure: Option<Failure>,
     /// Whether it had been told to stop.
     pub stopped: bool,
+    /// Whether the kernel killed in its control group because memory ran out, where that is counted.
+    pub oom: Option<bool>,
 }
 
 /// A step of the app's start that the system refused.
@@ -122,6 +124,9 @@ impl std::fmt::Display for Failure {
             Step::Dir => "entering the app's directory",
             Step::Setup => "preparing the process",
             Step::Exec => "running the program",
+            Step::Namespaces => "making the app's namespaces",
+            Step::Root => "making the app's root",
+            Step::Confine => "confining the process",
         };
         write!(f, "{step}: {}", std::io::Error::from_raw_os_error(self.errno))
     }
@@ -144,11 +149,27 @@ pub enum Step {
     Setup,
     /// Running its program.
     Exec,
+    /// Making its namespaces.
+    Namespaces,
+    /// Making its root.
+    Root,
+    /// Giving up capabilities, and the rules of Landlock and seccomp.
+    Confine,
 }
 
 impl Step {
-    const ALL: [Self; 7] =
-        [Self::Fork, Self::Cgroup, Self::Limits, Self::User, Self::Dir, Self::Setup, Self::Exec];
+    const ALL: [Self; 10] = [
+        Self::Fork,
+        Self::Cgroup,
+        Self::Limits,
+        Self::User,
+        Self::Dir,
+        Self::Setup,
+        Self::Exec,
+        Self::Namespaces,
+        Self::Root,
+        Self::Confine,
+    ];
 
     /// Its number on the wire.
     #[must_use]
@@ -161,6 +182,9 @@ impl Step {
             Self::Dir => 4,
             Self::Setup => 5,
             Self::Exec => 6,
+            Self::Namespaces => 7,
+            Self::Root => 8,
+            Self::Confine => 9,
         }
     }
 
@@ -400,7 +424,8 @@ fn encode_exit(exit: &Exit) -> Vec<u8> {
     if let Some(signal) = exit.signal {
         put_i32(&mut out, 4, signal);
     }
-    put(&mut out, 5, &[u8::from(exit.core), u8::from(exit.stopped)]);
+    let oom = exit.oom.map_or(0, |oom| 1 + u8::from(oom));
+    put(&mut out, 5, &[u8::from(exit.core), u8::from(exit.stopped), oom]);
     put_u64(&mut out, 6, exit.uptime);
     put_u64(&mut out, 7, exit.max_rss);
     if let Some(failure) = exit.failure {
@@ -421,6 +446,7 @@ fn decode_exit(bytes: &[u8]) -> Result<Exit, Malformed> {
             (4, field) => exit.signal = Some(tlv::small(field)?),
             (5, field) => {
                 (exit.core, exit.stopped) = (field.first() == Some(&1), field.get(1) == Some(&1));
+                exit.oom = field.get(2).and_then(|oom| oom.checked_sub(1)).map(|oom| oom == 1);
             }
             (6, field) => exit.uptime = tlv::number(field)?,
             (7, field) => exit.max_rss = tlv::number(field)?,
@@ -447,7 +473,8 @@ mod tests {
         );
         parts.prop_map(|((at, pid, code, signal, core), (uptime, max_rss, stopped), failure)| {
             let failure = failure.map(|(step, errno)| Failure { step: Step::from_number(step), errno });
-            Exit { at, pid, code, signal, core, uptime, max_rss, failure, stopped }
+            let oom = Some(stopped).filter(|_| core);
+            Exit { at, pid, code, signal, core, uptime, max_rss, failure, stopped, oom }
         })
     }
 

@@ -31,6 +31,9 @@ pub(super) fn start(args: &UpArgs, home: &Path) -> Result<(), UpError> {
             launch = launch.arg(option).arg(address.to_string());
         }
     }
+    if let Some(level) = args.isolation {
+        launch = launch.arg("--isolation").arg(level.name());
+    }
     if args.json {
         launch = launch.arg("--json");
     }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use berth_process::{Child, Launch, LaunchError, Limits, Program, Stdio, User};
 use berth_server::config::{BUILDS_ENVIRONMENT, PushBounds};
 use berth_server::edge_link::EdgeClaims;
+use berth_spec::Isolation;
 use rustix::pipe::PipeFlags;
 
 use super::sockets::Sockets;
@@ -83,6 +84,8 @@ pub(crate) struct Site {
     pub(crate) run_dir: PathBuf,
     pub(crate) sockets: Sockets,
     pub(crate) exe: PathBuf,
+    /// The level at which instances are isolated, if the operator says.
+    pub(crate) isolation: Option<Isolation>,
     pub(crate) control_log: RoleLog,
     pub(crate) edge_log: RoleLog,
     leash: Leash,
@@ -118,10 +121,17 @@ pub(crate) enum StartError {
 }
 
 impl Site {
-    pub(crate) fn new(home: Home, run_dir: PathBuf, sockets: Sockets, exe: PathBuf) -> io::Result<Self> {
+    pub(crate) fn new(
+        home: Home,
+        run_dir: PathBuf,
+        sockets: Sockets,
+        exe: PathBuf,
+        isolation: Option<Isolation>,
+    ) -> io::Result<Self> {
         let (handed, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let logs = home.logs();
         Ok(Self {
+            isolation,
             control_log: RoleLog::open(&logs, "control")?,
             edge_log: RoleLog::open(&logs, "edge")?,
             claims: EdgeClaims::below(&run_dir),
@@ -180,6 +190,9 @@ impl Site {
         launch = pass(launch, "--supervisor", &theirs)?;
         launch = launch.arg("--edge-addr").arg(self.sockets.edge_addr.to_string());
         launch = launch.arg("--api-addr").arg(self.sockets.api_addr.to_string());
+        if let Some(level) = self.isolation {
+            launch = launch.arg("--isolation").arg(level.name());
+        }
         Ok((launch, requests))
     }
 

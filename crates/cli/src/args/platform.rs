@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use berth_spec::Isolation;
 use clap::Args;
 
 /// `berth up`
@@ -14,6 +15,10 @@ pub struct UpArgs {
     /// Where the API answers, on loopback [default: as last time, at first 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS")]
     pub api: Option<SocketAddr>,
+    /// Isolate instances at this level: plain, confined, namespaces, full [default: the best that the machine has; plain is never
+    /// chosen unasked]
+    #[arg(long, value_name = "LEVEL")]
+    pub isolation: Option<Isolation>,
     /// Return once the platform is up, and leave it running
     #[arg(long)]
     pub detach: bool,

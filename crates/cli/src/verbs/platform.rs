@@ -70,11 +70,16 @@ impl Session<'_> {
 }
 
 fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
-    let isolation = match platform.isolation {
-        Isolation::None => "none: every app runs as the platform's own user",
-        Isolation::User => "a user for every app",
-        Isolation::Sandbox => "a sandbox around every instance",
+    let level = match platform.isolation {
+        Isolation::Plain => "plain",
+        Isolation::Confined => "confined",
+        Isolation::Namespaces => "namespaces",
+        Isolation::Full => "full",
     };
+    let more =
+        if platform.isolation_missing.is_empty() { "" } else { "; `berth doctor` says what is missing" };
+    let isolation = format!("{level}: {}{more}", platform.isolation_words);
+    let limits = if platform.limits.is_empty() { "none".to_owned() } else { platform.limits.join(", ") };
     let roles: Vec<String> =
         platform.roles.iter().map(|role| format!("{} {}", role.name, role.pid)).collect();
     let cgroups =
@@ -92,8 +97,9 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         ("apps at", format!("http://{}", platform.edge)),
         ("api", format!("http://{}", platform.api)),
         ("processes", roles.join(", ")),
-        ("isolation", isolation.to_owned()),
+        ("isolation", isolation),
         ("cgroups", cgroups.to_owned()),
+        ("limits on", limits),
         ("builds", builds),
         ("up for", figures::coarse(platform.uptime_ms)),
     ];

@@ -13,13 +13,17 @@ use rustix::fs::MemfdFlags;
 use super::{Inner, remove_file};
 use crate::attach::AppEnds;
 use crate::error::{RuntimeError, during};
-use crate::instance::InstanceSpec;
+use crate::instance::{InstanceSpec, Root};
 use crate::layout::short;
 use crate::port;
 use crate::record::StartRecord;
+use crate::sandbox::Places;
 
 /// The `PATH` of an app that sets none.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Where an app in a root of its own has what it may write to.
+const TMP: &str = "/tmp";
 
 /// An instance whose shim was started and has not been spoken to.
 pub(super) struct Launched {
@@ -73,8 +77,15 @@ fn spawn(
     let socket = inner.layout.socket(spec.token).map_err(during("naming a socket"))?;
     remove_file(&socket).map_err(during("removing a socket"))?;
     let listener = UnixListener::bind(&socket).map_err(during("binding a shim's socket"))?;
-    let cgroup = inner.cgroups.as_ref().map(|groups| groups.create(&short(spec.token)));
+    let quota = inner.policy.quota(spec);
+    let cgroup = inner.cgroups.as_ref().map(|groups| groups.create_limited(&short(spec.token), &quota));
     let cgroup = cgroup.transpose().map_err(during("making a control group"))?;
+    let places = Places {
+        root: inner.layout.root(&spec.id),
+        tmp: inner.layout.tmp(&spec.id),
+        cgroup: cgroup.as_ref(),
+    };
+    let sandbox = inner.policy.sandbox(spec, &places)?;
 
     let mut launch = Launch::new(Program::Image(inner.shim.clone()))
         .arg0("berth-shim")
@@ -95,6 +106,7 @@ fn spawn(
         cgroup: cgroup.map(|cgroup| text(&cgroup.door_path())).transpose()?,
         listener,
         streams,
+        sandbox,
         ..config(inner, spec)?
     };
     let config = memory_file(&config.encode()).map_err(during("writing a shim's configuration"))?;
@@ -110,7 +122,10 @@ fn check(spec: &InstanceSpec) -> Result<(), RuntimeError> {
     let wrong = match &spec.user {
         None if as_root => Some("as root it needs a user of its own"),
         Some(_) if !as_root => Some("only root can run it as another user"),
-        Some(user) if user.uid == 0 || user.gid == 0 || user.groups.contains(&0) => {
+        // The users of an image are others outside.
+        Some(user)
+            if spec.root == Root::Host && (user.uid == 0 || user.gid == 0 || user.groups.contains(&0)) =>
+        {
             Some("it must not run as root")
         }
         _ if !spec.dir.is_absolute() => Some("its directory is not an absolute path"),
@@ -141,7 +156,8 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         user: spec.user.as_ref().map(|user| AppUser {
             uid: user.uid,
             gid: user.gid,
-            groups: user.groups.clone(),
+            // In a user namespace of its own there are none but its own.
+            groups: if inner.policy.has_view() { Vec::new() } else { user.groups.clone() },
         }),
         limits: limits.numbers(),
         restart: spec.restart,
@@ -153,6 +169,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         kill_after: 30_000,
         listener: -1,
         streams: None,
+        sandbox: None,
     })
 }
 
@@ -161,11 +178,14 @@ fn environment(
     spec: &InstanceSpec,
     port: Option<u16>,
 ) -> Result<BTreeMap<String, String>, RuntimeError> {
-    let tmp = text(&inner.layout.tmp(&spec.id))?;
+    let tmp = if inner.policy.has_view() { TMP.to_owned() } else { text(&inner.layout.tmp(&spec.id))? };
     let mut env = spec.env.clone();
     env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
     env.entry("HOME".to_owned()).or_insert_with(|| tmp.clone());
-    env.insert("TMPDIR".to_owned(), tmp);
+    // An image keeps what it says of itself.
+    if spec.root == Root::Host {
+        env.insert("TMPDIR".to_owned(), tmp);
+    }
     if let Some(port) = port {
         env.insert("PORT".to_owned(), port.to_string());
     }

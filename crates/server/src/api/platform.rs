@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use berth_contract::{Isolation, Platform, PlatformDown, Role, route};
+use berth_contract::{Platform, PlatformDown, Role, route};
 use berth_control::state::{App, Life};
-use berth_spec::Millis;
+use berth_spec::{Isolation, Millis};
 
 use super::auth::Principal;
 use super::mutation::{Mutation, NoBody};
@@ -45,11 +45,10 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         edge: identity.edge.to_string(),
         api: identity.api.to_string(),
         socket: to_owner(&identity.socket),
-        isolation: if identity.as_root { Isolation::User } else { Isolation::None },
-        isolation_words: match capabilities.users {
-            true => format!("a user of its own for every app, {} beyond that", capabilities.isolation),
-            false => capabilities.isolation.to_owned(),
-        },
+        isolation: capabilities.isolation.into(),
+        isolation_words: words(capabilities.isolation, capabilities.users).to_owned(),
+        isolation_missing: capabilities.missing.into_iter().filter(|_| owner).collect(),
+        limits: capabilities.limits.into_iter().map(str::to_owned).collect(),
         cgroups: capabilities.cgroup.map(|kind| kind.to_string()),
         build_processes: api.machine.build_processes(),
         breaches: BREACHES.total().max(written),
@@ -60,6 +59,27 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         apps: apps.iter().map(|app| views::summary(&api, app)).collect(),
         app_count: app_count as u64,
     })
+}
+
+/// What a level of isolation is, in words.
+fn words(level: Isolation, users: bool) -> &'static str {
+    match (level, users) {
+        (Isolation::Plain, false) => "nothing: every app runs as the platform's own user",
+        (Isolation::Plain, true) => "a user of its own for every app, and nothing else",
+        (Isolation::Confined, false) => "few system calls and no files but its own",
+        (Isolation::Confined, true) => {
+            "a user of its own for every app, few system calls and no files but its own"
+        }
+        (Isolation::Namespaces, false) => {
+            "a root, processes and few system calls of its own for every instance"
+        }
+        (Isolation::Namespaces, true) => {
+            "a user for every app, a root, processes and few system calls of its own for every instance"
+        }
+        (Isolation::Full, _) => {
+            "a user for every app; a root, processes, few system calls and limits of its own for every instance"
+        }
+    }
 }
 
 #[utoipa::path(post, path = route::PLATFORM_DOWN, tag = "platform", responses((status = 202, body = PlatformDown)),

@@ -75,9 +75,10 @@ impl Machine {
         told
     }
 
-    /// The exit with what the kernel's count of processes that it killed for lack of memory says of it.
+    /// The exit with what the kernel's count of processes that it killed for lack of memory says of it, where those of its own control
+    /// group are not counted.
     pub(super) fn with_oom(&self, id: &InstanceId, exit: Exit) -> Exit {
-        if exit.signal != Some(9) && exit.status != Some(128 + 9) {
+        if exit.oom.is_some() || exit.signal != Some(9) && exit.status != Some(128 + 9) {
             return exit;
         }
         let mut notes = self.notes();

@@ -16,6 +16,7 @@ use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::releases::{RELEASE_COMMAND, limits};
+use super::surroundings::Surroundings;
 use super::{Machine, environment, in_full};
 use crate::desk::Asker;
 use crate::{events, tasks};
@@ -123,7 +124,7 @@ impl Machine {
             port: observed.port,
             listener,
             restarts: u32::try_from(exits).unwrap_or(u32::MAX),
-            last_exit: last_exit.map(|exit| Exit { oom: killed, ..exit }),
+            last_exit: last_exit.map(|exit| Exit { oom: exit.oom.or(killed), ..exit }),
             log_tail,
             not_begun,
         }
@@ -270,12 +271,16 @@ impl Machine {
         env.insert("INSTANCE_ID".to_owned(), id.short());
         let mut token = [0; 16];
         hex::decode_to_slice(&instance.token, &mut token).map_err(|error| format!("its token: {error}"))?;
+        let Surroundings { root, mounts, resources } = self.surroundings(release);
         Ok(InstanceSpec {
             command: self.command(release, id, &dir)?,
             id: id.clone(),
             token: Mark(token),
             env,
             dir,
+            root,
+            mounts,
+            resources,
             user: self.app_user(app.slot),
             port,
             limits: limits(),
@@ -462,7 +467,7 @@ fn is_one_off(id: &InstanceId) -> bool {
 
 /// An exit as the control plane keeps it.
 pub(super) fn exit(exit: &berth_runtime::Exit) -> Exit {
-    Exit { status: exit.code, signal: exit.signal, after: Millis(exit.uptime), oom: None }
+    Exit { status: exit.code, signal: exit.signal, after: Millis(exit.uptime), oom: exit.oom }
 }
 
 fn memory_is_short() -> bool {

@@ -12,6 +12,7 @@ use berth_spec::name::RELEASE_COMMAND_PROCESS;
 use berth_spec::{InstanceId, ProcessName, ReleaseId, ReleaseNumber};
 
 use super::output::BuildOutput;
+use super::surroundings::Surroundings;
 use super::{Machine, environment, in_full};
 use crate::tasks;
 
@@ -150,12 +151,16 @@ impl Machine {
         env.insert("RELEASE_COMMAND".to_owned(), "1".to_owned());
         let id = command_id(&app.id.release(release.number));
         env.insert("INSTANCE_ID".to_owned(), id.short());
+        let Surroundings { root, mounts, resources } = self.surroundings(release);
         Ok(InstanceSpec {
             id,
             token: Mark(berth_clock::random_bytes(&*self.clock)),
             command: command.clone(),
             env,
             dir,
+            root,
+            mounts,
+            resources,
             user: self.app_user(app.slot),
             port: PortWish::None,
             limits: limits(),

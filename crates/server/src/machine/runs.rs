@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::instances::exit;
 use super::releases::limits;
+use super::surroundings::Surroundings;
 use super::{Machine, environment, in_full};
 use crate::{events, tasks};
 
@@ -235,12 +236,16 @@ impl Machine {
         all.insert("INSTANCE_ID".to_owned(), id.short());
         let mut token = [0; 16];
         hex::decode_to_slice(&run.token, &mut token).map_err(|error| format!("its token: {error}"))?;
+        let Surroundings { root, mounts, resources } = self.surroundings(release);
         Ok(InstanceSpec {
             id: id.clone(),
             token: berth_runtime::Mark(token),
             command: run.command.clone(),
             env: all,
             dir,
+            root,
+            mounts,
+            resources,
             user: self.app_user(app.slot),
             port: PortWish::None,
             limits: limits(),

@@ -30,7 +30,14 @@ fn unknown<'a, T>(id: &InstanceId) -> Answer<'a, T> {
 
 impl Runtime for Deaf {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { backend: "deaf", isolation: "none", users: false, cgroup: None }
+        Capabilities {
+            backend: "deaf",
+            isolation: berth_spec::Isolation::Plain,
+            missing: Vec::new(),
+            limits: Vec::new(),
+            users: false,
+            cgroup: None,
+        }
     }
 
     fn start(&self, spec: InstanceSpec) -> Answer<'_, Observed> {
@@ -67,6 +74,14 @@ impl Runtime for Deaf {
 
     fn signal<'a>(&'a self, id: &'a InstanceId, _signal: i32) -> Answer<'a, ()> {
         unknown(id)
+    }
+
+    fn freeze<'a>(&'a self, _id: &'a InstanceId, _then: berth_runtime::Frozen) -> Answer<'a, ()> {
+        unreachable!()
+    }
+
+    fn thaw<'a>(&'a self, _id: &'a InstanceId) -> Answer<'a, ()> {
+        unreachable!()
     }
 
     fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {

@@ -5,11 +5,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use berth_shim::config::StartConfig;
+use berth_shim::sandbox::{Sandbox, View};
 use berth_shim::wire::{Failure, Step};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Gid, Pid, Signal, Uid};
 
-use crate::{lookup, system};
+use crate::lookup;
+use crate::sandbox::{self, Init, Plan};
+use crate::system::{self, Reaped};
 
 /// Its output and its errors; `None` once they ended. They may outlive the app, held by what it started.
 pub(crate) type Pipes = [Option<OwnedFd>; 2];
@@ -20,6 +23,8 @@ pub(crate) struct App {
     pub(crate) pid: u32,
     /// Where the child says which step failed. The exec closes it.
     failure: OwnedFd,
+    /// The init of its pid namespace, if it has one.
+    init: Option<Init>,
 }
 
 /// The app's texts in the form that exec takes, made before the fork.
@@ -30,7 +35,8 @@ struct Texts {
     dir: CString,
 }
 
-type Failed = (Step, i32);
+/// A step of the start, and the number of the error that it failed with.
+pub(crate) type Failed = (Step, i32);
 
 /// What the app reads and writes, on its side.
 #[derive(Debug)]
@@ -61,7 +67,9 @@ impl Streams {
         for app_end in [&output, &errors] {
             // A program that opens /dev/stdout anew, as web servers do, is asked for its permission then.
             if let Some(user) = &config.user {
-                let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+                let users = config.sandbox.as_ref().and_then(|sandbox| sandbox.users);
+                let outside = |id| users.map_or(id, |users| users.outside(id));
+                let (uid, gid) = (Uid::from_raw(outside(user.uid)), Gid::from_raw(outside(user.gid)));
                 rustix::fs::fchown(app_end, Some(uid), Some(gid)).map_err(at(Step::Fork))?;
             }
         }
@@ -89,15 +97,43 @@ impl App {
             None => Streams::logged(config)?,
         };
         let (failure, app_failure) = pipe()?;
+        let tell = |(step, errno): Failed| {
+            let [first, second, third, fourth] = errno.to_le_bytes();
+            // The shim reads it; when it is gone there is nobody to tell.
+            system::unheeded(rustix::io::write(&app_failure, &[step.number(), first, second, third, fourth]));
+        };
+        let become_app = |parent| become_app(config, &texts, parent, &streams);
+        if let Some((sandbox, view)) = config.sandbox.as_ref().and_then(|it| Some((it, it.view.as_ref()?))) {
+            let (init, pid) = Init::start(&plan(config, sandbox, view), &become_app, &tell)?;
+            return Ok((Self { pid, failure, init: Some(init) }, pipes));
+        }
         let parent = rustix::process::getpid();
         let Some(pid) = system::fork().map_err(at(Step::Fork))? else {
-            let (step, errno) = become_app(config, &texts, parent, &streams);
-            let [first, second, third, fourth] = errno.to_le_bytes();
-            // The parent reads it; when it is gone there is nobody to tell.
-            system::unheeded(rustix::io::write(&app_failure, &[step.number(), first, second, third, fourth]));
+            tell(become_app(parent));
             system::end_child(127);
         };
-        Ok((Self { pid, failure }, pipes))
+        Ok((Self { pid, failure, init: None }, pipes))
+    }
+
+    /// The init of its pid namespace, if it has one: readable once it has told how the app ended.
+    pub(crate) fn init(&self) -> Option<&Init> {
+        self.init.as_ref()
+    }
+
+    /// How the app ended, when init has told it.
+    pub(crate) fn told(&self) -> Option<Reaped> {
+        self.init.as_ref()?.told(self.pid)
+    }
+
+    /// How the app ended, when what was reaped here means that: itself, or an init that took the app with it.
+    pub(crate) fn ended_with(&self, reaped: &Reaped) -> Option<Reaped> {
+        match &self.init {
+            Some(init) if init.pid == reaped.pid => {
+                Some(self.told().unwrap_or(Reaped { pid: self.pid, ..*reaped }))
+            }
+            None if self.pid == reaped.pid => Some(*reaped),
+            _ => None,
+        }
     }
 
     /// The step at which the start failed. Asked once the child has ended.
@@ -127,6 +163,12 @@ impl Texts {
     }
 }
 
+/// What init needs of the configuration.
+fn plan<'a>(config: &'a StartConfig, sandbox: &'a Sandbox, view: &'a View) -> Plan<'a> {
+    let doors = config.cgroup.iter().chain(&sandbox.doors).map(String::as_str).collect();
+    Plan { sandbox, view, doors, user: config.user.as_ref().map(|user| (user.uid, user.gid)) }
+}
+
 /// Turns the forked child into the app. Gives what failed.
 fn become_app(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) -> Failed {
     match prepare(config, texts, parent, streams) {
@@ -138,8 +180,16 @@ fn become_app(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Stream
 fn prepare(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) -> Result<(), Failed> {
     use rustix::{process, stdio, thread};
     process::setsid().map_err(at(Step::Setup))?;
-    if let Some(door) = &config.cgroup {
-        std::fs::write(door, "0").map_err(at(Step::Cgroup))?;
+    let sandbox = config.sandbox.as_ref();
+    // Init has entered the groups, whose files are not to be seen from within.
+    if sandbox.is_none_or(|sandbox| sandbox.view.is_none()) {
+        let more = sandbox.into_iter().flat_map(|sandbox| &sandbox.doors);
+        config
+            .cgroup
+            .iter()
+            .chain(more)
+            .try_for_each(|door| std::fs::write(door, "0"))
+            .map_err(at(Step::Cgroup))?;
     }
     if streams.terminal {
         process::ioctl_tiocsctty(&streams.input).map_err(at(Step::Setup))?;
@@ -168,7 +218,7 @@ fn prepare(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) 
     }
     system::close_on_exec().map_err(at(Step::Setup))?;
     system::reset_signals();
-    Ok(())
+    sandbox.map_or(Ok(()), sandbox::confine).map_err(at(Step::Confine))
 }
 
 fn exec(texts: &Texts) -> Failed {
@@ -188,6 +238,6 @@ fn exec(texts: &Texts) -> Failed {
     (Step::Exec, worst)
 }
 
-fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> Failed {
+pub(crate) fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> Failed {
     move |error| (step, error.into().raw_os_error().unwrap_or(libc::EIO))
 }

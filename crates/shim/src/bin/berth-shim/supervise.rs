@@ -14,6 +14,7 @@ use crate::app::{App, Pipes, Streams};
 use crate::backoff::Waits;
 use crate::client::{self, Client};
 use crate::log::Log;
+use crate::sandbox;
 use crate::sweep::{own_starttime, sweep};
 use crate::system::{self, Reaped};
 
@@ -61,6 +62,8 @@ struct Shim {
     restarts: u64,
     exit_count: u64,
     exits: Vec<Exit>,
+    /// How often the kernel has killed in the app's group for want of memory, as far as that was told.
+    oom_kills: u64,
     /// Lines dropped as the clients know it, and when they were told.
     told: (u64, u64),
     buffer: Vec<u8>,
@@ -72,6 +75,9 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
     rustix::thread::set_name(c"berth-shim")?;
     // The launcher made a session for us already, unless we were started by hand.
     system::unheeded(rustix::process::setsid());
+    if config.sandbox.as_ref().is_some_and(|sandbox| sandbox.as_ordinary_user) {
+        sandbox::enter_user_namespace()?;
+    }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let listener = system::listener(config.listener)?;
     listener.set_nonblocking(true)?;
@@ -90,6 +96,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         restarts: 0,
         exit_count: 0,
         exits: Vec::new(),
+        oom_kills: 0,
         told: (0, now),
         buffer: Vec::new(),
         config,
@@ -111,6 +118,11 @@ impl Shim {
             self.stop(self.config.stop_signal, self.config.kill_after);
         }
         self.pump();
+        if let Phase::Running { app, .. } = &self.phase
+            && let Some(ended) = app.told()
+        {
+            self.reaped_app(&ended);
+        }
         while let Some(reaped) = system::reap() {
             self.reaped(&reaped);
         }
@@ -177,12 +189,17 @@ impl Shim {
     }
 
     fn reaped(&mut self, reaped: &Reaped) {
+        if let Phase::Running { app, .. } = &self.phase
+            && let Some(ended) = app.ended_with(reaped)
+        {
+            self.reaped_app(&ended);
+        }
+    }
+
+    fn reaped_app(&mut self, reaped: &Reaped) {
         let Phase::Running { app, since, .. } = &self.phase else {
             return;
         };
-        if app.pid != reaped.pid {
-            return;
-        }
         let exit = Exit {
             at: system::wall(),
             pid: reaped.pid,
@@ -193,8 +210,16 @@ impl Shim {
             max_rss: reaped.max_rss,
             failure: app.failure(),
             stopped: self.stop_by.is_some(),
+            oom: self.ran_out_of_memory(),
         };
         self.exited(exit);
+    }
+
+    /// Whether the kernel has killed in the app's group for want of memory since that was last asked.
+    fn ran_out_of_memory(&mut self) -> Option<bool> {
+        let counter = self.config.sandbox.as_ref()?.oom_counter.as_deref()?;
+        let kills = sandbox::oom_kills(counter)?;
+        Some(std::mem::replace(&mut self.oom_kills, kills) < kills)
     }
 
     fn exited(&mut self, exit: Exit) {
@@ -272,6 +297,9 @@ impl Shim {
     fn wait(&self, listener: &UnixListener, signals: &OwnedFd, timeout: Option<u64>) -> io::Result<()> {
         let mut polled = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
         polled.extend(self.pipes.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        if let Phase::Running { app, .. } = &self.phase {
+            polled.extend(app.init().map(|init| PollFd::new(init, PollFlags::IN)));
+        }
         polled.extend(self.clients.iter().map(|client| {
             let more = if client.has_more() { PollFlags::OUT } else { PollFlags::empty() };
             PollFd::new(client, PollFlags::IN | more)

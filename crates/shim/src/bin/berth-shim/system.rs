@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "fork, wait4 and signalfd have no safe form")]
 
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -81,6 +81,7 @@ pub(crate) fn told_to_end(signals: &OwnedFd) -> bool {
 }
 
 /// A child that was reaped.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Reaped {
     pub(crate) pid: u32,
     pub(crate) code: Option<i32>,
@@ -91,11 +92,25 @@ pub(crate) struct Reaped {
 
 /// Reaps one child that ended, `None` when there is none.
 pub(crate) fn reap() -> Option<Reaped> {
+    reap_with(libc::WNOHANG)
+}
+
+/// Waits for a child to end and reaps it, `None` when there are no children.
+pub(crate) fn wait() -> Option<Reaped> {
+    loop {
+        match reap_with(0) {
+            None if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            reaped => return reaped,
+        }
+    }
+}
+
+fn reap_with(options: i32) -> Option<Reaped> {
     let mut status = 0;
     // SAFETY: all-zero is a valid value, which the kernel overwrites.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are to our own valid places.
-    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
+    let pid = unsafe { libc::wait4(-1, &raw mut status, options, &raw mut usage) };
     let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
     let signalled = libc::WIFSIGNALED(status);
     Some(Reaped {
@@ -136,6 +151,19 @@ pub(crate) fn close_on_exec() -> io::Result<()> {
     // SAFETY: takes no pointer, and only sets a flag on descriptors.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes every descriptor but `kept`.
+pub(crate) fn close_all_but(kept: &OwnedFd) -> io::Result<()> {
+    let number = u32::try_from(kept.as_raw_fd()).map_err(|_negative| io::ErrorKind::InvalidInput)?;
+    for (first, last) in [(0, number.checked_sub(1)), (number + 1, Some(u32::MAX))] {
+        let Some(last) = last else { continue };
+        // SAFETY: takes no pointer. Nothing in this process uses a descriptor after this but the one that is kept.
+        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Sets both limits of `resource` to `value`, or to the hard limit that holds if that is less.

@@ -57,7 +57,7 @@ async fn an_instance_whose_shim_died_meanwhile_is_ended_and_told() {
     let runtime = world.runtime();
     let started = runtime.start(spec.clone()).await.unwrap();
     let line = line_with(&runtime, &spec.id, "scattered").await;
-    let marked = crate::world::identity(crate::world::number_after(&line, "marked"));
+    let marked = crate::world::process_of(&started, crate::world::number_after(&line, "marked"));
     drop(runtime);
     let pidfd = started.shim.unwrap().pidfd().unwrap().unwrap();
     rustix::process::pidfd_send_signal(pidfd, Signal::KILL).unwrap();

@@ -10,10 +10,10 @@ use std::time::Duration;
 use berth_clock::{SystemClock, random_bytes};
 use berth_process::{Cgroups, Tree};
 use berth_runtime::{
-    Backoff, Cursor, Identity, InstanceSpec, InstanceState, Layout, Limits, Mark, Observed, PlainRuntime,
-    PortWish, Record, Restart, Runtime as _, Stop, User,
+    Backoff, Cursor, Identity, InstanceSpec, InstanceState, Layout, Limits, Mark, Mount, Observed,
+    PlainRuntime, PortWish, Record, Resources, Restart, Root, Runtime as _, Stop, User,
 };
-use berth_spec::{Command, InstanceId, Millis};
+use berth_spec::{Command, InstanceId, Isolation, Millis};
 
 use crate::roles::ROLE;
 
@@ -55,7 +55,11 @@ impl World {
     }
 
     pub(crate) fn runtime(&self) -> PlainRuntime {
-        PlainRuntime::open(self.layout(), Arc::new(SystemClock::new())).unwrap()
+        self.runtime_at(crate::LEVEL)
+    }
+
+    pub(crate) fn runtime_at(&self, level: Option<Isolation>) -> PlainRuntime {
+        PlainRuntime::open(self.layout(), Arc::new(SystemClock::new()), level).unwrap()
     }
 
     pub(crate) fn folder(&self, id: &InstanceId) -> PathBuf {
@@ -78,6 +82,10 @@ impl World {
             ),
             env: BTreeMap::from([(ROLE.to_owned(), role.to_owned())]),
             dir: "/".into(),
+            root: Root::Host,
+            // This program, where the app finds it.
+            mounts: vec![Mount { source: exe.clone().into(), target: exe.into(), writable: false }],
+            resources: Resources::default(),
             user: as_root.then(|| User { uid: self.uid, gid: self.uid, groups: Vec::new() }),
             port: PortWish::Any { exclude: BTreeSet::new() },
             limits: Limits { open_files: Some(256), ..Limits::default() },
@@ -132,8 +140,24 @@ pub(crate) fn number_after(line: &str, word: &str) -> u32 {
     rest.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-pub(crate) fn identity(pid: u32) -> Identity {
-    Identity::of(pid).unwrap().unwrap()
+/// The process that the instance itself knows by `pid`, as it is known out here.
+pub(crate) fn process_of(started: &Observed, pid: u32) -> Identity {
+    let shim = started.shim.as_ref().unwrap().pid;
+    let status = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().last()?.parse::<u32>().ok()
+    };
+    let descends = |mut pid: u32| {
+        while pid > 1 && pid != shim {
+            pid = field(&status(pid), "PPid:").unwrap_or(0);
+        }
+        pid == shim
+    };
+    let all = std::fs::read_dir("/proc").unwrap();
+    let mut pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    let found = pids.find(|outside| field(&status(*outside), "NSpid:") == Some(pid) && descends(*outside));
+    Identity::of(found.unwrap()).unwrap().unwrap()
 }
 
 /// Waits until the instance is as `wanted` says.

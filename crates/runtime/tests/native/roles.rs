@@ -74,6 +74,21 @@ fn role_scatter() {
     }
 }
 
+/// Answers every byte with itself, one connection at a time.
+#[test]
+fn role_echo() {
+    use std::io::{Read as _, Write as _};
+    if plays("echo") {
+        let port: u16 = std::env::var("PORT").unwrap().parse().unwrap();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        println!("\nlistening");
+        for stream in listener.incoming() {
+            let (mut stream, mut byte) = (stream.unwrap(), [0; 1]);
+            while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+        }
+    }
+}
+
 #[test]
 fn role_crash() {
     if plays("crash") {

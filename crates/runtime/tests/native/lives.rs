@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use berth_process::{Signal, Tree};
 use berth_runtime::{
-    InstanceState, Listener, Observed, PlainRuntime, PortWish, Restart, Runtime as _, RuntimeError,
+    Frozen, InstanceState, Listener, Observed, PlainRuntime, PortWish, Restart, Runtime as _, RuntimeError,
     RuntimeEvent, Step,
 };
 use berth_spec::Command;
 
-use crate::world::{World, identity, is_running, line_with, number_after, stop_within, until};
+use crate::world::{LONG, World, is_running, line_with, number_after, process_of, stop_within, until};
 
 async fn end(runtime: &PlainRuntime, observed: &Observed) {
     runtime.kill(&observed.id).await.unwrap();
@@ -72,7 +72,7 @@ async fn what_left_the_session_does_not_survive_a_stop() {
     let runtime = world.runtime();
     let started = runtime.start(spec.clone()).await.unwrap();
     let line = line_with(&runtime, &spec.id, "scattered").await;
-    let away = ["marked", "bare"].map(|word| identity(number_after(&line, word)));
+    let away = ["marked", "bare"].map(|word| process_of(&started, number_after(&line, word)));
     assert!(away.iter().all(|process| process.is_alive().unwrap()));
     runtime.stop(&spec.id, stop_within(60_000)).await.unwrap();
     assert!(away.iter().all(|process| !process.is_alive().unwrap()));
@@ -89,7 +89,7 @@ async fn what_left_the_session_does_not_survive_its_shim() {
     let runtime = world.runtime();
     let started = runtime.start(spec.clone()).await.unwrap();
     let line = line_with(&runtime, &spec.id, "scattered").await;
-    let [marked, bare] = ["marked", "bare"].map(|word| identity(number_after(&line, word)));
+    let [marked, bare] = ["marked", "bare"].map(|word| process_of(&started, number_after(&line, word)));
     let shim = started.shim.clone().unwrap();
     let pid = rustix::process::Pid::from_raw(i32::try_from(shim.pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
@@ -103,6 +103,39 @@ async fn what_left_the_session_does_not_survive_its_shim() {
             .kill(&berth_clock::SystemClock::new(), Duration::from_secs(60))
             .unwrap();
     }
+    end(&runtime, &started).await;
+}
+
+/// An instance that stands still does not answer, goes on where it was, and can be stopped as it is.
+#[tokio::test]
+async fn a_frozen_instance_stands_still_and_goes_on() {
+    use std::io::{Read as _, Write as _};
+    let world = World::new();
+    let runtime = world.runtime();
+    let started = runtime.start(world.spec("echo")).await.unwrap();
+    let (id, port) = (started.id.clone(), started.port.unwrap());
+    line_with(&runtime, &id, "listening").await;
+    if runtime.capabilities().cgroup.is_none() {
+        assert!(matches!(runtime.freeze(&id, Frozen::Resident).await, Err(RuntimeError::Invalid(_))));
+        return end(&runtime, &started).await;
+    }
+    for how in [Frozen::Resident, Frozen::PagedOut] {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let answered = |stream: &mut std::net::TcpStream, limit: Duration| {
+            stream.set_read_timeout(Some(limit)).unwrap();
+            stream.read_exact(&mut [0; 1]).is_ok()
+        };
+        stream.write_all(b"x").unwrap();
+        assert!(answered(&mut stream, LONG));
+        runtime.freeze(&id, how).await.unwrap();
+        stream.write_all(b"x").unwrap();
+        assert!(!answered(&mut stream, Duration::from_millis(50)));
+        runtime.thaw(&id).await.unwrap();
+        assert!(answered(&mut stream, LONG));
+    }
+    runtime.freeze(&id, Frozen::Resident).await.unwrap();
+    let stopped = runtime.stop(&id, stop_within(60_000)).await.unwrap();
+    assert_eq!(stopped.exits.last().unwrap().signal, Some(15));
     end(&runtime, &started).await;
 }
 
@@ -208,7 +241,9 @@ async fn a_command_is_expanded_from_all_that_the_instance_gets() {
     spec.restart = Restart::Never;
     let started = runtime.start(spec.clone()).await.unwrap();
     let line = line_with(&runtime, &spec.id, "port").await;
-    let (port, home) = (started.port.unwrap(), world.folder(&spec.id).join("tmp"));
+    let port = started.port.unwrap();
+    let own_root = runtime.capabilities().isolation >= berth_spec::Isolation::Namespaces;
+    let home = if own_root { "/tmp".into() } else { world.folder(&spec.id).join("tmp") };
     assert_eq!(line, format!("port {port} home {} role end", home.display()));
     end(&runtime, &started).await;
 }

@@ -1,0 +1,250 @@
+//! The root of an app: built beside the machine's own, in a mount namespace that nobody else is in, and then gone into.
+//!
+//! Everything is put in place by descriptor: a mount is made detached, given its attributes, and only then moved onto a
+//! folder that was opened within the new root (RESOLVE_IN_ROOT), so that no link in an image or a volume leads a mount or a
+//! file elsewhere, as in CVE-2021-30465.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use berth_shim::sandbox::{BindMode, Entry, Room, View};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
+
+use super::kernel;
+
+/// Attributes of every mount but those of devices.
+const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
+/// Builds the root and goes into it. `owner` is who may write to what is the app's.
+pub(super) fn enter(view: &View, owner: (u32, u32)) -> io::Result<()> {
+    // What is mounted from here on is nobody else's, and what others unmount does not stay busy here.
+    rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    let root = lay(view)?;
+    view.entries.iter().try_for_each(|entry| put(root.as_fd(), entry, owner))?;
+    if view.read_only {
+        kernel::set_mount_attributes(
+            root.as_fd(),
+            u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
+            false,
+        )?;
+    }
+    rustix::process::fchdir(&root)?;
+    // The old root ends up beneath the new one, and is let go of with all it has.
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    Ok(())
+}
+
+/// Mounts the root itself: an empty one in memory, or an overlay of an image's layers.
+fn lay(view: &View) -> io::Result<OwnedFd> {
+    let memory = memory(view.room, "0755", None, QUIET)?;
+    onto(memory.as_fd(), open(&view.place)?.as_fd())?;
+    if view.layers.is_empty() {
+        return open(&view.place);
+    }
+    let scratch = open(&view.place)?;
+    for name in ["upper", "work"] {
+        rustix::fs::mkdirat(&scratch, name, Mode::from_raw_mode(0o755))?;
+    }
+    // By their descriptors: however long their paths are, all options have to fit into a page.
+    let layers: Vec<OwnedFd> = view.layers.iter().map(|layer| open(layer)).collect::<io::Result<_>>()?;
+    let own = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let lower: Vec<String> = layers.iter().map(own).collect();
+    let (lower, scratch) = (lower.join(":"), own(&scratch));
+    let options = |extra: &str| {
+        CString::new(format!("lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work{extra}"))
+    };
+    let place = CString::new(view.place.as_str())?;
+    // In a user namespace the marks of deleted files are kept in attributes that everybody may set.
+    kernel::mount_overlay(&place, &options("")?)
+        .or_else(|_refused| kernel::mount_overlay(&place, &options(",userxattr")?))?;
+    open(&view.place)
+}
+
+fn put(root: BorrowedFd<'_>, entry: &Entry, owner: (u32, u32)) -> io::Result<()> {
+    match entry {
+        Entry::Directory { path } => folder(root, path).map(drop),
+        Entry::File { path, text } => {
+            let (parent, name) = beside(root, path)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            remove_link(&parent, name)?;
+            let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+            io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
+        }
+        Entry::Link { path, to } => {
+            let (parent, name) = beside(root, path)?;
+            match rustix::fs::symlinkat(to.as_str(), &parent, name) {
+                Err(Errno::EXIST) => Ok(()),
+                other => Ok(other?),
+            }
+        }
+        Entry::Bind { source, path, how } => bind(root, source, path, *how),
+        Entry::Memory { path, room, exec } => {
+            let noexec = if *exec { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NOEXEC };
+            onto(memory(*room, "1777", Some(owner), QUIET | noexec)?.as_fd(), folder(root, path)?.as_fd())
+        }
+        Entry::Processes { path } => {
+            let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            onto(mounted("proc", &[], attributes)?.as_fd(), folder(root, path)?.as_fd())
+        }
+        Entry::Terminals { path } => {
+            let options = [("ptmxmode", "0666"), ("mode", "0620")];
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            onto(mounted("devpts", &options, attributes)?.as_fd(), folder(root, path)?.as_fd())
+        }
+        Entry::Mask { path } => mask(root, path),
+        Entry::Freeze { path } => {
+            let Some(there) = existing(root, path)? else { return Ok(()) };
+            let flags =
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;
+            let copy = rustix::mount::open_tree(&there, "", flags | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+            let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
+            kernel::set_mount_attributes(copy.as_fd(), u64::from(attributes.bits()), true)?;
+            onto(copy.as_fd(), there.as_fd())
+        }
+    }
+}
+
+fn bind(root: BorrowedFd<'_>, source: &str, path: &str, how: BindMode) -> io::Result<()> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let copy = match rustix::mount::open_tree(CWD, source, flags) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) if how.optional => return Ok(()),
+        other => other?,
+    };
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+    if !how.devices {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
+    }
+    if !how.writable {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    kernel::set_mount_attributes(copy.as_fd(), u64::from(attributes.bits()), true)?;
+    let is_folder = FileType::from_raw_mode(rustix::fs::fstat(&copy)?.st_mode).is_dir();
+    let place = if is_folder { folder(root, path)? } else { file(root, path)? };
+    onto(copy.as_fd(), place.as_fd())
+}
+
+fn mask(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    let Some(there) = existing(root, path)? else { return Ok(()) };
+    if FileType::from_raw_mode(rustix::fs::fstat(&there)?.st_mode).is_dir() {
+        let nothing = Room { bytes: 4_096, inodes: 1 };
+        let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        return onto(memory(nothing, "0555", None, attributes)?.as_fd(), there.as_fd());
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let null = rustix::mount::open_tree(CWD, "/dev/null", flags)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    kernel::set_mount_attributes(null.as_fd(), u64::from(attributes.bits()), false)?;
+    onto(null.as_fd(), there.as_fd())
+}
+
+/// A file system in memory, mounted nowhere yet.
+fn memory(
+    room: Room,
+    mode: &str,
+    owner: Option<(u32, u32)>,
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
+    let (size, inodes) = (room.bytes.to_string(), room.inodes.to_string());
+    let mut options = vec![("size", size.as_str()), ("nr_inodes", inodes.as_str()), ("mode", mode)];
+    let ids = owner.map(|(uid, gid)| (uid.to_string(), gid.to_string()));
+    if let Some((uid, gid)) = &ids {
+        options.extend([("uid", uid.as_str()), ("gid", gid.as_str())]);
+    }
+    mounted("tmpfs", &options, attributes)
+}
+
+/// A new file system, mounted nowhere yet.
+fn mounted(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+    let fs = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (name, value) in options {
+        rustix::mount::fsconfig_set_string(fs.as_fd(), *name, *value)?;
+    }
+    rustix::mount::fsconfig_create(fs.as_fd())?;
+    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+fn onto(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, "", place, "", flags)?)
+}
+
+/// A folder of the machine.
+fn open(path: &str) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// What is at `path` within the root, wherever links on the way lead; `None` when nothing is.
+fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
+    match look(root, path, OFlags::PATH) {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        other => Ok(Some(other?)),
+    }
+}
+
+fn look(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        // Another process that renames folders makes the kernel give up on being sure, with EAGAIN.
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The folder at `path` within the root, made with those on the way to it if need be.
+fn folder(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+    if let Ok(there) = look(root, path, OFlags::PATH | OFlags::DIRECTORY) {
+        return Ok(there);
+    }
+    if path.trim_matches('/').is_empty() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let (parent, name) = beside(root, path)?;
+    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(look(root, path, OFlags::PATH | OFlags::DIRECTORY)?)
+}
+
+/// The file at `path` within the root, made empty if need be.
+fn file(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+    if let Some(there) = existing(root, path)? {
+        return Ok(there);
+    }
+    let (parent, name) = beside(root, path)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    drop(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
+    Ok(look(root, path, OFlags::PATH)?)
+}
+
+/// The folder that `path` is in, and its name there.
+fn beside<'a>(root: BorrowedFd<'_>, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
+    let (parent, name) = path.trim_end_matches('/').rsplit_once('/').ok_or(io::ErrorKind::InvalidInput)?;
+    if matches!(name, "" | "." | "..") {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let parent = if parent.is_empty() { look(root, "/", OFlags::PATH)? } else { folder(root, parent)? };
+    Ok((parent, name))
+}
+
+/// A link of an image in place of a file of ours would have us write elsewhere.
+fn remove_link(parent: &OwnedFd, name: &str) -> io::Result<()> {
+    match rustix::fs::statat(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_symlink() => {
+            Ok(rustix::fs::unlinkat(parent, name, rustix::fs::AtFlags::empty())?)
+        }
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
