@@ -2,6 +2,7 @@
 
 mod apps;
 mod backup;
+mod cron;
 mod domains;
 mod git;
 mod history;
@@ -23,6 +24,7 @@ use crate::completion;
 
 pub use apps::{AppOrder, AppsArgs, DestroyArgs, ScaleArgs};
 pub use backup::{BackupAction, BackupArgs, BackupFile, RestoreArgs};
+pub use cron::{CronAction, CronArgs};
 pub use domains::{DomainsAction, DomainsArgs};
 pub use git::{ConnectArgs, GitAction, GitArgs};
 pub use history::{LogsArgs, TimelineArgs, WhyArgs};
@@ -155,6 +157,8 @@ pub enum Verb {
     Secrets(SecretsArgs),
     /// List or change the hosts that lead to an app (also `domains:add` and so on)
     Domains(DomainsArgs),
+    /// List what an app runs by a schedule, run it at once, or show what became of it
+    Cron(CronArgs),
     /// Deploy by `git push`, or from a repository elsewhere (also `git:remote` and so on)
     Git(GitArgs),
     /// Show what an app's processes wrote

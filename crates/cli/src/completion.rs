@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use berth_clock::{Clock, SystemClock};
 use berth_contract::client::Client;
-use berth_spec::ProjectId;
+use berth_spec::{AppId, ProjectId};
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
 
@@ -75,14 +75,32 @@ pub(crate) fn apps() -> Vec<CompletionCandidate> {
     names.unwrap_or_default()
 }
 
+/// The app that is meant.
+fn app(project: &ProjectId) -> Option<AppId> {
+    let app = match said(&["--app", "-a"]) {
+        Some(app) => app.parse().ok()?,
+        None => verbs::app_of_directory(&Environment::of_process().directory).ok()?,
+    };
+    Some(project.app(app))
+}
+
+/// The app's cron entries.
+pub(crate) fn cron_entries() -> Vec<CompletionCandidate> {
+    let names = ask(async |client: Client, project: ProjectId| {
+        let list = client.cron(&app(&project)?).await.ok()?;
+        let shown = list
+            .entries
+            .into_iter()
+            .map(|entry| CompletionCandidate::new(entry.name.as_str()).help(Some(entry.in_words.into())));
+        Some(shown.collect())
+    });
+    names.unwrap_or_default()
+}
+
 /// The numbers of the app's releases, newest first.
 pub(crate) fn releases() -> Vec<CompletionCandidate> {
     let numbers = ask(async |client: Client, project: ProjectId| {
-        let app = match said(&["--app", "-a"]) {
-            Some(app) => app.parse().ok()?,
-            None => verbs::app_of_directory(&Environment::of_process().directory).ok()?,
-        };
-        let list = client.releases(&project.app(app)).await.ok()?;
+        let list = client.releases(&app(&project)?).await.ok()?;
         let shown = list.releases.into_iter().map(|release| {
             let state = release.state.as_str().to_owned();
             CompletionCandidate::new(release.number.to_string()).help(Some(state.into()))

@@ -2,6 +2,7 @@
 
 mod apps;
 mod backup;
+mod cron;
 mod deploy;
 mod diff;
 mod doctor;
@@ -100,6 +101,7 @@ pub(crate) async fn perform(
         Verb::Config(args) => session.config(args).await,
         Verb::Secrets(args) => session.secrets(args).await,
         Verb::Domains(args) => session.domains(args).await,
+        Verb::Cron(args) => session.cron(args).await,
         Verb::Git(args) => session.git(args).await,
         Verb::Logs(args) => session.logs(args).await,
         Verb::Ps(of) => session.ps(of).await,

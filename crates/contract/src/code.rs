@@ -99,6 +99,8 @@ codes! {
     Conflict = "conflict", 409, Refused, "Something else changed it at the same time";
     ContextInvalid = "context_invalid", 500, Usage, "The file that says where the platform is cannot be read";
     CrashedAtStart = "crashed_at_start", 500, Failed, "An instance ended before it was ready";
+    CronNotFound = "cron_not_found", 404, NotFound, "The app has no such cron entry";
+    CronRunning = "cron_running", 409, Refused, "The cron entry has not ended yet";
     DeployTimedOut = "deploy_timed_out", 500, Failed, "The deployment did not end in time";
     DiskFull = "disk_full", 507, Failed, "The disk has no space left";
     DomainFixed = "domain_fixed", 409, Refused, "The domain cannot be removed by itself";

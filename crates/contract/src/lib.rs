@@ -10,6 +10,7 @@ pub mod app;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod code;
+pub mod cron;
 pub mod domains;
 pub mod git;
 pub mod history;
@@ -28,6 +29,7 @@ pub use app::{
     ProcessCount, Scale,
 };
 pub use code::{Code, ExitStatus};
+pub use cron::{CronEntry, CronHistory, CronList, CronPast, CronState};
 pub use domains::{Domain, DomainList, DomainSource, DomainsChanged, DomainsPatch};
 pub use git::{ConnectGit, Git, GitBranch, GitConnected, GitConnection, GitPass};
 pub use history::{Evidence, TimelineEntry, TimelinePage, TimelineQuery, Why, WhyQuery};

@@ -48,6 +48,10 @@ pub const CONFIG: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}
 pub const SECRETS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/secrets";
 /// One-off commands of an app.
 pub const RUNS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/runs";
+/// What an app runs by a schedule.
+pub const CRON: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/cron";
+/// What became of one entry of it, and running it at once.
+pub const CRON_RUNS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/cron/{entry}/runs";
 /// The hosts that lead to an app.
 pub const DOMAINS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/domains";
 /// An app's log lines, as server-sent events.

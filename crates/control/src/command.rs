@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_spec::manifest::Manifest;
-use berth_spec::{AppId, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId};
+use berth_spec::{
+    AppId, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId, Timestamp,
+};
 
 use crate::event::{
     Artifact, Event, Exit, Failure, GitSettings, GoneCause, Grant, Ordinal, RunEnd, RunMode, RunNumber,
@@ -49,6 +51,13 @@ pub enum Wish {
     ChangeDomains { add: BTreeSet<HostName>, remove: BTreeSet<HostName> },
     /// Run a command once.
     Run(Box<RunWish>),
+    /// Run the command of a cron entry at once.
+    RunCron {
+        /// The entry of the release that serves.
+        entry: CronName,
+        /// Random, in hex.
+        token: String,
+    },
     /// Change how the app is deployed by git.
     ChangeGit { git: GitSettings },
     /// The app is to go.
@@ -121,6 +130,15 @@ pub enum Fact {
     Gone { ordinal: Ordinal, cause: GoneCause },
     /// The one-off command is over.
     RunEnded { run: RunNumber, end: RunEnd },
+    /// It is this late, and the cron entry may be due.
+    Cron {
+        /// The entry of the release that serves.
+        entry: CronName,
+        /// What the wall clock said.
+        at: Timestamp,
+        /// Random, in hex: of the run that may follow.
+        token: String,
+    },
     /// A push elsewhere was told of and made no release.
     HookFailed { branch: String, failure: Failure },
     /// Nothing of the app is left.
@@ -187,6 +205,26 @@ pub enum Refusal {
         app: AppId,
         /// The number asked for.
         number: ReleaseNumber,
+    },
+    /// The release that serves has no such cron entry.
+    #[error("{app} has no cron entry {entry}; it has {}", listed(.has))]
+    NoSuchCron {
+        /// The app.
+        app: AppId,
+        /// The entry asked for.
+        entry: CronName,
+        /// The entries there are.
+        has: Vec<CronName>,
+    },
+    /// The entry runs, and may not run twice at a time.
+    #[error("{entry} of {app} runs already, as run.{run}")]
+    CronRuns {
+        /// The app.
+        app: AppId,
+        /// The entry.
+        entry: CronName,
+        /// Its run.
+        run: RunNumber,
     },
     /// Another app answers for the host, or for one that overlaps with it and belongs to another tenant.
     #[error("the host {host} belongs to {owner}")]
@@ -261,6 +299,11 @@ fn names(processes: &[ProcessName]) -> String {
     if names.is_empty() { "none yet".to_owned() } else { names.join(", ") }
 }
 
+fn listed(entries: &[CronName]) -> String {
+    let names: Vec<&str> = entries.iter().map(CronName::as_str).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
 impl Refusal {
     /// The code that the error's page has.
     #[must_use]
@@ -275,6 +318,8 @@ impl Refusal {
             Self::NeverServed { .. } => "release_never_served",
             Self::NothingServes(_) => "never_deployed",
             Self::ReleaseGone { .. } => "release_gone",
+            Self::NoSuchCron { .. } => "cron_not_found",
+            Self::CronRuns { .. } => "cron_running",
             Self::HostTaken { .. } | Self::HostReserved { .. } => "host_taken",
             Self::NoSuchDomain { .. } => "domain_not_found",
             Self::DomainFixed { .. } => "domain_fixed",

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_spec::command::{Command, RelativeDir};
 use berth_spec::manifest::Manifest;
 use berth_spec::{
-    AppId, BranchName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId,
+    AppId, BranchName, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +128,14 @@ pub enum Event {
         mode: RunMode,
         limit: Millis,
         token: String,
+        /// What it runs for, when it is a command of a cron entry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cron: Option<CronRun>,
     },
+    /// A cron entry was due, and was not run.
+    CronSkipped { entry: CronName, due: Timestamp, why: CronSkip, missed: u64 },
+    /// The wall clock was set back so far that the moments up to which cron entries were decided are of no use.
+    CronSetBack { to: Timestamp },
     /// The one-off command is over, or will never be run.
     RunEnded { run: RunNumber, end: RunEnd },
     /// The app is to go, with all it has.
@@ -357,6 +365,41 @@ pub enum GoneCause {
     PlatformDown,
 }
 
+/// What a command of a cron entry runs for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronRun {
+    /// The entry of the release that it runs in.
+    pub entry: CronName,
+    /// When it was due; none when somebody asked for it.
+    pub due: Option<Timestamp>,
+    /// How many moments before that were missed and are not made up for.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub missed: u64,
+    /// The runs of the entry that are ended before it begins.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub replaces: BTreeSet<RunNumber>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_nought(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Why a cron entry that was due was not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum CronSkip {
+    /// The platform did not run at its time, and it was too late to make up for it.
+    TooLate,
+    /// It had not ended since an earlier time.
+    StillRunning {
+        /// The run.
+        run: RunNumber,
+    },
+    /// As many of its runs as there may be had not ended.
+    TooMany,
+}
+
 /// Whether somebody is connected to a one-off command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -406,6 +449,8 @@ pub enum RunStop {
     NotStarted,
     /// Its shim died, was killed, or the machine was started again.
     Lost,
+    /// Its cron entry was due again, and a new one takes its place.
+    Replaced,
 }
 
 impl Event {
@@ -446,6 +491,8 @@ impl Event {
             Self::InstanceGone { .. } => "instance_gone",
             Self::RunAssigned { .. } => "run_assigned",
             Self::RunEnded { .. } => "run_ended",
+            Self::CronSkipped { .. } => "cron_skipped",
+            Self::CronSetBack { .. } => "cron_set_back",
             Self::AppDestroying {} => "app_destroying",
             Self::AppDestroyed {} => "app_destroyed",
         }

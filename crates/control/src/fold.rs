@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use berth_spec::{ReleaseNumber, Timestamp};
+use berth_spec::{CronName, ProcessName, ReleaseNumber, Timestamp};
 
-use crate::event::{Event, GitSettings, ReleaseSubmitted, Stream};
+use crate::cron::{CronOutcome, CronPast, carried_over, is_stopped};
+use crate::event::{CronRun, Event, GitSettings, ReleaseSubmitted, Stream};
 use crate::state::{
     Activation, App, Instance, Life, Phase, Platform, Position, Release, Run, Secret, State, Token,
 };
@@ -81,6 +82,8 @@ impl Platform {
             | Event::InstanceGone { .. }
             | Event::RunAssigned { .. }
             | Event::RunEnded { .. }
+            | Event::CronSkipped { .. }
+            | Event::CronSetBack { .. }
             | Event::AppDestroying {}
             | Event::AppDestroyed {} => {}
         }
@@ -112,14 +115,13 @@ impl App {
                     }
                 }
             }
-            Event::ScaleChanged { processes } => {
-                self.scale.extend(processes.iter().map(|(process, count)| (process.clone(), *count)));
-            }
+            Event::ScaleChanged { processes } => self.rescale(processes, stamp.at),
             Event::DomainsChanged { added, removed } => {
                 self.domains.retain(|host| !removed.contains(host));
                 self.domains.extend(added.iter().cloned());
             }
             Event::RunAssigned { .. } | Event::RunEnded { .. } => self.apply_to_run(event, stamp),
+            Event::CronSkipped { .. } | Event::CronSetBack { .. } => self.apply_to_cron(event, stamp),
             Event::GitChanged { git } => self.git = git.clone(),
             Event::HookFailed { .. } => {}
             Event::AppDestroying {} => {
@@ -185,6 +187,7 @@ impl App {
                 self.activation = None;
                 self.serving = Some(*number);
                 self.warm = *previous;
+                self.carry_cron_over(*number, stamp.at);
             }
             Event::ReleaseFailed { number, failure } => {
                 self.settle(*number, Phase::Failed, stamp.at);
@@ -245,7 +248,7 @@ impl App {
 
     fn apply_to_run(&mut self, event: &Event, stamp: &Stamp) {
         match event {
-            Event::RunAssigned { run, release, command, mode, limit, token, variables: _ } => {
+            Event::RunAssigned { run, release, command, mode, limit, token, cron, variables: _ } => {
                 self.last_run = self.last_run.max(*run);
                 let started = Run {
                     release: *release,
@@ -255,12 +258,60 @@ impl App {
                     token: token.clone(),
                     assigned_at: stamp.at,
                     by: stamp.actor.clone(),
+                    cron: cron.clone(),
                 };
+                if let Some(CronRun { entry, due, missed, replaces: _ }) = cron {
+                    let outcome = CronOutcome::Running(*run);
+                    self.add_to_cron(entry, CronPast { due: *due, at: stamp.at, missed: *missed, outcome });
+                }
                 self.runs.insert(*run, started);
             }
-            Event::RunEnded { run, .. } => drop(self.runs.remove(run)),
+            Event::RunEnded { run, end } => {
+                let entry = self.runs.remove(run).and_then(|run| run.cron).map(|cron| cron.entry);
+                if let Some(progress) = entry.and_then(|entry| self.cron.get_mut(&entry)) {
+                    progress.end(*run, end.exit, end.why, stamp.at);
+                }
+            }
             _ => unreachable!("apply() hands over only events of one-off commands"),
         }
+    }
+
+    fn apply_to_cron(&mut self, event: &Event, stamp: &Stamp) {
+        match event {
+            Event::CronSkipped { entry, due, why, missed } => {
+                let outcome = CronOutcome::Skipped(*why);
+                let past = CronPast { due: Some(*due), at: stamp.at, missed: *missed, outcome };
+                self.add_to_cron(entry, past);
+            }
+            Event::CronSetBack { to } => {
+                self.cron_floor = self.cron_floor.min(*to);
+                self.cron.values_mut().for_each(|it| it.decided_until = it.decided_until.min(*to));
+            }
+            _ => unreachable!("apply() hands over only events of cron entries"),
+        }
+    }
+
+    fn rescale(&mut self, processes: &BTreeMap<ProcessName, u32>, at: Timestamp) {
+        let stopped = is_stopped(self);
+        self.scale.extend(processes.iter().map(|(process, count)| (process.clone(), *count)));
+        if stopped && !is_stopped(self) {
+            // What was due while it was stopped is not made up for.
+            self.cron.values_mut().for_each(|it| it.decided_until = it.decided_until.max(at));
+        }
+    }
+
+    fn add_to_cron(&mut self, entry: &CronName, past: CronPast) {
+        if let Some(progress) = self.cron.get_mut(entry) {
+            progress.add(past);
+        }
+    }
+
+    fn carry_cron_over(&mut self, number: ReleaseNumber, at: Timestamp) {
+        let Some(release) = self.release(number).cloned() else { return };
+        let before = std::mem::take(&mut self.cron);
+        self.cron = carried_over(&release, &before, self.cron_floor, at);
+        let gone = before.iter().filter(|(name, _)| !self.cron.contains_key(*name));
+        self.cron_floor = gone.map(|(_, it)| it.decided_until).fold(self.cron_floor, Timestamp::max);
     }
 
     fn create(&mut self, slot: u32, at: Timestamp) {
@@ -280,6 +331,8 @@ impl App {
         self.instances.clear();
         self.routed.clear();
         self.runs.clear();
+        let cron = std::mem::take(&mut self.cron);
+        self.cron_floor = cron.values().map(|it| it.decided_until).fold(self.cron_floor, Timestamp::max);
         if let Some((&last, _)) = self.releases.last_key_value() {
             self.releases.retain(|&number, _| number == last);
             // The next life of the name must not go back to it: its artifact is collected, its secrets are gone.

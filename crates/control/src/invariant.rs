@@ -10,7 +10,7 @@ use berth_routing::wire::Health;
 use berth_routing::{Backend, Endpoint, Generation, Role, Snapshot};
 use berth_spec::{AppId, ProcessName, ReleaseNumber};
 
-use crate::event::{Event, Ordinal};
+use crate::event::{CronRun, Event, Ordinal};
 use crate::plan::stop_is_safe;
 use crate::state::{App, Life, Phase, Position, State};
 use crate::world::{AppWorld, Listener};
@@ -42,13 +42,15 @@ pub enum Invariant {
     RollbackExists,
     /// NUM-1: numbers of releases and instances are never given twice.
     NumbersAreUnique,
+    /// CRON-1: a moment at which a cron entry is due is run at most once.
+    MomentsRunOnce,
     /// INS-1: no instance outlives its app, or what wanted it, by more than one pass of the reconciler.
     NothingLeaks,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AcknowledgedIsDurable,
         Self::ReplayGivesServedState,
         Self::StoppedIsUnreachable,
@@ -61,6 +63,7 @@ impl Invariant {
         Self::ActivatedInOrder,
         Self::RollbackExists,
         Self::NumbersAreUnique,
+        Self::MomentsRunOnce,
         Self::NothingLeaks,
     ];
 
@@ -80,6 +83,7 @@ impl Invariant {
             Self::ActivatedInOrder => "DEP-2",
             Self::RollbackExists => "DEP-3",
             Self::NumbersAreUnique => "NUM-1",
+            Self::MomentsRunOnce => "CRON-1",
             Self::NothingLeaks => "INS-1",
         }
     }
@@ -292,9 +296,10 @@ pub fn check_step(before: &App, events: &[Event], after: &App) -> Checked {
                 hold(Invariant::NumbersAreUnique, *ordinal > last_ordinal, || format!("{ordinal} again"))?;
                 last_ordinal = *ordinal;
             }
-            Event::RunAssigned { run, .. } => {
+            Event::RunAssigned { run, cron, .. } => {
                 let fresh = *run > before.last_run;
                 hold(Invariant::NumbersAreUnique, fresh, || format!("run.{run} again"))?;
+                check_moment(before, cron.as_ref())?;
             }
             Event::ReleaseActivated { number, .. } => {
                 let newest = before
@@ -317,6 +322,15 @@ pub fn check_step(before: &App, events: &[Event], after: &App) -> Checked {
         format!("{} went from {:?} to nothing by {events:?}", before.id, before.routed)
     })?;
     check_app(after)
+}
+
+/// What is run by a schedule was not decided before.
+fn check_moment(before: &App, cron: Option<&CronRun>) -> Checked {
+    let Some(CronRun { entry, due: Some(due), .. }) = cron else { return Ok(()) };
+    let until = before.cron.get(entry).map(|it| it.decided_until);
+    hold(Invariant::MomentsRunOnce, until.is_some_and(|until| until < *due), || {
+        format!("{entry} of {} was due at {due:?}, and decided until {until:?}", before.id)
+    })
 }
 
 /// Whether nothing is routed any more only where that was asked for, or where what was routed is gone or failed.

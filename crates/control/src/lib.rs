@@ -6,6 +6,7 @@
 //! what is seen of it ([`world`]) and proposes actions; the facts among them are commands again.
 
 pub mod command;
+pub mod cron;
 pub mod decide;
 pub mod event;
 pub mod fold;

@@ -5,6 +5,7 @@
 //! goes on from there. It proposes at most one [`Fact`] about the routing per pass, because what follows depends on it.
 
 mod activation;
+mod cron;
 mod deployment;
 mod failing;
 mod instances;
@@ -13,7 +14,7 @@ mod runs;
 
 use std::time::Duration;
 
-use berth_spec::{Millis, ProcessName, ReleaseNumber};
+use berth_spec::{CronName, Millis, ProcessName, ReleaseNumber, Timestamp};
 
 pub(crate) use activation::can_adopt;
 
@@ -68,6 +69,13 @@ pub enum Action {
     Stop(Ordinal),
     /// Clear away what the runtime keeps of an instance that the state no longer has.
     Remove(Ordinal),
+    /// Decide about this cron entry, which may be due by now: a [`Fact::Cron`] that needs randomness.
+    Cron {
+        /// The entry of the release that serves.
+        entry: CronName,
+        /// What the wall clock said.
+        at: Timestamp,
+    },
     /// Start the one-off command that was asked for under this number, if it was asked of this very process.
     StartRun(RunNumber),
     /// End the one-off command.
@@ -101,6 +109,7 @@ pub fn plan(app: &App, world: &AppWorld, watch: &mut Stopwatch, now: Duration) -
             planner.warmth();
             planner.retire();
             planner.edge_follows();
+            planner.cron();
         }
         Life::Destroying => {
             planner.lost_instances();

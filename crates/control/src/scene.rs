@@ -127,7 +127,8 @@ impl Scene {
         };
         for event in &decision.events {
             let position = self.state.position + 1;
-            let stamp = Stamp { position, at: Timestamp(position), actor: "test".to_owned() };
+            let at = self.world.wall.unwrap_or(Timestamp(position));
+            let stamp = Stamp { position, at, actor: "test".to_owned() };
             self.state.apply(&decision.stream, event, &stamp);
         }
         if let Stream::App(id) = &decision.stream
@@ -213,6 +214,10 @@ impl Scene {
                 self.world.instances.remove(&ordinal);
                 self.world.health.remove(&ordinal);
             }
+            Action::Cron { entry, at } => {
+                let token = self.token();
+                self.perform(Action::Record(Fact::Cron { entry, at, token }), app, seen);
+            }
             Action::StartRun(number) => {
                 let token = self.app().runs[&number].token.clone();
                 self.world.runs.insert(number, SeenRun { token, attended: true, ended: None });
@@ -228,6 +233,12 @@ impl Scene {
                 self.world.edge.alive = Some(EdgeProcess { applied: self.world.edge.durable });
             }
         }
+    }
+
+    /// Time passes.
+    pub(crate) fn wait(&mut self, span: Millis) {
+        self.now += span.as_duration();
+        self.world.wall = self.world.wall.map(|wall| wall + span);
     }
 
     fn token(&mut self) -> String {
@@ -292,7 +303,7 @@ impl Scene {
                 if self.now + again.as_duration() > end {
                     return;
                 }
-                self.now += again.as_duration();
+                self.wait(again);
             }
         }
         panic!("it does not settle: {:?}", self.plan());
@@ -306,7 +317,7 @@ impl Scene {
             }
             let plan = self.pass();
             if plan.actions.is_empty() {
-                self.now += plan.look_again.unwrap_or(Millis(1)).as_duration();
+                self.wait(plan.look_again.unwrap_or(Millis(1)));
             }
         }
         panic!("it never came to it: {:?}", self.app());

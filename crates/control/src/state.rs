@@ -10,12 +10,13 @@ use std::sync::Arc;
 use berth_spec::command::Command;
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{
-    AppId, AppName, EnvName, HostName, InstanceId, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId,
-    Timestamp,
+    AppId, AppName, CronName, EnvName, HostName, InstanceId, Millis, ProcessName, ProjectId, ReleaseNumber,
+    TenantId, Timestamp,
 };
 
+use crate::cron::CronProgress;
 use crate::event::{
-    Artifact, Failure, GitSettings, Grant, Ordinal, Reason, RunMode, RunNumber, StopReason, Stream,
+    Artifact, CronRun, Failure, GitSettings, Grant, Ordinal, Reason, RunMode, RunNumber, StopReason, Stream,
 };
 
 /// A position in the journal, from 1; nought is before the first event.
@@ -139,6 +140,12 @@ pub struct App {
     /// How many one-off commands it ever had.
     #[serde(default)]
     pub last_run: RunNumber,
+    /// How far the cron entries of the release that serves have come.
+    #[serde(default)]
+    pub cron: BTreeMap<CronName, CronProgress>,
+    /// Up to where entries were decided that are gone, so that none that comes back runs what it ran.
+    #[serde(default)]
+    pub cron_floor: Timestamp,
 }
 
 /// A one-off command.
@@ -158,6 +165,9 @@ pub struct Run {
     pub assigned_at: Timestamp,
     /// Who asked for it.
     pub by: String,
+    /// What it runs for, when it is a command of a cron entry.
+    #[serde(default)]
+    pub cron: Option<CronRun>,
 }
 
 /// Whether an app lives.
@@ -347,6 +357,8 @@ impl App {
             routed: BTreeSet::new(),
             runs: BTreeMap::new(),
             last_run: 0,
+            cron: BTreeMap::new(),
+            cron_floor: Timestamp::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use berth_routing::Generation;
 use berth_routing::wire::Health;
-use berth_spec::{AppId, Millis, ReleaseNumber};
+use berth_spec::{AppId, Millis, ReleaseNumber, Timestamp};
 
 use crate::event::{Artifact, Exit, Failure, Ordinal, RunEnd, RunNumber};
 
@@ -26,6 +26,8 @@ pub struct AppWorld {
     pub runs: BTreeMap<RunNumber, SeenRun>,
     /// Edge and its snapshot, the same for all apps.
     pub edge: Edge,
+    /// What the wall clock says; none where nobody looked.
+    pub wall: Option<Timestamp>,
     /// Whether memory is so short that what is only kept warm should go.
     pub memory_short: bool,
 }

@@ -4,6 +4,7 @@ mod accept;
 mod apps;
 mod auth;
 mod backup;
+mod cron;
 mod diff;
 mod domains;
 mod git;
@@ -109,6 +110,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::SCALE, get(apps::scale).put(apps::change_scale))
         .route(route::DOMAINS, get(domains::list).patch(domains::change))
         .route(route::RUNS, post(runs::start))
+        .route(route::CRON, get(cron::list))
+        .route(route::CRON_RUNS, get(cron::history).post(cron::run))
         .route(route::TIMELINE, get(history::app_timeline))
         .route(route::WHY, get(history::why))
         .route(route::APP_GIT, get(git::show))

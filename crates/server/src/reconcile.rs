@@ -159,7 +159,8 @@ impl Reconciler {
             let still = app.instances.is_empty()
                 && app.activation.is_none()
                 && app.warm.is_none()
-                && app.runs.is_empty();
+                && app.runs.is_empty()
+                && app.cron.is_empty();
             app.life == Life::Destroyed || (app.life == Life::Alive && still && settled && stopped)
         };
         let mut apps: BTreeSet<AppId> = self
@@ -223,10 +224,17 @@ impl Reconciler {
 
     async fn perform(&self, app: &Arc<App>, world: &AppWorld, plan: Plan) -> Option<Millis> {
         let mut facts: Vec<Fact> = Vec::new();
+        let mut ordered: Vec<String> = Vec::new();
         let mut again = plan.look_again;
         for action in plan.actions {
             match action {
                 Action::Record(fact) => {
+                    if let Fact::RunEnded { run, .. } = &fact
+                        && let Some(run) = app.runs.get(run)
+                    {
+                        // One that another took the place of before it began has its order still.
+                        self.machine.forget_order(&run.token);
+                    }
                     if let Fact::Route { ordinals } = &fact {
                         events::breach(check_newly_routed(app, ordinals, world));
                     }
@@ -235,6 +243,13 @@ impl Reconciler {
                 Action::Assign { release, process, count } => {
                     let tokens = (0..count).map(|_| hex::encode(random_bytes::<16>(&*self.clock))).collect();
                     facts.push(Fact::Assign { release, process, tokens });
+                }
+                Action::Cron { entry, at } => {
+                    let token = hex::encode(random_bytes::<16>(&*self.clock));
+                    // Before the decision: a run whose order is not there when it is to start is taken for one that was started before.
+                    self.machine.order_cron(&token);
+                    ordered.push(token.clone());
+                    facts.push(Fact::Cron { entry, at, token });
                 }
                 Action::Build(release) => self.machine.build(app, release),
                 Action::CancelBuild(release) => self.machine.cancel_build(app, release),
@@ -265,7 +280,16 @@ impl Reconciler {
         if !self.record(app, facts).await {
             again = Some(again.map_or(BACKOFF, |before| before.min(BACKOFF)));
         }
+        self.forget_unused(&app.id, &ordered);
         again
+    }
+
+    /// Forgets the orders whose decision was not to run.
+    fn forget_unused(&self, id: &AppId, ordered: &[String]) {
+        let app = if ordered.is_empty() { None } else { self.desk.app(id) };
+        let runs =
+            |token: &String| app.as_ref().is_some_and(|app| app.runs.values().any(|it| it.token == *token));
+        ordered.iter().filter(|token| !runs(token)).for_each(|token| self.machine.forget_order(token));
     }
 
     /// Records the facts in order. Returns whether the journal took them; a stale one counts as taken, since the state has moved on.

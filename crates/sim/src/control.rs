@@ -148,6 +148,9 @@ impl Control {
                 return Ok(None);
             }
         }
+        if let Command::App { wish: Wish::RunCron { token, .. }, .. } = command {
+            self.orders.insert(token.clone());
+        }
         if let Command::App { app, wish: Wish::Run(run) } = command {
             self.orders.insert(run.token.clone());
             self.attended.insert(run.token.clone(), (app.clone(), out.chance.later(10, 60_000)));
@@ -172,6 +175,11 @@ impl Control {
             if let Stream::App(id) = &batch.stream {
                 let fresh = App::new(id.clone());
                 let after = &self.ledger.speculative().apps[id];
+                for event in &batch.events {
+                    if let Event::CronSetBack { to } = event {
+                        out.machine.clock_was_wrong(id, *to, after.last_run);
+                    }
+                }
                 check_step(before.as_deref().unwrap_or(&fresh), &batch.events, after)?;
             }
         }
@@ -413,6 +421,7 @@ impl Control {
             // What is overlooked is seen once all has calmed down: the bug is that stops do not wait for it.
             edge: self.seen_edge(out.planted.filter(|_| !out.calm)),
             memory_short: out.memory_short,
+            wall: (!out.ending).then(|| out.chance.clock().now()),
         }
     }
 

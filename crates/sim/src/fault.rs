@@ -163,6 +163,8 @@ kinds! {
         RoutesUnready,
         /// Gives out a port that edge may still send requests to.
         ReusesPorts,
+        /// Goes on from a state in which it is forgotten what cron entries were decided in the last day.
+        RepeatsMoments,
         /// Collects artifacts of all releases but the one that serves.
         CollectsTooMuch,
     }
@@ -187,12 +189,16 @@ impl Planted {
             Self::SharesHosts => Invariant::HostsAreNotShared,
             Self::RoutesUnready => Invariant::RoutedIsAlive,
             Self::ReusesPorts => Invariant::EndpointsAreNotShared,
+            Self::RepeatsMoments => Invariant::MomentsRunOnce,
             Self::CollectsTooMuch => Invariant::RollbackExists,
         }
     }
 
     /// Whether it is a state that was wrong from the start of the process: what a replay would give is then of no use to compare with.
     pub(crate) fn spoils_replay(self) -> bool {
-        matches!(self, Self::RevivesSuperseded | Self::ForgetsActivation | Self::ForgetsOrdinals)
+        matches!(
+            self,
+            Self::RevivesSuperseded | Self::ForgetsActivation | Self::ForgetsOrdinals | Self::RepeatsMoments
+        )
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use berth_control::event::{Exit, Ordinal, RunEnd, RunNumber, RunStop};
 use berth_control::invariant::{Breach, Invariant};
+use berth_control::state::Run;
 use berth_control::world::{Life, Listener, Seen, SeenRun};
-use berth_spec::{AppId, Millis, ProcessName};
+use berth_spec::{AppId, CronName, Millis, ProcessName, Timestamp};
 
 use crate::builder::Quality;
 use crate::chance::Chance;
@@ -100,6 +101,10 @@ pub(crate) struct Machine {
     runs: BTreeMap<(AppId, RunNumber), OneOff>,
     /// All one-off commands that were ever started.
     ran: BTreeSet<(AppId, RunNumber)>,
+    /// All moments at which a cron entry was due that a command was started for, with the last of them.
+    moments: BTreeMap<(AppId, CronName, Timestamp), RunNumber>,
+    /// Where a clock that was wrong was set back, and the last command that was asked for before.
+    set_back: BTreeMap<AppId, Vec<(Timestamp, RunNumber)>>,
 }
 
 impl Machine {
@@ -121,12 +126,13 @@ impl Machine {
         &mut self,
         app: &AppId,
         run: RunNumber,
-        token: &str,
+        wanted: &Run,
         ordered: bool,
         chance: &Chance,
     ) -> Result<(), Breach> {
         let key = (app.clone(), run);
-        let known = self.runs.get(&key).is_some_and(|it| it.token == token);
+        let token = &wanted.token;
+        let known = self.runs.get(&key).is_some_and(|it| it.token == *token);
         if known {
             return Ok(());
         }
@@ -135,9 +141,27 @@ impl Machine {
             let detail = format!("{app} ran run.{run} a second time");
             return Err(Breach { invariant: Invariant::NumbersAreUnique, detail });
         }
+        let due = wanted.cron.as_ref().and_then(|cron| Some((app.clone(), cron.entry.clone(), cron.due?)));
+        if let Some(moment) = due.filter(|_| ordered)
+            && let Some(before) = self.moments.insert(moment.clone(), run)
+            && !self.comes_again(&moment, before, run)
+        {
+            let detail = format!("{moment:?} was run as run.{before} and as run.{run}");
+            return Err(Breach { invariant: Invariant::MomentsRunOnce, detail });
+        }
         let exits = if chance.one_in(4) { chance.later(60_000, 400_000) } else { chance.later(5, 20_000) };
         self.runs.insert(key, OneOff { token: token.to_owned(), exits, ended });
         Ok(())
+    }
+
+    /// The clock that said later times than this was wrong: they come again, for commands after `last`.
+    pub(crate) fn clock_was_wrong(&mut self, app: &AppId, to: Timestamp, last: RunNumber) {
+        self.set_back.entry(app.clone()).or_default().push((to, last));
+    }
+
+    fn comes_again(&self, moment: &(AppId, CronName, Timestamp), before: RunNumber, run: RunNumber) -> bool {
+        let mut set_back = self.set_back.get(&moment.0).into_iter().flatten();
+        set_back.any(|(to, last)| *to < moment.2 && (before..run).contains(last))
     }
 
     /// Tells a one-off command to end.

@@ -90,10 +90,19 @@ impl Control {
                 out.machine.remove(id, ordinal);
                 self.dirty.insert(id.clone());
             }
+            Action::Cron { entry, at } => {
+                let token = hex(random_bytes::<8>(out.chance.clock()));
+                self.orders.insert(token.clone());
+                self.record(id, Fact::Cron { entry, at, token: token.clone() }, out)?;
+                let decided = self.ledger.speculative().apps.get(id);
+                if !decided.is_some_and(|app| app.runs.values().any(|run| run.token == token)) {
+                    self.orders.remove(&token);
+                }
+            }
             Action::StartRun(number) => {
                 if let Some(run) = app.runs.get(&number) {
                     let ordered = self.orders.remove(&run.token);
-                    out.machine.start_run(id, number, &run.token, ordered, &out.chance)?;
+                    out.machine.start_run(id, number, run, ordered, &out.chance)?;
                     self.dirty.insert(id.clone());
                 }
             }

@@ -23,6 +23,7 @@ impl World {
     pub(crate) fn settle(&mut self) -> Result<(), Stopped> {
         let out = &mut self.out;
         out.calm = true;
+        out.ending = true;
         out.memory_short = false;
         out.disk.full = false;
         let end = out.chance.now() + PATIENCE;

@@ -8,12 +8,15 @@ use crate::{Planted, Setup, Tally, run};
 
 const STEPS: u32 = 1_000;
 /// What has to come to pass somewhere, or the worlds have become too tame to find anything.
-const SEEN: [&str; 48] = [
+const SEEN: [&str; 52] = [
     "app_created",
     "app_destroyed",
     "app_destroying",
     "activation_began",
     "config_changed",
+    "cron_set_back",
+    "cron_skipped StillRunning",
+    "cron_skipped TooLate",
     "domains_changed",
     "instance_assigned",
     "instance_exited",
@@ -48,6 +51,7 @@ const SEEN: [&str; 48] = [
     "run_ended",
     "run_ended Destroyed",
     "run_ended NotStarted",
+    "run_ended Replaced",
     "run_ended TimeOver",
     "run_ended Unattended",
     "scale_changed",

@@ -7,8 +7,8 @@ use berth_control::decide::next_secret_version;
 use berth_control::event::{Grant, RunMode, SealedSecret};
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::{App, State};
-use berth_spec::manifest::{Manifest, Strategy};
-use berth_spec::{AppId, EnvName, HostName, Millis, ProcessName, ReleaseNumber};
+use berth_spec::manifest::{Concurrency, CronEntry, Manifest, Strategy};
+use berth_spec::{AppId, CronName, EnvName, HostName, Millis, ProcessName, ReleaseNumber};
 
 use crate::builder;
 use crate::chance::Chance;
@@ -125,7 +125,7 @@ impl Users {
             return Command::EnsureProject { project: app.project_id() };
         }
         let of = state.live_app(&app);
-        let wish = match chance.below(44) {
+        let wish = match chance.below(45) {
             0 => Wish::Create,
             1 => Wish::Destroy,
             2..=4 => {
@@ -155,6 +155,7 @@ impl Users {
             }
             23..=26 => domains(of, chance),
             27..=28 => Wish::Run(Box::new(self.run(chance))),
+            29 => Wish::RunCron { entry: cron_name(chance), token: format!("cron-{}", self.count) },
             _ => Wish::Deploy(Box::new(self.deploy(&app, chance))),
         };
         Command::App { app, wish }
@@ -185,6 +186,9 @@ impl Users {
             chance.one_in(4).then(|| berth_spec::command::Command::Argv(vec!["bin/migrate".to_owned()]));
         manifest.shutdown.drain = Millis::from_secs(5);
         manifest.shutdown.kill_after = Millis::from_secs(5);
+        if chance.one_in(2) {
+            manifest.cron = (0..=chance.below(2)).map(|_| (cron_name(chance), cron_entry(chance))).collect();
+        }
         if chance.one_in(6) {
             manifest.http.hosts = vec!["shop.example.com".parse().expect("it is a host")];
         }
@@ -194,6 +198,23 @@ impl Users {
             description: Some("a change".to_owned()),
             commit: None,
         }
+    }
+}
+
+fn cron_name(chance: &Chance) -> CronName {
+    ["tidy", "report"][chance.below(2)].parse().expect("it is a name")
+}
+
+fn cron_entry(chance: &Chance) -> CronEntry {
+    let schedule = ["* * * * *", "* * * * *", "@hourly", "0 3 * * *"][chance.below(4)];
+    let schedule = schedule.parse().expect("it is a schedule");
+    let command = berth_spec::command::Command::Argv(vec!["bin/tidy".to_owned()]);
+    CronEntry {
+        timezone: ["UTC", "Europe/Berlin"][chance.below(2)].parse().expect("it is a time zone"),
+        concurrency: Concurrency::NAMED[chance.below(3)].1,
+        timeout: Millis::from_secs([30, 600][chance.below(2)]),
+        catch_up: Millis::from_secs([0, 3_600, 7 * 86_400][chance.below(3)]),
+        ..CronEntry::new(schedule, command)
     }
 }
 

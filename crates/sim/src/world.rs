@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_clock::Clock;
-use berth_control::event::{Event, GoneCause, Stream};
+use berth_control::event::{CronSkip, Event, GoneCause, Stream};
 use berth_control::invariant::{Breach, Invariant, check_replay};
 use berth_control::state::{App, Phase, State};
 use berth_spec::{AppId, Timestamp};
@@ -113,6 +113,8 @@ pub(crate) struct Outside {
     pub(crate) planted: Option<Planted>,
     /// No new faults.
     pub(crate) calm: bool,
+    /// Nothing begins any more by the clock, or no world would ever be at rest.
+    pub(crate) ending: bool,
     /// There never were any, so that every request is taken.
     strict: bool,
     pub(crate) memory_short: bool,
@@ -154,6 +156,8 @@ fn label(event: &Event) -> String {
             Some(why) => format!("{kind} {why:?}"),
             None => kind.to_owned(),
         },
+        Event::CronSkipped { why: CronSkip::StillRunning { .. }, .. } => format!("{kind} StillRunning"),
+        Event::CronSkipped { why, .. } => format!("{kind} {why:?}"),
         Event::WarmEnded { why, .. } => format!("{kind} {why:?}"),
         Event::InstanceStopping { why, .. } => format!("{kind} {why:?}"),
         Event::InstanceGone { cause: GoneCause::NotStarted { .. }, .. } => format!("{kind} NotStarted"),
@@ -225,6 +229,7 @@ impl World {
             edge: None,
             planted: setup.planted,
             calm: !setup.faults,
+            ending: false,
             strict: !setup.faults,
             memory_short: false,
             answers: Vec::new(),
@@ -558,6 +563,10 @@ fn tamper(planted: Option<Planted>, state: &mut State) {
             Some(Planted::ForgetsActivation) => forget_activation(app),
             Some(Planted::ForgetsOrdinals) => {
                 app.last_ordinal = app.instances.last_key_value().map_or(0, |(last, _)| *last);
+            }
+            Some(Planted::RepeatsMoments) => {
+                let of_a_day = |until: Timestamp| Timestamp(until.0.saturating_sub(86_400_000));
+                app.cron.values_mut().for_each(|it| it.decided_until = of_a_day(it.decided_until));
             }
             _ => {}
         }

@@ -4,7 +4,7 @@
 //! app of one tenant where it means another's: see [`id`]. Names are checked once, where they enter
 //! ([`name`]), and are plain strings of a known alphabet from there on. What people write in berth.toml and
 //! in a Procfile is read by [`manifest`] and [`procfile`] into one normalised [`Manifest`], which can be written
-//! again; [`dotenv`] reads files of variables. Every mistake is reported with its place ([`problem`]).
+//! again; [`dotenv`] reads files of variables, [`schedule`] says when what is repeated is due. Every mistake is reported with its place ([`problem`]).
 #![warn(missing_docs)]
 
 pub mod command;
@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod name;
 pub mod problem;
 pub mod procfile;
+pub mod schedule;
 pub mod schema;
 pub mod unit;
 
@@ -25,6 +26,7 @@ pub use host::{HostName, InvalidHost};
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use isolation::Isolation;
 pub use manifest::Manifest;
-pub use name::{AppName, BranchName, EnvName, InvalidName, ProcessName, ProjectName, TenantName};
+pub use name::{AppName, BranchName, CronName, EnvName, InvalidName, ProcessName, ProjectName, TenantName};
 pub use problem::{Problem, Problems};
+pub use schedule::{Schedule, Zone};
 pub use unit::{Millis, Timestamp};

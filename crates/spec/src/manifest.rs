@@ -3,6 +3,7 @@
 //! [`Manifest::read`] makes it from what people write. Defaults are written into it, so that a release keeps
 //! the behaviour it was made with when a later version of Berth has other defaults.
 
+mod cron;
 mod keys;
 mod read;
 mod write;
@@ -13,9 +14,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
 use crate::command::{Command, RelativeDir};
 pub use crate::host::HostName;
-use crate::name::{AppName, EnvName, ProcessName};
+use crate::name::{AppName, CronName, EnvName, ProcessName};
 use crate::problem::Problems;
 use crate::procfile::Procfile;
 use crate::unit::Millis;
@@ -47,6 +49,9 @@ pub struct Manifest {
     pub http: Http,
     /// How an instance is stopped.
     pub shutdown: Shutdown,
+    /// What runs by a schedule.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cron: BTreeMap<CronName, CronEntry>,
 }
 
 impl Manifest {

@@ -183,6 +183,8 @@ names! {
     AppName("app", check_label);
     /// A branch of a git repository.
     BranchName("branch", check_branch);
+    /// A command that an app runs by a schedule.
+    CronName("cron entry", check_label);
     /// The name of an environment variable or a secret.
     EnvName("environment variable", check_env);
     /// A process type of an app, the word left of the colon in a Procfile: `web`, `worker`.

@@ -34,6 +34,9 @@ struct Manifest {
     http: Option<Http>,
     /// How an instance is stopped.
     shutdown: Option<Shutdown>,
+    /// What runs by a schedule.
+    #[schemars(length(max = 50))]
+    cron: Option<Vec<Cron>>,
 }
 
 /// A line split by POSIX rules with $VAR expanded, or an array taken as it is. A line that needs operators runs as
@@ -183,4 +186,35 @@ enum Signal {
     Usr1,
     #[schemars(rename = "SIGUSR2")]
     Usr2,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Cron {
+    /// What the entry is called, as an app is. Made of the command when left out.
+    #[schemars(regex(pattern = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"))]
+    name: Option<String>,
+    /// Minute, hour, day of the month, month, day of the week; or @hourly, @daily, @weekly, @monthly, @yearly.
+    schedule: String,
+    /// By the clocks of which place: a name of the IANA database. UTC when left out.
+    timezone: Option<String>,
+    /// What to run, in the release that serves.
+    command: Command,
+    /// What happens when it is due and has not ended since the last time. forbid when left out.
+    concurrency: Option<Concurrency>,
+    /// How long it may run. 1d when left out, which is the most.
+    timeout: Option<Span>,
+    /// How late it may still start when the platform did not run at its time. 1h when left out, at most 31d.
+    catch_up: Option<Span>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Concurrency {
+    /// It is left out this time.
+    Forbid,
+    /// Both run.
+    Allow,
+    /// The one that runs is ended first.
+    Replace,
 }

@@ -187,6 +187,9 @@ const INSTANCES: &str = r#"{"instances":[
 const TIMELINE: &str = r#"{"entries":[{"position":40,"at":1795233000000,"app":"default/default/shop","actor":"user:alice","correlation":"c1","kind":"release_submitted","text":"v4 submitted","data":{}},
 {"position":42,"at":1795233780000,"app":null,"actor":"berth","correlation":"c2","kind":"instance_exited","text":"worker.8 was ended by signal 9","data":{}}],"next":42}"#;
 const WHY: &str = r#"{"question":"why is shop degraded?","answer":"worker.8 ends again and again.","because":[{"position":42,"at":1795233780000,"text":"worker.8 was ended by signal 9"}]}"#;
+const CRON: &str = r#"{"release":4,"stopped":false,"entries":[
+{"name":"report","schedule":"30 8 * * mon-fri","in_words":"Monday to Friday at 08:30","timezone":"Europe/Berlin","command":"bin/report --mail","concurrency":"replace","timeout_s":1200,"catch_up_s":21600,"next":1795246200000,"last":{"due":1795159800000,"at":1795159800004,"state":"failed","run":"default/default/shop/run.6","ended_at":1795159803000,"why":"exited with status 3 after 2.900 s","missed":0}},
+{"name":"tidy","schedule":"@daily","in_words":"every day at 00:00","timezone":"UTC","command":"bin/tidy","concurrency":"forbid","timeout_s":86400,"catch_up_s":3600,"next":1795305600000,"last":null}]}"#;
 const LINES: &str = "id: a\nevent: line\ndata: {\"cursor\":\"a\",\"at\":1795233785042,\"instance\":\"default/default/shop/web.7\",\"process\":\"web\",\"stream\":\"stdout\",\"text\":\"hello\"}\n\n";
 
 #[test]
@@ -218,6 +221,7 @@ fn output_golden() {
             path("/domains"),
             r#"{"domains":[{"host":"*.example.com","source":"added"},{"host":"shop.example.com","source":"manifest"},{"host":"shop.localhost","source":"default"}]}"#.to_owned(),
         ),
+        (path("/cron"), CRON.to_owned()),
         (path("/logs?lines=100"), LINES.to_owned()),
     ];
     let answers: Vec<(&str, u16, &str)> =
@@ -235,6 +239,7 @@ fn output_golden() {
         "config:list",
         "secrets",
         "domains",
+        "cron",
         "logs",
         "why",
         "timeline",
@@ -422,6 +427,28 @@ fn scale_sends_what_is_named() {
     let (status, out, _) = platform.berth("scale web=2 --app shop", "");
     assert_eq!((status, out.as_str()), (ExitStatus::Ok, "shop wants web=2 worker=1\n"));
     assert_eq!(platform.body(&format!("PUT {APP}/scale")), r#"{"web":2}"#);
+}
+
+#[test]
+fn cron_entries_are_run_and_their_story_is_told() {
+    let story = r#"{"past":[{"due":null,"at":3000,"state":"skipped","run":null,"ended_at":null,"why":"run.4 of it had not ended","missed":2}]}"#;
+    let run = format!("POST {APP}/cron/tidy/runs");
+    let platform = Platform::run(&[
+        (&format!("GET {APP}/cron"), 200, CRON),
+        (&format!("GET {APP}/cron/report/runs"), 200, story),
+        (&format!("GET {APP}/cron/tidy/runs"), 200, r#"{"past":[]}"#),
+        (&run, 201, r#"{"id":"default/default/shop/run.7"}"#),
+    ]);
+    let (status, out, err) = platform.berth("cron:run tidy --app shop", "");
+    assert_eq!((status, out.as_str()), (ExitStatus::Ok, "tidy of shop runs as run.7\n"), "{err}");
+    let (status, out, _) = platform.berth("cron history -a shop", "");
+    let told = out.lines().nth(1).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        (status, told.as_str()),
+        (ExitStatus::Ok, "report asked for - skipped run.4 of it had not ended; 2 before it missed")
+    );
+    let (_, out, err) = platform.berth("cron history tidy -a shop", "");
+    assert!(out.is_empty() && err.contains("nothing ran by a schedule yet"), "{out}{err}");
 }
 
 #[test]

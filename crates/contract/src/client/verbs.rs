@@ -2,7 +2,7 @@
 
 use std::io;
 
-use berth_spec::{AppId, AppName, BranchName, ProjectId, ReleaseNumber, TenantName};
+use berth_spec::{AppId, AppName, BranchName, CronName, ProjectId, ReleaseNumber, TenantName};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
@@ -11,12 +11,14 @@ use serde_json::json;
 use super::connection::Call;
 use super::{Client, ClientError, Download, EventStream, UPLOADS_AT_ONCE};
 use crate::app::{App, AppList, AppsQuery, CreateApp, InstanceList, Scale};
+use crate::cron::{CronHistory, CronList};
 use crate::domains::{DomainList, DomainsChanged, DomainsPatch};
 use crate::git::{ConnectGit, Git, GitBranch, GitConnected, GitPass};
 use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
 use crate::logs::{LogLine, LogQuery};
 use crate::platform::{BackupQuery, Platform, PlatformDown};
 use crate::release::{ProgressEvent, Release, ReleaseDiff, ReleaseList, RollBack, SubmitRelease};
+use crate::run::Run;
 use crate::settings::{Config, ConfigChanged, ConfigPatch, SecretNames, SecretsChanged, SecretsPatch};
 use crate::upload::{CHUNKS_QUERY_MAX, ChunkHash, ChunksMissing, ChunksQuery, TreeCreated};
 use crate::{route, upload::TreeId};
@@ -156,6 +158,21 @@ impl Client {
         patch: &DomainsPatch,
     ) -> Result<DomainsChanged, ClientError> {
         self.change(Method::PATCH, route::below_app(app, "domains"), patch).await
+    }
+
+    /// What an app runs by a schedule.
+    pub async fn cron(&self, app: &AppId) -> Result<CronList, ClientError> {
+        self.get(route::below_app(app, "cron")).await
+    }
+
+    /// What became of a cron entry.
+    pub async fn cron_history(&self, app: &AppId, entry: &CronName) -> Result<CronHistory, ClientError> {
+        self.get(route::below_app(app, &format!("cron/{entry}/runs"))).await
+    }
+
+    /// Runs a cron entry at once.
+    pub async fn run_cron(&self, app: &AppId, entry: &CronName) -> Result<Run, ClientError> {
+        self.change(Method::POST, route::below_app(app, &format!("cron/{entry}/runs")), &json!({})).await
     }
 
     /// How an app is deployed by git.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use berth_spec::{ProcessName, ReleaseNumber};
 
 use crate::command::{Fact, Refusal};
-use crate::event::{Artifact, Event, Ordinal, StopReason, WarmEnd};
+use crate::event::{Artifact, Event, Failure, Ordinal, StopReason, WarmEnd};
 use crate::state::{Activation, App, Life, Phase};
 
 type Outcome = Result<Vec<Event>, Refusal>;
@@ -21,16 +21,9 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
         Fact::HookFailed { branch, failure } => {
             Ok(vec![Event::HookFailed { branch: branch.clone(), failure: failure.clone() }])
         }
+        Fact::Cron { entry, at, token } => crate::cron::decide(app, entry, *at, token),
         Fact::Built { release, artifact } => built(app, *release, artifact),
-        Fact::Failed { release, failure } => {
-            let phase = app.release(*release).map(|release| release.phase);
-            if phase.is_none_or(Phase::is_settled) {
-                return Err(Refusal::Stale("the release is settled already"));
-            }
-            let mut events = vec![Event::ReleaseFailed { number: *release, failure: failure.clone() }];
-            events.extend(route_back(app, *release));
-            Ok(events)
-        }
+        Fact::Failed { release, failure } => failed(app, *release, failure),
         Fact::BeginActivation { release } => begin_activation(app, *release),
         Fact::Supersede { by } => supersede(app, *by),
         Fact::CommandFinished { release } => {
@@ -101,6 +94,15 @@ fn built(app: &App, number: ReleaseNumber, artifact: &Artifact) -> Outcome {
         }
         _ => Err(Refusal::Stale("the release does not wait for a build")),
     }
+}
+
+fn failed(app: &App, number: ReleaseNumber, failure: &Failure) -> Outcome {
+    let phase = app.release(number).map(|release| release.phase);
+    if phase.is_none_or(Phase::is_settled) {
+        return Err(Refusal::Stale("the release is settled already"));
+    }
+    let failed = Event::ReleaseFailed { number, failure: failure.clone() };
+    Ok([failed].into_iter().chain(route_back(app, number)).collect())
 }
 
 fn begin_activation(app: &App, number: ReleaseNumber) -> Outcome {

@@ -6,6 +6,7 @@ use berth_spec::{AppId, EnvName, HostName, ProcessName, ReleaseNumber};
 
 use super::{MAX_DOMAINS, MAX_INSTANCES, MAX_RUNS, MAX_SLOTS, MAX_VARIABLES, next_secret_version};
 use crate::command::{Deploy, Refusal, RunWish, Wish};
+use crate::cron;
 use crate::event::{Artifact, Event, Reason, ReleaseSubmitted, SealedSecret, WarmEnd};
 use crate::route::{claims, default_host, named_by_default};
 use crate::state::{App, Life, Phase, Release, State};
@@ -29,6 +30,7 @@ pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event
             Ok(created.into_iter().chain(change_domains(state, &app, add, remove)?).collect())
         }
         Wish::Run(wish) => run(alive(state, id)?, wish),
+        Wish::RunCron { entry, token } => cron::run_now(alive(state, id)?, entry, token),
         Wish::ChangeGit { git } => {
             let app = alive(state, id)?;
             Ok(if app.git == *git { Vec::new() } else { vec![Event::GitChanged { git: git.clone() }] })
@@ -313,7 +315,7 @@ fn run(app: &App, wish: &RunWish) -> Result<Vec<Event>, Refusal> {
     if release.artifact.is_none() || !kept {
         return Err(Refusal::ReleaseGone { app: id.clone(), number });
     }
-    let count = app.runs.len() + 1;
+    let count = app.runs.values().filter(|run| run.cron.is_none()).count() + 1;
     if count > MAX_RUNS {
         let what = "one-off commands at a time";
         return Err(Refusal::TooMany { app: id.clone(), what, count, max: MAX_RUNS });
@@ -326,6 +328,7 @@ fn run(app: &App, wish: &RunWish) -> Result<Vec<Event>, Refusal> {
         mode: wish.mode,
         limit: wish.limit,
         token: wish.token.clone(),
+        cron: None,
     }])
 }
 

@@ -167,6 +167,7 @@ fn run_samples() -> Vec<Event> {
         mode,
         limit: Millis(86_400_000),
         token: format!("{run:032x}"),
+        cron: None,
     });
     let exit = Exit { status: Some(3), signal: None, after: Millis(1_050), oom: None };
     let whys = [
@@ -176,10 +177,39 @@ fn run_samples() -> Vec<Event> {
         RunStop::PlatformDown,
         RunStop::NotStarted,
         RunStop::Lost,
+        RunStop::Replaced,
     ];
     let failed = RunEnd { exit: Some(exit), why: None, detail: vec!["no such table: users".to_owned()] };
+    let cron = |run, due, missed, replaces: &[RunNumber]| Event::RunAssigned {
+        run,
+        release: v(4),
+        command: Command::Line("bin/nightly --all".to_owned()),
+        variables: BTreeSet::new(),
+        mode: RunMode::Detached,
+        limit: Millis(86_400_000),
+        token: format!("{run:032x}"),
+        cron: Some(CronRun { entry: nightly(), due, missed, replaces: replaces.iter().copied().collect() }),
+    };
+    let by_schedule =
+        [cron(4, Some(Timestamp(1_767_236_400_000)), 2, &[3]), cron(5, None, 0, &[])].into_iter();
+    let assigned = assigned.chain(by_schedule);
     let ended = [failed].into_iter().chain(whys.map(RunEnd::stopped));
     assigned.chain((1..).zip(ended).map(|(run, end)| Event::RunEnded { run, end })).collect()
+}
+
+fn nightly() -> CronName {
+    "nightly".parse().unwrap()
+}
+
+fn cron_samples() -> Vec<Event> {
+    let whys = [CronSkip::TooLate, CronSkip::StillRunning { run: 4 }, CronSkip::TooMany];
+    let skipped = whys.map(|why| Event::CronSkipped {
+        entry: nightly(),
+        due: Timestamp(1_767_236_400_000),
+        why,
+        missed: 3,
+    });
+    skipped.into_iter().chain([Event::CronSetBack { to: Timestamp(1_767_236_400_000) }]).collect()
 }
 
 /// The life of an app, with every kind and every variant in it.
@@ -231,6 +261,7 @@ fn app_samples() -> Vec<Event> {
     ];
     samples.extend(ends.map(|why| Event::WarmEnded { number: v(1), why }));
     samples.extend(run_samples());
+    samples.extend(cron_samples());
     samples.extend([Event::AppDestroying {}, Event::AppDestroyed {}]);
     samples
 }

@@ -11,7 +11,14 @@ impl Planner<'_> {
     pub(super) fn runs(&mut self) {
         let app = self.app;
         for (&number, run) in &app.runs {
+            let replaced = app.runs.values().any(|other| replaces(other, number));
             match self.seen_run(number, run).cloned() {
+                // Its turn never came.
+                None if replaced => {
+                    self.record(Fact::RunEnded { run: number, end: RunEnd::stopped(RunStop::Replaced) });
+                }
+                // What it takes the place of has to be over: its end is a change that leads here again.
+                None if app.life == Life::Alive && app.runs.keys().any(|other| replaces(run, *other)) => {}
                 None if app.life == Life::Alive => self.act(Action::StartRun(number)),
                 // It was not started in time, and nothing is to be started any more.
                 None => self.record(Fact::RunEnded { run: number, end: RunEnd::stopped(RunStop::Destroyed) }),
@@ -43,11 +50,18 @@ impl Planner<'_> {
         if self.app.life != Life::Alive {
             return Some(RunStop::Destroyed);
         }
+        if self.app.runs.values().any(|other| replaces(other, number)) {
+            return Some(RunStop::Replaced);
+        }
         if matches!(run.mode, RunMode::Attached { .. }) && !seen.attended {
             return Some(RunStop::Unattended);
         }
         self.is_over(Mark::Running(number), run.limit).then_some(RunStop::TimeOver)
     }
+}
+
+fn replaces(run: &Run, other: RunNumber) -> bool {
+    run.cron.as_ref().is_some_and(|cron| cron.replaces.contains(&other))
 }
 
 #[cfg(test)]

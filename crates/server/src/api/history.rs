@@ -220,8 +220,10 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::ReleaseFailed { .. }
             | Event::ReleaseSuperseded { .. }
             | Event::InstanceExited { .. }
+            | Event::CronSkipped { .. }
+            | Event::CronSetBack { .. }
             | Event::AppDestroying {}
-    )
+    ) || matches!(event, Event::RunEnded { end, .. } if !end.detail.is_empty())
 }
 
 fn of_release(event: &Event) -> Option<ReleaseNumber> {
@@ -266,7 +268,7 @@ pub(super) async fn why(
     let app = find(&api, &principal, path)?;
     let subject = Subject::parse(query.subject.as_deref())?;
     let question = question(&app, &subject);
-    let answer = match &subject {
+    let mut answer = match &subject {
         Subject::Process(name) if !views::scale(&app).0.keys().any(|process| process.as_str() == name) => {
             let problem = Problem::new(Code::ProcessNotFound, format!("{} has no process {name}", app.id));
             return Err(problem.next("`berth ps` shows the processes there are").into());
@@ -291,6 +293,9 @@ pub(super) async fn why(
         },
     };
     let events = stream_events(&api, &app, None, WHY_EVENTS).await?;
+    if let Subject::Run(number) = &subject {
+        answer = with_last_lines(answer, *number, &events);
+    }
     let relevant: Vec<Evidence> = events
         .iter()
         .filter_map(|recorded| Some((recorded, decoded(recorded)?)))
@@ -310,6 +315,21 @@ pub(super) async fn why(
     let tail = if whole { 50 } else { 12 };
     let because = relevant.into_iter().rev().take(tail).collect::<Vec<_>>().into_iter().rev().collect();
     Ok(Json(Why { question, answer, because }))
+}
+
+/// The answer with the last lines of a command that failed and that nobody watched.
+fn with_last_lines(answer: String, number: RunNumber, events: &[Recorded]) -> String {
+    let ended = events.iter().rev().find_map(|recorded| match decoded(recorded)? {
+        Event::RunEnded { run, end } if run == number => Some(end.detail),
+        _ => None,
+    });
+    match ended.filter(|lines| !lines.is_empty()) {
+        None => answer,
+        Some(lines) => {
+            let lines: Vec<String> = lines.iter().map(|line| format!("  | {line}")).collect();
+            format!("{answer} At its end it said:\n{}", lines.join("\n"))
+        }
+    }
 }
 
 fn question(app: &App, subject: &Subject) -> String {

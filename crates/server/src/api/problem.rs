@@ -97,6 +97,12 @@ impl From<Refusal> for Refused {
             Refusal::ReleaseGone { .. } => {
                 (Code::ReleaseGone, Some("choose one that `berth releases` shows as active or retired"))
             }
+            Refusal::NoSuchCron { .. } => {
+                (Code::CronNotFound, Some("`berth cron` lists those that the app has"))
+            }
+            Refusal::CronRuns { .. } => {
+                (Code::CronRunning, Some("wait until it has ended, or set `concurrency` in its [[cron]]"))
+            }
             Refusal::HostReserved { .. } => {
                 (Code::HostTaken, Some("choose a host that is not below .localhost"))
             }

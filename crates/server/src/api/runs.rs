@@ -146,13 +146,13 @@ fn wish(sent: &StartRun, attach: Option<Attach>, token: &str) -> Result<Wish, Re
 }
 
 /// Whether the run is the one of this request, or is over already.
-fn is_ours(api: &Api, app: &AppId, run: Option<u64>, token: &str) -> bool {
+pub(super) fn is_ours(api: &Api, app: &AppId, run: Option<u64>, token: &str) -> bool {
     let known = api.desk.app(app);
     let run = known.as_ref().zip(run).and_then(|(app, run)| app.runs.get(&run));
     run.is_none_or(|run| run.token == token)
 }
 
-fn shown(app: &AppId, run: Option<u64>) -> Result<Run, Refused> {
+pub(super) fn shown(app: &AppId, run: Option<u64>) -> Result<Run, Refused> {
     let run = run.ok_or_else(|| Problem::new(Code::Internal, "a run was made without a number"))?;
     Ok(Run { id: crate::machine::runs::run_id(app, run) })
 }

@@ -162,6 +162,7 @@ fn operations() -> Vec<(Method, String, Option<Value>)> {
             .replace("{project}", "default")
             .replace("{app}", "shop")
             .replace("{number}", "1")
+            .replace("{entry}", "nightly")
             .replace("{hash}", &"0".repeat(64));
         for method in methods.as_object().unwrap().keys() {
             let method: Method = method.to_uppercase().parse().unwrap();

@@ -105,8 +105,10 @@ fn trouble(api: &Api, app: &KnownApp) -> Option<String> {
         ));
     }
     let newest = app.releases.values().next_back()?;
-    let failure = newest.failure.as_ref()?;
-    Some(format!("{} failed: {}.", newest.number, failure.summary))
+    match &newest.failure {
+        Some(failure) => Some(format!("{} failed: {}.", newest.number, failure.summary)),
+        None => super::cron::trouble(app),
+    }
 }
 
 /// A release.

@@ -1,6 +1,6 @@
 //! Events in words: what `timeline`, `why` and the progress of a deployment say.
 
-use berth_control::event::{Event, GoneCause, Reason, RunEnd, RunMode, RunStop, StopReason, WarmEnd};
+use berth_control::event::{Event, Exit, GoneCause, Reason, RunEnd, RunMode, RunStop, StopReason, WarmEnd};
 
 /// What happened, in one line that reads after its time and its actor.
 #[must_use]
@@ -24,7 +24,19 @@ pub(super) fn say(event: &Event) -> String {
             let removed = removed.iter().map(|host| format!("removed the domain {host}"));
             added.chain(removed).collect::<Vec<String>>().join(", ")
         }
-        Event::RunAssigned { run, release, command, mode, .. } => {
+        Event::RunAssigned { run, release, command, cron: Some(cron), .. } => {
+            let what = format!("ran {} as run.{run} in {release}", cron.entry);
+            let late = missed(cron.missed);
+            let due = if cron.due.is_some() { "by its schedule" } else { "at once" };
+            format!("{what}, {due}{late}: {}", in_words(command))
+        }
+        Event::CronSkipped { entry, due: _, why, missed: before } => {
+            format!("left {entry} out: {}{}", super::cron::skipped(*why), missed(*before))
+        }
+        Event::CronSetBack { .. } => {
+            "found the clock set back by hours: cron entries are due by what it says now".to_owned()
+        }
+        Event::RunAssigned { run, release, command, mode, cron: None, .. } => {
             let how = match mode {
                 RunMode::Attached { terminal: true } => "in a terminal",
                 RunMode::Attached { terminal: false } => "through pipes",
@@ -32,7 +44,7 @@ pub(super) fn say(event: &Event) -> String {
             };
             format!("ran run.{run} in {release}, {how}: {}", in_words(command))
         }
-        Event::RunEnded { run, end } => format!("run.{run} {}", run_end(end)),
+        Event::RunEnded { run, end } => format!("run.{run} {}", run_ended(end)),
         Event::GitChanged { git } => {
             let branch = git.branch.as_ref().map_or("main or master", berth_spec::BranchName::as_str);
             match &git.connection {
@@ -154,7 +166,7 @@ fn of_instance(event: &Event) -> String {
 }
 
 /// A command as somebody would type it; words that a shell would take apart are quoted.
-fn in_words(command: &berth_spec::Command) -> String {
+pub(super) fn in_words(command: &berth_spec::Command) -> String {
     let plain = |word: &str| {
         !word.is_empty() && word.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&it))
     };
@@ -170,8 +182,28 @@ fn in_words(command: &berth_spec::Command) -> String {
     }
 }
 
-fn run_end(end: &RunEnd) -> String {
-    let mut text = match (end.exit, end.why) {
+/// How many moments before one were missed; nothing when none was.
+fn missed(count: u64) -> String {
+    let most = u64::try_from(berth_control::cron::MISSED_MAX).unwrap_or(u64::MAX);
+    match count {
+        0 => String::new(),
+        1 => ", the one time before it that was missed left out".to_owned(),
+        many if many >= most - 1 => format!(", {many} or more times before it that were missed left out"),
+        many => format!(", the {many} times before it that were missed left out"),
+    }
+}
+
+fn run_ended(end: &RunEnd) -> String {
+    let text = run_end(end.exit, end.why);
+    match end.detail.last() {
+        Some(last) => format!("{text}; at the end: {last}"),
+        None => text,
+    }
+}
+
+/// How a one-off command ended.
+pub(super) fn run_end(exit: Option<Exit>, why: Option<RunStop>) -> String {
+    match (exit, why) {
         (Some(exit), None) => exit.to_string(),
         // It was the platform that ended it, so a signal has nothing to explain.
         (Some(exit), Some(why)) => {
@@ -179,11 +211,7 @@ fn run_end(end: &RunEnd) -> String {
         }
         (None, Some(why)) => format!("ended: {}", run_stop(why)),
         (None, None) => "ended".to_owned(),
-    };
-    if let Some(last) = end.detail.last() {
-        text.push_str(&format!("; at the end: {last}"));
     }
-    text
 }
 
 /// Why the platform ended a one-off command.
@@ -194,6 +222,7 @@ pub(super) fn run_stop(why: RunStop) -> &'static str {
         RunStop::Destroyed => "the app is being destroyed",
         RunStop::PlatformDown => "the platform was shut down",
         RunStop::NotStarted => "it could not be started",
+        RunStop::Replaced => "its cron entry was due again, and a new run takes its place",
         RunStop::Lost => "what watched it was killed, or the machine was started again",
     }
 }

@@ -77,6 +77,7 @@ impl Machine {
             commands: self.jobs.commands_of(&app.id),
             runs: self.runs_of(app).await,
             memory_short: app.warm.is_some() && memory_is_short(),
+            wall: Some(self.clock.now()),
             ..AppWorld::default()
         }
     }

@@ -108,6 +108,17 @@ impl Machine {
         Attendance { token: token.to_owned(), app: app.clone(), machine: Arc::clone(self) }
     }
 
+    /// Keeps an order for a run of a cron entry, to which nobody is connected and that takes nothing from whoever asks.
+    pub fn order_cron(&self, token: &str) {
+        let (begun, _nobody_waits) = oneshot::channel();
+        self.runs().orders.insert(token.to_owned(), Order { env: BTreeMap::new(), attach: None, begun });
+    }
+
+    /// Forgets an order: it came to nothing, or what it was for is over.
+    pub fn forget_order(&self, token: &str) {
+        drop(self.runs().orders.remove(token));
+    }
+
     /// The runs of an app as they are.
     pub(super) async fn runs_of(&self, app: &App) -> BTreeMap<RunNumber, SeenRun> {
         let observed = self.runtime.list_app(&app.id);
@@ -165,7 +176,11 @@ impl Machine {
                 return;
             }
             let Some(order) = runs.orders.remove(&run.token) else {
-                let detail = "whoever asked for it was gone before it began".to_owned();
+                let detail = match run.cron {
+                    None => "whoever asked for it was gone before it began",
+                    Some(_) => "control was started anew before it began, and nothing is run twice",
+                };
+                let detail = detail.to_owned();
                 runs.failed.insert(id, detail);
                 drop(runs);
                 self.desk.changed().add(app.id.clone());

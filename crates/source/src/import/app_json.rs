@@ -1,5 +1,7 @@
 //! Heroku's app.json, with what Dokku adds to it.
 
+use berth_spec::Schedule;
+use berth_spec::manifest::{Concurrency, CronEntry, made_name};
 use serde_json::Value;
 
 use super::document::{Table, command, number, plain, span, tables};
@@ -14,7 +16,7 @@ pub(super) fn take(document: &Table, taken: &mut Imported) {
             "scripts" => scripts(value, taken),
             "formation" => formation(value, taken),
             "healthchecks" => checks(value, taken),
-            "cron" => taken.left(key, "cron entries are not taken over yet"),
+            "cron" => cron(value, taken),
             "addons" => taken.left(key, "databases and other services are not available in this version; set their addresses as secrets"),
             "buildpacks" | "stack" | "image" => taken.left(key, "not used: Berth builds with this machine's own tools and says how it found out"),
             "environments" => taken.left(key, "Berth has no review apps"),
@@ -80,6 +82,38 @@ fn dokku(value: &Value, taken: &mut Imported) {
             format!("scripts.dokku.{name}"),
             "write what has to run before a release serves as `release_command` below [deploy]",
         );
+    }
+}
+
+/// Dokku's, as its `app.json` has them.
+fn cron(value: &Value, taken: &mut Imported) {
+    for (index, said) in tables(value).into_iter().enumerate() {
+        let key = format!("cron.{}", index + 1);
+        let schedule = said.get("schedule").and_then(plain).unwrap_or_default();
+        let entry = match (schedule.parse::<Schedule>(), said.get("command").map(command)) {
+            (Ok(schedule), Some(Ok(command))) => CronEntry::new(schedule, command),
+            (Err(wrong), _) => {
+                taken.left(key, wrong.to_string());
+                continue;
+            }
+            (_, Some(Err(wrong))) => {
+                taken.left(key, wrong.to_string());
+                continue;
+            }
+            (_, None) => {
+                taken.left(key, "it has no command");
+                continue;
+            }
+        };
+        // Dokku lets runs of one entry overlap unless it is told otherwise.
+        let policy = said.get("concurrency_policy").and_then(plain).unwrap_or_else(|| "allow".to_owned());
+        let known = Concurrency::NAMED.iter().find(|(name, _)| *name == policy).map(|(_, it)| *it);
+        let entry = CronEntry { concurrency: known.unwrap_or_default(), ..entry };
+        let entries = &mut taken.manifest.cron;
+        entries.insert(made_name(&entry.command, entries), entry);
+    }
+    if !taken.manifest.cron.is_empty() {
+        taken.note("cron entries are due by UTC; `timezone` in their [[cron]] names another place");
     }
 }
 

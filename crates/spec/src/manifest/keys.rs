@@ -13,8 +13,8 @@ pub(super) struct Keys {
 
 pub(super) const TOP: Keys = Keys {
     section: "",
-    known: &["app", "build", "processes", "env", "deploy", "http", "shutdown"],
-    later: &["cron", "services", "scale", "resources", "slo", "volumes"],
+    known: &["app", "build", "processes", "env", "deploy", "http", "shutdown", "cron"],
+    later: &["services", "scale", "resources", "slo", "volumes"],
 };
 pub(super) const BUILD: Keys = Keys {
     section: "build",
@@ -32,6 +32,11 @@ pub(super) const CHECK: Keys =
     Keys { section: "http.checks", known: &["type", "path", "interval", "timeout", "grace"], later: &[] };
 pub(super) const SHUTDOWN: Keys =
     Keys { section: "shutdown", known: &["signal", "drain", "kill_after"], later: &[] };
+pub(super) const CRON: Keys = Keys {
+    section: "cron",
+    known: &["name", "schedule", "timezone", "command", "concurrency", "timeout", "catch_up"],
+    later: &[],
+};
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 6] = [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN];
+pub(super) const SECTIONS: [&Keys; 7] = [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON];

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::cron;
 use super::keys::{self, Keys};
 use super::{
     Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, FILE_NAME, Format, HostName, Http, MANIFEST_MAX,
@@ -21,9 +22,9 @@ use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
 use crate::problem::{Collector, Problems, Wrong, nearest};
 use crate::unit::Millis;
 
-const SECOND: Millis = Millis::from_secs(1);
+pub(super) const SECOND: Millis = Millis::from_secs(1);
 const HOUR: Millis = Millis::from_secs(3_600);
-const DAY: Millis = Millis::from_secs(86_400);
+pub(super) const DAY: Millis = Millis::from_secs(86_400);
 /// The longest time between the signal and SIGKILL.
 const KILL_AFTER_MAX: Millis = Millis::from_secs(300);
 /// The most hosts of one app; each is a route at edge.
@@ -52,14 +53,14 @@ pub(super) fn manifest(text: &str) -> Result<Manifest, Problems> {
 type Value<'t> = Spanned<DeValue<'t>>;
 
 /// A table of the manifest whose unknown keys were reported already.
-struct Section<'s, 'p, 't> {
-    problems: &'s mut Collector<'p>,
-    table: &'s DeTable<'t>,
+pub(super) struct Section<'s, 'p, 't> {
+    pub(super) problems: &'s mut Collector<'p>,
+    pub(super) table: &'s DeTable<'t>,
     section: &'static str,
 }
 
 impl<'s, 'p, 't> Section<'s, 'p, 't> {
-    fn new(problems: &'s mut Collector<'p>, table: &'s DeTable<'t>, keys: &'static Keys) -> Self {
+    pub(super) fn new(problems: &'s mut Collector<'p>, table: &'s DeTable<'t>, keys: &'static Keys) -> Self {
         for key in table.keys() {
             let name = key.get_ref().as_ref();
             if !keys.known.contains(&name) {
@@ -70,7 +71,11 @@ impl<'s, 'p, 't> Section<'s, 'p, 't> {
     }
 
     /// The value of `key`, if it is there and `read` takes it; else what is wrong is noted.
-    fn get<T>(&mut self, key: &str, read: impl FnOnce(&DeValue<'_>) -> Result<T, Wrong>) -> Option<T> {
+    pub(super) fn get<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, Wrong>,
+    ) -> Option<T> {
         let value = self.table.get(key)?;
         self.note(value.span(), read(value.get_ref()))
     }
@@ -136,6 +141,7 @@ fn top(section: &mut Section<'_, '_, '_>) -> Manifest {
         deploy: section.below("deploy", &keys::DEPLOY, deploy).unwrap_or_default(),
         http: section.below("http", &keys::HTTP, http).unwrap_or_default(),
         shutdown: section.below("shutdown", &keys::SHUTDOWN, shutdown).unwrap_or_default(),
+        cron: cron::read(section),
     };
     let serves_files = manifest.build.builder == Some(Builder::Static);
     if serves_files && let Some((key, _)) = section.table.get_key_value("processes") {
@@ -278,7 +284,7 @@ fn port(value: &DeValue<'_>) -> Result<u16, Wrong> {
     }
 }
 
-fn array<'s, 't>(section: &mut Section<'s, '_, 't>, key: &str, of: &str) -> &'s [Value<'t>] {
+pub(super) fn array<'s, 't>(section: &mut Section<'s, '_, 't>, key: &str, of: &str) -> &'s [Value<'t>] {
     let Some(value) = section.table.get(key) else {
         return &[];
     };
@@ -372,11 +378,11 @@ fn shutdown(section: &mut Section<'_, '_, '_>) -> Shutdown {
     }
 }
 
-fn expected(what: &str, found: &DeValue<'_>) -> Wrong {
+pub(super) fn expected(what: &str, found: &DeValue<'_>) -> Wrong {
     Wrong::new(format!("expected {what}, found {}", found.type_str()))
 }
 
-fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
+pub(super) fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
     value.as_str().ok_or_else(|| expected("a string", value))
 }
 
@@ -384,7 +390,7 @@ fn parsed<T: FromStr<Err: std::fmt::Display>>(value: &DeValue<'_>) -> Result<T, 
     text(value)?.parse().map_err(Wrong::new)
 }
 
-fn one_of<T: Copy>(named: &[(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
+pub(super) fn one_of<T: Copy>(named: &[(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| {
         let given = text(value)?;
         if let Some((_, known)) = named.iter().find(|(name, _)| *name == given) {
@@ -404,7 +410,7 @@ fn one_of<T: Copy>(named: &[(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Resu
     }
 }
 
-fn span(least: Millis, most: Millis) -> impl Fn(&DeValue<'_>) -> Result<Millis, Wrong> {
+pub(super) fn span(least: Millis, most: Millis) -> impl Fn(&DeValue<'_>) -> Result<Millis, Wrong> {
     move |value| {
         if let Some(number) = value.as_integer() {
             return Err(expected("a span of time", value).instead(format!("write \"{}s\"", number.as_str())));
@@ -419,7 +425,7 @@ fn span(least: Millis, most: Millis) -> impl Fn(&DeValue<'_>) -> Result<Millis, 
     }
 }
 
-fn command(value: &DeValue<'_>) -> Result<Command, Wrong> {
+pub(super) fn command(value: &DeValue<'_>) -> Result<Command, Wrong> {
     match value {
         DeValue::String(line) => Command::parse(line).map_err(Wrong::new),
         DeValue::Array(words) => {

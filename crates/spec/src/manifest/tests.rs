@@ -173,8 +173,6 @@ soft_limit = 200
 type = "liveness"
 [scale.web]
 min = 0
-[[cron]]
-schedule = "@daily"
 [[services]]
 type = "postgres"
 [resources.web]
@@ -183,11 +181,14 @@ cpu = 1
 availability = 99.9
 "#;
     let found = problems(text);
-    assert_eq!(found.len(), 12, "{found:#?}");
+    assert_eq!(found.len(), 11, "{found:#?}");
     for problem in &found {
         assert!(problem.contains("not available in this version of Berth"), "{problem}");
     }
-    assert!(found.iter().any(|problem| problem.starts_with("17:3 `cron` is not available")), "{found:#?}");
+    assert!(
+        found.iter().any(|problem| problem.starts_with("17:3 `services` is not available")),
+        "{found:#?}"
+    );
 }
 
 #[test]
@@ -227,6 +228,72 @@ fn wrong_shapes_are_mistakes() {
     assert_eq!(problems("[build]\noutput = \"../x\"").len(), 1);
     let two = "[[http.checks]]\ntype = \"readiness\"\n[[http.checks]]\ntype = \"readiness\"";
     assert_eq!(problems(two), ["3:1 an app has at most one check in this version of Berth"]);
+}
+
+#[test]
+fn cron_entries_have_names_defaults_and_mistakes_with_places() {
+    let text = r#"
+[[cron]]
+schedule = "@daily"
+command = "python manage.py clearsessions"
+[[cron]]
+schedule = "5 4 * * sun"
+timezone = "europe/berlin"
+command = "python manage.py clearsessions"
+concurrency = "replace"
+timeout = "10m"
+catch_up = "7d"
+"#;
+    let read = Manifest::parse(text).unwrap();
+    let names: Vec<&str> = read.cron.keys().map(crate::CronName::as_str).collect();
+    assert_eq!(names, ["python-manage-py-clearsessions", "python-manage-py-clearsessions-2"]);
+    let [first, second] = read.cron.values().collect::<Vec<_>>()[..] else { panic!("{read:#?}") };
+    let command = Command::Line("python manage.py clearsessions".into());
+    assert_eq!(*first, super::CronEntry::new("@daily".parse().unwrap(), command));
+    assert_eq!((second.timezone.as_str(), second.catch_up), ("Europe/Berlin", Millis::from_secs(604_800)));
+
+    let text = r#"
+[[cron]]
+schedule = "61 * * * *"
+command = "a"
+[[cron]]
+schedule = "0 0 31 2 *"
+timezone = "Mars"
+concurrency = "forbit"
+timeout = "2d"
+[[cron]]
+name = "b"
+command = "b"
+[[cron]]
+name = "c"
+schedule = "@daily"
+command = "c"
+every = "day"
+[[cron]]
+name = "c"
+schedule = "@daily"
+command = "c"
+"#;
+    let like = "write it like \"0 3 * * *\" for every day at 03:00, or \"*/15 9-17 * * mon-fri\"";
+    assert_eq!(
+        problems(text),
+        [
+            format!("3:12 the minute \"61\" is not within 0 to 59 | {like}"),
+            "5:1 `cron` has no `command` | write command = \"bin/nightly\"".to_owned(),
+            format!("6:12 no month that it names has such a day, so it would never be due | {like}"),
+            "7:12 there is no time zone \"Mars\" | write its name as in \"Europe/Berlin\", or leave it out for UTC"
+                .to_owned(),
+            "8:15 \"forbit\" is not one of forbid, allow, replace | did you mean \"forbid\"?".to_owned(),
+            "9:11 48h is not within 1s to 24h".to_owned(),
+            "10:1 `cron` has no `schedule` | write schedule = \"@daily\"".to_owned(),
+            "17:1 unknown key `cron.every` | known here: name, schedule, timezone, command, concurrency, timeout, catch_up".to_owned(),
+            "19:8 there is a cron entry c already | give each a name of its own".to_owned(),
+        ]
+    );
+    assert_eq!(
+        problems("[cron]\nschedule = \"@daily\""),
+        ["1:1 expected an array of tables: `[[cron]]`, found table"]
+    );
 }
 
 #[test]
@@ -291,6 +358,7 @@ fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
         ("http", "Http"),
         ("http.checks", "Check"),
         ("shutdown", "Shutdown"),
+        ("cron", "Cron"),
     ];
     for keys in keys::SECTIONS {
         let at = defs.iter().find(|(section, _)| *section == keys.section);

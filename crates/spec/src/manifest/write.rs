@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Build, Deploy, Http, Manifest, Readiness, Shutdown, Signal, Strategy};
+use super::{Build, CronEntry, Deploy, Http, Manifest, Readiness, Shutdown, Signal, Strategy};
 use crate::command::Command;
+use crate::name::CronName;
 use crate::unit::Millis;
 
 impl Manifest {
@@ -13,7 +14,7 @@ impl Manifest {
     /// A static site among the processes is what a builder found, not what a person writes, and is left out.
     #[must_use]
     pub fn write(&self, head: &[String], foot: &[String]) -> String {
-        let Self { format: _, app, build, processes, env, deploy, http, shutdown } = self;
+        let Self { format: _, app, build, processes, env, deploy, http, shutdown, cron } = self;
         let mut out = Out::default();
         out.comments(head);
         if let Some(app) = app {
@@ -39,6 +40,10 @@ impl Manifest {
         out.section("http", "How the web process is reached.", &keys);
         out.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
         out.section("shutdown", "How an instance is stopped.", &shutdown_keys(shutdown));
+        for (index, (name, entry)) in cron.iter().enumerate() {
+            let what = if index == 0 { "What runs by a schedule." } else { "" };
+            out.section("[cron]", what, &cron_keys(name, entry));
+        }
         if !foot.is_empty() {
             out.blank();
             out.comments(foot);
@@ -85,7 +90,9 @@ impl Out {
             return;
         }
         self.blank();
-        self.comments(&[what.to_owned()]);
+        if !what.is_empty() {
+            self.comments(&[what.to_owned()]);
+        }
         self.line(&format!("[{name}]"));
         for (key, value) in keys {
             self.entry(key, value);
@@ -195,6 +202,21 @@ fn shutdown_keys(shutdown: &Shutdown) -> Keys {
     keys.into_iter().flatten().collect()
 }
 
+fn cron_keys(name: &CronName, entry: &CronEntry) -> Keys {
+    let CronEntry { schedule, timezone, command: run, concurrency, timeout, catch_up } = entry;
+    let default = CronEntry::new(schedule.clone(), run.clone());
+    let keys = [
+        given("name", Some(text(name.as_str()))),
+        given("schedule", Some(text(schedule.as_str()))),
+        unlike("timezone", timezone, &default.timezone, |zone| text(zone.as_str())),
+        given("command", Some(command(run))),
+        unlike("concurrency", concurrency, &default.concurrency, |it| text(it.name())),
+        unlike("timeout", timeout, &default.timeout, span),
+        unlike("catch_up", catch_up, &default.catch_up, span),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -222,12 +244,23 @@ type = "readiness"
 path = "/up"
 [shutdown]
 signal = "SIGINT"
+[[cron]]
+schedule = "0 3 * * *"
+timezone = "Europe/Berlin"
+command = "bin/nightly --all"
+[[cron]]
+name = "sweep"
+schedule = "@hourly"
+command = ["bin/sweep"]
+concurrency = "replace"
+timeout = "5m"
+catch_up = "0s"
 "#;
         let manifest = Manifest::parse(given).unwrap();
         let written = manifest.write(&["From a test.".to_owned()], &["The\nend.".to_owned()]);
         assert_eq!(Manifest::parse(&written).unwrap(), manifest, "{written}");
         assert!(written.starts_with("# From a test.\n\napp = \"shop\"\n\n# How the source"), "{written}");
-        assert!(written.ends_with("[shutdown]\nsignal = \"SIGINT\"\n\n# The end.\n"), "{written}");
+        assert!(written.ends_with("catch_up = \"0s\"\n\n# The end.\n"), "{written}");
         assert!(!written.contains("warm") && !written.contains("interval"), "{written}");
     }
 
