@@ -148,8 +148,8 @@ fn packages(workspace: &Workspace, targets: &[String]) -> Result<BTreeMap<String
     let mut packages = BTreeMap::new();
     for target in targets {
         let graph = workspace.graph(target)?;
-        let nodes = graph.resolve.context("cargo metadata gave no graph")?.nodes;
-        let all = graph.packages.into_iter().filter(|package| nodes.iter().any(|node| node.id == package.id));
+        let built = graph.built().context("cargo metadata gave no graph")?;
+        let all = graph.packages.into_iter().filter(|package| built.contains(&package.id));
         packages.extend(all.map(|package| (format!("{} {}", package.name, package.version), package)));
     }
     Ok(packages)

@@ -33,6 +33,9 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { program: "npm", package: "npm", for_what: "installs what an npm project needs" },
     Tool { program: "zsh", package: "zsh", for_what: "completes what is typed, as a person's shell" },
     Tool { program: "fish", package: "fish", for_what: "completes what is typed, as a person's shell" },
+    Tool { program: "docker-registry", package: "docker-registry", for_what: "is pulled from" },
+    Tool { program: "skopeo", package: "skopeo", for_what: "pushes images" },
+    Tool { program: "umoci", package: "umoci", for_what: "unpacks images, to compare with" },
     Tool { program: VENV, package: "python3-venv", for_what: "builds and runs a Flask app" },
 ];
 

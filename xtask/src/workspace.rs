@@ -1,6 +1,6 @@
 //! The workspace as cargo and git see it: members, their dependencies, files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -35,10 +35,22 @@ pub(crate) struct Package {
     pub source: Option<String>,
     pub manifest_path: PathBuf,
     pub dependencies: Vec<Dependency>,
+    /// What each of its features switches on.
+    #[serde(default)]
+    pub features: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Dependency {
+    /// The package.
+    #[serde(default)]
+    pub name: String,
+    /// What it is called there, if otherwise.
+    #[serde(default)]
+    pub rename: Option<String>,
+    /// Whether a feature has to switch it on.
+    #[serde(default)]
+    pub optional: bool,
     /// `dev` or `build`; none for a normal one.
     pub kind: Option<String>,
     /// The folder, for a dependency inside the workspace.
@@ -53,6 +65,12 @@ pub(crate) struct Resolve {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Node {
     pub id: String,
+    /// The packages that it may use.
+    #[serde(default)]
+    pub dependencies: Vec<String>,
+    /// Its features that are on.
+    #[serde(default)]
+    pub features: Vec<String>,
 }
 
 impl Workspace {
@@ -125,6 +143,26 @@ impl Workspace {
 }
 
 impl Metadata {
+    /// The ids of the packages that are built, found from the members on; none without a graph.
+    pub(crate) fn built(&self) -> Option<BTreeSet<String>> {
+        let nodes: BTreeMap<&str, &Node> =
+            self.resolve.as_ref()?.nodes.iter().map(|node| (&*node.id, node)).collect();
+        let packages: BTreeMap<&str, &Package> =
+            self.packages.iter().map(|package| (&*package.id, package)).collect();
+        let (mut built, mut todo) = (BTreeSet::new(), self.workspace_members.clone());
+        while let Some(id) = todo.pop() {
+            let (Some(node), Some(package)) = (nodes.get(&*id), packages.get(&*id)) else { continue };
+            if !built.insert(id.clone()) {
+                continue;
+            }
+            let used = node.dependencies.iter().filter(|below| {
+                packages.get(below.as_str()).is_some_and(|below| package.uses(below, &node.features))
+            });
+            todo.extend(used.cloned());
+        }
+        Some(built)
+    }
+
     /// The members, by the name of their folder.
     pub(crate) fn by_folder(&self) -> BTreeMap<String, &Package> {
         let members = self.packages.iter().filter(|package| self.workspace_members.contains(&package.id));
@@ -133,6 +171,21 @@ impl Metadata {
 }
 
 impl Package {
+    /// Whether it uses `other` when these of its features are on. Cargo's graph also has what a weak feature (`ring?/alloc`) only speaks of,
+    /// and which is never built.
+    pub(crate) fn uses(&self, other: &Self, features: &[String]) -> bool {
+        let named = self.dependencies.iter().filter(|dependency| dependency.name == other.name);
+        named.into_iter().any(|dependency| {
+            let alias = dependency.rename.as_deref().unwrap_or(&dependency.name);
+            let on = |switch: &String| {
+                let part = switch.split('/').next().unwrap_or_default();
+                part == alias || part.strip_prefix("dep:") == Some(alias)
+            };
+            let switched = || features.iter().filter_map(|name| self.features.get(name)).flatten().any(on);
+            !dependency.optional || switched()
+        })
+    }
+
     /// The name of the folder it lies in, which is how the house calls it.
     pub(crate) fn folder(&self) -> String {
         let folder = self.manifest_path.parent().and_then(Path::file_name).unwrap_or_default();
@@ -142,4 +195,30 @@ impl Package {
 
 fn parse_metadata(json: &str) -> Result<Metadata> {
     serde_json::from_str(json).context("cargo metadata wrote something unexpected")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_weak_feature_speaks_of_is_not_built() {
+        let json = r#"{
+            "workspace_members": ["top"], "target_directory": "", "packages": [
+                {"id": "top", "name": "top", "version": "1.0.0", "manifest_path": "top/Cargo.toml", "features": {},
+                    "dependencies": [{"name": "tls", "optional": false}]},
+                {"id": "tls", "name": "tls", "version": "1.0.0", "manifest_path": "tls/Cargo.toml",
+                    "features": {"std": ["ring?/std", "fast"], "fast": ["dep:aws"], "old": ["dep:ring"]},
+                    "dependencies": [{"name": "ring", "optional": true}, {"name": "aws-lc", "rename": "aws", "optional": true}]},
+                {"id": "ring", "name": "ring", "version": "1.0.0", "manifest_path": "", "dependencies": []},
+                {"id": "aws", "name": "aws-lc", "version": "1.0.0", "manifest_path": "", "dependencies": []}],
+            "resolve": {"nodes": [{"id": "top", "dependencies": ["tls"]}, {"id": "ring"}, {"id": "aws"},
+                {"id": "tls", "dependencies": ["ring", "aws"], "features": ["FEATURES"]}]}}"#;
+        let built = |features: &str| {
+            let metadata: Metadata = serde_json::from_str(&json.replace("FEATURES", features)).unwrap();
+            metadata.built().unwrap().into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(built(r#"std", "fast"#), ["aws", "tls", "top"]);
+        assert_eq!(built("old"), ["ring", "tls", "top"]);
+    }
 }

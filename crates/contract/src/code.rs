@@ -115,6 +115,12 @@ codes! {
     HostTaken = "host_taken", 409, Refused, "Another app answers for the host";
     IdempotencyKeyMissing = "idempotency_key_missing", 400, Usage, "The request has no idempotency key";
     IdempotencyKeyReused = "idempotency_key_reused", 422, Refused, "The idempotency key was used for another request";
+    ImageInvalid = "image_invalid", 422, Refused, "The image is not what it has to be";
+    ImageNotFound = "image_not_found", 404, NotFound, "The registry has no such image";
+    ImagePlatformMissing = "image_platform_missing", 422, Refused, "There is no image for the platform's machine";
+    ImageReferenceInvalid = "image_reference_invalid", 422, Usage, "The text does not name an image";
+    ImageTooLarge = "image_too_large", 422, Refused, "The image is larger than it may be";
+    ImagesUnsupported = "images_unsupported", 500, Failed, "The platform cannot run images here";
     InstanceNotFound = "instance_not_found", 404, NotFound, "There is no such instance";
     Internal = "internal", 500, Failed, "Berth itself failed";
     Interrupted = "interrupted", 500, Interrupted, "The command was interrupted";
@@ -134,6 +140,8 @@ codes! {
     ProcessNotFound = "process_not_found", 404, NotFound, "The app has no such process";
     ProjectNotFound = "project_not_found", 404, NotFound, "There is no such project";
     PushRefused = "push_refused", 422, Refused, "The push was refused";
+    RegistryDenied = "registry_denied", 502, NotAllowed, "The registry refuses the image";
+    RegistryUnreachable = "registry_unreachable", 502, Failed, "The registry cannot be reached";
     ReleaseCommandFailed = "release_command_failed", 500, Failed, "The release command failed";
     ReleaseGone = "release_gone", 410, Refused, "The release cannot be brought back any more";
     ReleaseNeverServed = "release_never_served", 409, Refused, "The release never served";
