@@ -71,6 +71,7 @@ fn deployment(globals: &Globals, home: Option<PathBuf>, path: PathBuf) -> Comman
     let deploy = DeployArgs {
         path,
         of: OfApp { app: None },
+        image: None,
         strategy: None,
         dry_run: false,
         message: None,

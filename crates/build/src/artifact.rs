@@ -77,6 +77,13 @@ impl Inputs<'_> {
 }
 
 impl ArtifactId {
+    /// That of an image in an app: the app's own, so that no app learns what another one runs.
+    #[must_use]
+    pub fn of_image(app: &AppId, manifest: &str) -> Self {
+        let hash = hex::encode(Sha256::digest(format!("image\n{app}\n{manifest}")));
+        Self(format!("a{}", hash.chars().take(DIGITS).collect::<String>()))
+    }
+
     /// The id as text, fit for a file name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -118,13 +118,13 @@ pub struct Built {
 /// Makes artifacts. Clones share one queue.
 #[derive(Debug, Clone)]
 pub struct Builder {
-    inside: Arc<Inside>,
+    pub(crate) inside: Arc<Inside>,
 }
 
 #[derive(Debug)]
-struct Inside {
-    config: Config,
-    layout: Layout,
+pub(crate) struct Inside {
+    pub(crate) config: Config,
+    pub(crate) layout: Layout,
     clock: Arc<dyn Clock>,
     permits: Semaphore,
     toolbox: Toolbox,
@@ -296,13 +296,13 @@ impl Inside {
     }
 
     /// The turn for an artifact, shared by all who want it.
-    fn turn(&self, app: &AppId, id: &ArtifactId) -> Arc<Turn<()>> {
+    pub(crate) fn turn(&self, app: &AppId, id: &ArtifactId) -> Arc<Turn<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(turns.entry((app.clone(), id.clone())).or_default())
     }
 
     /// Forgets a turn that nobody else wants.
-    fn leave(&self, turn: Arc<Turn<()>>, app: &AppId, id: &ArtifactId) {
+    pub(crate) fn leave(&self, turn: Arc<Turn<()>>, app: &AppId, id: &ArtifactId) {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         drop(turn);
         let key = (app.clone(), id.clone());
@@ -334,7 +334,7 @@ async fn unless_cancelled<T>(
 }
 
 /// Does file work where it blocks nobody.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
 ) -> Result<T, BuildError> {
     match tokio::task::spawn_blocking(work).await {

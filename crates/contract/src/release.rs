@@ -36,6 +36,10 @@ pub struct SubmitRelease {
     /// The text of the Procfile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub procfile: Option<String>,
+    /// The name of an image that is run in place of what the tree would be built to, which may be empty then. What a tag means is found out
+    /// now and stays so for the release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// How traffic moves, when it is to be other than the manifest says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
@@ -150,6 +154,9 @@ pub struct Release {
     pub tree: Option<TreeId>,
     /// The id of what was built; none before it is.
     pub artifact: Option<String>,
+    /// The image that it runs, held to the digest that its name meant when it was submitted; none when it was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// The names of its configuration variables.
     #[schema(value_type = Vec<String>)]
     pub config_names: Vec<EnvName>,

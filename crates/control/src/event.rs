@@ -251,6 +251,30 @@ pub struct Artifact {
     /// What runs once before traffic, unless the manifest says: what was detected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release_command: Option<Command>,
+    /// The image that it is, when nothing was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
+}
+
+/// An image that stands in place of something that was built, and what its configuration says of how it is run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Image {
+    /// Its name, held to the digest that the name meant when the release was submitted.
+    pub reference: String,
+    /// The digest of its manifest for the platform's machine.
+    pub manifest: String,
+    /// As whom it runs, as its author wrote it: names are looked up in the image.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// The directory that it runs in, below its root.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub workdir: String,
+    /// The first port of TCP that it exposes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The signal that asks it to stop, where it is not SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<i32>,
 }
 
 /// Why a release failed, fit to be shown.

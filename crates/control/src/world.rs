@@ -68,6 +68,8 @@ pub enum Life {
     Gone,
     /// It could not be started.
     NotStarted {
+        /// The code of the failure.
+        code: String,
         /// Why.
         detail: String,
     },

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::config;
@@ -104,8 +105,10 @@ impl Store {
         progress(Step::Found { layers: layers.len(), bytes });
         let cancelled = Arc::new(AtomicBool::new(false));
         let _ends = CancelOnDrop(Arc::clone(&cancelled));
-        let all =
-            layers.iter().map(|layer| Box::pin(self.get(registries, wanted, layer, &cancelled, progress)));
+        let mut all: Vec<BoxFuture<'_, Result<(), ImageError>>> = Vec::new();
+        for layer in &layers {
+            all.push(Box::pin(self.get(registries, wanted, layer, &cancelled, progress)));
+        }
         futures_util::stream::iter(all).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         // In this order: what has a manifest is whole.
         self.put_document(&config)?;

@@ -107,6 +107,31 @@ pub(crate) struct Fetched {
     pub(crate) content_type: Option<String>,
 }
 
+/// How often something was tried, and how long is waited before the next time.
+struct Tries {
+    left: u32,
+    wait: Duration,
+}
+
+impl Tries {
+    fn new(config: &Config) -> Self {
+        Self { left: config.attempts.saturating_sub(1), wait: config.backoff }
+    }
+
+    /// Waits, when what failed did so in passing and may be tried again.
+    async fn again(&mut self, fault: Fault) -> Result<(), ImageError> {
+        let told = match fault {
+            Fault::Passing(_, told) if self.left > 0 => told,
+            fault => return Err(fault.into()),
+        };
+        // wait: for the registry to be well again.
+        tokio::time::sleep(told.unwrap_or(self.wait).min(WAIT_MAX)).await;
+        self.wait = self.wait.saturating_mul(2).min(WAIT_MAX);
+        self.left -= 1;
+        Ok(())
+    }
+}
+
 impl Registries {
     /// Registries over the machine's own network.
     #[must_use]
@@ -142,26 +167,18 @@ impl Registries {
                 range: None,
                 what: &what,
             };
-            let done = self.trying(async || {
-                let mut answer = self.ask(&source, &ask).await?;
-                let bytes = answer.whole(MANIFEST_MAX, "its manifest").await?;
-                let digest = Digest::of(&bytes);
-                let told = answer
-                    .response
-                    .headers()
-                    .get("docker-content-digest")
-                    .and_then(|it| it.to_str().ok()?.parse().ok());
-                if let Some(meant) = reference.digest().copied().or(told)
-                    && meant != digest
-                {
-                    return Err(ImageError::invalid(format!("its manifest is {digest}, not {meant}")).into());
+            let mut tries = Tries::new(&self.config);
+            loop {
+                match self.manifest_of(&source, &ask, reference).await {
+                    Ok(fetched) => return Ok(fetched),
+                    Err(fault) => match tries.again(fault).await {
+                        Ok(()) => {}
+                        Err(error) => {
+                            last = Some(error);
+                            break;
+                        }
+                    },
                 }
-                let content_type = answer.header(CONTENT_TYPE).map(str::to_owned);
-                Ok(Fetched { digest, bytes, content_type })
-            });
-            match done.await {
-                Ok(fetched) => return Ok(fetched),
-                Err(error) => last = Some(error),
             }
         }
         Err(last.expect("a reference has a registry"))
@@ -179,21 +196,24 @@ impl Registries {
         mirrors.chain([own]).map(source).collect()
     }
 
-    /// Does it again when it fails in passing.
-    async fn trying<T>(&self, mut work: impl AsyncFnMut() -> Result<T, Fault>) -> Result<T, ImageError> {
-        let mut wait = self.config.backoff;
-        let mut attempt = 1;
-        loop {
-            match work().await {
-                Err(Fault::Passing(_, told)) if attempt < self.config.attempts => {
-                    // wait: for the registry to be well again.
-                    tokio::time::sleep(told.unwrap_or(wait).min(WAIT_MAX)).await;
-                    wait = wait.saturating_mul(2).min(WAIT_MAX);
-                    attempt += 1;
-                }
-                done => return Ok(done?),
-            }
+    async fn manifest_of(
+        &self,
+        source: &Source,
+        ask: &Ask<'_>,
+        reference: &Reference,
+    ) -> Result<Fetched, Fault> {
+        let mut answer = self.ask(source, ask).await?;
+        let bytes = answer.whole(MANIFEST_MAX, "its manifest").await?;
+        let digest = Digest::of(&bytes);
+        let told = answer.response.headers().get("docker-content-digest");
+        let told = told.and_then(|it| it.to_str().ok()?.parse().ok());
+        if let Some(meant) = reference.digest().copied().or(told)
+            && meant != digest
+        {
+            return Err(ImageError::invalid(format!("its manifest is {digest}, not {meant}")).into());
         }
+        let content_type = answer.header(CONTENT_TYPE).map(str::to_owned);
+        Ok(Fetched { digest, bytes, content_type })
     }
 
     /// Asks until there is an answer that has what was asked for: says who we are when the registry wants to know, follows it to where

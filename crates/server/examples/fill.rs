@@ -84,6 +84,7 @@ fn events(slot: u32) -> Vec<Event> {
         path: Vec::new(),
         tools: Vec::new(),
         release_command: None,
+        image: None,
     };
     for number in (1..=RELEASES).map(ReleaseNumber) {
         events.push(Event::ReleaseSubmitted(Box::new(ReleaseSubmitted {

@@ -3,6 +3,7 @@
 pub mod app_log;
 mod environment;
 mod evidence;
+mod images;
 mod instances;
 mod jobs;
 mod output;
@@ -39,6 +40,7 @@ use crate::events;
 use crate::git::Repositories;
 use crate::secrets::Vault;
 use app_log::AppLog;
+use images::Images;
 use jobs::Jobs;
 pub use output::BuildOutput;
 use source::Sources;
@@ -69,6 +71,7 @@ const LOGS_KEPT: usize = 20;
 pub struct Machine {
     runtime: Arc<dyn Runtime>,
     builder: Builder,
+    images: Images,
     sources: Sources,
     repositories: Repositories,
     jobs: Arc<Jobs>,
@@ -96,13 +99,16 @@ struct Places {
     exe: PathBuf,
 }
 
+/// Why an instance could not be started: the code of the failure, and a sentence.
+type NotStarted = (String, String);
+
 /// What is remembered of instances between two looks, and lost with the process.
 #[derive(Debug, Default)]
 struct Notes {
     /// What was last seen, for those who only want to show it.
     seen: BTreeMap<AppId, BTreeMap<Ordinal, Seen>>,
-    /// Instances that could not be started, and why.
-    not_started: BTreeMap<InstanceId, String>,
+    /// Instances that could not be started, and why: a code and a sentence.
+    not_started: BTreeMap<InstanceId, NotStarted>,
     /// Instances that were told to stop and are not gone.
     stopping: BTreeSet<InstanceId>,
     /// Instances that are being cleared away.
@@ -158,6 +164,7 @@ impl Machine {
         Ok(Self {
             runtime,
             builder,
+            images: Images::open(&config.home).map_err(|error| in_full(&error))?,
             sources: Sources::new(config.home.join("chunks")),
             repositories: Repositories::open(config).map_err(|error| in_full(&error))?,
             jobs: Arc::default(),
@@ -329,6 +336,7 @@ impl Machine {
             }
             self.collect_logs(&app).await;
         }
+        self.sweep_images().await;
         // After the artifacts, whose layers nothing may need any more.
         if let Err(error) = self.builder.collect(0).await {
             events::could_not("remove what builds keep", &error);

@@ -18,7 +18,7 @@ use crate::chunk::{self, CHUNK_MAX, ChunkId};
 use crate::tree::{ENTRIES_MAX, Entry, InvalidTree, Node, SIZE_MAX, Tree, check_path, check_target};
 
 /// A directory as a tree, and where its chunks can be read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Packed {
     root: PathBuf,
     tree: Tree,

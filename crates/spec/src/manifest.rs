@@ -26,6 +26,8 @@ use crate::unit::Millis;
 pub const FILE_NAME: &str = "berth.toml";
 /// The longest manifest that is read, in bytes; those people write have a few hundred.
 pub const MANIFEST_MAX: usize = 256 * 1024;
+/// The longest name of an image, in bytes: registry, repository, tag and digest.
+pub const IMAGE_NAME_MAX: usize = 800;
 /// The longest value of one environment variable, in bytes; the kernel ends at 128 KiB.
 pub const ENV_VALUE_MAX: usize = 32 * 1024;
 
@@ -134,6 +136,9 @@ pub struct Build {
     /// Which of the app's configuration and secrets its commands see. They are part of what the artifact is made from.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub env: BTreeSet<EnvName>,
+    /// The image that is run in place of anything that is built, as people name it; in a release held to its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// What turns source into an artifact.

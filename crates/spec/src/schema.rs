@@ -67,6 +67,9 @@ struct Build {
     network: Option<bool>,
     /// Which of the app's configuration and secrets its commands see; a change of one builds anew.
     env: Option<Vec<String>>,
+    /// An image that is run in place of anything that is built: `registry.example.com/shop:1.4`. What a tag means is found out
+    /// when a release is submitted, and stays so for that release.
+    image: Option<String>,
 }
 
 #[derive(JsonSchema)]

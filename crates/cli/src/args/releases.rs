@@ -19,6 +19,9 @@ pub struct DeployArgs {
     /// The app to deploy.
     #[command(flatten)]
     pub of: OfApp,
+    /// Run this image in place of what the source would be built to; of the directory berth.toml alone counts then
+    #[arg(long, value_name = "REF")]
+    pub image: Option<String>,
     /// How traffic moves: bluegreen, rolling or recreate [default: as berth.toml says]
     #[arg(long, value_enum, hide_possible_values = true)]
     pub strategy: Option<StrategyChoice>,

@@ -6,6 +6,7 @@ use std::path::Path;
 use berth_contract::{ChunkHash, Code, ExitStatus, ReleaseState, Strategy, SubmitRelease, TreeId};
 use berth_source::walk::{Packed, pack};
 use berth_source::{ChunkId, detect};
+use berth_spec::manifest::Build;
 use berth_spec::{AppId, Manifest};
 use serde::Serialize;
 
@@ -48,7 +49,7 @@ impl Session<'_> {
             None => self.project.app(app_of_directory(&path)?),
         };
         self.screen.status("reading the source")?;
-        let source = read_source(&path)?;
+        let source = read_source(&path, args.image.as_deref())?;
         if args.dry_run {
             return self.dry_run(app, &source).await;
         }
@@ -61,6 +62,7 @@ impl Session<'_> {
             tree,
             manifest: source.manifest_text,
             procfile: source.procfile_text,
+            image: args.image,
             strategy: args.strategy.map(strategy),
             description: args.message,
             commit: args.commit.or_else(|| commit_of(&path)),
@@ -167,12 +169,19 @@ impl Session<'_> {
     }
 }
 
-fn read_source(path: &Path) -> Result<Source, Failure> {
+fn read_source(path: &Path, image: Option<&str>) -> Result<Source, Failure> {
     let manifest_text = read_file(path, berth_spec::manifest::FILE_NAME)?;
-    let procfile_text = read_file(path, berth_spec::procfile::FILE_NAME)?;
-    let manifest =
+    let procfile_text = match image {
+        Some(_) => None,
+        None => read_file(path, berth_spec::procfile::FILE_NAME)?,
+    };
+    let mut manifest =
         Manifest::read(manifest_text.as_deref(), procfile_text.as_deref()).map_err(Failure::Manifest)?;
-    let packed = pack(path)?;
+    if let Some(image) = image {
+        manifest.build = Build { image: Some(image.to_owned()), ..Build::default() };
+    }
+    // Nothing of the source is in an image's release.
+    let packed = if manifest.build.image.is_some() { Packed::default() } else { pack(path)? };
     let chunks = packed.tree().chunks();
     let chunks = chunks.iter().map(|id| id.to_string().parse().expect("both are 64 hex digits")).collect();
     Ok(Source { packed, manifest_text, procfile_text, manifest, chunks })

@@ -271,6 +271,7 @@ impl Session<'_> {
             return self.not_deployed(&launch, &known, &args);
         }
         let deploy = DeployArgs {
+            image: None,
             path: args.path,
             of: OfApp { app: Some(launch.app.app) },
             strategy: None,

@@ -78,7 +78,10 @@ pub(super) fn releases_table(releases: &[Release], now: Timestamp) -> Table {
         let what = match (&release.failure, &release.description) {
             (Some(failure), _) => format!("{}: {}", failure.code, failure.summary),
             (None, Some(description)) => description.clone(),
-            (None, None) => release.commit.as_deref().map(short_commit).unwrap_or_default(),
+            (None, None) => match (&release.image, &release.commit) {
+                (Some(image), _) => short_image(image),
+                (None, commit) => commit.as_deref().map(short_commit).unwrap_or_default(),
+            },
         };
         table.row(vec![
             release.number.to_string().into(),
@@ -100,6 +103,14 @@ fn reason(release: &Release) -> String {
         (Reason::Deploy, _) => "deploy".to_owned(),
         (Reason::Config, _) => "config".to_owned(),
         (Reason::Secrets, _) => "secrets".to_owned(),
+    }
+}
+
+/// An image with as much of its digest as people compare.
+fn short_image(image: &str) -> String {
+    match image.split_once("@sha256:") {
+        Some((name, digest)) => format!("{name}@sha256:{}", digest.chars().take(12).collect::<String>()),
+        None => image.to_owned(),
     }
 }
 
@@ -129,6 +140,7 @@ fn description(release: &Release, now: Timestamp) -> Vec<String> {
         ("commit", release.commit.clone()),
         ("source", tree),
         ("artifact", release.artifact.clone()),
+        ("image", release.image.clone()),
         ("config", (!names.is_empty()).then(|| names.join(", "))),
         ("secrets", (!secrets.is_empty()).then(|| secrets.join(", "))),
     ];

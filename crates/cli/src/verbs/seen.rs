@@ -47,6 +47,17 @@ struct SeenStep {
 
 impl Seen {
     pub(super) fn new(found: &Result<Detection, NothingFits>, manifest: &Manifest) -> Self {
+        if let Some(image) = &manifest.build.image {
+            let processes = manifest.processes.iter().map(|(name, it)| (name.to_string(), it.to_string()));
+            return Self {
+                builder: Some("image"),
+                why: vec![format!("nothing is built: {image} is pulled")],
+                release_command: manifest.deploy.release_command.as_ref().map(ToString::to_string),
+                processes: processes.collect(),
+                not_known: vec!["which digest the name means when it is submitted".to_owned()],
+                ..Self::default()
+            };
+        }
         let found = match found {
             Ok(found) => found,
             Err(problem) => return Self { problem: Some(problem.to_string()), ..Self::default() },

@@ -85,6 +85,20 @@ fn by_recipe(artifact: Artifact) -> Artifact {
     }
 }
 
+/// An artifact that is an image, of which nothing was built.
+fn of_image(artifact: Artifact) -> Artifact {
+    let digest = format!("sha256:{}", "5e".repeat(32));
+    let image = Image {
+        reference: format!("registry.example.com/shop:1.4@{digest}"),
+        manifest: digest,
+        user: "app".to_owned(),
+        workdir: "/srv".to_owned(),
+        port: Some(8080),
+        stop_signal: Some(3),
+    };
+    Artifact { image: Some(image), ..artifact }
+}
+
 fn release_samples() -> Vec<Event> {
     let built = || artifact("a-5e5e", &["web", "worker"]);
     let failure = Failure {
@@ -108,6 +122,7 @@ fn release_samples() -> Vec<Event> {
         submitted(5, rollback(true), Some(built())),
         Event::ReleaseBuilt { number: v(1), artifact: built() },
         Event::ReleaseBuilt { number: v(2), artifact: by_recipe(built()) },
+        Event::ReleaseBuilt { number: v(3), artifact: of_image(built()) },
         Event::ActivationBegan { number: v(1) },
         Event::ReleaseCommandFinished { number: v(1) },
         Event::ProcessesHandedOver { number: v(1), processes: [web(), worker()].into() },

@@ -39,10 +39,10 @@ impl Planner<'_> {
         seen: Seen,
     ) -> Option<Failure> {
         let name = format!("{}.{ordinal}", instance.process);
-        if let Life::NotStarted { detail } = seen.life {
+        if let Life::NotStarted { code, detail } = seen.life {
             return Some(Failure {
                 detail: vec![detail],
-                ..Failure::new("start_failed", format!("{name} could not be started"))
+                ..Failure::new(&code, format!("{name} could not be started"))
             });
         }
         if seen.restarts >= CRASHES {
@@ -209,7 +209,7 @@ fn misplaced(name: &str, listener: &Listener, expected: u16) -> Option<String> {
 
 fn in_words(life: &Life) -> &str {
     match life {
-        Life::NotStarted { detail } => detail,
+        Life::NotStarted { detail, .. } => detail,
         Life::Starting => "is being started",
         Life::Running => "runs",
         Life::BackingOff => "ended and waits to be started again",

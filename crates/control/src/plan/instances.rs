@@ -25,7 +25,7 @@ impl Planner<'_> {
                 // It was never started, and is not wanted any more.
                 None => self.record(Fact::Gone { ordinal, cause: GoneCause::Stopped }),
                 Some((Life::Gone, _)) => self.gone(ordinal, instance),
-                Some((Life::NotStarted { detail }, _)) => {
+                Some((Life::NotStarted { detail, .. }, _)) => {
                     // What serves is tried again, under the same ordinal so that a full disk is not filled with events; what is
                     // being activated fails its release, see failure(), and goes with that.
                     if self.is_activating(instance.started_as) && instance.is_wanted() {

@@ -291,7 +291,10 @@ fn each_way_not_to_get_ready_has_its_code() {
     type Change = fn(&mut crate::world::Seen);
     let exit = Exit { status: Some(1), signal: None, after: Millis(5), oom: None };
     let cases: [(&str, Change); 5] = [
-        ("start_failed", |seen| seen.life = crate::world::Life::NotStarted { detail: "no".to_owned() }),
+        ("start_failed", |seen| {
+            seen.life =
+                crate::world::Life::NotStarted { code: "start_failed".to_owned(), detail: "no".to_owned() };
+        }),
         ("crashed_at_start", |seen| seen.restarts = CRASHES),
         ("listens_elsewhere", |seen| seen.listener = Listener::Elsewhere(vec![3_000])),
         ("listens_elsewhere", |seen| seen.listener = Listener::Unreachable(vec!["::1".to_owned()])),
@@ -442,7 +445,8 @@ fn what_serves_and_cannot_be_started_is_tried_again() {
     scene.scale(web(), 2);
     scene.run_until(|it| it.world.instances.contains_key(&2));
     let detail = "the disk is full".to_owned();
-    scene.world.instances.get_mut(&2).unwrap().life = crate::world::Life::NotStarted { detail };
+    scene.world.instances.get_mut(&2).unwrap().life =
+        crate::world::Life::NotStarted { code: "start_failed".to_owned(), detail };
     let plan = scene.plan();
     assert_eq!((plan.actions.as_slice(), plan.look_again), (&[][..], Some(START_RETRY)));
     scene.settle();

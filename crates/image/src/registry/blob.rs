@@ -9,7 +9,7 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::http::Fault;
-use super::{Ask, Registries, Source};
+use super::{Ask, Registries, Source, Tries};
 use crate::digest::Digest;
 use crate::error::{ImageError, failed};
 use crate::manifest::Descriptor;
@@ -33,19 +33,35 @@ impl Registries {
         let mut last = None;
         for source in self.sources(reference) {
             let ask = Ask { path: format!("blobs/{}", blob.digest), accept: None, range: None, what: &what };
-            let done = self.trying(async || {
-                let bytes = self.ask(&source, &ask).await?.whole(blob.size, &what).await?;
-                match Digest::of(&bytes) {
-                    digest if digest == blob.digest => Ok(bytes),
-                    digest => Err(ImageError::invalid(format!("{what} is {digest}")).into()),
+            let mut tries = Tries::new(&self.config);
+            loop {
+                let fault = match self.small_blob_of(&source, &ask, blob).await {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(fault) => fault,
+                };
+                match tries.again(fault).await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        last = Some(error);
+                        break;
+                    }
                 }
-            });
-            match done.await {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) => last = Some(error),
             }
         }
         Err(last.expect("a reference has a registry"))
+    }
+
+    async fn small_blob_of(
+        &self,
+        source: &Source,
+        ask: &Ask<'_>,
+        blob: &Descriptor,
+    ) -> Result<Vec<u8>, Fault> {
+        let bytes = self.ask(source, ask).await?.whole(blob.size, ask.what).await?;
+        match Digest::of(&bytes) {
+            digest if digest == blob.digest => Ok(bytes),
+            digest => Err(ImageError::invalid(format!("{} is {digest}", ask.what)).into()),
+        }
     }
 
     /// Gets a blob into the file at `path`; what is in it already counts as the blob's beginning. On success the file holds the blob, and
@@ -59,7 +75,7 @@ impl Registries {
         let mut part = Part::open(path).await?;
         let mut last = None;
         for source in self.sources(reference) {
-            match self.trying(async || self.some(&source, blob, &mut part, path).await).await {
+            match self.all_of(&source, blob, &mut part, path).await {
                 Ok(()) => return Ok(()),
                 Err(error @ (ImageError::Invalid(_) | ImageError::TooLarge(_))) => {
                     part.restart(path).await?;
@@ -70,6 +86,23 @@ impl Registries {
             }
         }
         Err(last.expect("a reference has a registry"))
+    }
+
+    /// Gets what is missing of a blob, as often as may be tried.
+    async fn all_of(
+        &self,
+        source: &Source,
+        blob: &Descriptor,
+        part: &mut Part,
+        path: &Path,
+    ) -> Result<(), ImageError> {
+        let mut tries = Tries::new(&self.config);
+        loop {
+            match self.some(source, blob, part, path).await {
+                Ok(()) => return Ok(()),
+                Err(fault) => tries.again(fault).await?,
+            }
+        }
     }
 
     /// Gets what is missing of a blob.

@@ -25,7 +25,9 @@ async fn an_image_is_pulled_once_and_stands() {
     let store = Store::open(pull.store.path(), Limits::default()).unwrap();
     let registries = Registries::over(quick(), Arc::<Network>::clone(&network));
     let pinned = wanted(&format!("{HOST}/app@{digest}"));
-    let again = store.pull(&registries, &pinned, &|_| ()).await.unwrap();
+    // In a task of its own, as control pulls.
+    let again = tokio::spawn(async move { store.pull(&registries, &pinned, &|_| ()).await });
+    let again = again.await.unwrap().unwrap();
     assert_eq!((again.image, network.paths().len()), (pulled.image, before));
 }
 

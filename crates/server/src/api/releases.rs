@@ -9,7 +9,7 @@ use berth_contract::{
     Code, Problem, Release, ReleaseList, RollBack, SourceError, Strategy, SubmitRelease, route,
 };
 use berth_control::command::{Command, Deploy, Wish};
-use berth_spec::manifest::{Manifest, Strategy as ManifestStrategy};
+use berth_spec::manifest::{Build, Manifest, Strategy as ManifestStrategy};
 use berth_spec::{AppId, AppName, ProjectName, ReleaseNumber, TenantName};
 
 use super::apps::{AppPath, find, target};
@@ -86,7 +86,14 @@ pub(super) async fn submit(
 ) -> Result<(StatusCode, Json<Release>), Refused> {
     let id = target(&api, &mutation, path)?;
     let sent = &mutation.body.0;
-    let deploy = read_deploy(&id, sent)?;
+    let mut deploy = read_deploy(&id, sent)?;
+    if deploy.manifest.build.image.is_some() {
+        // A repeat may find another image under the name, or no registry any more.
+        if let Some(earlier) = mutation.earlier(&api).await? {
+            return made(&api, &id, &earlier).await;
+        }
+        api.machine.pin_image(&mut deploy).await?;
+    }
     api.machine.check_tree(&id.tenant, sent.tree.as_str()).await?;
     let command = Command::App { app: id.clone(), wish: Wish::Deploy(Box::new(deploy)) };
     let outcome = mutation.submit(&api, command, sent.description.clone()).await?;
@@ -111,6 +118,9 @@ pub(crate) fn read_deploy(id: &AppId, sent: &SubmitRelease) -> Result<Deploy, Re
             Strategy::Rolling => ManifestStrategy::Rolling,
             Strategy::Recreate => ManifestStrategy::Recreate,
         });
+    }
+    if let Some(image) = &sent.image {
+        manifest.build = Build { image: Some(image.clone()), ..Build::default() };
     }
     Ok(Deploy {
         tree: sent.tree.to_string(),

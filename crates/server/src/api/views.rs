@@ -143,6 +143,7 @@ pub(super) fn release(api: &Api, app: &KnownApp, release: &KnownRelease) -> Rele
         commit: release.commit.clone(),
         tree: release.tree.parse().ok(),
         artifact: release.artifact.as_ref().map(|artifact| artifact.id.clone()),
+        image: release.manifest.build.image.clone(),
         config_names: release.config.keys().cloned().collect(),
         secret_versions: release.secrets.clone(),
         failure: release.failure.as_ref().map(failure),

@@ -43,10 +43,12 @@ pub(super) async fn submit(
         manifest,
         procfile,
         strategy: None,
+        image: None,
         description: (!subject.is_empty()).then_some(subject),
         commit: Some(commit.as_str().to_owned()),
     };
-    let deploy = read_deploy(&app.id, &release)?;
+    let mut deploy = read_deploy(&app.id, &release)?;
+    api.machine.pin_image(&mut deploy).await?;
     let command = Command::App { app: app.id.clone(), wish: Wish::Deploy(Box::new(deploy)) };
     let outcome = api.desk.submit(command, asker, release.description, key).await?;
     Ok(outcome.release.ok_or_else(|| Problem::new(Code::Internal, "no release was made"))?)

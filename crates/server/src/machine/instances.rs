@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::releases::{RELEASE_COMMAND, limits};
 use super::surroundings::Surroundings;
-use super::{Machine, environment, in_full};
+use super::{Machine, NotStarted, environment, images, in_full};
 use crate::desk::Asker;
 use crate::{events, tasks};
 
@@ -46,6 +46,11 @@ pub struct Lived {
     pub running: Option<(u32, Timestamp)>,
     /// When its program last ended.
     pub ended: Option<Timestamp>,
+}
+
+/// That an instance could not be started, for a reason that has no code of its own.
+fn start_failed(detail: String) -> NotStarted {
+    ("start_failed".to_owned(), detail)
 }
 
 impl Machine {
@@ -161,11 +166,11 @@ impl Machine {
             notes.unwritten_exits.remove(&app.id);
         }
         notes.killed.retain(|id, _| is_left(id));
-        for (id, detail) in notes.not_started.iter().filter(|(id, _)| id.app == app.id) {
+        for (id, (code, detail)) in notes.not_started.iter().filter(|(id, _)| id.app == app.id) {
             let token = app.instances.get(&id.ordinal).map(|it| it.token.clone()).unwrap_or_default();
             instances.entry(id.ordinal).or_insert_with(|| Seen {
                 token,
-                life: Life::NotStarted { detail: detail.clone() },
+                life: Life::NotStarted { code: code.clone(), detail: detail.clone() },
                 port: None,
                 listener: Listener::None,
                 restarts: 0,
@@ -210,17 +215,17 @@ impl Machine {
             return;
         };
         let started = match self.spec(app, &id, instance, ports_in_use) {
-            Ok(spec) => self.start_now(spec).await,
-            Err(detail) => Err(detail),
+            Ok(spec) => self.start_now(spec).await.map_err(start_failed),
+            Err(not_started) => Err(not_started),
         };
         match started {
             Ok(observed) => {
                 events::started_instance(&id, observed.port);
                 self.notes().not_started.remove(&id);
             }
-            Err(detail) => {
+            Err((code, detail)) => {
                 events::not_started(&id, &detail);
-                self.notes().not_started.insert(id, detail);
+                self.notes().not_started.insert(id, (code, detail));
             }
         }
         self.desk.changed().add(app.id.clone());
@@ -257,9 +262,13 @@ impl Machine {
         id: &InstanceId,
         instance: &Instance,
         ports_in_use: &BTreeSet<u16>,
-    ) -> Result<InstanceSpec, String> {
-        let release = app.release(instance.started_as).ok_or("its release is not there")?;
-        let dir = self.artifact_dir(app, release)?;
+    ) -> Result<InstanceSpec, NotStarted> {
+        let release = app.release(instance.started_as);
+        let release = release.ok_or_else(|| start_failed("its release is not there".to_owned()))?;
+        if release.artifact.as_ref().is_some_and(|artifact| artifact.image.is_some()) {
+            return Err(images::unsupported(release.number));
+        }
+        let dir = self.artifact_dir(app, release).map_err(start_failed)?;
         let port = if !instance.process.is_web() {
             PortWish::None
         } else if let Some(port) = instance.port {
@@ -267,14 +276,15 @@ impl Machine {
         } else {
             PortWish::Any { exclude: ports_in_use.clone() }
         };
-        let mut env =
-            environment::shared(app, release, &dir, &self.vault).map_err(|error| in_full(&error))?;
+        let mut env = environment::shared(app, release, &dir, &self.vault)
+            .map_err(|error| start_failed(in_full(&error)))?;
         env.insert("INSTANCE_ID".to_owned(), id.short());
         let mut token = [0; 16];
-        hex::decode_to_slice(&instance.token, &mut token).map_err(|error| format!("its token: {error}"))?;
+        hex::decode_to_slice(&instance.token, &mut token)
+            .map_err(|error| start_failed(format!("its token: {error}")))?;
         let Surroundings { root, mounts, resources } = self.surroundings(release);
         Ok(InstanceSpec {
-            command: self.command(release, id, &dir)?,
+            command: self.command(release, id, &dir).map_err(start_failed)?,
             id: id.clone(),
             token: Mark(token),
             env,

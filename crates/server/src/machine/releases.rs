@@ -38,6 +38,9 @@ impl Machine {
         let Some(cancel) = self.jobs.begin_build(&id) else {
             return;
         };
+        if let Some(name) = release.manifest.build.image.clone() {
+            return self.build_image(app, &release, name, cancel);
+        }
         let output = self.jobs.output(&id);
         let request = self.build_request(app, &release, output, cancel);
         let (jobs, builder, desk) = (Arc::clone(&self.jobs), self.builder.clone(), self.desk.clone());
@@ -60,6 +63,7 @@ impl Machine {
                     path: built.path,
                     tools: built.tools.iter().map(|folder| folder.to_string_lossy().into_owned()).collect(),
                     release_command: built.release_command,
+                    image: None,
                 }),
                 Err(error) => Build::Failed(failure(&error)),
             };
@@ -145,6 +149,9 @@ impl Machine {
 
     fn command_spec(&self, app: &App, release: &Release) -> Result<InstanceSpec, String> {
         let command = release.release_command().ok_or("there is none")?;
+        if release.artifact.as_ref().is_some_and(|artifact| artifact.image.is_some()) {
+            return Err(super::images::unsupported(release.number).1);
+        }
         let dir = self.artifact_dir(app, release)?;
         let mut env =
             environment::shared(app, release, &dir, &self.vault).map_err(|error| in_full(&error))?;

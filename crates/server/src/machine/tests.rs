@@ -193,7 +193,7 @@ async fn what_is_noted_of_an_instance_goes_with_it() {
     let gone = app.id.instance("web".parse().unwrap(), 3);
     {
         let mut notes = stage.machine.notes();
-        notes.not_started.insert(gone.clone(), "no room".to_owned());
+        notes.not_started.insert(gone.clone(), ("start_failed".to_owned(), "no room".to_owned()));
         notes.unwritten_exits.entry(gone.app).or_default();
         notes.seen.insert(app.id.clone(), BTreeMap::new());
     }

@@ -14,8 +14,8 @@ use toml::de::{DeTable, DeValue};
 use super::cron;
 use super::keys::{self, Keys};
 use super::{
-    Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, FILE_NAME, Format, HostName, Http, MANIFEST_MAX,
-    Manifest, Readiness, Shutdown, Signal, Strategy,
+    Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, FILE_NAME, Format, HostName, Http, IMAGE_NAME_MAX,
+    MANIFEST_MAX, Manifest, Readiness, Shutdown, Signal, Strategy,
 };
 use crate::command::{Command, RelativeDir};
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -177,7 +177,16 @@ fn build(section: &mut Section<'_, '_, '_>) -> Build {
                 section.note(value.span(), name)
             })
             .collect(),
+        image: section.get("image", image),
     };
+    if build.image.is_some() {
+        for key in ["builder", "command", "output", "network", "env"] {
+            if let Some((key, _)) = section.table.get_key_value(key) {
+                let wrong = Wrong::new(format!("`build.{}` does not go with `image`", key.get_ref()));
+                section.problems.note(&key.span(), wrong.instead("leave it out: an image is built already"));
+            }
+        }
+    }
     if build.builder == Some(Builder::Cargo) {
         for key in ["command", "output"] {
             if let Some((key, _)) = section.table.get_key_value(key) {
@@ -190,6 +199,16 @@ fn build(section: &mut Section<'_, '_, '_>) -> Build {
         }
     }
     build
+}
+
+/// The name of an image. Whether it is one is found out where it is pulled; here it is only something that can be shown.
+fn image(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let name = text(value)?;
+    let hint = "write it as `docker pull` takes it, like \"registry.example.com/shop:1.4\"";
+    if name.is_empty() || name.len() > IMAGE_NAME_MAX || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Wrong::new("that does not name an image").instead(hint));
+    }
+    Ok(name.to_owned())
 }
 
 fn truth(value: &DeValue<'_>) -> Result<bool, Wrong> {

@@ -52,6 +52,22 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn an_image_is_built_already() {
+    let read = Manifest::parse("[build]\nimage = \"ghcr.io/me/shop:1.4\"").unwrap();
+    assert_eq!(read.build, Build { image: Some("ghcr.io/me/shop:1.4".to_owned()), ..Build::default() });
+    let hint = "write it as `docker pull` takes it, like \"registry.example.com/shop:1.4\"";
+    for bad in ["", "a b", "a\\n", "\u{e9}"] {
+        let expected = format!("2:9 that does not name an image | {hint}");
+        assert_eq!(problems(&format!("[build]\nimage = \"{bad}\"")), [expected]);
+    }
+    let both = problems("[build]\nimage = \"a\"\ncommand = \"make\"\nbuilder = \"copy\"");
+    let not = |place: &str, key: &str| {
+        format!("{place} `build.{key}` does not go with `image` | leave it out: an image is built already")
+    };
+    assert_eq!(both, [not("3:1", "command"), not("4:1", "builder")]);
+}
+
+#[test]
 fn a_full_manifest_is_read() {
     let read = Manifest::parse(FULL).unwrap();
     assert_eq!(read.app, Some("shop".parse().unwrap()));
@@ -160,7 +176,6 @@ fn keys_of_features_that_have_not_landed_say_so() {
     let text = r#"
 [build]
 dockerfile = "Dockerfile"
-image = "x"
 [deploy]
 strategy = "canary"
 [deploy.canary]
@@ -186,7 +201,7 @@ availability = 99.9
         assert!(problem.contains("not available in this version of Berth"), "{problem}");
     }
     assert!(
-        found.iter().any(|problem| problem.starts_with("17:3 `services` is not available")),
+        found.iter().any(|problem| problem.starts_with("16:3 `services` is not available")),
         "{found:#?}"
     );
 }

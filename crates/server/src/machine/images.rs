@@ -1,0 +1,245 @@
+//! Images: what a name means is pinned when a release is submitted; to build such a release is to pull it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use berth_build::ImageRequest;
+use berth_contract::{Code, Problem};
+use berth_control::command::Deploy;
+use berth_control::event::{Artifact, Failure, Image};
+use berth_control::state::{App, Release};
+use berth_control::world::Build;
+use berth_image::registry::{Config, Credentials};
+use berth_image::{
+    Digest, ImageConfig, ImageError, Limits, Ownership, Platform, Reference, Registries, Step, Store, Wanted,
+};
+use berth_spec::{Command, ProcessName, ReleaseNumber};
+use tokio_util::sync::CancellationToken;
+
+use super::output::BuildOutput;
+use super::{BUILD_TIMEOUT, Machine, RESERVE, in_full};
+use crate::api::Refused;
+use crate::{events, tasks};
+
+/// Below the home: who the platform says that it is, to each registry. In the form of Docker's `config.json`.
+const CREDENTIALS: &str = "keys/registries.json";
+/// The longest such file, in bytes.
+const CREDENTIALS_MAX: u64 = 1 << 20;
+
+/// Images on this machine, and where they come from.
+#[derive(Debug, Clone)]
+pub(super) struct Images {
+    store: Store,
+    credentials: PathBuf,
+}
+
+impl Images {
+    pub(super) fn open(home: &Path) -> Result<Self, ImageError> {
+        let limits = Limits { reserve: RESERVE, ..Limits::default() };
+        let store = Store::open(&home.join("images"), limits)?;
+        Ok(Self { store, credentials: home.join(CREDENTIALS) })
+    }
+
+    /// Registries, with the credentials as they are now: whoever changes the file restarts nothing.
+    fn registries(&self) -> Result<Registries, ImageError> {
+        let unreadable = |why: String| ImageError::Denied { registry: CREDENTIALS.to_owned(), why };
+        let credentials = match std::fs::metadata(&self.credentials) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Credentials::default(),
+            Err(error) => return Err(unreadable(error.to_string())),
+            Ok(stat) if stat.len() > CREDENTIALS_MAX => return Err(unreadable("it is too long".to_owned())),
+            Ok(_) => {
+                let text = std::fs::read_to_string(&self.credentials)
+                    .map_err(|error| unreadable(error.to_string()))?;
+                Credentials::from_docker_config(&text)?
+            }
+        };
+        Ok(Registries::new(Config { credentials, ..Config::default() }))
+    }
+
+    /// The name, held to what it means now.
+    async fn pin(&self, name: &str) -> Result<Reference, ImageError> {
+        let reference: Reference = name.parse()?;
+        let digest = self.registries()?.resolve(&reference).await?;
+        Ok(reference.pinned(digest))
+    }
+
+    /// Has an image stand, and gives how it is run.
+    async fn pull(&self, name: &str, output: &BuildOutput) -> Result<(Image, ImageConfig, u64), ImageError> {
+        let reference: Reference = name.parse()?;
+        let (registries, platform) = (self.registries()?, Platform::current());
+        // Whose ids the files have is decided where a sandbox maps them; until there is one they are the platform's own, behind a
+        // directory that nobody else passes.
+        let wanted = Wanted { reference, platform, ownership: Ownership::Own };
+        let progress = |step: Step| output.push(&told(step));
+        output.push(&format!("pulling {}", wanted.reference));
+        let pulled = self.store.pull(&registries, &wanted, &progress).await?;
+        let config = pulled.image.config;
+        let image = Image {
+            reference: name.to_owned(),
+            manifest: pulled.image.manifest.to_string(),
+            user: config.user.clone(),
+            workdir: config.workdir.clone(),
+            port: config.ports.iter().find(|port| !port.udp).map(|port| port.number),
+            stop_signal: config.stop_signal,
+        };
+        // A user that is not in the image would be found when the first instance starts.
+        berth_image::user::resolve(&pulled.image.layers, &config.user)?;
+        Ok((image, config, pulled.image.bytes))
+    }
+}
+
+fn told(step: Step) -> String {
+    let short = |digest: Digest| digest.hex().chars().take(12).collect::<String>();
+    match step {
+        Step::Found { layers: 1, bytes } => format!("1 layer, {bytes} bytes as sent"),
+        Step::Found { layers, bytes } => format!("{layers} layers, {bytes} bytes as sent"),
+        Step::Had(layer) => format!("layer {} stands already", short(layer)),
+        Step::Unpacking(layer) => format!("layer {} arrived and is verified", short(layer)),
+        Step::Done(layer) => format!("layer {} is unpacked", short(layer)),
+    }
+}
+
+impl Machine {
+    /// Holds the image of a release, where it has one, to what its name means now.
+    ///
+    /// # Errors
+    /// When the name is none, or its registry does not say.
+    pub(crate) async fn pin_image(&self, deploy: &mut Deploy) -> Result<(), Refused> {
+        let Some(name) = &deploy.manifest.build.image else { return Ok(()) };
+        match self.images.pin(name).await {
+            Ok(pinned) => deploy.manifest.build.image = Some(pinned.to_string()),
+            Err(error) => {
+                let code = Code::from_text(error.code()).unwrap_or(Code::Internal);
+                return Err(Problem::new(code, in_full(&error)).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Pulls the image of a release, in a task of its own.
+    pub(super) fn build_image(&self, app: &App, release: &Release, name: String, cancel: CancellationToken) {
+        let id = app.id.release(release.number);
+        let (images, builder) = (self.images.clone(), self.builder.clone());
+        let (jobs, desk, output) = (Arc::clone(&self.jobs), self.desk.clone(), self.jobs.output(&id));
+        let gid = self.app_user(app.slot).map(|user| user.gid);
+        let (app, processes) = (app.id.clone(), release.manifest.processes.clone());
+        tasks::run("a pull", async move {
+            let making = async {
+                let (image, config, bytes) =
+                    images.pull(&name, &output).await.map_err(|error| failure(&error))?;
+                let processes = processes_of(processes, &config)?;
+                let description = serde_json::to_vec_pretty(&image).expect("plain data has a JSON");
+                let (manifest, why) =
+                    (image.manifest.clone(), format!("it is the image {}", image.reference));
+                let request = ImageRequest { app, manifest, description, bytes, app_gid: gid };
+                let artifact = builder.image(request).await;
+                let artifact = artifact.map_err(|error| Failure::new(error.code(), in_full(&error)))?;
+                Ok(Artifact {
+                    id: artifact.as_str().to_owned(),
+                    processes,
+                    bytes,
+                    why: vec![why],
+                    env: environment(&config),
+                    image: Some(image),
+                    ..Artifact::default()
+                })
+            };
+            let ended = tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(Failure::new("build_cancelled", "the pull was cancelled")),
+                made = tokio::time::timeout(BUILD_TIMEOUT.as_duration(), making) => made.unwrap_or_else(|_elapsed| {
+                    Err(Failure::new("build_timed_out", format!("the pull was ended after {BUILD_TIMEOUT}")))
+                }),
+            };
+            jobs.end_build(&id, ended.map_or_else(Build::Failed, Build::Done));
+            desk.changed().add(id.app);
+        });
+    }
+
+    /// Removes the layers that no release needs which may run or be rolled back to.
+    pub(super) async fn sweep_images(&self) {
+        let kept: Option<BTreeSet<Digest>> = self.desk.read(|state| {
+            let images = state.apps.values().flat_map(|app| {
+                let kept = berth_control::invariant::kept_artifacts(app);
+                let artifacts = app.releases.values().filter_map(|release| release.artifact.clone());
+                artifacts.filter(move |it| kept.contains(&it.id)).filter_map(|it| it.image)
+            });
+            images.map(|image| image.manifest.parse().ok()).collect()
+        });
+        // One that cannot be read would be one that nobody keeps.
+        let Some(kept) = kept else { return };
+        let store = self.images.store.clone();
+        match tokio::task::spawn_blocking(move || store.sweep(&kept)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => events::could_not("sweep images", &error),
+            Err(error) => events::could_not("sweep images", &error),
+        }
+    }
+}
+
+/// Why a release of an image is not started: a program out of an image expects the image's files around it.
+pub(super) fn unsupported(number: ReleaseNumber) -> (String, String) {
+    let detail =
+        format!("{number} is an image, and what runs instances here cannot give them a root of their own");
+    (Code::ImagesUnsupported.as_str().to_owned(), detail)
+}
+
+/// What runs: what the manifest says, else what the image does.
+fn processes_of(
+    given: BTreeMap<ProcessName, Command>,
+    config: &ImageConfig,
+) -> Result<BTreeMap<ProcessName, Command>, Failure> {
+    if !given.is_empty() {
+        return Ok(given);
+    }
+    let command =
+        Command::from_argv(config.command(&berth_image::Overrides::default())).map_err(|error| Failure {
+            detail: vec![error.to_string()],
+            next: Some("name a process below [processes] in berth.toml".to_owned()),
+            ..Failure::new("image_invalid", "the image names nothing to run")
+        })?;
+    let web = ProcessName::new("web").expect("it is a name");
+    Ok([(web, command)].into())
+}
+
+/// The image's environment. An entry without a value has none to give.
+fn environment(config: &ImageConfig) -> BTreeMap<String, String> {
+    let pairs = config.env.iter().filter_map(|entry| entry.split_once('='));
+    pairs
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn failure(error: &ImageError) -> Failure {
+    let detail = std::error::Error::source(error).map(in_full).into_iter().collect();
+    Failure { detail, ..Failure::new(error.code(), error.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_says_what_runs_before_the_image_does() {
+        let config = ImageConfig {
+            entrypoint: vec!["/bin/server".to_owned()],
+            cmd: vec!["--fast".to_owned()],
+            env: ["PATH=/bin", "EMPTY=", "BARE", "=x", "A=b=c"].map(str::to_owned).into(),
+            ..ImageConfig::default()
+        };
+        let run = processes_of(BTreeMap::new(), &config).unwrap();
+        let argv = Command::Argv(vec!["/bin/server".to_owned(), "--fast".to_owned()]);
+        assert_eq!(run.values().collect::<Vec<_>>(), [&argv]);
+        let worker = [(ProcessName::new("worker").unwrap(), Command::parse("work").unwrap())];
+        assert_eq!(processes_of(worker.clone().into(), &config).unwrap(), worker.into());
+        let empty = processes_of(BTreeMap::new(), &ImageConfig::default()).unwrap_err();
+        assert_eq!(empty.code, "image_invalid");
+        let env = environment(&config);
+        let pairs: Vec<(&str, &str)> =
+            env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, [("A", "b=c"), ("EMPTY", ""), ("PATH", "/bin")]);
+    }
+}
