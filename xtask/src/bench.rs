@@ -10,6 +10,7 @@ mod build_time;
 mod deploy;
 mod garbage;
 mod measured;
+mod network;
 mod page;
 mod process_usage;
 mod record;
@@ -60,6 +61,12 @@ const BENCHES: &[Bench] = &[
         about: "deploys, rollbacks, the idle platform, the journal, edge beside its peers, failed requests",
         peers: PROXIES,
         run: deploy::run,
+    },
+    Bench {
+        name: "network",
+        about: "a request into an instance's own network, beside the machine's loopback",
+        peers: &[],
+        run: network::run,
     },
 ];
 

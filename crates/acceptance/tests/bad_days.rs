@@ -203,8 +203,10 @@ fn an_app_that_listens_elsewhere_is_told_where() {
         let text = failed.to_string();
         let (before, after) = text.split_once(", expected ").unwrap();
         let actual = before.rsplit("is listening on ").next().unwrap();
-        let expected: u16 = after.get(..5).unwrap().parse().unwrap();
-        assert!((20_000..30_000).contains(&expected), "{failed}");
+        let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+        let expected: u16 = digits.parse().unwrap();
+        // In a network of its own, or on the machine's.
+        assert!(expected == 8_080 || (20_000..30_000).contains(&expected), "{failed}");
         assert!(actual.parse::<u16>().is_ok_and(|actual| actual != expected), "{failed}");
     }
 }

@@ -104,6 +104,8 @@ pub(crate) struct EdgeArgs {
     pub(crate) handover: RawFd,
     #[arg(long)]
     pub(crate) routing: RawFd,
+    #[arg(long)]
+    pub(crate) dial: PathBuf,
     /// Held for as long as we live
     #[arg(long)]
     pub(crate) claim: RawFd,

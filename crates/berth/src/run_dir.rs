@@ -45,7 +45,9 @@ pub(crate) fn remove(path: &Path) {
         remove_if_there(fs::remove_file(path.join(name)), path);
     }
     EdgeClaims::below(path).remove();
-    remove_if_there(fs::remove_dir(path.join("i")), path);
+    for folder in [path.join("i"), berth_runtime::dial_folder(path)] {
+        remove_if_there(fs::remove_dir(folder), path);
+    }
     remove_if_there(fs::remove_dir(path), path);
 }
 

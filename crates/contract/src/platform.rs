@@ -32,6 +32,9 @@ pub struct Platform {
     /// What of an instance can be limited: `memory`, `cpu`, `pids`.
     #[serde(default)]
     pub limits: Vec<String>,
+    /// In which network instances are and what they reach from there, in words.
+    #[serde(default)]
+    pub network: String,
     /// The version of control groups that instances and builds are held in: `v2`, `v1`. Nothing where the system gives none.
     #[serde(default)]
     pub cgroups: Option<String>,

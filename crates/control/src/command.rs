@@ -115,7 +115,7 @@ pub enum Fact {
     /// New instances, one for each token.
     Assign { release: ReleaseNumber, process: ProcessName, tokens: Vec<String> },
     /// The instance's shim runs.
-    Started { ordinal: Ordinal, port: Option<u16> },
+    Started { ordinal: Ordinal, port: Option<u16>, dialer: Option<String> },
     /// Requests go to these from here on.
     Route { ordinals: BTreeSet<Ordinal> },
     /// The release serves.

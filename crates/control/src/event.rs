@@ -98,8 +98,13 @@ pub enum Event {
     ProcessesHandedOver { number: ReleaseNumber, processes: BTreeSet<ProcessName> },
     /// An instance is to be started.
     InstanceAssigned { ordinal: Ordinal, process: ProcessName, release: ReleaseNumber, token: String },
-    /// The instance's shim runs; a web instance has its port.
-    InstanceStarted { ordinal: Ordinal, port: Option<u16> },
+    /// The instance's shim runs; a web instance has its port, and in a network of its own the name by which edge finds the way there.
+    InstanceStarted {
+        ordinal: Ordinal,
+        port: Option<u16>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dialer: Option<String>,
+    },
     /// Instances that were started for another release serve this one, which is the same in all they can see.
     InstancesAdopted { number: ReleaseNumber, ordinals: BTreeSet<Ordinal> },
     /// Requests go to these instances from here on, and to no others.

@@ -210,6 +210,7 @@ impl App {
                     started_as: *release,
                     token: token.clone(),
                     port: None,
+                    dialer: None,
                     started: false,
                     stopping: None,
                     routing_changed_at: position,
@@ -217,10 +218,11 @@ impl App {
                 };
                 self.instances.insert(*ordinal, instance);
             }
-            Event::InstanceStarted { ordinal, port } => {
+            Event::InstanceStarted { ordinal, port, dialer } => {
                 if let Some(instance) = self.instances.get_mut(ordinal) {
                     instance.started = true;
                     instance.port = *port;
+                    instance.dialer.clone_from(dialer);
                     instance.routing_changed_at = position;
                 }
             }

@@ -175,10 +175,14 @@ pub fn check_routes(state: &State, snapshot: &Snapshot) -> Checked {
             })?;
         }
         for backend in &route.backends {
-            let Endpoint::Tcp { addr } = &backend.endpoint;
-            let other = endpoints.insert(*addr, &backend.instance);
+            // Who is behind a dialer is one instance, whatever its port.
+            let place = match &backend.endpoint {
+                Endpoint::Tcp { addr } => addr.to_string(),
+                Endpoint::Dialer { name, .. } => name.clone(),
+            };
+            let other = endpoints.insert(place, &backend.instance);
             hold(Invariant::EndpointsAreNotShared, other.is_none(), || {
-                format!("{} and {other:?} are both at {addr}", backend.instance)
+                format!("{} and {other:?} are both at {:?}", backend.instance, backend.endpoint)
             })?;
         }
     }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
 use berth_spec::{AppId, HostName, Millis};
 
-use crate::state::{App, Life, Position, State};
+use crate::state::{App, Instance, Life, Position, State};
 
 /// How long edge holds a request while an app has no instance that takes connections: the budget of the design for the
 /// only instance of an app being started again.
@@ -80,7 +80,7 @@ pub fn is_behind(last: &Snapshot, app: &App) -> bool {
 pub fn snapshot(state: &State) -> Snapshot {
     let alive = state.apps.values().filter(|app| app.life != Life::Destroyed);
     let apps: BTreeMap<AppId, AppRoute> = alive.map(|app| (app.id.clone(), app_route(app))).collect();
-    Snapshot { format: Snapshot::FORMAT, generation: Generation(state.position), apps }
+    Snapshot::new(Generation(state.position), apps)
 }
 
 fn app_route(app: &App) -> AppRoute {
@@ -94,7 +94,7 @@ fn app_route(app: &App) -> AppRoute {
         };
         Some(Backend {
             instance: app.id.instance(it.process.clone(), ordinal),
-            endpoint: Endpoint::Tcp { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, it.port?)) },
+            endpoint: endpoint(it)?,
             role,
             probe: app.release(it.release).map(|release| probe(&release.manifest))?,
         })
@@ -106,6 +106,15 @@ fn app_route(app: &App) -> AppRoute {
         backends: backends.collect(),
         hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
     }
+}
+
+/// Where the instance is reached, once it has a port.
+fn endpoint(instance: &Instance) -> Option<Endpoint> {
+    let port = instance.port?;
+    Some(match &instance.dialer {
+        Some(name) => Endpoint::Dialer { name: name.clone(), port },
+        None => Endpoint::Tcp { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) },
+    })
 }
 
 fn probe(manifest: &berth_spec::manifest::Manifest) -> Probe {

@@ -253,6 +253,7 @@ impl Scene {
             token: instance.token.clone(),
             life: Life::Running,
             port: is_web.then(|| 20_000 + u16::try_from(ordinal).unwrap()),
+            dialer: None,
             listener: if is_web && self.healthy { Listener::Expected } else { Listener::None },
             restarts: 0,
             last_exit: None,

@@ -313,6 +313,9 @@ pub struct Instance {
     pub token: String,
     /// Its port, once it runs and if it has one.
     pub port: Option<u16>,
+    /// The name by which edge finds the way to it, where its port is in a network of its own.
+    #[serde(default)]
+    pub dialer: Option<String>,
     /// Whether its shim was started.
     pub started: bool,
     /// Set when it is to stop.

@@ -41,6 +41,8 @@ pub struct Seen {
     pub life: Life,
     /// Its port, if it has one.
     pub port: Option<u16>,
+    /// The name by which edge finds the way to it, where its port is in a network of its own.
+    pub dialer: Option<String>,
     /// Where it listens.
     pub listener: Listener,
     /// How often the app in it exited and was started again.

@@ -99,6 +99,7 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
     let config = Config {
         listeners: vec![TcpListener::bind(("127.0.0.1", port)).unwrap()],
         routing_dir: OwnedFd::from(File::open(dir).unwrap()),
+        dial_folder: "/nonexistent".into(),
         control_socket: dir.join("nobody.sock"),
         leash: None,
         handover: None,

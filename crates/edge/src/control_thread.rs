@@ -71,10 +71,15 @@ pub(crate) struct ControlThread {
 
 impl ControlThread {
     /// Starts from what control left.
-    pub(crate) fn boot(routing: &OwnedFd, changed: Arc<Notify>, signals: Signals) -> Self {
+    pub(crate) fn boot(
+        routing: &OwnedFd,
+        dial_folder: PathBuf,
+        changed: Arc<Notify>,
+        signals: Signals,
+    ) -> Self {
         let (prober, findings) = Prober::new();
         let mut thread = Self {
-            registry: Registry::new(Arc::clone(&changed)),
+            registry: Registry::new(Arc::clone(&changed), dial_folder),
             prober,
             findings,
             desk: Rc::default(),

@@ -1,7 +1,7 @@
 //! The snapshot in use: the table, and the instances with what is in flight to them over all threads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
@@ -12,7 +12,9 @@ use berth_routing::{Endpoint, Flaw, Generation, InvalidSnapshot, Probe, Role, Sn
 use berth_spec::{AppId, InstanceId};
 use tokio::sync::Notify;
 
-/// One instance at one address, the same object from snapshot to snapshot.
+use crate::dial::Place;
+
+/// One instance at one place, the same object from snapshot to snapshot.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// Unlike any other backend's of this process.
@@ -20,7 +22,7 @@ pub(crate) struct Backend {
     pub(crate) instance: InstanceId,
     /// The instance as the access log names it.
     pub(crate) label: Box<str>,
-    pub(crate) addr: SocketAddr,
+    pub(crate) place: Place,
     /// Whether its probes fail, so that others are preferred.
     pub(crate) failing: AtomicBool,
     in_flight: AtomicU64,
@@ -176,15 +178,17 @@ pub(crate) struct Target {
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// All backends of the last snapshot, and those that left it until they are quiet.
-    backends: BTreeMap<(InstanceId, SocketAddr), Arc<Backend>>,
+    backends: BTreeMap<(InstanceId, Endpoint), Arc<Backend>>,
     counters: BTreeMap<AppId, Arc<Counters>>,
     next_key: u64,
     drained: Arc<Notify>,
+    /// The folder of the sockets at which shims are asked for the way to their instances.
+    dial_folder: PathBuf,
 }
 
 impl Registry {
-    pub(crate) fn new(drained: Arc<Notify>) -> Self {
-        Self { backends: BTreeMap::new(), counters: BTreeMap::new(), next_key: 0, drained }
+    pub(crate) fn new(drained: Arc<Notify>, dial_folder: PathBuf) -> Self {
+        Self { backends: BTreeMap::new(), counters: BTreeMap::new(), next_key: 0, drained, dial_folder }
     }
 
     /// Compiles `snapshot`, and gives what is to be probed as of it.
@@ -205,8 +209,7 @@ impl Registry {
                 if backend.instance.app != *id || !seen.insert(&backend.instance) {
                     continue;
                 }
-                let Endpoint::Tcp { addr } = backend.endpoint;
-                let state = self.backend(&backend.instance, addr);
+                let state = self.backend(&backend.instance, &backend.endpoint);
                 if backend.role == Role::Routed {
                     fleet.routed.insert(state.key);
                     routed.push(Arc::clone(&state));
@@ -219,14 +222,14 @@ impl Registry {
         Ok((fleet, targets, flaws))
     }
 
-    fn backend(&mut self, instance: &InstanceId, addr: SocketAddr) -> Arc<Backend> {
-        let backend = self.backends.entry((instance.clone(), addr)).or_insert_with(|| {
+    fn backend(&mut self, instance: &InstanceId, endpoint: &Endpoint) -> Arc<Backend> {
+        let backend = self.backends.entry((instance.clone(), endpoint.clone())).or_insert_with(|| {
             self.next_key += 1;
             Arc::new(Backend {
                 key: self.next_key,
                 instance: instance.clone(),
                 label: instance.short().into(),
-                addr,
+                place: Place::of(endpoint, &self.dial_folder),
                 failing: AtomicBool::new(false),
                 in_flight: AtomicU64::new(0),
                 open: AtomicU64::new(0),
@@ -294,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_parked_backend_is_quiet_only_without_requests_and_connections() {
-        let mut registry = Registry::new(Arc::default());
+        let mut registry = Registry::new(Arc::default(), PathBuf::new());
         let (before, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
         let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
         let open = Open::new(lease.backend());
@@ -311,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_left_is_remembered_until_it_is_quiet() {
-        let mut registry = Registry::new(Arc::default());
+        let mut registry = Registry::new(Arc::default(), PathBuf::new());
         let (before, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
         let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
         let (after, targets, _) =
@@ -325,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_failing_backend_and_one_that_was_tried_are_passed_over() {
-        let mut registry = Registry::new(Arc::default());
+        let mut registry = Registry::new(Arc::default(), PathBuf::new());
         let roles = [(1, Role::Routed), (2, Role::Routed), (3, Role::Candidate)];
         let (fleet, ..) = registry.compile(&snapshot(1, &roles), Generation(0)).unwrap();
         let app = fleet.app("shop.localhost").unwrap();

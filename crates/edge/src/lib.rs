@@ -3,7 +3,7 @@
 //! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
 //! called it follows control, probes and gives the orders (`control_thread`). A request goes through
 //! `client_stream` and `strict` (what is refused before hyper sees it), `forward` (which app, which instance,
-//! when again) and `upstream` (the pool). Threads share nothing on the way but the counts in `fleet`.
+//! when again) and `upstream` (the pool) by `dial` (the way there). Threads share nothing on the way but the counts in `fleet`.
 //!
 //! Deliberately absent: any way for a request to reach control, any file but the snapshot, and any queue of requests
 //! besides the bounded one of those that wait for an instance.
@@ -16,6 +16,7 @@ mod boot;
 mod client;
 mod client_stream;
 mod control_thread;
+mod dial;
 mod events;
 mod fleet;
 mod forward;
@@ -64,6 +65,8 @@ pub struct Config {
     pub listeners: Vec<TcpListener>,
     /// The directory that holds `current.json`, opened.
     pub routing_dir: OwnedFd,
+    /// The folder of the sockets at which shims are asked for the way into their instances' networks.
+    pub dial_folder: PathBuf,
     /// Where control listens. It need not be there.
     pub control_socket: PathBuf,
     /// The reading end of a pipe whose other end the supervisor holds.
@@ -162,7 +165,8 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
             stop: signals.stop.subscribe(),
         };
         let orders: Vec<Orders> = config.listeners.iter().map(|_| orders()).collect();
-        let thread = ControlThread::boot(&config.routing_dir, Arc::clone(&changed), signals);
+        let thread =
+            ControlThread::boot(&config.routing_dir, config.dial_folder, Arc::clone(&changed), signals);
         let fleet = thread.fleet();
         let (mut hands, mut threads) = (Vec::new(), Vec::new());
         let count = config.listeners.len();

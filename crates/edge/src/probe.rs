@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use berth_routing::Probe;
@@ -15,10 +14,10 @@ use http::header::{CONNECTION, HOST, LOCATION, USER_AGENT};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::dial::Place;
 use crate::events;
 use crate::fleet::{Backend, Target};
 
@@ -102,7 +101,7 @@ async fn probe_for_ever(target: Target, findings: mpsc::Sender<Finding>) {
     loop {
         loop {
             let limit = tracker.timeout();
-            let asking = ask(target.backend.addr, tracker.question(), &target.host);
+            let asking = ask(&target.backend.place, tracker.question(), &target.host);
             let answer = match tokio::time::timeout(limit, asking).await {
                 Ok(answer) => answer,
                 Err(_elapsed) => Answer::Silent(format!("no answer within {} ms", limit.as_millis())),
@@ -126,8 +125,8 @@ async fn probe_for_ever(target: Target, findings: mpsc::Sender<Finding>) {
 
 /// A connection of its own for each question: a pooled one would keep an instance from closing, and would not show
 /// that it still accepts.
-async fn ask(addr: SocketAddr, question: Question<'_>, host: &str) -> Answer {
-    let socket = match TcpStream::connect(addr).await {
+async fn ask(place: &Place, question: Question<'_>, host: &str) -> Answer {
+    let socket = match place.connect().await {
         Ok(socket) => socket,
         Err(error) => return Answer::Unreachable(in_words(&error)),
     };

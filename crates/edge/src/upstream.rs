@@ -1,5 +1,6 @@
 //! Connections to instances, and each thread's pool of idle ones.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::body::RequestBody;
+use crate::dial::Dialers;
 use crate::fleet::{Backend, Fleet, Open};
 
 /// What requests to one backend are sent on.
@@ -32,10 +34,17 @@ pub(crate) struct UpstreamStream {
     _open: Open,
 }
 
-/// Connects to `backend`.
-pub(crate) async fn connect(backend: &Arc<Backend>, limit: Duration) -> io::Result<(Sender, Connection)> {
+/// Connects to `backend`, which has a dialer of its own among `dialers` while it is `routed` to.
+pub(crate) async fn connect(
+    backend: &Arc<Backend>,
+    dialers: &RefCell<Dialers>,
+    routed: bool,
+    now: Duration,
+    limit: Duration,
+) -> io::Result<(Sender, Connection)> {
     let open = Open::new(backend);
-    let socket = tokio::time::timeout(limit, TcpStream::connect(backend.addr))
+    let (dialer, batch) = dialers.borrow_mut().of(backend.key, routed, now);
+    let socket = tokio::time::timeout(limit, backend.place.connect_by(&dialer, batch))
         .await
         .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
     socket.set_nodelay(true)?;

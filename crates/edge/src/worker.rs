@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::access_log::{Buffer, Line};
 use crate::client::{Client, End};
+use crate::dial::Dialers;
 use crate::events;
 use crate::fleet::{Fleet, InFlight};
 use crate::headers::RequestId;
@@ -65,6 +66,7 @@ pub(crate) struct Worker {
     limits: Limits,
     fleet: RefCell<Arc<Fleet>>,
     pool: RefCell<Pool>,
+    dialers: RefCell<Dialers>,
     stirred: Notify,
     held: Cell<usize>,
     random: Cell<u64>,
@@ -100,6 +102,7 @@ impl Worker {
             limits,
             fleet: RefCell::new(fleet),
             pool: RefCell::default(),
+            dialers: RefCell::default(),
             stirred: Notify::new(),
             held: Cell::new(0),
             random: Cell::new(random),
@@ -166,7 +169,10 @@ impl Worker {
 
     /// A new connection to a backend.
     pub(crate) async fn connect(self: &Rc<Self>, lease: &InFlight) -> io::Result<Sender> {
-        let (sender, connection) = upstream::connect(lease.backend(), self.limits.connect).await?;
+        let backend = lease.backend();
+        let routed = self.fleet.borrow().routes(backend.key) && !self.draining.get();
+        let connecting = upstream::connect(backend, &self.dialers, routed, self.now(), self.limits.connect);
+        let (sender, connection) = connecting.await?;
         self.spawn(async move {
             // Whoever waits for an answer on it hears of the failure there.
             let _heard_there = connection.with_upgrades().await;
@@ -209,6 +215,7 @@ impl Worker {
     fn take_fleet(&self, fleet: Arc<Fleet>, standing: &Standing) {
         let generation = fleet.generation();
         self.pool.borrow_mut().keep_routed(&fleet);
+        self.dialers.borrow_mut().keep_routed(&fleet);
         *self.fleet.borrow_mut() = fleet;
         standing.generation.store(generation.0, SeqCst);
         standing.changed.notify_one();
@@ -217,6 +224,7 @@ impl Worker {
 
     fn tick(&self) {
         self.pool.borrow_mut().expire(self.now());
+        self.dialers.borrow_mut().expire(self.now());
         if let Some(log) = &mut *self.log.borrow_mut() {
             log.tick(&*self.clock);
         }
@@ -331,6 +339,7 @@ async fn drain(
 ) -> usize {
     worker.draining.set(true);
     *worker.pool.borrow_mut() = Pool::default();
+    *worker.dialers.borrow_mut() = Dialers::default();
     let deadline = tokio::time::sleep(worker.limits.drain);
     // An idle connection may bring one more request, which is answered with `Connection: close`. To close it at once
     // would meet, now and then, a request that is just on its way, and fail it.

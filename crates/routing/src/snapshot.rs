@@ -30,8 +30,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The format that this version writes. A reader refuses a greater one and reads all smaller ones.
-    pub const FORMAT: u32 = 1;
+    /// The greatest format that this version reads and writes. A reader refuses a greater one and reads all smaller ones.
+    ///
+    /// 2 has endpoints that are reached by a dialer.
+    pub const FORMAT: u32 = 2;
+
+    /// The snapshot of `apps` at `generation`, in the least format that can say it: a version before this one reads it as long as nothing in
+    /// it is new to that version, and else refuses it rather than send requests to the wrong place.
+    #[must_use]
+    pub fn new(generation: Generation, apps: BTreeMap<AppId, AppRoute>) -> Self {
+        let backends = apps.values().flat_map(|route| &route.backends);
+        let dials = backends.into_iter().any(|it| matches!(it.endpoint, Endpoint::Dialer { .. }));
+        Self { format: if dials { Self::FORMAT } else { 1 }, generation, apps }
+    }
 }
 
 /// How one app is reached.
@@ -67,13 +78,20 @@ pub struct Backend {
 }
 
 /// Where an instance listens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Endpoint {
     /// A TCP address that edge can connect to itself.
     Tcp {
         /// The address.
         addr: SocketAddr,
+    },
+    /// A port in a network that edge is not in. It is given sockets of that network to connect.
+    Dialer {
+        /// The name of the Unix socket at which it asks for them.
+        name: String,
+        /// The port on that network's loopback.
+        port: u16,
     },
 }
 

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use berth_process::{CgroupKind, Identity, Limits, Mark, User};
-use berth_shim::config::{Backoff, Restart};
+use berth_shim::config::{Backoff, Network, Restart};
 use berth_shim::record::Record;
 use berth_shim::wire::Exit;
 use berth_spec::{AppId, Command, InstanceId, Isolation, Millis, Timestamp};
@@ -15,6 +15,7 @@ use tokio::sync::broadcast;
 
 use crate::attach::{Attach, Attached};
 use crate::error::RuntimeError;
+use crate::layout::short;
 use crate::logs::InstanceLog;
 
 /// A future in a box, so that [`Runtime`] can be a `dyn`.
@@ -43,6 +44,8 @@ pub struct InstanceSpec {
     pub user: Option<User>,
     /// Which port it gets.
     pub port: PortWish,
+    /// In which network it is. In one of its own only it is at its port, which then is the wished one or [`OWN_PORT`].
+    pub network: Network,
     /// Limits of each of its processes.
     pub limits: Limits,
     /// What becomes of it when it exits.
@@ -90,6 +93,9 @@ pub struct Resources {
     pub tmp: Option<u64>,
 }
 
+/// The port of an instance in a network of its own, when it wishes for any.
+pub const OWN_PORT: u16 = 8080;
+
 /// Which port an instance gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortWish {
@@ -117,6 +123,8 @@ pub struct Observed {
     pub state: InstanceState,
     /// The port it was given.
     pub port: Option<u16>,
+    /// In which network it is, and so where its port is.
+    pub network: Network,
     /// Whether it listens there; looked at by [`Runtime::observe`] alone, since it costs a look at its processes.
     pub listener: Listener,
     /// The last exits, oldest first, at most 16.
@@ -127,6 +135,14 @@ pub struct Observed {
     pub restarts: u64,
     /// How many log lines were dropped.
     pub dropped_lines: u64,
+}
+
+impl Observed {
+    /// The name by which edge finds the way to its port; `None` when the port is the machine's, or there is none.
+    #[must_use]
+    pub fn dialer(&self) -> Option<String> {
+        (self.network == Network::Own && self.port.is_some()).then(|| short(self.token))
+    }
 }
 
 /// What an instance does.
@@ -239,6 +255,8 @@ pub struct Capabilities {
     pub users: bool,
     /// The control groups in use; `None` when the system lets us use none.
     pub cgroup: Option<CgroupKind>,
+    /// Whether an instance can have a network of its own: it was tried.
+    pub own_network: bool,
 }
 
 /// Starts, adopts, watches and stops instances. Every call may be repeated, and may have been cut short before.

@@ -18,8 +18,10 @@ pub struct Layout {
     pub instances: PathBuf,
     /// `logs/` in the home: a folder of log segments per instance.
     pub logs: PathBuf,
-    /// The short folder of sockets; those of the shims lie in `i/` below it.
+    /// The short folder of sockets; those of the shims lie in `i/` and `d/` below it.
     pub run: PathBuf,
+    /// The user and group of edge, who alone may ask for sockets of an instance's network; `None` when it runs as we do.
+    pub edge: Option<u32>,
     /// The platform's name, part of the name of its control groups.
     pub platform: String,
 }
@@ -48,9 +50,23 @@ impl Layout {
         self.run.join("i")
     }
 
+    /// The folders that have a socket for each instance.
+    pub(crate) fn socket_folders(&self) -> [PathBuf; 2] {
+        [self.sockets(), dial_folder(&self.run)]
+    }
+
     /// The socket of the shim of `token`; an error when its path is too long for a socket.
     pub(crate) fn socket(&self, token: Mark) -> io::Result<PathBuf> {
-        let path = self.sockets().join(format!("{}.sock", short(token)));
+        Self::socket_in(&self.sockets(), token)
+    }
+
+    /// The socket at which edge asks the shim of `token` for sockets; an error when its path is too long for a socket.
+    pub(crate) fn dial_socket(&self, token: Mark) -> io::Result<PathBuf> {
+        Self::socket_in(&dial_folder(&self.run), token)
+    }
+
+    fn socket_in(folder: &Path, token: Mark) -> io::Result<PathBuf> {
+        let path = folder.join(format!("{}.sock", short(token)));
         if path.as_os_str().len() > SOCKET_PATH_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is too long for a socket"));
         }
@@ -61,7 +77,28 @@ impl Layout {
     pub(crate) fn prepare(&self) -> io::Result<()> {
         make(&self.instances, passage())?;
         make(&self.logs, 0o700)?;
-        make(&self.sockets(), 0o700)
+        make(&self.sockets(), 0o700)?;
+        let dial = dial_folder(&self.run);
+        make(&dial, 0o700)?;
+        match self.edge {
+            // By its group edge passes, and nobody else: an app has another user and another group.
+            Some(edge) => {
+                std::os::unix::fs::chown(&dial, None, Some(edge))?;
+                fs::set_permissions(&dial, Permissions::from_mode(0o710))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Lets edge connect to a dial socket that was just bound at `path`.
+    pub(crate) fn open_to_edge(&self, path: &Path) -> io::Result<()> {
+        match self.edge {
+            Some(edge) => {
+                std::os::unix::fs::chown(path, None, Some(edge))?;
+                fs::set_permissions(path, Permissions::from_mode(0o660))
+            }
+            None => fs::set_permissions(path, Permissions::from_mode(0o600)),
+        }
     }
 
     /// Makes the folders of one instance.
@@ -88,7 +125,13 @@ impl Layout {
     }
 }
 
-/// The first 12 digits of a token: what names its socket and its control group.
+/// The folder of the sockets at which edge asks for sockets of instances' networks, below the short folder of sockets.
+#[must_use]
+pub fn dial_folder(run: &Path) -> PathBuf {
+    run.join("d")
+}
+
+/// The first 12 digits of a token: what names its sockets and its control group.
 pub(crate) fn short(token: Mark) -> String {
     let mut text = token.to_string();
     text.truncate(12);

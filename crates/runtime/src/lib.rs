@@ -19,16 +19,16 @@ mod sandbox;
 
 pub use attach::{Attach, Attached, End, Ends, Size};
 pub use berth_process::{CgroupKind, Identity, Limits, Mark, User};
-pub use berth_shim::config::{Backoff, Restart};
+pub use berth_shim::config::{Backoff, Network, Restart};
 pub use berth_shim::record::{Record, Stream};
 pub use berth_shim::segment::{Batch, Cursor};
 pub use berth_shim::wire::{Exit, Failure, Step};
 pub use error::RuntimeError;
 pub use instance::{
-    Answer, Capabilities, Finished, Frozen, InstanceSpec, InstanceState, Listener, Mount, Observed, PortWish,
-    Resources, Root, Runtime, RuntimeEvent, Stop,
+    Answer, Capabilities, Finished, Frozen, InstanceSpec, InstanceState, Listener, Mount, OWN_PORT, Observed,
+    PortWish, Resources, Root, Runtime, RuntimeEvent, Stop,
 };
-pub use layout::Layout;
+pub use layout::{Layout, dial_folder};
 pub use logs::{Follow, InstanceLog};
 pub use plain::PlainRuntime;
 pub use port::PORTS;

@@ -9,19 +9,19 @@ use berth_process::procfs;
 
 use crate::instance::Listener;
 
-/// Looks where the processes `pids` listen for TCP, `port` being where they should.
-pub(crate) fn look(port: u16, pids: &[u32]) -> io::Result<Listener> {
+/// Looks where the processes `pids` listen for TCP, `port` being where they should. Their network is that of the process `within`.
+pub(crate) fn look(port: u16, pids: &[u32], within: u32) -> io::Result<Listener> {
     let inodes: BTreeSet<u64> = pids.iter().flat_map(|pid| procfs::socket_inodes(*pid)).collect();
     let mut found: BTreeSet<(u16, IpAddr)> = BTreeSet::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        match fs::read_to_string(table) {
+    for table in ["tcp", "tcp6"] {
+        match fs::read_to_string(format!("/proc/{within}/net/{table}")) {
             Ok(text) => found.extend(
                 text.lines()
                     .filter_map(listening)
                     .filter(|(_, inode)| inodes.contains(inode))
                     .map(|(address, _)| (address.port(), address.ip())),
             ),
-            // A machine without IPv6.
+            // A machine without IPv6, or a process that has just ended.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -91,19 +91,20 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let own = [std::process::id()];
-        assert_eq!(look(port, &own).unwrap(), Listener::Expected);
-        let Listener::Elsewhere { ports } = look(1, &own).unwrap() else {
+        assert_eq!(look(port, &own, own[0]).unwrap(), Listener::Expected);
+        let Listener::Elsewhere { ports } = look(1, &own, own[0]).unwrap() else {
             panic!("we listen somewhere");
         };
         assert!(ports.contains(&port));
-        assert_eq!(look(port, &[]).unwrap(), Listener::None);
+        assert_eq!(look(port, &[], own[0]).unwrap(), Listener::None);
     }
 
     #[test]
     fn an_address_that_is_not_asked_at_is_told() {
         let listener = TcpListener::bind("127.0.0.2:0").unwrap();
         let addresses = vec!["127.0.0.2".parse().unwrap()];
-        let looked = look(listener.local_addr().unwrap().port(), &[std::process::id()]);
+        let own = std::process::id();
+        let looked = look(listener.local_addr().unwrap().port(), &[own], own);
         assert_eq!(looked.unwrap(), Listener::Unreachable { addresses });
         for (address, asked) in
             [("127.0.0.1", true), ("0.0.0.0", true), ("::", true), ("::ffff:127.0.0.1", true), ("::1", false)]

@@ -3,6 +3,7 @@
 mod adopt;
 mod launch;
 mod link;
+mod network;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,6 +65,8 @@ struct Inner {
     cgroups: Option<Cgroups>,
     policy: Policy,
     boot: BootId,
+    /// Whether a shim can make a network.
+    own_network: bool,
     entries: Mutex<BTreeMap<InstanceId, Arc<Entry>>>,
     events: broadcast::Sender<RuntimeEvent>,
     gates: [tokio::sync::Mutex<()>; GATES],
@@ -105,6 +108,7 @@ impl PlainRuntime {
         let cgroups = Cgroups::discover(&format!("berth-{}", layout.platform));
         let policy = policy(&shim, cgroups.as_ref(), wanted)?;
         let inner = Inner {
+            own_network: policy.own_network(),
             shim,
             cgroups,
             policy,
@@ -167,8 +171,11 @@ impl Inner {
         if let Some(cgroup) = &tree.cgroup {
             cgroup.remove().map_err(during("removing a control group"))?;
         }
-        let socket = self.layout.socket(record.token).map_err(during("naming a socket"))?;
-        remove_file(&socket).map_err(during("removing a socket"))
+        for socket in [self.layout.socket(record.token), self.layout.dial_socket(record.token)] {
+            let socket = socket.map_err(during("naming a socket"))?;
+            remove_file(&socket).map_err(during("removing a socket"))?;
+        }
+        Ok(())
     }
 
     /// Starts an instance; with `ends`, one that reads and writes there.
@@ -282,7 +289,8 @@ impl Inner {
         let mut observed = entry.observed.borrow().clone();
         if let (Some(port), InstanceState::Running { .. }) = (observed.port, observed.state) {
             let tree = entry.tree.clone();
-            let looked = blocking(move || listener::look(port, &app_pids(&tree)?));
+            let within = observed.shim.as_ref().map_or_else(std::process::id, |shim| shim.pid);
+            let looked = blocking(move || listener::look(port, &app_pids(&tree)?, within));
             observed.listener = looked.await.map_err(during("looking for listeners"))?;
         }
         Ok(observed)
@@ -333,6 +341,7 @@ impl Runtime for PlainRuntime {
             limits: self.inner.policy.abilities.controllers.iter().map(|it| it.name()).collect(),
             users: rustix::process::geteuid().is_root(),
             cgroup: self.inner.cgroups.as_ref().map(Cgroups::kind),
+            own_network: self.inner.own_network,
         }
     }
 

@@ -8,11 +8,13 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use berth_process::{BootId, Identity, Mark};
+use berth_shim::config::Network;
 use berth_spec::InstanceId;
 use serde::{Deserialize, Serialize};
 
-/// The format that this version writes; it reads no greater one.
-const FORMAT: u32 = 1;
+/// The greatest format that this version reads. It writes the least one that has what it says, so that a version before it adopts what it
+/// can and replaces what it would not know how to reach.
+const FORMAT: u32 = 2;
 const NAME: &str = "start.json";
 
 /// The record of a start.
@@ -22,6 +24,7 @@ pub(crate) struct StartRecord {
     pub(crate) token: Mark,
     pub(crate) boot: BootId,
     pub(crate) port: Option<u16>,
+    pub(crate) network: Network,
     /// The shim, once it has been started; a hint that saves a search.
     pub(crate) shim: Option<Identity>,
 }
@@ -34,6 +37,9 @@ struct Stored {
     boot: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
+    /// Since format 2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    own_network: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shim: Option<StoredProcess>,
 }
@@ -48,11 +54,12 @@ impl StartRecord {
     /// Writes the record into `folder`, durably: after a power cut there is the old one or the new one.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         let stored = Stored {
-            format: FORMAT,
+            format: if self.network == Network::Own { 2 } else { 1 },
             id: self.id.clone(),
             token: self.token.to_string(),
             boot: self.boot.to_string(),
             port: self.port,
+            own_network: self.network == Network::Own,
             shim: self.shim.as_ref().map(|shim| StoredProcess { pid: shim.pid, starttime: shim.starttime }),
         };
         let temporary = folder.join("start.json.new");
@@ -83,7 +90,8 @@ impl StartRecord {
         let boot: BootId = stored.boot.parse().unwrap_or_else(|never| match never {});
         let shim =
             stored.shim.map(|shim| Identity { boot: boot.clone(), pid: shim.pid, starttime: shim.starttime });
-        Ok(Self { id: stored.id, token, boot, port: stored.port, shim })
+        let network = if stored.own_network { Network::Own } else { Network::Host };
+        Ok(Self { id: stored.id, token, boot, port: stored.port, network, shim })
     }
 }
 
@@ -111,12 +119,13 @@ mod tests {
             token: Mark([0x5A; 16]),
             boot: boot.clone(),
             port: Some(20_001),
+            network: Network::Own,
             shim: Some(Identity { boot, pid: 7, starttime: 9 }),
         };
         record.write(dir.path()).unwrap();
         assert_eq!(StartRecord::read(dir.path()).unwrap(), Some(record));
         let path = dir.path().join(NAME);
-        let later = fs::read_to_string(&path).unwrap().replace("\"format\":1", "\"format\":2");
+        let later = fs::read_to_string(&path).unwrap().replace("\"format\":2", "\"format\":3");
         fs::write(&path, later).unwrap();
         assert!(StartRecord::read(dir.path()).is_err());
     }
@@ -134,6 +143,7 @@ mod tests {
     fn the_first_format_is_read() {
         let first = r#"{"format":1,"id":"t/p/a/web.1","token":"000102030405060708090a0b0c0d0e0f","boot":"b","port":20000,"shim":{"pid":1,"starttime":2}}"#;
         let record = StartRecord::parse(first.as_bytes()).unwrap();
-        assert_eq!((record.port, record.token.0[15], record.shim.unwrap().pid), (Some(20_000), 15, 1));
+        assert_eq!((record.port, record.token.0[15]), (Some(20_000), 15));
+        assert_eq!((record.network, record.shim.unwrap().pid), (Network::Host, 1));
     }
 }

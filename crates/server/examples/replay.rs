@@ -112,7 +112,7 @@ fn release(number: u64) -> Vec<Event> {
         Event::ActivationBegan { number },
         Event::ReleaseCommandFinished { number },
         Event::InstanceAssigned { ordinal, process: web, release: number, token: "d".repeat(32) },
-        Event::InstanceStarted { ordinal, port: Some(20_000) },
+        Event::InstanceStarted { ordinal, port: Some(20_000), dialer: None },
         Event::Routed { ordinals: [ordinal].into() },
         Event::ReleaseActivated { number, previous: None },
         Event::WarmEnded { number, why: WarmEnd::Expired },

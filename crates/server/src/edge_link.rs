@@ -69,10 +69,12 @@ impl Newest {
         }
     }
 
+    /// The ports of this machine's that edge sends to.
     fn ports(&self) -> impl Iterator<Item = u16> {
         let backends = self.snapshot.apps.values().flat_map(|route| &route.backends);
-        backends.map(|backend| match &backend.endpoint {
-            Endpoint::Tcp { addr } => addr.port(),
+        backends.filter_map(|backend| match &backend.endpoint {
+            Endpoint::Tcp { addr } => Some(addr.port()),
+            Endpoint::Dialer { .. } => None,
         })
     }
 }

@@ -28,7 +28,7 @@ use berth_control::plan::APPLY_DEADLINE;
 use berth_control::report::SourceDiff;
 use berth_control::world::Seen;
 use berth_process::Cgroups;
-use berth_runtime::{Layout, PlainRuntime, Runtime, User};
+use berth_runtime::{Layout, Network, PlainRuntime, Runtime, User};
 use berth_source::ChunkStore;
 use berth_spec::name::{RELEASE_COMMAND_PROCESS, RUN_PROCESS};
 use berth_spec::{AppId, InstanceId, Isolation, Millis, ReleaseNumber, TenantName};
@@ -128,7 +128,8 @@ impl Machine {
     /// When that is not possible, in words.
     pub async fn open(config: &ControlConfig, desk: &Desk) -> Result<Self, String> {
         let platform = config.platform.clone();
-        let layout = layout(&config.home, &config.run_dir, &platform);
+        let edge = config.uid_plan.map(UidPlan::edge);
+        let layout = layout(&config.home, &config.run_dir, &platform, edge);
         let clock = Arc::clone(&config.clock);
         let runtime = PlainRuntime::open(layout, Arc::clone(&clock), config.isolation)
             .map_err(|error| in_full(&error))?;
@@ -390,6 +391,11 @@ impl Machine {
         plan.app(slot).map(|uid| User { uid, gid: uid, groups: vec![plan.platform_gid()] })
     }
 
+    /// In which network instances are: each in one of its own wherever that can be.
+    fn network(&self) -> Network {
+        if self.runtime.capabilities().own_network { Network::Own } else { Network::Host }
+    }
+
     /// As whom the builds of the app in `slot` run, when the platform runs as root: in the app's group, so that they read the layers that
     /// earlier builds of the app made.
     fn build_user(&self, slot: u32) -> Option<User> {
@@ -399,12 +405,13 @@ impl Machine {
     }
 }
 
-fn layout(home: &Path, run_dir: &Path, platform: &str) -> Layout {
+fn layout(home: &Path, run_dir: &Path, platform: &str, edge: Option<u32>) -> Layout {
     Layout {
         instances: home.join("instances"),
         logs: home.join("logs"),
         run: run_dir.to_owned(),
         platform: platform.to_owned(),
+        edge,
     }
 }
 
@@ -418,8 +425,10 @@ pub fn end_instances(
     platform: &str,
     clock: Arc<dyn Clock>,
 ) -> Result<(), String> {
-    let runtime = PlainRuntime::open(layout(home, run_dir, platform), clock, Some(Isolation::Plain))
-        .map_err(|error| in_full(&error))?;
+    // Nobody is reached any more.
+    let layout = layout(home, run_dir, platform, None);
+    let runtime =
+        PlainRuntime::open(layout, clock, Some(Isolation::Plain)).map_err(|error| in_full(&error))?;
     runtime.end_all().map_err(|error| in_full(&error))
 }
 

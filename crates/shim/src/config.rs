@@ -77,6 +77,16 @@ pub struct Streams {
     pub terminal: bool,
 }
 
+/// In which network an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// The machine's.
+    #[default]
+    Host,
+    /// One of its own, where nothing but its own processes is.
+    Own,
+}
+
 /// Everything that a shim needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartConfig {
@@ -114,6 +124,10 @@ pub struct StartConfig {
     pub streams: Option<Streams>,
     /// What stands around the app; `None` for nothing but its user and its limits.
     pub sandbox: Option<Sandbox>,
+    /// The inherited descriptor of the socket at which edge asks for sockets of the instance's network; only where that is its own.
+    pub dial: Option<i32>,
+    /// In which network it is.
+    pub network: Network,
 }
 
 impl StartConfig {
@@ -151,6 +165,12 @@ impl StartConfig {
         if let Some(streams) = self.streams {
             let numbers = [streams.input, streams.output, streams.errors, i32::from(streams.terminal)];
             put(&mut out, 21, &numbers.map(i32::to_le_bytes).concat());
+        }
+        if let Some(dial) = self.dial {
+            put_i32(&mut out, 22, dial);
+        }
+        if self.network == Network::Own {
+            put(&mut out, 23, &[]);
         }
         if let Some(sandbox) = &self.sandbox {
             put(&mut out, 30, &sandbox.encode());
@@ -194,6 +214,8 @@ impl StartConfig {
                 19 => config.kill_after = tlv::number(field)?,
                 20 => config.listener = tlv::small(field)?,
                 21 => config.streams = Some(decode_streams(field)?),
+                22 => config.dial = Some(tlv::small(field)?),
+                23 => config.network = Network::Own,
                 30 => config.sandbox = Some(Sandbox::decode(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
@@ -220,6 +242,8 @@ impl StartConfig {
             listener: -1,
             streams: None,
             sandbox: None,
+            dial: None,
+            network: Network::Host,
         }
     }
 
@@ -233,6 +257,9 @@ impl StartConfig {
         }
         if self.streams.is_some() && self.restart == Restart::Always {
             return Err(Malformed("what is attached to somebody cannot be started again"));
+        }
+        if self.dial.is_some() && self.network == Network::Host {
+            return Err(Malformed("sockets of the machine's network are nobody's to hand out"));
         }
         if self.log.segment_bytes == 0 || self.log.segments == 0 {
             return Err(Malformed("there is no room for a log"));
@@ -296,10 +323,13 @@ mod tests {
             StartConfig { user: None, cgroup: None, env: vec![], restart: Restart::Never, ..example() };
         assert_eq!(StartConfig::decode(&small.encode()).unwrap(), small);
         let streams = Some(Streams { input: 5, output: 6, errors: 7, terminal: true });
-        let attached = StartConfig { streams, sandbox: Some(Sandbox::default()), ..small };
+        let attached = StartConfig { streams, sandbox: Some(Sandbox::default()), ..small.clone() };
         assert_eq!(StartConfig::decode(&attached.encode()).unwrap(), attached);
         let again = StartConfig { restart: Restart::Always, ..attached.clone() };
         assert!(StartConfig::decode(&again.encode()).is_err());
+        let dialled = StartConfig { dial: Some(8), network: Network::Own, ..small.clone() };
+        assert_eq!(StartConfig::decode(&dialled.encode()).unwrap(), dialled);
+        assert!(StartConfig::decode(&StartConfig { network: Network::Host, ..dialled }.encode()).is_err());
         let own = Some(Streams { input: 0, output: 6, errors: 7, terminal: false });
         assert!(StartConfig::decode(&StartConfig { streams: own, ..attached }.encode()).is_err());
     }

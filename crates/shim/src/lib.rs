@@ -1,7 +1,8 @@
 //! The small static program above each instance, and its wire protocol.
 //!
 //! This library is what the shim and those who talk to it agree on: the start configuration ([`config`], and [`sandbox`] for what
-//! stands around an app) and the messages ([`wire`]) behind the feature `protocol`, the form of a log record ([`record`]), and behind the
+//! stands around an app) and the messages ([`wire`]) behind the feature `protocol`, how sockets of an instance's network are asked for ([`dial`])
+//! behind the feature `dial`, the form of a log record ([`record`]), and behind the
 //! feature `segment` the reading of the log segments. The program is in `src/bin/berth-shim`.
 //!
 //! The shim is exempt from the one door to time: it links nothing of Berth's, and asks the kernel itself.
@@ -9,6 +10,8 @@
 
 #[cfg(feature = "protocol")]
 pub mod config;
+#[cfg(feature = "dial")]
+pub mod dial;
 pub mod record;
 #[cfg(feature = "protocol")]
 pub mod sandbox;

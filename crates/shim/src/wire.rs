@@ -22,7 +22,7 @@ const KILL: u8 = 17;
 const QUERY: u8 = 18;
 const LEAVE: u8 = 19;
 const SIGNAL: u8 = 20;
-// 32 to 34 are kept for freezing, thawing and handing out sockets of the instance's network.
+// 32 and 33 are kept for freezing and thawing.
 
 /// What a shim says first to whoever connects.
 #[derive(Debug, Clone, PartialEq, Eq)]

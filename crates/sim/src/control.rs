@@ -393,7 +393,14 @@ impl Control {
         let of_state = self.ledger.durable().apps.values().flat_map(|app| app.instances.values());
         let sent = self.in_use.iter().flat_map(|(_, ports)| ports.iter().copied());
         let given = self.given.values().flatten().copied();
-        Some(of_state.filter_map(|it| it.port).chain(sent).chain(given).collect())
+        Some(
+            of_state
+                .filter(|it| it.dialer.is_none())
+                .filter_map(|it| it.port)
+                .chain(sent)
+                .chain(given)
+                .collect(),
+        )
     }
 
     /// Remembers the port that an instance was given or is seen with.
@@ -452,7 +459,7 @@ impl Control {
         }
         let world = self.observe(&app, out);
         for (ordinal, seen) in &world.instances {
-            self.note_port(id, *ordinal, seen.port);
+            self.note_port(id, *ordinal, seen.port.filter(|_| seen.dialer.is_none()));
         }
         let memory = self.memories.entry(id.clone()).or_default();
         let strays: BTreeSet<Ordinal> =

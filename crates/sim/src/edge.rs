@@ -56,14 +56,14 @@ pub(crate) struct Edge {
     outbox: VecDeque<(Duration, Word)>,
 }
 
-fn port(backend: &Backend) -> u16 {
-    let Endpoint::Tcp { addr } = &backend.endpoint;
-    addr.port()
-}
-
-/// The ports that a snapshot sends anything to.
+/// The ports of the machine's that a snapshot sends anything to.
 pub(crate) fn ports(snapshot: &Snapshot) -> BTreeSet<u16> {
-    snapshot.apps.values().flat_map(|route| &route.backends).map(port).collect()
+    let backends = snapshot.apps.values().flat_map(|route| &route.backends);
+    let ports = backends.filter_map(|backend| match &backend.endpoint {
+        Endpoint::Tcp { addr } => Some(addr.port()),
+        Endpoint::Dialer { .. } => None,
+    });
+    ports.collect()
 }
 
 impl Edge {
@@ -203,7 +203,7 @@ impl Edge {
         let mut known = BTreeSet::new();
         for backend in newest.apps.values().flat_map(|route| &route.backends) {
             known.insert(backend.instance.clone());
-            let answers = machine.at(port(backend)).is_some_and(|(_, proc)| proc.accepts(chance.now()));
+            let answers = machine.at(&backend.endpoint).is_some_and(|(_, proc)| proc.accepts(chance.now()));
             let before = self.health.get(&backend.instance).copied();
             let health = match (answers, before) {
                 (true, _) => Health::Ready,
@@ -314,7 +314,7 @@ fn deliver(
             format!("a request went to {} by {generation} after it was told to stop", backend.instance);
         return Err(Breach { invariant: Invariant::StoppedIsUnreachable, detail });
     }
-    let Some(((app, ordinal), proc)) = machine.at(port(backend)) else { return Ok(false) };
+    let Some(((app, ordinal), proc)) = machine.at(&backend.endpoint) else { return Ok(false) };
     if (app, *ordinal) != meant {
         let detail = format!("a request for {} by {generation} reached {app} {ordinal}", backend.instance);
         return Err(Breach { invariant: Invariant::EndpointsAreNotShared, detail });

@@ -7,6 +7,7 @@ use berth_control::event::{Exit, Ordinal, RunEnd, RunNumber, RunStop};
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::Run;
 use berth_control::world::{Life, Listener, Seen, SeenRun};
+use berth_routing::Endpoint;
 use berth_spec::{AppId, CronName, Millis, ProcessName, Timestamp};
 
 use crate::builder::Quality;
@@ -15,6 +16,9 @@ use crate::fault::{Fault, Tally};
 
 /// Few ports, so that one that is given again too early is soon noticed.
 const PORTS: std::ops::Range<u16> = 20_000..20_080;
+
+/// The port of an instance in a network of its own.
+const OWN_PORT: u16 = 8_080;
 
 /// What is asked of the machine.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub(crate) struct Proc {
     token: String,
     quality: Quality,
     pub(crate) port: Option<u16>,
+    /// Whether the port is in a network of its own.
+    own_network: bool,
     stage: Stage,
     /// Whether control told it to stop.
     pub(crate) told: bool,
@@ -52,6 +58,16 @@ enum Stage {
 impl Proc {
     pub(crate) fn lives(&self) -> bool {
         !matches!(self.stage, Stage::Gone | Stage::NotStarted)
+    }
+
+    /// The name by which it is reached in a network of its own.
+    fn dialer(&self) -> Option<String> {
+        (self.own_network && self.port.is_some()).then(|| self.token.clone())
+    }
+
+    /// Its port, if that is the machine's.
+    pub(crate) fn shared_port(&self) -> Option<u16> {
+        self.port.filter(|_| !self.own_network)
     }
 
     /// Whether a connection to its port is taken.
@@ -112,9 +128,13 @@ impl Machine {
         self.procs.get(&(app.clone(), ordinal))
     }
 
-    /// The instance that holds the port.
-    pub(crate) fn at(&self, port: u16) -> Option<(&(AppId, Ordinal), &Proc)> {
-        self.procs.iter().find(|(_, it)| it.port == Some(port) && it.lives())
+    /// The instance that is reached there.
+    pub(crate) fn at(&self, endpoint: &Endpoint) -> Option<(&(AppId, Ordinal), &Proc)> {
+        let is_there = |it: &Proc| match endpoint {
+            Endpoint::Tcp { addr } => it.shared_port() == Some(addr.port()),
+            Endpoint::Dialer { name, port } => it.port == Some(*port) && it.dialer().as_ref() == Some(name),
+        };
+        self.procs.iter().find(|(_, it)| it.lives() && is_there(it))
     }
 
     pub(crate) fn apps(&self) -> BTreeSet<AppId> {
@@ -204,6 +224,7 @@ impl Machine {
                 Stage::NotStarted => Life::NotStarted { detail: "no processes are left".to_owned() },
             },
             port: proc.port,
+            dialer: proc.dialer(),
             listener: proc.listener(now),
             restarts: proc.restarts,
             last_exit: proc.last_exit,
@@ -213,7 +234,7 @@ impl Machine {
         of_app.map(|((_, ordinal), proc)| (*ordinal, seen(proc))).collect()
     }
 
-    /// Starts an instance on a port that is neither held nor `excluded`; does nothing if it runs already.
+    /// Starts an instance in a network of its own, or on a port that is neither held nor `excluded`; does nothing if it runs already.
     pub(crate) fn start(
         &mut self,
         order: Order,
@@ -227,8 +248,11 @@ impl Machine {
             return;
         }
         let held: BTreeSet<u16> =
-            self.procs.values().filter(|it| it.lives()).filter_map(|it| it.port).collect();
-        let port = PORTS.into_iter().find(|port| !held.contains(port) && !excluded.contains(port));
+            self.procs.values().filter(|it| it.lives()).filter_map(Proc::shared_port).collect();
+        // Both at once are on a machine whose instances outlive the version of Berth that started them.
+        let own_network = chance.one_in(3);
+        let free = PORTS.into_iter().find(|port| !held.contains(port) && !excluded.contains(port));
+        let port = if own_network { Some(OWN_PORT) } else { free };
         let port = port.filter(|_| order.process.is_web());
         let fails = (port.is_none() && order.process.is_web()) || (!calm && chance.one_in(25));
         if fails {
@@ -245,6 +269,7 @@ impl Machine {
             token: order.token,
             quality: order.quality,
             port: if fails { None } else { port },
+            own_network,
             stage: if fails { Stage::NotStarted } else { Stage::Starting { until: chance.later(1, 60) } },
             told: false,
             restarts: 0,

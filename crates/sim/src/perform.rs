@@ -16,7 +16,7 @@ use crate::builder::quality;
 use crate::chance::Chance;
 use crate::control::Control;
 use crate::fault::{Fault, Planted};
-use crate::machine::Order;
+use crate::machine::{Order, Proc};
 use crate::world::Outside;
 
 /// Puts the bug into a plan.
@@ -162,7 +162,7 @@ impl Control {
             quality: quality(&artifact.id),
         };
         out.machine.start(order, &excluded, &out.chance, &mut out.tally, out.calm);
-        self.note_port(&app.id, ordinal, out.machine.get(&app.id, ordinal).and_then(|it| it.port));
+        self.note_port(&app.id, ordinal, out.machine.get(&app.id, ordinal).and_then(Proc::shared_port));
         self.dirty.insert(app.id.clone());
     }
 }

@@ -22,6 +22,7 @@ pub(super) fn run(args: &EdgeArgs) -> Result<(), RoleError> {
     let config = Config {
         listeners,
         routing_dir: take(args.routing)?,
+        dial_folder: args.dial.clone(),
         control_socket: args.control.clone(),
         leash: Some(ties.leash),
         ready: Some(ties.ready),

@@ -215,6 +215,8 @@ impl Site {
         launch = pass(launch, "--claim", claim)?;
         let owner = rustix::process::geteuid().as_raw().to_string();
         launch = launch.args(["--owner", &owner]);
+        // A path: control makes what is in there, for edge's user alone.
+        let launch = launch.arg("--dial").arg(berth_runtime::dial_folder(&self.run_dir));
         Ok(launch.arg("--control").arg(self.run_dir.join("edge.sock")))
     }
 }

@@ -103,6 +103,11 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         ("builds", builds),
         ("up for", figures::coarse(platform.uptime_ms)),
     ];
+    // A platform before this version does not say.
+    if !platform.network.is_empty() {
+        let place = facts.iter().position(|(name, _)| *name == "cgroups").unwrap_or(facts.len());
+        facts.insert(place, ("network", platform.network.clone()));
+    }
     if platform.breaches > 0 {
         let count = counted(platform.breaches, "broken invariant");
         facts.push(("faults", format!("{count}; see logs/platform/control.log in the home, and report it")));

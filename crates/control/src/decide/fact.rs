@@ -43,12 +43,7 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
             Ok(vec![Event::ProcessesHandedOver { number: *release, processes: new }])
         }
         Fact::Assign { release, process, tokens } => assign(app, *release, process, tokens),
-        Fact::Started { ordinal, port } => match app.instances.get(ordinal) {
-            // A port once known stays: whoever does not see it has not looked yet.
-            Some(it) if it.started && (it.port == *port || port.is_none()) => Ok(Vec::new()),
-            Some(_) => Ok(vec![Event::InstanceStarted { ordinal: *ordinal, port: *port }]),
-            None => Err(Refusal::Stale("the instance is gone")),
-        },
+        Fact::Started { ordinal, port, dialer } => started(app, *ordinal, *port, dialer.as_ref()),
         Fact::Route { ordinals } => route(app, ordinals),
         Fact::Activate { release } => activate(app, *release),
         Fact::EndWarm { release, why } => {
@@ -125,6 +120,17 @@ fn supersede(app: &App, by: ReleaseNumber) -> Outcome {
     }
     let overtaken = app.overtaken(by);
     Ok(overtaken.map(|number| Event::ReleaseSuperseded { number, by }).collect())
+}
+
+fn started(app: &App, ordinal: Ordinal, port: Option<u16>, dialer: Option<&String>) -> Outcome {
+    match app.instances.get(&ordinal) {
+        // A port once known stays: whoever does not see it has not looked yet.
+        Some(it) if it.started && (port.is_none() || (it.port == port && it.dialer.as_ref() == dialer)) => {
+            Ok(Vec::new())
+        }
+        Some(_) => Ok(vec![Event::InstanceStarted { ordinal, port, dialer: dialer.cloned() }]),
+        None => Err(Refusal::Stale("the instance is gone")),
+    }
 }
 
 fn adopt_warm(app: &App, number: ReleaseNumber) -> Outcome {

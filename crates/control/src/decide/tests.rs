@@ -275,7 +275,7 @@ fn facts_that_are_no_longer_true_are_stale() {
         Fact::HandOver { release: v(1), processes: [web()].into() },
         assign(2, web()),
         assign(1, worker()),
-        Fact::Started { ordinal: 9, port: Some(1) },
+        Fact::Started { ordinal: 9, port: Some(1), dialer: None },
         Fact::Route { ordinals: [1, 9].into() },
         Fact::Route { ordinals: BTreeSet::new() },
         Fact::Activate { release: v(1) },
@@ -300,9 +300,9 @@ fn facts_that_are_so_already_change_nothing() {
     let mut scene = Scene::serving(&["web"], 1, None);
     let port = scene.app().instances[&1].port;
     let same = [
-        Fact::Started { ordinal: 1, port },
+        Fact::Started { ordinal: 1, port, dialer: None },
         // Whoever does not see the port has not looked yet.
-        Fact::Started { ordinal: 1, port: None },
+        Fact::Started { ordinal: 1, port: None, dialer: None },
         Fact::Route { ordinals: [1].into() },
         Fact::Assign { release: v(1), process: web(), tokens: vec!["a".to_owned(), "b".to_owned()] },
     ];
@@ -338,7 +338,7 @@ fn a_failed_release_hands_back_only_to_what_served() {
     let tokens = vec!["a".to_owned()];
     scene.fact(Fact::Assign { release: v(1), process: web(), tokens }).unwrap();
     let newest = scene.app().last_ordinal;
-    scene.fact(Fact::Started { ordinal: newest, port: Some(29_000) }).unwrap();
+    scene.fact(Fact::Started { ordinal: newest, port: Some(29_000), dialer: None }).unwrap();
     scene.fact(failed(2)).unwrap();
     assert_eq!(scene.app().routed, [2].into());
 }
@@ -385,8 +385,11 @@ fn any_command() -> impl Strategy_<Value = Command> {
             process,
             tokens: vec!["a".to_owned(); count]
         }),
-        (1_u64..8, any::<bool>())
-            .prop_map(|(ordinal, port)| Fact::Started { ordinal, port: port.then_some(20_000) }),
+        (1_u64..8, any::<bool>()).prop_map(|(ordinal, port)| Fact::Started {
+            ordinal,
+            port: port.then_some(20_000),
+            dialer: None
+        }),
         ordinals().prop_map(|ordinals| Fact::Route { ordinals }),
         number().prop_map(|release| Fact::Activate { release }),
         number().prop_map(|release| Fact::EndWarm { release, why: WarmEnd::Expired }),

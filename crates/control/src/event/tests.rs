@@ -145,8 +145,9 @@ fn instance_samples() -> Vec<Event> {
     let mut samples: Vec<Event> = (1..=5).map(|ordinal| assigned(ordinal, web())).collect();
     samples.push(assigned(6, worker()));
     samples.extend([
-        Event::InstanceStarted { ordinal: 1, port: Some(20_417) },
-        Event::InstanceStarted { ordinal: 6, port: None },
+        Event::InstanceStarted { ordinal: 1, port: Some(20_417), dialer: None },
+        Event::InstanceStarted { ordinal: 2, port: Some(8_080), dialer: Some("0000000000ab".to_owned()) },
+        Event::InstanceStarted { ordinal: 6, port: None, dialer: None },
         Event::Routed { ordinals: [1].into() },
         Event::InstanceExited { ordinal: 1, exit: exit(Some(1), None), more: 0 },
         Event::InstanceExited { ordinal: 1, exit: exit(None, Some(9)), more: 17 },

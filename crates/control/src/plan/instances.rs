@@ -17,7 +17,8 @@ impl Planner<'_> {
     pub(super) fn lost_instances(&mut self) {
         let app = self.app;
         for (&ordinal, instance) in &app.instances {
-            let seen = self.seen(ordinal, instance).map(|seen| (seen.life.clone(), seen.port));
+            let seen = self.seen(ordinal, instance);
+            let seen = seen.map(|seen| (seen.life.clone(), (seen.port, seen.dialer.clone())));
             match seen {
                 None if instance.started => self.gone(ordinal, instance),
                 None if self.is_to_start(instance) => self.act(Action::Start(ordinal)),
@@ -38,9 +39,11 @@ impl Planner<'_> {
                         self.act(Action::Start(ordinal));
                     }
                 }
-                Some((Life::Starting | Life::Running | Life::BackingOff | Life::Stopping, port)) => {
-                    if !instance.started || (port.is_some() && instance.port != port) {
-                        self.record(Fact::Started { ordinal, port });
+                Some((Life::Starting | Life::Running | Life::BackingOff | Life::Stopping, place)) => {
+                    let (port, dialer) = place;
+                    let moved = instance.port != port || instance.dialer != dialer;
+                    if !instance.started || (port.is_some() && moved) {
+                        self.record(Fact::Started { ordinal, port, dialer });
                     }
                 }
             }

@@ -89,6 +89,7 @@ impl World {
         let config = Config {
             listeners,
             routing_dir: OwnedFd::from(std::fs::File::open(home.path()).unwrap()),
+            dial_folder: home.path().to_owned(),
             control_socket,
             leash: Some(OwnedFd::from(leash)),
             handover: Some(handover_listener),
@@ -130,6 +131,11 @@ impl World {
         drop(listener);
         std::fs::remove_file(&path).unwrap();
         self.control = Control::accept(UnixListener::bind(&path).unwrap());
+    }
+
+    /// The folder in which it looks for the sockets of shims.
+    pub(crate) fn dial_folder(&self) -> &std::path::Path {
+        self.home.path()
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::{Inner, KILL_LIMIT, blocking, joined, link, remove_file};
 use crate::error::{RuntimeError, during};
 use crate::instance::{InstanceState, Observed};
-use crate::layout::short;
+use crate::layout::{dial_folder, short};
 use crate::record::StartRecord;
 
 /// Shims spoken to at once: one that hangs must not hold up the rest, and each takes a descriptor or two.
@@ -50,8 +50,10 @@ impl Inner {
             self.clear(&record)?;
             self.layout.remove_instance(&record.id).map_err(during("removing an instance's folder"))?;
         }
-        for socket in files_in(&self.layout.sockets()).map_err(during("listing sockets"))? {
-            remove_file(&socket).map_err(during("removing a socket"))?;
+        for folder in self.layout.socket_folders() {
+            for socket in files_in(&folder).map_err(during("listing sockets"))? {
+                remove_file(&socket).map_err(during("removing a socket"))?;
+            }
         }
         Ok(())
     }
@@ -129,6 +131,13 @@ impl Inner {
         }
         let (inner, known) = (Arc::clone(self), known.clone());
         blocking(move || {
+            let dial = files_in(&dial_folder(&inner.layout.run)).map_err(during("listing sockets"))?;
+            let stray = |path: &&PathBuf| {
+                path.file_stem().is_none_or(|stem| !known.contains(&*stem.to_string_lossy()))
+            };
+            for socket in dial.iter().filter(stray) {
+                remove_file(socket).map_err(during("removing a socket"))?;
+            }
             let Some(groups) = &inner.cgroups else {
                 return Ok(());
             };

@@ -7,10 +7,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use berth_process::{Child, Group, Launch, Program};
-use berth_shim::config::{AppUser, LogPolicy, StartConfig};
+use berth_shim::config::{AppUser, LogPolicy, Network, StartConfig};
 use rustix::fs::MemfdFlags;
 
-use super::{Inner, remove_file};
+use super::{Inner, network, remove_file};
 use crate::attach::AppEnds;
 use crate::error::{RuntimeError, during};
 use crate::instance::{InstanceSpec, Root};
@@ -41,7 +41,7 @@ pub(super) fn launch(
     spec: &InstanceSpec,
     ends: Option<&AppEnds>,
 ) -> Result<Launched, RuntimeError> {
-    check(spec)?;
+    check(inner, spec)?;
     let layout = &inner.layout;
     let folder = layout.instance(&spec.id);
     if let Some(earlier) = StartRecord::read(&folder).map_err(during("reading start.json"))? {
@@ -52,10 +52,21 @@ pub(super) fn launch(
         inner.clear(&earlier)?;
     }
     layout.prepare_instance(&spec.id, spec.user.as_ref()).map_err(during("making an instance's folders"))?;
-    let lease = port::lease(&spec.port, &*inner.clock)?;
-    let port = lease.as_ref().map(|lease| lease.port);
-    let mut record =
-        StartRecord { id: spec.id.clone(), token: spec.token, boot: inner.boot.clone(), port, shim: None };
+    let (port, lease) = match spec.network {
+        Network::Host => {
+            let lease = port::lease(&spec.port, &*inner.clock)?;
+            (lease.as_ref().map(|lease| lease.port), lease)
+        }
+        Network::Own => (network::port(&spec.port), None),
+    };
+    let mut record = StartRecord {
+        id: spec.id.clone(),
+        token: spec.token,
+        boot: inner.boot.clone(),
+        port,
+        network: spec.network,
+        shim: None,
+    };
     record.write(&folder).map_err(during("writing start.json"))?;
     let started = spawn(inner, spec, ends, lease, &mut record);
     started.or_else(|error| {
@@ -98,6 +109,8 @@ fn spawn(
     if let Some(lease) = &lease {
         launch.inherit(&lease.holder).map_err(&inherit)?;
     }
+    let dial = network::dial_listener(&inner.layout, record)?;
+    let dial = dial.map(|dial| launch.inherit(&dial)).transpose().map_err(&inherit)?;
     let streams = ends.map(|ends| ends.inherited(|end| launch.inherit(end)));
     let streams = streams.transpose().map_err(&inherit)?;
     let config = StartConfig {
@@ -107,6 +120,7 @@ fn spawn(
         listener,
         streams,
         sandbox,
+        dial,
         ..config(inner, spec)?
     };
     let config = memory_file(&config.encode()).map_err(during("writing a shim's configuration"))?;
@@ -117,7 +131,7 @@ fn spawn(
     Ok(Launched { child, record: record.clone(), socket })
 }
 
-fn check(spec: &InstanceSpec) -> Result<(), RuntimeError> {
+fn check(inner: &Inner, spec: &InstanceSpec) -> Result<(), RuntimeError> {
     let as_root = rustix::process::geteuid().is_root();
     let wrong = match &spec.user {
         None if as_root => Some("as root it needs a user of its own"),
@@ -127,6 +141,9 @@ fn check(spec: &InstanceSpec) -> Result<(), RuntimeError> {
             if spec.root == Root::Host && (user.uid == 0 || user.gid == 0 || user.groups.contains(&0)) =>
         {
             Some("it must not run as root")
+        }
+        _ if spec.network == Network::Own && !inner.own_network => {
+            Some("an instance can have no network of its own here")
         }
         _ if !spec.dir.is_absolute() => Some("its directory is not an absolute path"),
         _ if spec.env.keys().any(|name| name.is_empty() || name.contains('=')) => {
@@ -170,6 +187,8 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         listener: -1,
         streams: None,
         sandbox: None,
+        dial: None,
+        network: spec.network,
     })
 }
 

@@ -148,6 +148,7 @@ impl Inner {
             shim: record.shim.clone(),
             state,
             port: record.port,
+            network: record.network,
             listener: Listener::None,
             exits: Vec::new(),
             exit_count: 0,

@@ -64,6 +64,11 @@ impl Policy {
         self.level >= Isolation::Namespaces
     }
 
+    /// Whether an instance can have a network of its own: as an ordinary user that takes a user namespace.
+    pub(crate) fn own_network(&self) -> bool {
+        self.abilities.own_network() && (self.abilities.root || self.has_view())
+    }
+
     /// Whether shims make user namespaces for themselves.
     pub(crate) fn as_ordinary_user(&self) -> bool {
         self.has_view() && !self.abilities.root

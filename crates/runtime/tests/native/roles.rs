@@ -1,7 +1,9 @@
 //! The apps: tests that do nothing unless they were started in their role.
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use berth_process::{Group, Launch, Program};
 
@@ -129,5 +131,39 @@ fn role_listen() {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         println!("\nat {} ready", listener.local_addr().unwrap().port());
         wait_for_ever();
+    }
+}
+
+/// Answers whoever connects with its name.
+#[test]
+fn role_serve() {
+    if plays("serve") {
+        let port: u16 = std::env::var("PORT").unwrap().parse().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        println!("\nat {port} ready");
+        for peer in listener.incoming() {
+            // Whoever went away meanwhile is not served.
+            drop(peer.unwrap().write_all(std::env::var("NAME").unwrap().as_bytes()));
+        }
+    }
+}
+
+/// Tries to connect to everything in `TARGETS` and says what came of it; a path is a Unix socket.
+#[test]
+fn role_attack() {
+    if plays("attack") {
+        println!();
+        for target in std::env::var("TARGETS").unwrap().split(' ') {
+            let outcome = if target.starts_with('/') {
+                UnixStream::connect(target).map(drop)
+            } else {
+                TcpStream::connect_timeout(&target.parse().unwrap(), Duration::from_secs(5)).map(drop)
+            };
+            match outcome {
+                Ok(()) => println!("tried {target}: reached"),
+                Err(error) => println!("tried {target}: {:?}", error.kind()),
+            }
+        }
+        println!("tried all");
     }
 }

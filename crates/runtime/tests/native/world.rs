@@ -10,7 +10,7 @@ use std::time::Duration;
 use berth_clock::{SystemClock, random_bytes};
 use berth_process::{Cgroups, Tree};
 use berth_runtime::{
-    Backoff, Cursor, Identity, InstanceSpec, InstanceState, Layout, Limits, Mark, Mount, Observed,
+    Backoff, Cursor, Identity, InstanceSpec, InstanceState, Layout, Limits, Mark, Mount, Network, Observed,
     PlainRuntime, PortWish, Record, Resources, Restart, Root, Runtime as _, Stop, User,
 };
 use berth_spec::{Command, InstanceId, Isolation, Millis};
@@ -51,7 +51,13 @@ impl World {
             logs: below("logs"),
             run: below("run"),
             platform: self.platform.clone(),
+            edge: rustix::process::geteuid().is_root().then(|| self.edge()),
         }
+    }
+
+    /// The user of the platform's edge.
+    pub(crate) fn edge(&self) -> u32 {
+        self.uid + 50
     }
 
     pub(crate) fn runtime(&self) -> PlainRuntime {
@@ -88,6 +94,7 @@ impl World {
             resources: Resources::default(),
             user: as_root.then(|| User { uid: self.uid, gid: self.uid, groups: Vec::new() }),
             port: PortWish::Any { exclude: BTreeSet::new() },
+            network: Network::Host,
             limits: Limits { open_files: Some(256), ..Limits::default() },
             restart: Restart::Always,
             backoff: Backoff { first: 1, most: 4, good_life: 3_600_000 },

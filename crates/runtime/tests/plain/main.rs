@@ -10,6 +10,8 @@ mod adoption;
 mod lives;
 #[path = "../native/logs.rs"]
 mod logs;
+#[path = "../native/network.rs"]
+mod network;
 #[path = "../native/roles.rs"]
 mod roles;
 #[path = "../native/world.rs"]

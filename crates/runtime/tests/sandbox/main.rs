@@ -9,6 +9,8 @@ mod attacks;
 mod lives;
 #[path = "../native/logs.rs"]
 mod logs;
+#[path = "../native/network.rs"]
+mod network;
 #[path = "../native/roles.rs"]
 mod roles;
 #[path = "../native/world.rs"]

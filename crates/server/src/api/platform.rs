@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use berth_contract::{Platform, PlatformDown, Role, route};
 use berth_control::state::{App, Life};
+use berth_runtime::Capabilities;
 use berth_spec::{Isolation, Millis};
 
 use super::auth::Principal;
@@ -47,6 +48,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         socket: to_owner(&identity.socket),
         isolation: capabilities.isolation.into(),
         isolation_words: words(capabilities.isolation, capabilities.users).to_owned(),
+        network: network(&capabilities).to_owned(),
         isolation_missing: capabilities.missing.into_iter().filter(|_| owner).collect(),
         limits: capabilities.limits.into_iter().map(str::to_owned).collect(),
         cgroups: capabilities.cgroup.map(|kind| kind.to_string()),
@@ -79,6 +81,13 @@ fn words(level: Isolation, users: bool) -> &'static str {
         (Isolation::Full, _) => {
             "a user for every app; a root, processes, few system calls and limits of its own for every instance"
         }
+    }
+}
+
+fn network(capabilities: &Capabilities) -> &'static str {
+    match capabilities.own_network {
+        true => "one of its own for every instance, without a way out",
+        false => "the machine's for all instances: each reaches the ports of the others",
     }
 }
 

@@ -124,10 +124,10 @@ fn of_instance(event: &Event) -> String {
         Event::InstanceAssigned { ordinal, process, release, .. } => {
             format!("assigned {process}.{ordinal} to {release}")
         }
-        Event::InstanceStarted { ordinal, port: Some(port) } => {
+        Event::InstanceStarted { ordinal, port: Some(port), .. } => {
             format!("started instance {ordinal} on port {port}")
         }
-        Event::InstanceStarted { ordinal, port: None } => format!("started instance {ordinal}"),
+        Event::InstanceStarted { ordinal, port: None, .. } => format!("started instance {ordinal}"),
         Event::InstancesAdopted { number, ordinals } => {
             let warm: Vec<String> = ordinals.iter().map(u64::to_string).collect();
             let noun = if warm.len() == 1 { "instance" } else { "instances" };

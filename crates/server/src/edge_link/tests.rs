@@ -54,7 +54,7 @@ impl Stage {
         stage.fact(Fact::BeginActivation { release }).await;
         stage.fact(Fact::CommandFinished { release }).await;
         stage.fact(Fact::Assign { release, process, tokens: vec!["01".to_owned()] }).await;
-        stage.fact(Fact::Started { ordinal: 1, port: Some(20_001) }).await;
+        stage.fact(Fact::Started { ordinal: 1, port: Some(20_001), dialer: None }).await;
         stage.fact(Fact::Route { ordinals: [1].into() }).await;
         stage.fact(Fact::Activate { release }).await;
         assert!(stage.link.publish(&stage.desk).unwrap());
@@ -204,7 +204,7 @@ async fn snapshots_are_sent_after_a_hello_and_coalesce() {
     assert_eq!(first.apps[&shop()].backends[0].role, Role::Routed);
     peer.say(&FromEdge::Applied { generation: first.generation }).await;
     for port in 20_002..20_012 {
-        stage.fact(Fact::Started { ordinal: 1, port: Some(port) }).await;
+        stage.fact(Fact::Started { ordinal: 1, port: Some(port), dialer: None }).await;
         assert!(stage.link.publish(&stage.desk).unwrap());
     }
     assert!(!stage.link.publish(&stage.desk).unwrap(), "nothing has changed");

@@ -9,7 +9,8 @@ use berth_control::event::{Exit, Ordinal};
 use berth_control::state::{App, Instance, Release};
 use berth_control::world::{AppWorld, Life, Listener, Seen};
 use berth_runtime::{
-    Backoff, InstanceSpec, InstanceState, Mark, Observed, PortWish, Restart, RuntimeError, RuntimeEvent, Stop,
+    Backoff, InstanceSpec, InstanceState, Mark, Network, OWN_PORT, Observed, PortWish, Restart, RuntimeError,
+    RuntimeEvent, Stop,
 };
 use berth_spec::name::RUN_PROCESS;
 use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
@@ -111,6 +112,7 @@ impl Machine {
             InstanceState::Stopping => Life::Stopping,
         };
         let known = self.notes().seen.get(&app.id).and_then(|seen| seen.get(&observed.id.ordinal).cloned());
+        let dialer = observed.dialer();
         let listener = match observed.listener {
             berth_runtime::Listener::Expected => Listener::Expected,
             berth_runtime::Listener::Elsewhere { ports } => Listener::Elsewhere(ports),
@@ -128,6 +130,7 @@ impl Machine {
             token: observed.token.to_string(),
             life,
             port: observed.port,
+            dialer,
             listener,
             restarts: u32::try_from(exits).unwrap_or(u32::MAX),
             last_exit: last_exit.map(|exit| Exit { oom: exit.oom.or(killed), ..exit }),
@@ -172,6 +175,7 @@ impl Machine {
                 token,
                 life: Life::NotStarted { code: code.clone(), detail: detail.clone() },
                 port: None,
+                dialer: None,
                 listener: Listener::None,
                 restarts: 0,
                 last_exit: None,
@@ -269,12 +273,14 @@ impl Machine {
             return Err(images::unsupported(release.number));
         }
         let dir = self.artifact_dir(app, release).map_err(start_failed)?;
-        let port = if !instance.process.is_web() {
-            PortWish::None
-        } else if let Some(port) = instance.port {
-            PortWish::Exactly(port)
-        } else {
-            PortWish::Any { exclude: ports_in_use.clone() }
+        let network = self.network();
+        let port = match network {
+            _ if !instance.process.is_web() => PortWish::None,
+            Network::Own => PortWish::Exactly(release.manifest.http.port.unwrap_or(OWN_PORT)),
+            Network::Host => match instance.port.filter(|_| instance.dialer.is_none()) {
+                Some(port) => PortWish::Exactly(port),
+                None => PortWish::Any { exclude: ports_in_use.clone() },
+            },
         };
         let mut env = environment::shared(app, release, &dir, &self.vault)
             .map_err(|error| start_failed(in_full(&error)))?;
@@ -294,6 +300,7 @@ impl Machine {
             resources,
             user: self.app_user(app.slot),
             port,
+            network,
             limits: limits(),
             restart: Restart::Always,
             backoff: Backoff::default(),

@@ -170,6 +170,7 @@ impl Machine {
             resources,
             user: self.app_user(app.slot),
             port: PortWish::None,
+            network: self.network(),
             limits: limits(),
             restart: Restart::Never,
             backoff: Backoff::default(),

@@ -2,7 +2,8 @@
 //!
 //! One thread, one loop over poll(2): signals, the app's output, the clients of the socket. It starts the app, pumps
 //! its output into log segments, starts it again when it exits, and ends the whole tree when it is told to. Usage:
-//! `berth-shim <instance> <descriptor>`, the descriptor being that of a memory file with the start configuration.
+//! `berth-shim <instance> <descriptor>`, the descriptor being that of a memory file with the start configuration; or
+//! `berth-shim --probe-network`, which ends well where an instance can have a network of its own.
 //! Other inherited descriptors (the lease of the instance's port) are merely held open, for as long as it lives.
 //!
 //! It asks the kernel for the time itself, and is exempt from the ban on that: it must link nothing of Berth's.
@@ -10,8 +11,10 @@
 mod app;
 mod backoff;
 mod client;
+mod dialer;
 mod log;
 mod lookup;
+mod network;
 mod sandbox;
 mod supervise;
 mod sweep;

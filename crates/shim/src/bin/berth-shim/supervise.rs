@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use berth_shim::config::{Restart, StartConfig};
+use berth_shim::config::{Network, Restart, StartConfig};
 use berth_shim::wire::{EXITS_KEPT, Exit, FromShim, Hello, PROTOCOL, State, Status, ToShim};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
@@ -13,7 +13,9 @@ use rustix::process::{Pid, Signal};
 use crate::app::{App, Pipes, Streams};
 use crate::backoff::Waits;
 use crate::client::{self, Client};
+use crate::dialer::Dialer;
 use crate::log::Log;
+use crate::network;
 use crate::sandbox;
 use crate::sweep::{own_starttime, sweep};
 use crate::system::{self, Reaped};
@@ -52,6 +54,8 @@ struct Shim {
     pipes: Pipes,
     /// What was inherited for the app, until it is started.
     streams: Option<Streams>,
+    /// Hands out sockets of the instance's network, where that is its own.
+    dialer: Option<Dialer>,
     /// When the tree is killed, once it was told to stop.
     stop_by: Option<u64>,
     /// Whether to exit as soon as the app has ended.
@@ -79,6 +83,10 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         sandbox::enter_user_namespace()?;
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    if config.network == Network::Own {
+        // Before anything of the app is: it inherits the network, and no socket of another one.
+        network::enter()?;
+    }
     let listener = system::listener(config.listener)?;
     listener.set_nonblocking(true)?;
     let signals = system::signals()?;
@@ -88,6 +96,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         phase: Phase::Waiting { until: now, wall: system::wall() },
         pipes: [None, None],
         streams: Streams::inherited(&config)?,
+        dialer: Dialer::inherited(&config)?,
         stop_by: None,
         leave: false,
         waits: Waits::new(config.backoff),
@@ -112,7 +121,10 @@ impl Shim {
         let (now, wall) = (system::steady(), system::wall());
         let life = self.advance(now);
         let log = self.log.tick(now, wall);
-        self.wait(listener, signals, [life, log].into_iter().flatten().min())?;
+        let asked = self.wait(listener, signals, [life, log].into_iter().flatten().min())?;
+        if asked && let Some(dialer) = &mut self.dialer {
+            dialer.serve();
+        }
         if system::told_to_end(signals) {
             self.leave = true;
             self.stop(self.config.stop_signal, self.config.kill_after);
@@ -294,7 +306,8 @@ impl Shim {
         self.pipes = [None, None];
     }
 
-    fn wait(&self, listener: &UnixListener, signals: &OwnedFd, timeout: Option<u64>) -> io::Result<()> {
+    /// Waits until something happens. Whether somebody asks for sockets.
+    fn wait(&self, listener: &UnixListener, signals: &OwnedFd, timeout: Option<u64>) -> io::Result<bool> {
         let mut polled = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
         polled.extend(self.pipes.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         if let Phase::Running { app, .. } = &self.phase {
@@ -304,12 +317,15 @@ impl Shim {
             let more = if client.has_more() { PollFlags::OUT } else { PollFlags::empty() };
             PollFd::new(client, PollFlags::IN | more)
         }));
+        let own = polled.len();
+        polled.extend(self.dialer.iter().flat_map(Dialer::polled));
         let timeout = timeout.map(|millis| Timespec {
             tv_sec: i64::try_from(millis / 1_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(millis % 1_000).unwrap_or(0) * 1_000_000,
         });
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) => Ok(polled.iter().skip(own).any(|polled| !polled.revents().is_empty())),
+            Err(rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
