@@ -21,6 +21,8 @@ pub enum Program {
     Cargo(Ground),
     /// Git on a repository of an app's: it parses what strangers send.
     Git(Ground),
+    /// The packet filter of this machine, which reads rules that are ours alone.
+    Nft,
     /// Git of whoever uses the command line, in a working tree of their own.
     OwnGit,
     /// A tool that is installed on this machine, by its absolute path: asked for its version and for nothing else. It is the
@@ -45,7 +47,7 @@ impl Program {
             Self::Cargo(ground) | Self::Git(ground) | Self::Tenant(TenantProgram { ground, .. }) => {
                 Some(ground)
             }
-            Self::Own | Self::Image(_) | Self::OwnGit | Self::Tool(_) => None,
+            Self::Own | Self::Image(_) | Self::Nft | Self::OwnGit | Self::Tool(_) => None,
         }
     }
 
@@ -60,6 +62,11 @@ impl Program {
             Self::Image(image) => Ok(image.path()),
             Self::Cargo(_) => named("cargo"),
             Self::Git(_) | Self::OwnGit => named("git"),
+            // It lies in a folder that an ordinary user's PATH does not have, nor that of every service.
+            Self::Nft => named("nft").or_else(|missing| {
+                let usual = PathBuf::from("/usr/sbin/nft");
+                if is_executable(&usual) { Ok(usual) } else { Err(missing) }
+            }),
             Self::Tenant(program) => Ok(program.path.clone()),
             Self::Tool(path) if path.is_absolute() => Ok(path.clone()),
             Self::Tool(path) => Err(LaunchError::NotFound { program: path.display().to_string() }),
@@ -70,7 +77,13 @@ impl Program {
     pub(crate) fn args(&self) -> &[String] {
         match self {
             Self::Tenant(program) => &program.args,
-            Self::Own | Self::Image(_) | Self::Cargo(_) | Self::Git(_) | Self::OwnGit | Self::Tool(_) => &[],
+            Self::Own
+            | Self::Image(_)
+            | Self::Cargo(_)
+            | Self::Git(_)
+            | Self::Nft
+            | Self::OwnGit
+            | Self::Tool(_) => &[],
         }
     }
 
@@ -81,6 +94,7 @@ impl Program {
             Self::Image(_) => "the shim".to_owned(),
             Self::Cargo(_) => "cargo".to_owned(),
             Self::Git(_) | Self::OwnGit => "git".to_owned(),
+            Self::Nft => "nft".to_owned(),
             Self::Tenant(TenantProgram { path, .. }) | Self::Tool(path) => path.display().to_string(),
         }
     }

@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use berth_clock::{Clock as _, SystemClock, random_bytes};
 use berth_runtime::{
-    Backoff, Cursor, InstanceSpec, Layout, Limits, Mark, Network, Observed, PlainRuntime, PortWish, Restart,
-    Runtime as _, User, dial_folder,
+    Backoff, Cursor, InstanceSpec, Layout, Limits, Mark, Mount, Network, Observed, PlainRuntime, PortWish,
+    Resources, Restart, Root, Runtime as _, User, dial_folder,
 };
 use berth_shim::dial;
 use berth_spec::Command;
+use berth_spec::manifest::Egress;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -77,7 +78,7 @@ async fn measure(home: &Path) -> Outcome<()> {
         edge: None,
     };
     let folder = dial_folder(&layout.run);
-    let runtime = PlainRuntime::open(layout, Arc::new(SystemClock::new()))?;
+    let runtime = PlainRuntime::open(layout, Arc::new(SystemClock::new()), None)?;
     if !runtime.capabilities().own_network {
         return Err("this user cannot make networks".into());
     }
@@ -121,9 +122,13 @@ fn spec(exe: &Path, number: usize, network: Network) -> Outcome<InstanceSpec> {
         command: Command::Argv(vec![exe.to_str().ok_or("the path is not UTF-8")?.to_owned()]),
         env: BTreeMap::new(),
         dir: "/".into(),
+        root: Root::Host,
+        mounts: vec![Mount { source: exe.to_owned(), target: exe.to_owned(), writable: false }],
+        resources: Resources::default(),
         user: as_root.then(|| User { uid: USER, gid: USER, groups: Vec::new() }),
         port: PortWish::Any { exclude: BTreeSet::new() },
         network,
+        egress: Egress::None,
         limits: Limits::default(),
         restart: Restart::Never,
         backoff: Backoff::default(),

@@ -10,6 +10,7 @@ use berth_process::{CgroupKind, Identity, Limits, Mark, User};
 use berth_shim::config::{Backoff, Network, Restart};
 use berth_shim::record::Record;
 use berth_shim::wire::Exit;
+use berth_spec::manifest::Egress;
 use berth_spec::{AppId, Command, InstanceId, Isolation, Millis, Timestamp};
 use tokio::sync::broadcast;
 
@@ -46,6 +47,8 @@ pub struct InstanceSpec {
     pub port: PortWish,
     /// In which network it is. In one of its own only it is at its port, which then is the wished one or [`OWN_PORT`].
     pub network: Network,
+    /// What it may connect to from a network of its own; the machine's network keeps nobody from anything.
+    pub egress: Egress,
     /// Limits of each of its processes.
     pub limits: Limits,
     /// What becomes of it when it exits.
@@ -257,6 +260,8 @@ pub struct Capabilities {
     pub cgroup: Option<CgroupKind>,
     /// Whether an instance can have a network of its own: it was tried.
     pub own_network: bool,
+    /// Why an instance in such a network has no way out, when that is so.
+    pub no_egress: Option<String>,
 }
 
 /// Starts, adopts, watches and stops instances. Every call may be repeated, and may have been cut short before.

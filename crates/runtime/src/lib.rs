@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod attach;
+mod egress;
 mod error;
 mod instance;
 mod layout;
@@ -23,6 +24,7 @@ pub use berth_shim::config::{Backoff, Network, Restart};
 pub use berth_shim::record::{Record, Stream};
 pub use berth_shim::segment::{Batch, Cursor};
 pub use berth_shim::wire::{Exit, Failure, Step};
+pub use egress::resolv_conf;
 pub use error::RuntimeError;
 pub use instance::{
     Answer, Capabilities, Finished, Frozen, InstanceSpec, InstanceState, Listener, Mount, OWN_PORT, Observed,

@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::attach::{self, AppEnds, Attach, Attached};
+use crate::egress::WayOut;
 use crate::error::{RuntimeError, during};
 use crate::instance::{
     Answer, Capabilities, Finished, Frozen, InstanceSpec, InstanceState, Observed, Runtime, RuntimeEvent,
@@ -67,6 +68,8 @@ struct Inner {
     boot: BootId,
     /// Whether a shim can make a network.
     own_network: bool,
+    /// The way out of such networks, or why there is none.
+    way_out: Result<WayOut, String>,
     entries: Mutex<BTreeMap<InstanceId, Arc<Entry>>>,
     events: broadcast::Sender<RuntimeEvent>,
     gates: [tokio::sync::Mutex<()>; GATES],
@@ -107,8 +110,10 @@ impl PlainRuntime {
         let shim = SealedImage::new("berth-shim", SHIM).map_err(during("holding the shim in memory"))?;
         let cgroups = Cgroups::discover(&format!("berth-{}", layout.platform));
         let policy = policy(&shim, cgroups.as_ref(), wanted)?;
+        let own_network = policy.own_network();
         let inner = Inner {
-            own_network: policy.own_network(),
+            way_out: network::way_out(own_network, &layout.platform),
+            own_network,
             shim,
             cgroups,
             policy,
@@ -342,6 +347,7 @@ impl Runtime for PlainRuntime {
             users: rustix::process::geteuid().is_root(),
             cgroup: self.inner.cgroups.as_ref().map(Cgroups::kind),
             own_network: self.inner.own_network,
+            no_egress: self.inner.way_out.as_ref().err().cloned(),
         }
     }
 

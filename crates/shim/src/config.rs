@@ -128,6 +128,8 @@ pub struct StartConfig {
     pub dial: Option<i32>,
     /// In which network it is.
     pub network: Network,
+    /// The inherited descriptor of the network that was made for it; it makes one itself when there is none.
+    pub namespace: Option<i32>,
 }
 
 impl StartConfig {
@@ -171,6 +173,9 @@ impl StartConfig {
         }
         if self.network == Network::Own {
             put(&mut out, 23, &[]);
+        }
+        if let Some(namespace) = self.namespace {
+            put_i32(&mut out, 24, namespace);
         }
         if let Some(sandbox) = &self.sandbox {
             put(&mut out, 30, &sandbox.encode());
@@ -216,6 +221,7 @@ impl StartConfig {
                 21 => config.streams = Some(decode_streams(field)?),
                 22 => config.dial = Some(tlv::small(field)?),
                 23 => config.network = Network::Own,
+                24 => config.namespace = Some(tlv::small(field)?),
                 30 => config.sandbox = Some(Sandbox::decode(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
@@ -244,6 +250,7 @@ impl StartConfig {
             sandbox: None,
             dial: None,
             network: Network::Host,
+            namespace: None,
         }
     }
 
@@ -258,7 +265,7 @@ impl StartConfig {
         if self.streams.is_some() && self.restart == Restart::Always {
             return Err(Malformed("what is attached to somebody cannot be started again"));
         }
-        if self.dial.is_some() && self.network == Network::Host {
+        if (self.dial.is_some() || self.namespace.is_some()) && self.network == Network::Host {
             return Err(Malformed("sockets of the machine's network are nobody's to hand out"));
         }
         if self.log.segment_bytes == 0 || self.log.segments == 0 {
@@ -327,7 +334,8 @@ mod tests {
         assert_eq!(StartConfig::decode(&attached.encode()).unwrap(), attached);
         let again = StartConfig { restart: Restart::Always, ..attached.clone() };
         assert!(StartConfig::decode(&again.encode()).is_err());
-        let dialled = StartConfig { dial: Some(8), network: Network::Own, ..small.clone() };
+        let dialled =
+            StartConfig { dial: Some(8), network: Network::Own, namespace: Some(9), ..small.clone() };
         assert_eq!(StartConfig::decode(&dialled.encode()).unwrap(), dialled);
         assert!(StartConfig::decode(&StartConfig { network: Network::Host, ..dialled }.encode()).is_err());
         let own = Some(Streams { input: 0, output: 6, errors: 7, terminal: false });

@@ -221,7 +221,10 @@ impl Machine {
                 Stage::BackingOff { .. } => Life::BackingOff,
                 Stage::Stopping { .. } => Life::Stopping,
                 Stage::Gone => Life::Gone,
-                Stage::NotStarted => Life::NotStarted { detail: "no processes are left".to_owned() },
+                Stage::NotStarted => Life::NotStarted {
+                    code: "start_failed".to_owned(),
+                    detail: "no processes are left".to_owned(),
+                },
             },
             port: proc.port,
             dialer: proc.dialer(),

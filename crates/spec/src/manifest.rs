@@ -54,6 +54,9 @@ pub struct Manifest {
     /// What runs by a schedule.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cron: BTreeMap<CronName, CronEntry>,
+    /// What instances reach.
+    #[serde(default, skip_serializing_if = "Network::is_default")]
+    pub network: Network,
 }
 
 impl Manifest {
@@ -288,6 +291,37 @@ impl Default for Shutdown {
     fn default() -> Self {
         Self { signal: Signal::Term, drain: Millis::from_secs(30), kill_after: Millis::from_secs(30) }
     }
+}
+
+/// What instances reach, where each has a network of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// What they may connect to.
+    pub egress: Egress,
+}
+
+impl Network {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What an instance may connect to. The platform itself, this machine's addresses, other instances and the metadata services of clouds are
+/// nothing that any of these allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Egress {
+    /// Nothing.
+    None,
+    /// Everything else.
+    #[default]
+    Internet,
+}
+
+impl Egress {
+    /// All of them, with the names that berth.toml has for them.
+    pub const NAMED: [(&'static str, Self); 2] = [("internet", Self::Internet), ("none", Self::None)];
 }
 
 /// The signals that ask a process to end.

@@ -37,6 +37,8 @@ struct Manifest {
     /// What runs by a schedule.
     #[schemars(length(max = 50))]
     cron: Option<Vec<Cron>>,
+    /// What instances reach.
+    network: Option<Network>,
 }
 
 /// A line split by POSIX rules with $VAR expanded, or an array taken as it is. A line that needs operators runs as
@@ -173,6 +175,22 @@ struct Shutdown {
     drain: Option<Span>,
     /// How long after the signal SIGKILL follows. 30s when left out, at most 5m.
     kill_after: Option<Span>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Network {
+    /// What instances may connect to. internet when left out.
+    egress: Option<Egress>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Egress {
+    /// Nothing.
+    None,
+    /// Everything but the platform, this machine, other instances and metadata services.
+    Internet,
 }
 
 #[derive(JsonSchema)]

@@ -55,6 +55,9 @@ impl Inner {
                 remove_file(&socket).map_err(during("removing a socket"))?;
             }
         }
+        if let Ok(way_out) = &self.way_out {
+            way_out.close().map_err(during("removing the rules of the packet filter"))?;
+        }
         Ok(())
     }
 

@@ -111,6 +111,8 @@ fn spawn(
     }
     let dial = network::dial_listener(&inner.layout, record)?;
     let dial = dial.map(|dial| launch.inherit(&dial)).transpose().map_err(&inherit)?;
+    let namespace = network::with_way_out(inner, spec)?;
+    let namespace = namespace.map(|made| launch.inherit(&made)).transpose().map_err(&inherit)?;
     let streams = ends.map(|ends| ends.inherited(|end| launch.inherit(end)));
     let streams = streams.transpose().map_err(&inherit)?;
     let config = StartConfig {
@@ -121,6 +123,7 @@ fn spawn(
         streams,
         sandbox,
         dial,
+        namespace,
         ..config(inner, spec)?
     };
     let config = memory_file(&config.encode()).map_err(during("writing a shim's configuration"))?;
@@ -189,6 +192,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         sandbox: None,
         dial: None,
         network: spec.network,
+        namespace: None,
     })
 }
 

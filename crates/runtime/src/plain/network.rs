@@ -1,12 +1,15 @@
 //! An instance in a network of its own: its port, and the socket at which edge asks its shim for the way in.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
 use berth_shim::config::Network;
+use berth_spec::manifest::Egress;
 
-use super::remove_file;
+use super::{Inner, remove_file};
+use crate::egress::WayOut;
 use crate::error::{RuntimeError, during};
-use crate::instance::{OWN_PORT, PortWish};
+use crate::instance::{InstanceSpec, OWN_PORT, PortWish};
 use crate::layout::Layout;
 use crate::record::StartRecord;
 
@@ -32,4 +35,26 @@ pub(super) fn dial_listener(
     let listener = UnixListener::bind(&socket).map_err(during("binding a dial socket"))?;
     layout.open_to_edge(&socket).map_err(during("opening a dial socket to edge"))?;
     Ok(Some(listener))
+}
+
+/// Prepares the way out of instances' networks; else says why there is none.
+pub(super) fn way_out(own_network: bool, platform: &str) -> Result<WayOut, String> {
+    if !own_network {
+        return Err("instances have no networks of their own".to_owned());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err("only root can make one".to_owned());
+    }
+    WayOut::open(platform).map_err(|error| error.to_string())
+}
+
+/// The network of an instance that may connect to others, where there is a way out. All other networks the shim makes.
+pub(super) fn with_way_out(inner: &Inner, spec: &InstanceSpec) -> Result<Option<OwnedFd>, RuntimeError> {
+    match (spec.network, spec.egress, &inner.way_out) {
+        (Network::Own, Egress::Internet, Ok(way_out)) => {
+            let made = way_out.network(spec.token, &*inner.clock);
+            made.map(Some).map_err(during("making a network with a way out"))
+        }
+        _ => Ok(None),
+    }
 }

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use berth_process::{Cgroup, Controller, Quota, User};
+use berth_shim::config::Network;
 use berth_shim::sandbox::{IdRange, Landlock, Room, Sandbox, View};
 use berth_spec::Isolation;
 
 use super::abilities::Abilities;
 use super::seccomp;
 use super::view::{self, AppIds, Scene};
+use crate::egress::resolv_conf;
 use crate::error::RuntimeError;
 use crate::instance::{InstanceSpec, Root};
 
@@ -152,6 +154,8 @@ impl Policy {
             }
         };
         let cgroups = self.cgroups(places);
+        // What listens at the machine's loopback is not to be reached from a network of its own.
+        let resolver = (spec.network == Network::Own).then(resolv_conf);
         let scene = Scene {
             root: &spec.root,
             dir: &spec.dir,
@@ -159,7 +163,7 @@ impl Policy {
             ids: ids(spec.user.as_ref()),
             hostname: &hostname,
             tmp,
-            resolver: None,
+            resolver: resolver.as_deref(),
             cgroups: &cgroups,
         };
         let entries = view::entries(&scene);

@@ -14,7 +14,7 @@ use berth_shim::dial;
 use crate::world::{LONG, World, is_running, line_with, stop_within, until};
 
 #[expect(clippy::print_stderr, reason = "what was not tested must not look as if it had been")]
-fn not_tested(why: &str) {
+pub(crate) fn not_tested(why: &str) {
     eprintln!("NOT TESTED: {why}");
 }
 

@@ -167,3 +167,14 @@ fn role_attack() {
         println!("tried all");
     }
 }
+
+/// Listens at all addresses and takes whoever comes.
+#[test]
+fn role_serve_all() {
+    if plays("serve_all") {
+        let port: u16 = std::env::var("PORT").unwrap().parse().unwrap();
+        let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+        println!("\nready");
+        listener.incoming().for_each(drop);
+    }
+}

@@ -13,6 +13,7 @@ use berth_runtime::{
     Backoff, Cursor, Identity, InstanceSpec, InstanceState, Layout, Limits, Mark, Mount, Network, Observed,
     PlainRuntime, PortWish, Record, Resources, Restart, Root, Runtime as _, Stop, User,
 };
+use berth_spec::manifest::Egress;
 use berth_spec::{Command, InstanceId, Isolation, Millis};
 
 use crate::roles::ROLE;
@@ -95,6 +96,7 @@ impl World {
             user: as_root.then(|| User { uid: self.uid, gid: self.uid, groups: Vec::new() }),
             port: PortWish::Any { exclude: BTreeSet::new() },
             network: Network::Host,
+            egress: Egress::None,
             limits: Limits { open_files: Some(256), ..Limits::default() },
             restart: Restart::Always,
             backoff: Backoff { first: 1, most: 4, good_life: 3_600_000 },

@@ -6,6 +6,8 @@
 
 #[path = "../native/adoption.rs"]
 mod adoption;
+#[path = "../native/egress.rs"]
+mod egress;
 #[path = "../native/lives.rs"]
 mod lives;
 #[path = "../native/logs.rs"]

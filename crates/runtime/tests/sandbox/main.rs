@@ -5,6 +5,8 @@
 #[path = "../native/adoption.rs"]
 mod adoption;
 mod attacks;
+#[path = "../native/egress.rs"]
+mod egress;
 #[path = "../native/lives.rs"]
 mod lives;
 #[path = "../native/logs.rs"]

@@ -48,7 +48,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         socket: to_owner(&identity.socket),
         isolation: capabilities.isolation.into(),
         isolation_words: words(capabilities.isolation, capabilities.users).to_owned(),
-        network: network(&capabilities).to_owned(),
+        network: network(&capabilities),
         isolation_missing: capabilities.missing.into_iter().filter(|_| owner).collect(),
         limits: capabilities.limits.into_iter().map(str::to_owned).collect(),
         cgroups: capabilities.cgroup.map(|kind| kind.to_string()),
@@ -84,10 +84,13 @@ fn words(level: Isolation, users: bool) -> &'static str {
     }
 }
 
-fn network(capabilities: &Capabilities) -> &'static str {
-    match capabilities.own_network {
-        true => "one of its own for every instance, without a way out",
-        false => "the machine's for all instances: each reaches the ports of the others",
+fn network(capabilities: &Capabilities) -> String {
+    match &capabilities.no_egress {
+        _ if !capabilities.own_network => {
+            "the machine's for all instances: each reaches the ports of the others".to_owned()
+        }
+        None => "one of its own for every instance, with a way out".to_owned(),
+        Some(why) => format!("one of its own for every instance, without a way out: {why}"),
     }
 }
 

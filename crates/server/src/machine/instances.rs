@@ -301,6 +301,7 @@ impl Machine {
             user: self.app_user(app.slot),
             port,
             network,
+            egress: release.manifest.network.egress,
             limits: limits(),
             restart: Restart::Always,
             backoff: Backoff::default(),

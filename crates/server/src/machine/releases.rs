@@ -171,6 +171,7 @@ impl Machine {
             user: self.app_user(app.slot),
             port: PortWish::None,
             network: self.network(),
+            egress: release.manifest.network.egress,
             limits: limits(),
             restart: Restart::Never,
             backoff: Backoff::default(),

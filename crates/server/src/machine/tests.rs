@@ -38,6 +38,7 @@ impl Runtime for Deaf {
             users: false,
             cgroup: None,
             own_network: false,
+            no_egress: None,
         }
     }
 

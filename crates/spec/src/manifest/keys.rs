@@ -13,7 +13,7 @@ pub(super) struct Keys {
 
 pub(super) const TOP: Keys = Keys {
     section: "",
-    known: &["app", "build", "processes", "env", "deploy", "http", "shutdown", "cron"],
+    known: &["app", "build", "processes", "env", "deploy", "http", "shutdown", "cron", "network"],
     later: &["services", "scale", "resources", "slo", "volumes"],
 };
 pub(super) const BUILD: Keys = Keys {
@@ -38,5 +38,7 @@ pub(super) const CRON: Keys = Keys {
     later: &[],
 };
 
+pub(super) const NETWORK: Keys = Keys { section: "network", known: &["egress"], later: &[] };
+
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 7] = [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON];
+pub(super) const SECTIONS: [&Keys; 8] = [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK];

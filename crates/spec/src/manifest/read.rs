@@ -14,8 +14,8 @@ use toml::de::{DeTable, DeValue};
 use super::cron;
 use super::keys::{self, Keys};
 use super::{
-    Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, FILE_NAME, Format, HostName, Http, IMAGE_NAME_MAX,
-    MANIFEST_MAX, Manifest, Readiness, Shutdown, Signal, Strategy,
+    Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
+    IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
 use crate::command::{Command, RelativeDir};
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -142,6 +142,7 @@ fn top(section: &mut Section<'_, '_, '_>) -> Manifest {
         http: section.below("http", &keys::HTTP, http).unwrap_or_default(),
         shutdown: section.below("shutdown", &keys::SHUTDOWN, shutdown).unwrap_or_default(),
         cron: cron::read(section),
+        network: section.below("network", &keys::NETWORK, network).unwrap_or_default(),
     };
     let serves_files = manifest.build.builder == Some(Builder::Static);
     if serves_files && let Some((key, _)) = section.table.get_key_value("processes") {
@@ -395,6 +396,17 @@ fn shutdown(section: &mut Section<'_, '_, '_>) -> Shutdown {
         drain: section.get("drain", span(Millis(0), HOUR)).unwrap_or(default.drain),
         kill_after: section.get("kill_after", span(Millis(0), KILL_AFTER_MAX)).unwrap_or(default.kill_after),
     }
+}
+
+fn network(section: &mut Section<'_, '_, '_>) -> Network {
+    let egress = section.get("egress", |value| match value.as_str() {
+        Some("internal") => {
+            let wrong = Wrong::new("egress `internal` is not available in this version of Berth");
+            Err(wrong.instead("write \"none\" or \"internet\""))
+        }
+        _ => one_of(&Egress::NAMED)(value),
+    });
+    Network { egress: egress.unwrap_or_default() }
 }
 
 pub(super) fn expected(what: &str, found: &DeValue<'_>) -> Wrong {

@@ -364,6 +364,20 @@ fn the_schema_is_its_golden() {
 }
 
 #[test]
+fn egress_is_a_policy_that_is_there() {
+    let read = |policy: &str| Manifest::parse(&format!("[network]\negress = \"{policy}\"\n"));
+    assert_eq!(read("none").unwrap().network.egress, Egress::None);
+    // Nothing is written of the default, so that a version before this one reads it.
+    let default = read("internet").unwrap();
+    assert_eq!(default, Manifest::default());
+    assert!(!serde_json::to_string(&default).unwrap().contains("network"));
+    for (policy, word) in [("internal", "not available in this version"), ("all", "internet")] {
+        let problems = read(policy).unwrap_err().to_string();
+        assert!(problems.contains(word), "{problems}");
+    }
+}
+
+#[test]
 fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
     let schema = manifest_schema();
     let page = std::fs::read_to_string(repository_file("docs/manifest.md")).unwrap();
@@ -374,6 +388,7 @@ fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
         ("http.checks", "Check"),
         ("shutdown", "Shutdown"),
         ("cron", "Cron"),
+        ("network", "Network"),
     ];
     for keys in keys::SECTIONS {
         let at = defs.iter().find(|(section, _)| *section == keys.section);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Build, CronEntry, Deploy, Http, Manifest, Readiness, Shutdown, Signal, Strategy};
+use super::{Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, Shutdown, Signal, Strategy};
 use crate::command::Command;
 use crate::name::CronName;
 use crate::unit::Millis;
@@ -14,7 +14,7 @@ impl Manifest {
     /// A static site among the processes is what a builder found, not what a person writes, and is left out.
     #[must_use]
     pub fn write(&self, head: &[String], foot: &[String]) -> String {
-        let Self { format: _, app, build, processes, env, deploy, http, shutdown, cron } = self;
+        let Self { format: _, app, build, processes, env, deploy, http, shutdown, cron, network } = self;
         let mut out = Out::default();
         out.comments(head);
         if let Some(app) = app {
@@ -44,6 +44,12 @@ impl Manifest {
             let what = if index == 0 { "What runs by a schedule." } else { "" };
             out.section("[cron]", what, &cron_keys(name, entry));
         }
+        let named = |egress: &Egress| {
+            let named = Egress::NAMED.iter().find(|(_, it)| it == egress);
+            text(named.map(|(name, _)| *name).expect("every policy has a name"))
+        };
+        let egress: Keys = unlike("egress", &network.egress, &Egress::default(), named).into_iter().collect();
+        out.section("network", "What instances reach.", &egress);
         if !foot.is_empty() {
             out.blank();
             out.comments(foot);

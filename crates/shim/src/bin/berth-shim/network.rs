@@ -3,18 +3,26 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::system;
 
-/// Moves this process into a network of its own, in which there is a loopback and nothing else. Whoever waits at a Unix socket by its path
-/// still finds us.
-pub(crate) fn enter() -> io::Result<()> {
-    // SAFETY: the shim has one thread and shares nothing that a network of its own would change.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
+/// Moves this process into a network of its own: into the one behind the descriptor `made`, which has a way out, or into a new one, in which
+/// there is a loopback and nothing else. Whoever waits at a Unix socket by its path still finds us.
+pub(crate) fn enter(made: Option<RawFd>) -> io::Result<()> {
+    match made {
+        Some(made) => {
+            let network = Some(LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(system::inherited(made)?.as_fd(), network)?;
+        }
+        None => {
+            // SAFETY: the shim has one thread and shares nothing that a network of its own would change.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
+        }
+    }
     raise_loopback()?;
     // Nobody else is there whose ports had to be kept from the app: it may listen on 80, as the images of web servers do, and ping.
     // A kernel that does not have these, or a file system that is read-only, leaves them as they are.

@@ -85,7 +85,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     if config.network == Network::Own {
         // Before anything of the app is: it inherits the network, and no socket of another one.
-        network::enter()?;
+        network::enter(config.namespace)?;
     }
     let listener = system::listener(config.listener)?;
     listener.set_nonblocking(true)?;

@@ -1,0 +1,149 @@
+//! The way out of an instance's own network: a pair of interfaces, one here and one there, and masquerading.
+//!
+//! Everything that is made for an instance hangs on its network: with the last process and the last socket in it the kernel removes the pair,
+//! and with the pair the route here. So nothing has to be cleaned up, whoever was killed when. What stays is the table of the platform in the
+//! packet filter, which is the same for all instances and made anew at each start.
+//!
+//! Neither side has an address of a subnet: the instance has one of its own that a route here leads to, and sends everything to a gateway that is
+//! nobody. Both sides know the other's hardware address from the beginning.
+
+mod netlink;
+mod rules;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use berth_clock::{Clock, random_bytes};
+use berth_process::{Launch, Mark, Program, Stdio};
+use rustix::fs::MemfdFlags;
+use rustix::thread::UnshareFlags;
+
+use self::netlink::{End, Mac, Netlink};
+pub use self::rules::resolv_conf;
+use crate::layout::short;
+
+/// What the names of the interfaces here begin with; the rest is from the instance's token.
+const LINK_PREFIX: &str = "bv";
+/// Where instances have their addresses: a range for the measurement of routers (RFC 2544), which no network uses for anything.
+const POOL: &str = "198.18.0.0/15";
+const POOL_FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// How many addresses; the last one of the range is the gateway.
+const POOL_SIZE: u32 = (1 << 17) - 3;
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 19, 255, 254);
+/// How often another address is tried when one is taken: with half of the range in use a hundred misses in a row are no chance.
+const TRIES: usize = 100;
+/// The hardware address here, the same for all: each is alone on its pair. The second bit says that it is made up.
+const MAC_HERE: Mac = [0x02, 0xBE, 0x47, 0, 0, 1];
+
+/// The platform's part of the ways out.
+#[derive(Debug)]
+pub(crate) struct WayOut {
+    table: String,
+}
+
+impl WayOut {
+    /// The way out of the platform's instances, after a try of the packet filter that leaves nothing. Blocks.
+    ///
+    /// # Errors
+    /// Why no instance can have a way out here.
+    pub(crate) fn open(platform: &str) -> io::Result<Self> {
+        let safe =
+            platform.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte) } else { '_' });
+        let table = format!("berth_{}", safe.collect::<String>());
+        // Another table than the platform's, whose instances may be running.
+        let tried = format!("{table}_try");
+        filter(&(rules::table(&tried, &BTreeSet::new()) + &rules::removal(&tried)))?;
+        Ok(Self { table })
+    }
+
+    /// Makes the rules as they have to be, whatever they are - somebody may have emptied the whole filter - and has this machine pass packets on.
+    fn apply(&self) -> io::Result<()> {
+        const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+        filter(&rules::table(&self.table, &rules::nameservers(&resolv_conf())))?;
+        if fs::read_to_string(FORWARD)?.trim() == "0" {
+            fs::write(FORWARD, "1")?;
+        }
+        Ok(())
+    }
+
+    /// Takes the rules away.
+    pub(crate) fn close(&self) -> io::Result<()> {
+        filter(&rules::removal(&self.table))
+    }
+
+    /// A network with a way out for the instance of `token`. It is there as long as somebody holds it or is in it. Blocks.
+    pub(crate) fn network(&self, token: Mark, clock: &dyn Clock) -> io::Result<OwnedFd> {
+        self.apply()?;
+        let (network, mut there) = new_network()?;
+        let mut here = Netlink::open()?;
+        let name = format!("{LINK_PREFIX}{}", short(token));
+        let [.., third, fourth] = random_bytes::<4>(clock);
+        let mac = [0x02, 0xBE, 0x47, 1, third, fourth];
+        let (ours, theirs) = (End { name: &name, mac: MAC_HERE }, End { name: "eth0", mac });
+        here.add_pair(&ours, &theirs, network.as_fd())?;
+        let index = here.index(&name)?;
+        here.raise(index)?;
+        let inside = there.index(theirs.name)?;
+        there.raise(inside)?;
+        let address = lease(&mut here, index, clock)?;
+        here.add_neighbour(index, address, mac)?;
+        there.add_address(inside, address)?;
+        there.add_neighbour(inside, GATEWAY, MAC_HERE)?;
+        there.add_default_route(inside, GATEWAY)?;
+        Ok(network)
+    }
+}
+
+/// An address that no other instance of this machine has, whichever platform it is of: the route to it is there once or not at all.
+fn lease(here: &mut Netlink, index: u32, clock: &dyn Clock) -> io::Result<Ipv4Addr> {
+    let mut last = io::ErrorKind::AddrInUse.into();
+    for _ in 0..TRIES {
+        let offset = u32::from_le_bytes(random_bytes(clock)) % POOL_SIZE;
+        let address = Ipv4Addr::from_bits(POOL_FIRST.to_bits() + offset);
+        match here.add_host_route(index, address) {
+            Ok(()) => return Ok(address),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+/// A new network, and a connection to the kernel about it. Made by a thread that ends with it: whoever has been in another network is of no
+/// use to anybody else.
+#[expect(
+    unsafe_code,
+    reason = "the thread is made for this alone, and shares nothing that a network of its own would change"
+)]
+fn new_network() -> io::Result<(OwnedFd, Netlink)> {
+    let make = || {
+        // SAFETY: neither files nor memory are unshared.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
+        let network = OwnedFd::from(File::open("/proc/thread-self/ns/net")?);
+        Ok((network, Netlink::open()?))
+    };
+    let thread = std::thread::Builder::new().name("network".to_owned()).spawn(make)?;
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Has the packet filter take `rules`, all of them or none.
+fn filter(rules: &str) -> io::Result<()> {
+    let memory =
+        |name: &str| Ok::<_, io::Error>(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?));
+    let (mut input, mut said) = (memory("berth-rules")?, memory("berth-nft")?);
+    input.write_all(rules.as_bytes())?;
+    input.rewind()?;
+    let launch = Launch::new(Program::Nft).args(["-f", "-"]).dir("/");
+    let launch = launch.stdin(Stdio::Fd(input.into())).stderr(Stdio::Fd(said.try_clone()?.into()));
+    let status = launch.start().map_err(io::Error::other)?.wait()?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut words = String::new();
+    said.rewind()?;
+    said.read_to_string(&mut words)?;
+    Err(io::Error::other(format!("nft ended with {status}: {}", words.trim())))
+}

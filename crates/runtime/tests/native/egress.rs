@@ -1,0 +1,235 @@
+//! The way out of an instance's network. The machine is a network of the test's own, and so is the internet: a second one, behind a cable.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::mpsc::channel;
+
+use berth_runtime::{
+    InstanceSpec, Network, OWN_PORT, Observed, PlainRuntime, PortWish, Restart, Runtime as _,
+};
+use berth_spec::manifest::Egress;
+use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
+
+use crate::network::not_tested;
+use crate::world::{World, line_with, records, stop_within};
+
+/// The machine's address on the cable.
+const MACHINE: &str = "192.0.2.1";
+/// Where the API listens, in a manner of speaking.
+const API: u16 = 7_070;
+/// What the internet answers at, on port 80: a server, a database in the private network, metadata services.
+const SERVER: &str = "203.0.113.80";
+const PRIVATE: &str = "10.9.8.7";
+const METADATA: [&str; 3] = ["169.254.169.254", "100.100.100.200", "168.63.129.16"];
+
+#[expect(clippy::disallowed_methods, reason = "the test lays cables, which nothing of ours does for it")]
+fn ip(line: &str) -> String {
+    let output = Command::new("ip").args(line.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[expect(unsafe_code, reason = "only the calling thread moves, and the test is in it")]
+fn new_network() {
+    // SAFETY: neither files nor memory are unshared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+    ip("link set lo up");
+}
+
+/// Makes this thread's network the machine's, with the internet behind it. Whoever connects there is told his address.
+fn machine() {
+    new_network();
+    let (tell, told) = channel();
+    let (laid, cable) = channel::<()>();
+    std::thread::spawn(move || {
+        new_network();
+        tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+        cable.recv().unwrap();
+        ip("addr add 192.0.2.2/24 dev net0");
+        ip("link set net0 up");
+        for address in [SERVER, PRIVATE].iter().chain(&METADATA) {
+            ip(&format!("addr add {address}/32 dev lo"));
+        }
+        let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+        tell.send(std::num::NonZero::<i32>::MIN).unwrap();
+        for peer in listener.incoming() {
+            let mut peer = peer.unwrap();
+            let address = peer.peer_addr().unwrap().ip().to_string();
+            // Whoever only looked whether it connects is gone.
+            drop(peer.write_all(address.as_bytes()));
+        }
+    });
+    let internet = told.recv().unwrap();
+    ip(&format!("link add up0 type veth peer name net0 netns {internet}"));
+    ip(&format!("addr add {MACHINE}/24 dev up0"));
+    ip("link set up0 up");
+    ip("route add default via 192.0.2.2");
+    laid.send(()).unwrap();
+    told.recv().unwrap();
+    let mut seen = String::new();
+    TcpStream::connect((SERVER, 80)).unwrap().read_to_string(&mut seen).unwrap();
+    assert_eq!(seen, MACHINE);
+}
+
+/// Runs `test` on a machine of its own; says aloud where that cannot be.
+fn on_a_machine(test: impl AsyncFnOnce(World, PlainRuntime)) {
+    if !rustix::process::geteuid().is_root() {
+        return not_tested("only root can make a way out");
+    }
+    machine();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new();
+        let runtime = world.runtime();
+        if let Some(why) = runtime.capabilities().no_egress {
+            return not_tested(&why);
+        }
+        test(world, runtime).await;
+    });
+}
+
+async fn try_all(world: &World, runtime: &PlainRuntime, egress: Egress, targets: &[String]) -> Vec<String> {
+    let mut spec = InstanceSpec {
+        network: Network::Own,
+        egress,
+        restart: Restart::Never,
+        port: PortWish::None,
+        ..world.spec("attack")
+    };
+    spec.env.insert("TARGETS".to_owned(), targets.join(" "));
+    runtime.start(spec.clone()).await.unwrap();
+    line_with(runtime, &spec.id, "tried all").await;
+    let lines = records(runtime, &spec.id);
+    let lines = lines.iter().map(|record| String::from_utf8_lossy(&record.body).into_owned());
+    let tried: Vec<String> = lines
+        .filter_map(|line| Some(line.strip_prefix("tried ")?.to_owned()))
+        .filter(|line| line != "all")
+        .collect();
+    assert_eq!(tried.len(), targets.len(), "{tried:?}");
+    tried
+}
+
+async fn serve(world: &World, runtime: &PlainRuntime) -> Observed {
+    let mut spec =
+        InstanceSpec { network: Network::Own, egress: Egress::Internet, ..world.spec("serve_all") };
+    spec.env.insert("NAME".to_owned(), "neighbour".to_owned());
+    let started = runtime.start(spec.clone()).await.unwrap();
+    line_with(runtime, &spec.id, "ready").await;
+    started
+}
+
+/// The interface here of the instance's pair, and the instance's address, as the machine's routes have them.
+fn link_of(observed: &Observed) -> (String, String) {
+    let link = format!("bv{}", observed.dialer().unwrap());
+    let routes = ip("-o route show");
+    let route = routes.lines().find(|line| line.contains(&link)).expect("there is a route to it");
+    (link.clone(), route.split(' ').next().unwrap().to_owned())
+}
+
+fn until_gone(link: &str) {
+    while ip("-o link show").contains(link) {
+        // wait: the kernel takes a network down in its own time, once nobody is in it
+        std::thread::yield_now();
+    }
+}
+
+fn reached(tried: &[String]) -> Vec<&str> {
+    tried.iter().filter_map(|line| line.strip_suffix(": reached")).collect()
+}
+
+#[test]
+fn an_app_reaches_the_internet_and_the_private_network_as_the_machine() {
+    on_a_machine(async |world, runtime| {
+        let targets = [format!("{SERVER}:80"), format!("{PRIVATE}:80")];
+        let tried = try_all(&world, &runtime, Egress::Internet, &targets).await;
+        assert_eq!(reached(&tried), targets);
+        // Nobody out there has a route to the instance's address, so that an answer came to the machine's.
+        assert!(!ip("-o route show").contains("198.18.0.0/15"));
+        runtime.end_all().unwrap();
+    });
+}
+
+#[test]
+fn attack_on_metadata_addresses_from_a_network_with_a_way_out() {
+    on_a_machine(async |world, runtime| {
+        let targets = METADATA.map(|address| format!("{address}:80"));
+        for target in &targets {
+            TcpStream::connect(target).expect("the machine itself reaches it");
+        }
+        assert_eq!(reached(&try_all(&world, &runtime, Egress::Internet, &targets).await), [""; 0]);
+        runtime.end_all().unwrap();
+    });
+}
+
+#[test]
+fn attack_on_the_machine_from_a_network_with_a_way_out() {
+    on_a_machine(async |world, runtime| {
+        let _api = TcpListener::bind(("0.0.0.0", API)).unwrap();
+        // The gateway's address is nobody's; should it ever be the machine's, this is asked.
+        let targets = [MACHINE, "127.0.0.1", "198.19.255.254"].map(|address| format!("{address}:{API}"));
+        TcpStream::connect((MACHINE, API)).expect("it listens");
+        assert_eq!(reached(&try_all(&world, &runtime, Egress::Internet, &targets).await), [""; 0]);
+        runtime.end_all().unwrap();
+    });
+}
+
+#[test]
+fn attack_on_a_neighbour_from_a_network_with_a_way_out() {
+    on_a_machine(async |world, runtime| {
+        let neighbour = serve(&world, &runtime).await;
+        let (_, address) = link_of(&neighbour);
+        let targets = [format!("{address}:{OWN_PORT}")];
+        assert_eq!(reached(&try_all(&world, &runtime, Egress::Internet, &targets).await), [""; 0]);
+        runtime.end_all().unwrap();
+    });
+}
+
+#[test]
+fn an_app_without_egress_reaches_nothing() {
+    on_a_machine(async |world, runtime| {
+        let targets = [format!("{SERVER}:80"), format!("{PRIVATE}:80"), format!("{MACHINE}:22")];
+        let tried = try_all(&world, &runtime, Egress::None, &targets).await;
+        assert!(tried.iter().all(|line| line.ends_with("NetworkUnreachable")), "{tried:?}");
+        runtime.end_all().unwrap();
+    });
+}
+
+/// Somebody empties the packet filter, as a firewall's restart does: the next start makes the rules anew.
+#[test]
+fn rules_that_somebody_removed_are_there_again_at_the_next_start() {
+    on_a_machine(async |world, runtime| {
+        let targets = [SERVER, METADATA[0]].map(|address| format!("{address}:80"));
+        for _ in 0..2 {
+            let tried = try_all(&world, &runtime, Egress::Internet, &targets).await;
+            // Without rules nothing would come back from the server, and everything go to the metadata service.
+            assert_eq!(reached(&tried), targets[..1]);
+            runtime.end_all().unwrap();
+        }
+    });
+}
+
+#[test]
+fn nothing_of_a_way_out_outlives_its_instance() {
+    on_a_machine(async |world, runtime| {
+        let stopped = serve(&world, &runtime).await;
+        let (link, _) = link_of(&stopped);
+        runtime.stop(&stopped.id, stop_within(100)).await.unwrap();
+        runtime.remove(&stopped.id).await.unwrap();
+        until_gone(&link);
+        // Killed with everything that could have cleaned up.
+        let killed = serve(&world, &runtime).await;
+        let (link, _) = link_of(&killed);
+        let id = killed.id.clone();
+        let shim = killed.shim.clone().unwrap();
+        drop(runtime);
+        let pid = rustix::process::Pid::from_raw(i32::try_from(shim.pid).unwrap()).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        let runtime = world.runtime();
+        runtime.adopt_all().await.unwrap();
+        until_gone(&link);
+        runtime.remove(&id).await.unwrap();
+        runtime.end_all().unwrap();
+    });
+}
