@@ -258,7 +258,7 @@ pub struct Artifact {
     pub release_command: Option<Command>,
     /// The image that it is, when nothing was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
+    pub image: Option<Box<Image>>,
 }
 
 /// An image that stands in place of something that was built, and what its configuration says of how it is run.

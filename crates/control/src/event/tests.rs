@@ -96,7 +96,7 @@ fn of_image(artifact: Artifact) -> Artifact {
         port: Some(8080),
         stop_signal: Some(3),
     };
-    Artifact { image: Some(image), ..artifact }
+    Artifact { image: Some(Box::new(image)), ..artifact }
 }
 
 fn release_samples() -> Vec<Event> {

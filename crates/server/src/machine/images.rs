@@ -142,7 +142,7 @@ impl Machine {
                     bytes,
                     why: vec![why],
                     env: environment(&config),
-                    image: Some(image),
+                    image: Some(Box::new(image)),
                     ..Artifact::default()
                 })
             };

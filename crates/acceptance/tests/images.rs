@@ -1,0 +1,127 @@
+//! Releases of images: pinned, pulled and sealed, and refused by a backend that cannot run them.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+use berth_acceptance::{Options, Platform};
+use sha2::{Digest as _, Sha256};
+
+fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// A registry with one image, which goes out of order when it is told to.
+struct Registry {
+    address: SocketAddr,
+    manifest: Vec<u8>,
+    is_open: Arc<Mutex<bool>>,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(2);
+        header.set_mode(0o755);
+        tar.append_data(&mut header, "bin/hello", &b"hi"[..]).unwrap();
+        let layer = tar.into_inner().unwrap();
+        let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let config = format!(
+            r#"{{"architecture":"{machine}","os":"linux","config":{{"Entrypoint":["/bin/hello"],"Env":["COLOUR=blue"],"ExposedPorts":{{"8080/tcp":{{}}}}}},
+            "rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+            digest(&layer)
+        );
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},
+            "layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{}","size":{}}}]}}"#,
+            digest(config.as_bytes()),
+            config.len(),
+            digest(&layer),
+            layer.len()
+        );
+        let blobs = [manifest.clone().into_bytes(), config.into_bytes(), layer];
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (address, is_open) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(true)));
+        let open = Arc::clone(&is_open);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let path = lines.next().unwrap_or_default();
+                lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
+                let path = path.split(' ').nth(1).unwrap_or_default();
+                let named = blobs.iter().find(|blob| path.ends_with(&digest(blob)));
+                let body = named.or_else(|| path.ends_with("/manifests/1").then_some(&blobs[0]));
+                let status = if !*open.lock().unwrap() {
+                    410
+                } else if body.is_some() {
+                    200
+                } else {
+                    404
+                };
+                let body = body.map(Vec::as_slice).unwrap_or_default();
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
+                drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)));
+            }
+        });
+        Self { address, manifest: manifest.into_bytes(), is_open }
+    }
+}
+
+#[test]
+fn an_image_is_pinned_pulled_and_sealed_and_not_started_without_a_sandbox() {
+    let registry = Registry::start();
+    let platform = Platform::start(Options::default());
+    let empty = platform.scratch().join("nothing");
+    fs::create_dir(&empty).unwrap();
+    let name = format!("{}/team/shop:1", registry.address);
+    let deploy = |image: &str| platform.cli_in(&empty, ["deploy", "--app", "shop", "--image", image]);
+
+    let planned =
+        platform.cli_in(&empty, ["deploy", "--app", "shop", "--image", &name, "--dry-run"]).ok().stdout;
+    assert!(planned.contains("is pulled"), "{planned}");
+    let first = deploy(&name);
+    assert_eq!(first.status, 1, "{} {}", first.stdout, first.stderr);
+    let said = format!("{}{}", first.stdout, first.stderr);
+    assert!(said.contains("images_unsupported") && said.contains("is unpacked"), "{said}");
+
+    let release = |number: &str| platform.cli(["releases", number, "--app", "shop", "--json"]).ok().json();
+    let one = release("v1");
+    let pinned = format!("{name}@{}", digest(&registry.manifest));
+    assert_eq!(
+        (&one["image"], &one["failure"]["code"]),
+        (&pinned.as_str().into(), &"images_unsupported".into()),
+        "{one}"
+    );
+    let shown = platform.cli(["releases", "v1", "--app", "shop"]).ok().stdout;
+    assert!(shown.contains(&pinned), "{shown}");
+    let layers = fs::read_dir(platform.home().join("images/layers")).unwrap().count();
+    assert_eq!(layers, 1);
+
+    // What is named by its digest and stands needs no registry.
+    *registry.is_open.lock().unwrap() = false;
+    assert_eq!(deploy(&pinned).status, 1);
+    let two = release("v2");
+    assert_eq!((&two["artifact"], &two["image"]), (&one["artifact"], &one["image"]), "{two}");
+    assert!(one["artifact"].is_string());
+    *registry.is_open.lock().unwrap() = true;
+
+    for (image, code, status) in [
+        (format!("{}/team/other:1", registry.address).replace(":1", ":2"), "image_not_found", 3),
+        ("Not An Image".to_owned(), "image_reference_invalid", 2),
+    ] {
+        let refused = deploy(&image);
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(refused.status == status && said.contains(code), "{image}: {:?} {said}", refused.status);
+    }
+    // The same by the manifest.
+    fs::write(empty.join("berth.toml"), format!("app = \"by-file\"\n[build]\nimage = \"{name}\"\n")).unwrap();
+    let by_file = platform.cli_in(&empty, ["deploy"]);
+    assert!(format!("{}{}", by_file.stdout, by_file.stderr).contains("images_unsupported"));
+}
