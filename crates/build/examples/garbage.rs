@@ -120,6 +120,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         write_files(&dir.join(format!("builds/.cache/{app}/npm")), 0)?;
     }
+    // What is on no disk yet goes for nothing; garbage lay there for long.
+    rustix::fs::syncfs(fs::File::open(&dir)?)?;
     let began = clock.monotonic();
     for (app, artifact) in &unneeded {
         builder.remove(app, artifact).await?;
