@@ -33,6 +33,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { program: "npm", package: "npm", for_what: "installs what an npm project needs" },
     Tool { program: "zsh", package: "zsh", for_what: "completes what is typed, as a person's shell" },
     Tool { program: "fish", package: "fish", for_what: "completes what is typed, as a person's shell" },
+    Tool { program: "busybox", package: "busybox-static", for_what: "is the program of an image" },
     Tool { program: "nft", package: "nftables", for_what: "lets instances out by a policy" },
     Tool { program: "ip", package: "iproute2", for_what: "makes networks for tests to be in" },
     Tool { program: "docker-registry", package: "docker-registry", for_what: "is pulled from" },

@@ -44,11 +44,13 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// How many bytes the home may hold: it is a file system of its own then, which only root can make.
     pub home_size: Option<u64>,
+    /// At which level of isolation, instead of the best that there is.
+    pub isolation: Option<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { user: User::Own, env: Vec::new(), home_size: None }
+        Self { user: User::Own, env: Vec::new(), home_size: None, isolation: None }
     }
 }
 
@@ -436,6 +438,7 @@ fn launch(temp: &TempDir, options: &Options, args: &[&str]) -> (Supervisor, Gree
     let errors = temp.path().join("up.stderr");
     let mut child = command(temp, options)
         .args(["up", "--json"])
+        .args(options.isolation.iter().flat_map(|level| ["--isolation", level]))
         .args(args)
         .stdout(Stdio::piped())
         .stderr(File::create(&errors).expect("our directory"))

@@ -234,9 +234,24 @@ fn what_forks_away_ends_with_its_instance() {
     let platform = Platform::start(Options::default());
     let shop = Actor::web(&platform, "shop", "scattered");
     let _first = shop.deploy().ok();
+    let status = platform.cli(["status", "--json"]).ok().json();
+    let isolated = ["namespaces", "full"].iter().any(|level| status["isolation"] == **level);
     let log = shop.verb(&["logs"]).ok().stdout;
     let pid = log.split("scattered ").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-    let lives = || Path::new("/proc").join(pid).try_exists().unwrap();
+    // It knows itself by the number that it has in its own namespace.
+    let knows_itself_so = |status: String| {
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).map(str::to_owned);
+        numbers.is_some_and(|numbers| {
+            let numbers: Vec<&str> = numbers.split_whitespace().collect();
+            numbers.last() == Some(&pid) && (numbers.len() > 1 || !isolated)
+        })
+    };
+    let lives = || {
+        let all = std::fs::read_dir("/proc").unwrap();
+        let statuses =
+            all.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("status")).ok());
+        statuses.into_iter().any(knows_itself_so)
+    };
     assert!(lives());
     let _gone = shop.verb(&["destroy", "--yes"]).ok();
     assert!(!lives(), "{pid} outlived its app");

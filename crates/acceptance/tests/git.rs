@@ -45,6 +45,11 @@ fn pushed(tree: &Worktree, what: &str) -> String {
     push(tree, what).ok().stderr
 }
 
+/// A platform whose apps see the files of the machine: a deployment is held back by one that is not there.
+fn without_roots() -> Platform {
+    Platform::start(Options { isolation: Some("plain"), ..Options::default() })
+}
+
 /// A page whose deployment waits in its release command until a file is there.
 fn held_page(platform: &Platform, app: &str) -> (Worktree, PathBuf) {
     let tree = page(platform, app, "held");
@@ -202,7 +207,7 @@ fn nobody_pushes_without_a_token() {
 
 #[test]
 fn a_deployment_goes_on_when_its_pusher_goes_away() {
-    let platform = Platform::start(Options::default());
+    let platform = without_roots();
     let (tree, gate) = held_page(&platform, "shop");
     let pushing = tree.begin(["push", "berth", "main"]);
     wait_until_held(&platform, "shop");
@@ -217,7 +222,7 @@ fn a_deployment_goes_on_when_its_pusher_goes_away() {
 
 #[test]
 fn a_control_that_is_killed_during_a_push_leaves_nothing_half_done() {
-    let platform = Platform::start(Options::default());
+    let platform = without_roots();
     let (tree, gate) = held_page(&platform, "shop");
     let pushing = tree.begin(["push", "berth", "main"]);
     wait_until_held(&platform, "shop");
@@ -235,7 +240,7 @@ fn a_control_that_is_killed_during_a_push_leaves_nothing_half_done() {
 
 #[test]
 fn two_pushes_at_once_are_one_after_the_other() {
-    let platform = Platform::start(Options::default());
+    let platform = without_roots();
     let (tree, gate) = held_page(&platform, "shop");
     let other = Worktree::new(&platform, "tree-other", "shop");
     other.write("index.html", "the other");

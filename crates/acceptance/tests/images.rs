@@ -1,4 +1,4 @@
-//! Releases of images: pinned, pulled and sealed, and refused by a backend that cannot run them.
+//! Releases of images: pinned, pulled, sealed and run, and refused by a backend that cannot run them.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
@@ -24,14 +24,22 @@ struct Registry {
 impl Registry {
     fn start() -> Self {
         let mut tar = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(2);
-        header.set_mode(0o755);
-        tar.append_data(&mut header, "bin/hello", &b"hi"[..]).unwrap();
+        let mut add = |path: &str, mode: u32, bytes: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len().try_into().unwrap());
+            header.set_mode(mode);
+            tar.append_data(&mut header, path, bytes).unwrap();
+        };
+        // A program that needs nothing else: the image has no other file to run.
+        add("bin/busybox", 0o755, &fs::read("/bin/busybox").unwrap());
+        add("etc/passwd", 0o644, b"root:x:0:0::/:/bin/false\nguest:x:1000:1000::/srv:/bin/false\n");
+        add("etc/group", 0o644, b"root:x:0:\nguest:x:1000:\n");
+        add("srv/www/index.html", 0o644, b"from the image\n");
+        add("srv/www/up", 0o644, b"up\n");
         let layer = tar.into_inner().unwrap();
         let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let config = format!(
-            r#"{{"architecture":"{machine}","os":"linux","config":{{"Entrypoint":["/bin/hello"],"Env":["COLOUR=blue"],"ExposedPorts":{{"8080/tcp":{{}}}}}},
+            r#"{{"architecture":"{machine}","os":"linux","config":{{"Entrypoint":["/bin/busybox","httpd","-f"],"Cmd":["-p","80","-h","www"],"Env":["COLOUR=blue"],"ExposedPorts":{{"80/tcp":{{}}}},"User":"guest","WorkingDir":"/srv","StopSignal":"SIGKILL"}},
             "rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
             digest(&layer)
         );
@@ -74,10 +82,55 @@ impl Registry {
     }
 }
 
+/// Where apps have roots and networks of their own an image is an app like any other.
+#[test]
+fn an_image_is_run_as_it_says() {
+    let registry = Registry::start();
+    let platform = Platform::start(Options::default());
+    let status = platform.cli(["status", "--json"]).ok().json();
+    if status["isolation"] != "full" {
+        println!(
+            "!! NOT TESTED: images are run as root alone here, and this platform is {}",
+            status["isolation"]
+        );
+        return;
+    }
+    let empty = platform.scratch().join("nothing");
+    fs::create_dir(&empty).unwrap();
+    let name = format!("{}/team/shop:1", registry.address);
+    let _first = platform.cli_in(&empty, ["deploy", "--app", "shop", "--image", &name]).ok();
+    let get = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: shop.localhost\r\nConnection: close\r\n\r\n");
+        berth_acceptance::exchange(platform.edge(), request.as_bytes()).unwrap()
+    };
+    let reply = get("/index.html");
+    assert_eq!((reply.status, String::from_utf8_lossy(&reply.body).as_ref()), (200, "from the image\n"));
+
+    let run = |command: &[&str]| {
+        let words = ["run", "--app", "shop", "--", "/bin/busybox"].iter().chain(command).copied();
+        platform.cli_in(&empty, words).ok().stdout
+    };
+    assert_eq!(run(&["id"]).trim(), "uid=1000(guest) gid=1000(guest)");
+    assert_eq!(run(&["pwd"]).trim(), "/srv");
+    assert_eq!(run(&["sh", "-c", "echo $COLOUR $HOME"]).trim(), "blue /srv");
+    // What it writes is its own, and gone with it.
+    assert_eq!(run(&["sh", "-c", "echo x > /dev/shm/x && cat /dev/shm/x"]).trim(), "x");
+    assert_eq!(run(&["sh", "-c", "test -e /dev/shm/x || echo none"]).trim(), "none");
+    // Nothing of the machine is there.
+    assert_eq!(
+        run(&["ls", "/"]).split_whitespace().collect::<Vec<_>>(),
+        ["bin", "dev", "etc", "proc", "srv", "sys"]
+    );
+    let again = platform.cli_in(&empty, ["config", "set", "--app", "shop", "COLOUR=red"]).ok();
+    assert!(again.stdout.contains("is active"), "{}", again.stdout);
+    assert_eq!(run(&["sh", "-c", "echo $COLOUR"]).trim(), "red");
+    assert_eq!(get("/up").status, 200);
+}
+
 #[test]
 fn an_image_is_pinned_pulled_and_sealed_and_not_started_without_a_sandbox() {
     let registry = Registry::start();
-    let platform = Platform::start(Options::default());
+    let platform = Platform::start(Options { isolation: Some("plain"), ..Options::default() });
     let empty = platform.scratch().join("nothing");
     fs::create_dir(&empty).unwrap();
     let name = format!("{}/team/shop:1", registry.address);

@@ -69,7 +69,6 @@ fn bring_up(up: &berth_cli::UpArgs, globals: &Globals) -> Result<ExitCode, UpErr
 /// `berth deploy PATH`, as if it had been typed.
 fn deployment(globals: &Globals, home: Option<PathBuf>, path: PathBuf) -> CommandLine {
     let deploy = DeployArgs {
-        image: None,
         path,
         of: OfApp { app: None },
         image: None,

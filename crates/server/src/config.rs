@@ -125,10 +125,14 @@ pub struct UidPlan {
 }
 
 impl UidPlan {
-    /// How many user ids a block holds. Also the number of group ids: the same numbers serve as both.
-    pub const BLOCK: u32 = 65_536;
+    /// How many user ids a block holds: those of the platform and its apps, and behind them those within images. Also the number of
+    /// group ids: the same numbers serve as both.
+    pub const BLOCK: u32 = Self::OWN + Self::IMAGE;
+    const OWN: u32 = 65_536;
+    /// How many users an image has.
+    const IMAGE: u32 = 65_536;
     /// How many apps find a slot in one block.
-    pub const SLOTS: u32 = (Self::BLOCK - Self::FIRST_SLOT) / 2;
+    pub const SLOTS: u32 = (Self::OWN - Self::FIRST_SLOT) / 2;
     const FIRST_SLOT: u32 = 16;
 
     /// The plan of the block that starts at `base`.
@@ -166,6 +170,13 @@ impl UidPlan {
     #[must_use]
     pub const fn git_gid(self) -> u32 {
         self.base + 3
+    }
+
+    /// The user and group that are the root of every image, the first of as many as an image has. Images share their unpacked layers, and so
+    /// the users that own what is in them; what one instance sees of another is decided by its namespaces.
+    #[must_use]
+    pub const fn images(self) -> u32 {
+        self.base + Self::OWN
     }
 
     /// The user and group of the app in `slot`; `None` beyond [`Self::SLOTS`].

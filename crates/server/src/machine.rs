@@ -165,7 +165,7 @@ impl Machine {
         Ok(Self {
             runtime,
             builder,
-            images: Images::open(&config.home).map_err(|error| in_full(&error))?,
+            images: Images::open(&config.home, config.uid_plan).map_err(|error| in_full(&error))?,
             sources: Sources::new(config.home.join("chunks")),
             repositories: Repositories::open(config).map_err(|error| in_full(&error))?,
             jobs: Arc::default(),

@@ -78,6 +78,7 @@ pub(super) async fn doctor(
     }
     checks.push(check_run_directory(environment));
     checks.push(check_cgroups(Path::new("/"), environment.uid));
+    checks.extend(platform.as_ref().map(check_isolation));
     checks.push(check_ports(platform.as_ref()));
     checks.push(check_clock(clock.now()));
     checks.push(check_toolchain(environment));
@@ -130,6 +131,17 @@ async fn reach(
             let next = "see logs/platform/control.log in its home";
             (Check::fail(NAME, format!("{} takes connections, but {problem}", client.endpoint()), next), None)
         }
+    }
+}
+
+/// What keeps instances apart, and what is missing for more; the platform has tried it.
+fn check_isolation(platform: &Platform) -> Check {
+    const NAME: &str = "isolation";
+    let text = format!("{}; the network: {}", platform.isolation_words, platform.network);
+    if platform.isolation_missing.is_empty() {
+        Check::ok(NAME, text)
+    } else {
+        Check::warn(NAME, text, platform.isolation_missing.join("; "))
     }
 }
 

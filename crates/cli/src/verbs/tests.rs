@@ -162,7 +162,7 @@ fn releases() -> String {
 
 fn platform_status() -> String {
     format!(
-        r#"{{"platform":"0123456789abcdef","version":"0.0.0","home":"/home/a/.local/share/berth","edge":"127.0.0.1:8080","api":"127.0.0.1:7070","socket":"/x","isolation":"none","started_at":0,"uptime_ms":7300000,"position":42,"roles":[{{"name":"supervisor","pid":10}},{{"name":"control","pid":11}},{{"name":"edge","pid":12}}],"apps":[{}]}}"#,
+        r#"{{"platform":"0123456789abcdef","version":"0.0.0","home":"/home/a/.local/share/berth","edge":"127.0.0.1:8080","api":"127.0.0.1:7070","socket":"/x","isolation":"full","isolation_words":"a user for every app; a root, processes, few system calls and limits of its own for every instance","limits":["memory","cpu","pids"],"started_at":0,"uptime_ms":7300000,"position":42,"roles":[{{"name":"supervisor","pid":10}},{{"name":"control","pid":11}},{{"name":"edge","pid":12}}],"apps":[{}]}}"#,
         app("degraded", "4")
     )
 }

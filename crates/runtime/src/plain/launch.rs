@@ -176,8 +176,12 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         user: spec.user.as_ref().map(|user| AppUser {
             uid: user.uid,
             gid: user.gid,
-            // In a user namespace of its own there are none but its own.
-            groups: if inner.policy.has_view() { Vec::new() } else { user.groups.clone() },
+            // In a user namespace of its own there are none but its own, and those of its image.
+            groups: if inner.policy.has_view() && spec.root == Root::Host {
+                Vec::new()
+            } else {
+                user.groups.clone()
+            },
         }),
         limits: limits.numbers(),
         restart: spec.restart,

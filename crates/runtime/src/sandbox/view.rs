@@ -104,7 +104,9 @@ pub(super) fn entries(scene: &Scene<'_>) -> Vec<Entry> {
     let mut entries = Vec::new();
     match scene.root {
         Root::Host => host(scene, &mut entries),
-        Root::Layers { .. } => {}
+        Root::Layers { .. } => {
+            entries.push(Entry::Directory { path: scene.dir.to_string_lossy().into_owned() });
+        }
     }
     names(scene, &mut entries);
     devices(&mut entries);

@@ -15,12 +15,14 @@ use berth_image::registry::{Config, Credentials};
 use berth_image::{
     Digest, ImageConfig, ImageError, Limits, Ownership, Platform, Reference, Registries, Step, Store, Wanted,
 };
+use berth_runtime::{Root, User};
 use berth_spec::{Command, ProcessName, ReleaseNumber};
 use tokio_util::sync::CancellationToken;
 
 use super::output::BuildOutput;
 use super::{BUILD_TIMEOUT, Machine, RESERVE, in_full};
 use crate::api::Refused;
+use crate::config::UidPlan;
 use crate::{events, tasks};
 
 /// Below the home: who the platform says that it is, to each registry. In the form of Docker's `config.json`.
@@ -33,13 +35,49 @@ const CREDENTIALS_MAX: u64 = 1 << 20;
 pub(super) struct Images {
     store: Store,
     credentials: PathBuf,
+    /// As root, the user outside that is every image's root.
+    uid_base: Option<u32>,
+}
+
+/// How an image is run.
+pub(super) struct Runnable {
+    pub(super) root: Root,
+    /// As whom, in the image's own numbers; as an ordinary user as ourselves.
+    pub(super) user: Option<User>,
+    /// The home directory of that user, where it has one.
+    pub(super) home: Option<String>,
+    /// The directory that it runs in.
+    pub(super) dir: PathBuf,
 }
 
 impl Images {
-    pub(super) fn open(home: &Path) -> Result<Self, ImageError> {
+    pub(super) fn open(home: &Path, users: Option<UidPlan>) -> Result<Self, ImageError> {
         let limits = Limits { reserve: RESERVE, ..Limits::default() };
         let store = Store::open(&home.join("images"), limits)?;
-        Ok(Self { store, credentials: home.join(CREDENTIALS) })
+        Ok(Self { store, credentials: home.join(CREDENTIALS), uid_base: users.map(UidPlan::images) })
+    }
+
+    /// Whose the files of unpacked layers are.
+    fn ownership(&self) -> Ownership {
+        self.uid_base.map_or(Ownership::Own, |base| Ownership::Mapped { base })
+    }
+
+    /// How an image that was pulled is run.
+    pub(super) fn runnable(&self, image: &Image) -> Result<Runnable, String> {
+        let manifest: Digest = image.manifest.parse().map_err(|error| format!("{error}"))?;
+        let stands = self.store.image(&manifest, self.ownership()).map_err(|error| in_full(&error))?;
+        let stands = stands.ok_or_else(|| {
+            format!("the layers of {} are not there; deploy {} again", image.manifest, image.reference)
+        })?;
+        let user =
+            berth_image::user::resolve(&stands.layers, &image.user).map_err(|error| in_full(&error))?;
+        let workdir = Path::new(&image.workdir);
+        Ok(Runnable {
+            root: Root::Layers { lower: stands.layers, uid_base: self.uid_base.unwrap_or(0) },
+            user: self.uid_base.map(|_| User { uid: user.uid, gid: user.gid, groups: user.groups }),
+            home: user.home,
+            dir: if workdir.is_absolute() { workdir.to_owned() } else { Path::new("/").join(workdir) },
+        })
     }
 
     /// Registries, with the credentials as they are now: whoever changes the file restarts nothing.
@@ -69,9 +107,7 @@ impl Images {
     async fn pull(&self, name: &str, output: &BuildOutput) -> Result<(Image, ImageConfig, u64), ImageError> {
         let reference: Reference = name.parse()?;
         let (registries, platform) = (self.registries()?, Platform::current());
-        // Whose ids the files have is decided where a sandbox maps them; until there is one they are the platform's own, behind a
-        // directory that nobody else passes.
-        let wanted = Wanted { reference, platform, ownership: Ownership::Own };
+        let wanted = Wanted { reference, platform, ownership: self.ownership() };
         let progress = |step: Step| output.push(&told(step));
         output.push(&format!("pulling {}", wanted.reference));
         let pulled = self.store.pull(&registries, &wanted, &progress).await?;

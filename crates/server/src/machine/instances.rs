@@ -12,13 +12,14 @@ use berth_runtime::{
     Backoff, InstanceSpec, InstanceState, Mark, Network, OWN_PORT, Observed, PortWish, Restart, RuntimeError,
     RuntimeEvent, Stop,
 };
+use berth_spec::manifest::Signal;
 use berth_spec::name::RUN_PROCESS;
 use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::releases::{RELEASE_COMMAND, limits};
 use super::surroundings::Surroundings;
-use super::{Machine, NotStarted, environment, images, in_full};
+use super::{Machine, NotStarted, environment, in_full};
 use crate::desk::Asker;
 use crate::{events, tasks};
 
@@ -49,9 +50,11 @@ pub struct Lived {
     pub ended: Option<Timestamp>,
 }
 
-/// That an instance could not be started, for a reason that has no code of its own.
+/// The code of an instance that could not be started for a reason that has none of its own.
+pub(super) const START_FAILED: &str = "start_failed";
+
 fn start_failed(detail: String) -> NotStarted {
-    ("start_failed".to_owned(), detail)
+    (START_FAILED.to_owned(), detail)
 }
 
 impl Machine {
@@ -269,28 +272,26 @@ impl Machine {
     ) -> Result<InstanceSpec, NotStarted> {
         let release = app.release(instance.started_as);
         let release = release.ok_or_else(|| start_failed("its release is not there".to_owned()))?;
-        if release.artifact.as_ref().is_some_and(|artifact| artifact.image.is_some()) {
-            return Err(images::unsupported(release.number));
-        }
-        let dir = self.artifact_dir(app, release).map_err(start_failed)?;
-        let network = self.network();
+        let artifact = self.artifact_dir(app, release).map_err(start_failed)?;
+        let mut env = environment::shared(app, release, &artifact, &self.vault)
+            .map_err(|error| start_failed(in_full(&error)))?;
+        env.insert("INSTANCE_ID".to_owned(), id.short());
+        let command = self.command(release, id, &artifact).map_err(start_failed)?;
+        let Surroundings { root, dir, user, mounts, resources, network } =
+            self.surroundings(app, release, artifact, &mut env)?;
         let port = match network {
             _ if !instance.process.is_web() => PortWish::None,
-            Network::Own => PortWish::Exactly(release.manifest.http.port.unwrap_or(OWN_PORT)),
+            Network::Own => PortWish::Exactly(own_port(release)),
             Network::Host => match instance.port.filter(|_| instance.dialer.is_none()) {
                 Some(port) => PortWish::Exactly(port),
                 None => PortWish::Any { exclude: ports_in_use.clone() },
             },
         };
-        let mut env = environment::shared(app, release, &dir, &self.vault)
-            .map_err(|error| start_failed(in_full(&error)))?;
-        env.insert("INSTANCE_ID".to_owned(), id.short());
         let mut token = [0; 16];
         hex::decode_to_slice(&instance.token, &mut token)
             .map_err(|error| start_failed(format!("its token: {error}")))?;
-        let Surroundings { root, mounts, resources } = self.surroundings(release);
         Ok(InstanceSpec {
-            command: self.command(release, id, &dir).map_err(start_failed)?,
+            command,
             id: id.clone(),
             token: Mark(token),
             env,
@@ -298,7 +299,7 @@ impl Machine {
             root,
             mounts,
             resources,
-            user: self.app_user(app.slot),
+            user,
             port,
             network,
             egress: release.manifest.network.egress,
@@ -332,11 +333,9 @@ impl Machine {
         if !self.notes().stopping.insert(id.clone()) {
             return;
         }
-        let shutdown = app.release(instance.release).map(|release| release.manifest.shutdown.clone());
-        let how = shutdown.map_or(Stop { signal: 15, kill_after: Millis::from_secs(30) }, |shutdown| Stop {
-            signal: shutdown.signal.number(),
-            kill_after: shutdown.kill_after,
-        });
+        let how = app
+            .release(instance.release)
+            .map_or(Stop { signal: 15, kill_after: Millis::from_secs(30) }, |release| how_to_stop(release));
         events::stopping_instance(&id);
         let this = Arc::clone(self);
         tasks::run("stopping an instance", async move {
@@ -476,6 +475,20 @@ impl Machine {
             events::not_recorded(&id.app, &error);
         }
     }
+}
+
+/// How an instance of a release is stopped: by the signal of its manifest, or, where that is the one that everything gets, of its image.
+fn how_to_stop(release: &Release) -> Stop {
+    let shutdown = &release.manifest.shutdown;
+    let image = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref());
+    let asked = image.and_then(|image| image.stop_signal).filter(|_| shutdown.signal == Signal::Term);
+    Stop { signal: asked.unwrap_or_else(|| shutdown.signal.number()), kill_after: shutdown.kill_after }
+}
+
+/// Where an instance listens in a network of its own: where its manifest says, or its image, or where nobody else is anyway.
+fn own_port(release: &Release) -> u16 {
+    let image = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref());
+    release.manifest.http.port.or_else(|| image?.port).unwrap_or(OWN_PORT)
 }
 
 /// Whether an instance is a release command or a one-off command: neither is one of the app's processes, and their ordinals are not

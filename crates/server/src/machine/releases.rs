@@ -149,16 +149,14 @@ impl Machine {
 
     fn command_spec(&self, app: &App, release: &Release) -> Result<InstanceSpec, String> {
         let command = release.release_command().ok_or("there is none")?;
-        if release.artifact.as_ref().is_some_and(|artifact| artifact.image.is_some()) {
-            return Err(super::images::unsupported(release.number).1);
-        }
-        let dir = self.artifact_dir(app, release)?;
+        let artifact = self.artifact_dir(app, release)?;
         let mut env =
-            environment::shared(app, release, &dir, &self.vault).map_err(|error| in_full(&error))?;
+            environment::shared(app, release, &artifact, &self.vault).map_err(|error| in_full(&error))?;
         env.insert("RELEASE_COMMAND".to_owned(), "1".to_owned());
         let id = command_id(&app.id.release(release.number));
         env.insert("INSTANCE_ID".to_owned(), id.short());
-        let Surroundings { root, mounts, resources } = self.surroundings(release);
+        let Surroundings { root, dir, user, mounts, resources, network } =
+            self.surroundings(app, release, artifact, &mut env).map_err(|(_code, why)| why)?;
         Ok(InstanceSpec {
             id,
             token: Mark(berth_clock::random_bytes(&*self.clock)),
@@ -168,9 +166,9 @@ impl Machine {
             root,
             mounts,
             resources,
-            user: self.app_user(app.slot),
+            user,
             port: PortWish::None,
-            network: self.network(),
+            network,
             egress: release.manifest.network.egress,
             limits: limits(),
             restart: Restart::Never,

@@ -241,9 +241,9 @@ impl Machine {
         attach: Option<Attach>,
     ) -> Result<InstanceSpec, String> {
         let release = app.release(run.release).ok_or("its release is not there")?;
-        let dir = self.artifact_dir(app, release)?;
+        let artifact = self.artifact_dir(app, release)?;
         let mut all =
-            environment::shared(app, release, &dir, &self.vault).map_err(|error| in_full(&error))?;
+            environment::shared(app, release, &artifact, &self.vault).map_err(|error| in_full(&error))?;
         if matches!(attach, Some(Attach::Terminal(_))) {
             all.entry("TERM".to_owned()).or_insert_with(|| "xterm".to_owned());
         }
@@ -251,7 +251,8 @@ impl Machine {
         all.insert("INSTANCE_ID".to_owned(), id.short());
         let mut token = [0; 16];
         hex::decode_to_slice(&run.token, &mut token).map_err(|error| format!("its token: {error}"))?;
-        let Surroundings { root, mounts, resources } = self.surroundings(release);
+        let Surroundings { root, dir, user, mounts, resources, network } =
+            self.surroundings(app, release, artifact, &mut all).map_err(|(_code, why)| why)?;
         Ok(InstanceSpec {
             id: id.clone(),
             token: berth_runtime::Mark(token),
@@ -261,9 +262,9 @@ impl Machine {
             root,
             mounts,
             resources,
-            user: self.app_user(app.slot),
+            user,
             port: PortWish::None,
-            network: self.network(),
+            network,
             egress: release.manifest.network.egress,
             limits: limits(),
             restart: Restart::Never,

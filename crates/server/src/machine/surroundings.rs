@@ -1,38 +1,64 @@
-//! What an instance has of the machine beside its artifact: the tools that it was built for.
+//! What stands around an instance: its root, its user, and what it has of the machine beside its artifact.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use berth_control::state::Release;
-use berth_runtime::{Mount, Resources, Root};
-use berth_spec::Command;
+use berth_control::state::{App, Release};
+use berth_runtime::{Mount, Network, Resources, Root, User};
+use berth_spec::{Command, Isolation};
 
-use super::Machine;
+use super::images::{self, Runnable};
+use super::instances::START_FAILED;
+use super::{Machine, NotStarted};
 
 /// What stands around every instance of a release, whichever of its processes it runs.
 pub(super) struct Surroundings {
     pub(super) root: Root,
+    pub(super) dir: PathBuf,
+    pub(super) user: Option<User>,
     pub(super) mounts: Vec<Mount>,
     pub(super) resources: Resources,
+    pub(super) network: Network,
 }
 
 impl Machine {
-    /// What stands around an instance of `release`.
-    pub(super) fn surroundings(&self, release: &Release) -> Surroundings {
-        let mut places: Vec<PathBuf> = Vec::new();
+    /// What stands around an instance of `release`, and what of that its environment says. `dir` is where the artifact lies.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub(super) fn surroundings(
+        &self,
+        app: &App,
+        release: &Release,
+        dir: PathBuf,
+        env: &mut BTreeMap<String, String>,
+    ) -> Result<Surroundings, NotStarted> {
+        let (network, resources) = (self.network(), Resources::default());
+        if let Some(image) = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref()) {
+            if self.runtime.capabilities().isolation < Isolation::Namespaces {
+                return Err(images::unsupported(release.number));
+            }
+            let Runnable { root, user, home, dir } =
+                self.images.runnable(image).map_err(|why| (START_FAILED.to_owned(), why))?;
+            env.extend(home.filter(|_| !env.contains_key("HOME")).map(|home| ("HOME".to_owned(), home)));
+            return Ok(Surroundings { root, dir, user, mounts: Vec::new(), resources, network });
+        }
+        let mounts = self.tools(release).into_iter();
+        let mounts =
+            mounts.map(|place| Mount { source: place.clone(), target: place, writable: false }).collect();
+        Ok(Surroundings { root: Root::Host, dir, user: self.app_user(app.slot), mounts, resources, network })
+    }
+
+    /// Folders of the machine that the processes of a release need beside their artifact.
+    fn tools(&self, release: &Release) -> BTreeSet<PathBuf> {
         let tools = release.artifact.iter().flat_map(|artifact| &artifact.tools);
-        places.extend(tools.filter_map(|folder| installation(Path::new(folder))));
+        let mut places: BTreeSet<PathBuf> =
+            tools.filter_map(|folder| installation(Path::new(folder))).collect();
         let serves_files = |command: &Command| matches!(command, Command::StaticSite { .. });
         if release.processes().is_some_and(|processes| processes.values().any(serves_files)) {
-            places.push(self.places.exe.clone());
+            places.insert(self.places.exe.clone());
         }
-        places.sort();
-        places.dedup();
-        let mount = |place: PathBuf| Mount { source: place.clone(), target: place, writable: false };
-        Surroundings {
-            root: Root::Host,
-            mounts: places.into_iter().map(mount).collect(),
-            resources: Resources::default(),
-        }
+        places
     }
 }
 

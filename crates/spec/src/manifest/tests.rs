@@ -196,7 +196,7 @@ cpu = 1
 availability = 99.9
 "#;
     let found = problems(text);
-    assert_eq!(found.len(), 11, "{found:#?}");
+    assert_eq!(found.len(), 10, "{found:#?}");
     for problem in &found {
         assert!(problem.contains("not available in this version of Berth"), "{problem}");
     }

@@ -199,13 +199,8 @@ attempts! {
     };
 
     programs_that_gain_rights || {
-        let with_bits = |path: &str| {
-            let id = std::process::Command::new(path).arg("--version").output();
-            id.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("uid=0"))
-        };
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let lax = mounts.lines().filter(|line| !line.contains("nosuid")).map(str::to_owned);
-        lax.chain(with_bits("/usr/bin/su").then(|| "su".to_owned())).collect()
+        mounts.lines().filter(|line| !line.contains("nosuid")).map(str::to_owned).collect()
     };
 
     files_of_the_machine || {

@@ -43,8 +43,11 @@ pub(crate) fn probe() -> io::Result<()> {
     out.flush()
 }
 
+/// Something that works on this machine, or does not.
+type Trial = fn() -> io::Result<()>;
+
 /// What is tried, by the names that the runtime knows.
-const TRIALS: [(&str, fn() -> io::Result<()>); 6] = [
+const TRIALS: [(&str, Trial); 6] = [
     ("namespaces", init::try_namespaces),
     ("user-namespaces", || enter_user_namespace().and_then(|()| init::try_namespaces())),
     ("network", || kernel::unshare(UnshareFlags::NEWNET)),

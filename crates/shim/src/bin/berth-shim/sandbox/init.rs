@@ -124,7 +124,7 @@ impl Inside {
         // Only now: the group that a process is in becomes the top of what it sees.
         kernel::unshare(UnshareFlags::NEWCGROUP).map_err(at(Step::Namespaces))?;
         rustix::system::sethostname(plan.view.hostname.as_bytes()).map_err(at(Step::Namespaces))?;
-        root::enter(plan.view, plan.owner()).map_err(at(Step::Root))?;
+        root::enter(plan.view, plan.owner(), plan.root_owner()).map_err(at(Step::Root))?;
         let app = self.start_app(plan, app, tell)?;
         self.reap(plan.sandbox, app)
     }
@@ -187,6 +187,11 @@ impl Inside {
 }
 
 impl Plan<'_> {
+    /// Whom an image's root belongs to, likewise: the first of its users.
+    fn root_owner(&self) -> (u32, u32) {
+        self.sandbox.users.map_or_else(|| self.owner(), |users| (users.outer, users.outer))
+    }
+
     /// Whom what is writable belongs to, as it is seen where the root is built.
     fn owner(&self) -> (u32, u32) {
         let (uid, gid) = self
@@ -267,7 +272,7 @@ fn try_root() -> io::Result<()> {
         ..View::default()
     };
     let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    root::enter(&view, user)
+    root::enter(&view, user, user)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use berth_shim::sandbox::{BindMode, Entry, Room, View};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -21,11 +21,11 @@ use super::kernel;
 /// Attributes of every mount but those of devices.
 const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
-/// Builds the root and goes into it. `owner` is who may write to what is the app's.
-pub(super) fn enter(view: &View, owner: (u32, u32)) -> io::Result<()> {
+/// Builds the root and goes into it. `owner` is who may write to what is the app's, `root_owner` whose the root of an image is.
+pub(super) fn enter(view: &View, owner: (u32, u32), root_owner: (u32, u32)) -> io::Result<()> {
     // What is mounted from here on is nobody else's, and what others unmount does not stay busy here.
     rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
-    let root = lay(view)?;
+    let root = lay(view, root_owner)?;
     view.entries.iter().try_for_each(|entry| put(root.as_fd(), entry, owner))?;
     if view.read_only {
         kernel::set_mount_attributes(
@@ -43,7 +43,7 @@ pub(super) fn enter(view: &View, owner: (u32, u32)) -> io::Result<()> {
 }
 
 /// Mounts the root itself: an empty one in memory, or an overlay of an image's layers.
-fn lay(view: &View) -> io::Result<OwnedFd> {
+fn lay(view: &View, (uid, gid): (u32, u32)) -> io::Result<OwnedFd> {
     let memory = memory(view.room, "0755", None, QUIET)?;
     onto(memory.as_fd(), open(&view.place)?.as_fd())?;
     if view.layers.is_empty() {
@@ -53,6 +53,9 @@ fn lay(view: &View) -> io::Result<OwnedFd> {
     for name in ["upper", "work"] {
         rustix::fs::mkdirat(&scratch, name, Mode::from_raw_mode(0o755))?;
     }
+    // What is the upper one is the root's owner: an image's root may write to its root.
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(&scratch, "upper", Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     // By their descriptors: however long their paths are, all options have to fit into a page.
     let layers: Vec<OwnedFd> = view.layers.iter().map(|layer| open(layer)).collect::<io::Result<_>>()?;
     let own = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -240,9 +243,9 @@ fn beside<'a>(root: BorrowedFd<'_>, path: &'a str) -> io::Result<(OwnedFd, &'a s
 
 /// A link of an image in place of a file of ours would have us write elsewhere.
 fn remove_link(parent: &OwnedFd, name: &str) -> io::Result<()> {
-    match rustix::fs::statat(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_symlink() => {
-            Ok(rustix::fs::unlinkat(parent, name, rustix::fs::AtFlags::empty())?)
+            Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
         }
         Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
