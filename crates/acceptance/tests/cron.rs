@@ -86,11 +86,13 @@ fn an_entry_runs_when_it_is_asked_for_and_its_end_is_told() {
 #[test]
 fn a_run_is_one_whoever_is_killed_and_entries_go_and_come_with_their_release() {
     let platform = Platform::start(Options::default());
-    let slow = entry("slow", "@yearly", "sleep 1000");
+    let slow = entry("slow", "@yearly", "echo begun && sleep 1000");
     let shop = Actor::new(&platform, "shop", &format!("{WEB}{slow}"));
     let _deployed = shop.deploy().ok();
     let _begun = shop.verb(&["cron", "run", "slow"]).ok();
     assert!(wait_until(PATIENCE, || runs(&shop) == ["run.1"]));
+    // A run that was decided and not begun when control is killed is lost, and told as that: this one has begun.
+    assert!(wait_until(PATIENCE, || shop.verb(&["logs", "-i", "run.1"]).stdout.contains("begun")));
     let refused = shop.verb(&["cron", "run", "slow"]);
     assert_eq!(refused.status, 4);
     assert!(refused.stderr.contains("cron_running"), "{}", refused.stderr);
