@@ -26,8 +26,6 @@ pub(crate) const ATTACK: &str = "BERTH_TEST_ATTACK";
 macro_rules! attempts {
     ($($(#[$doc:meta])* $name:ident $attempt:expr;)*) => {$(
         mod $name {
-            #![expect(clippy::allow_attributes, reason = "not every attempt uses all of them")]
-            #[allow(unused_imports, reason = "not every attempt uses all of them")]
             use super::*;
 
             #[test]
