@@ -95,7 +95,7 @@ async fn attempts_gain_something_from_plain_instances() {
     let world = World::new();
     let runtime = world.runtime_at(Some(Isolation::Plain));
     for (attempt, expected) in [
-        ("privileges", "CapBnd"),
+        ("privileges", "Seccomp: 0"),
         ("files_of_the_machine", "/var/lib/dpkg"),
         ("descriptors_left_open", "/boot"),
         ("namespaces_of_its_own", "clone user"),

@@ -201,6 +201,7 @@ fn prepare(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) 
         system::limit(*resource, *value).map_err(at(Step::Limits))?;
     }
     process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    sandbox.map_or(Ok(()), sandbox::bound).map_err(at(Step::Confine))?;
     if let Some(user) = &config.user {
         let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
         let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));

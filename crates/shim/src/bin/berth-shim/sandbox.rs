@@ -9,7 +9,7 @@ mod init;
 mod kernel;
 mod root;
 
-pub(crate) use confine::confine;
+pub(crate) use confine::{bound, confine};
 pub(crate) use init::{Init, Plan};
 
 use std::io;

@@ -57,25 +57,25 @@ const OF_FILES: u64 =
 ///
 /// The filter comes last, since it forbids some of what comes before it.
 pub(crate) fn confine(sandbox: &Sandbox) -> io::Result<()> {
-    drop_capabilities(sandbox)?;
+    kernel::clear_ambient()?;
+    kernel::set_capabilities(sandbox.capabilities, 0)?;
     if let Some(rules) = &sandbox.landlock {
         landlock(rules)?;
     }
     filter(&sandbox.filter)
 }
 
-fn drop_capabilities(sandbox: &Sandbox) -> io::Result<()> {
+/// Gives up for ever the capabilities that the app shall not have. Before the change of user, which may take the right to.
+pub(crate) fn bound(sandbox: &Sandbox) -> io::Result<()> {
     let keeps = sandbox.capabilities;
-    kernel::clear_ambient()?;
     // A process without them can drop none from its bounding set, and has none to pass on either.
     let bounded = (0..64)
         .filter(|number| keeps & (1 << number) == 0)
         .try_for_each(|number| kernel::drop_from_bounding(number).map(drop));
     match bounded {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) && keeps == 0 => {}
-        other => other?,
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && keeps == 0 => Ok(()),
+        other => other,
     }
-    kernel::set_capabilities(keeps, 0)
 }
 
 /// The version of Landlock that there is.
