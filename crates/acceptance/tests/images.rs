@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
-use berth_acceptance::{Options, Platform};
+use berth_acceptance::{Options, Platform, User};
 use sha2::{Digest as _, Sha256};
 
 fn digest(bytes: &[u8]) -> String {
@@ -125,6 +125,37 @@ fn an_image_is_run_as_it_says() {
     assert!(again.stdout.contains("is active"), "{}", again.stdout);
     assert_eq!(run(&["sh", "-c", "echo $COLOUR"]).trim(), "red");
     assert_eq!(get("/up").status, 200);
+}
+
+/// As an ordinary user its processes are ours, whoever it names; the rest is the same.
+#[test]
+fn an_image_of_an_ordinary_user_is_run_as_that_user() {
+    let registry = Registry::start();
+    let platform = Platform::start(Options { user: User::Ordinary, ..Options::default() });
+    let status = platform.cli(["status", "--json"]).ok().json();
+    if status["isolation"] != "namespaces" {
+        println!(
+            "!! NOT TESTED: ordinary users have no namespaces here, and this platform is {}",
+            status["isolation"]
+        );
+        return;
+    }
+    let empty = platform.scratch().join("nothing");
+    fs::create_dir(&empty).unwrap();
+    let name = format!("{}/team/shop:1", registry.address);
+    let _first = platform.cli_in(&empty, ["deploy", "--app", "shop", "--image", &name]).ok();
+    let request = "GET /index.html HTTP/1.1\r\nHost: shop.localhost\r\nConnection: close\r\n\r\n";
+    let reply = berth_acceptance::exchange(platform.edge(), request.as_bytes()).unwrap();
+    assert_eq!((reply.status, reply.text().as_str()), (200, "from the image\n"));
+    let run = |line: &str| {
+        let words = ["run", "--app", "shop", "--", "/bin/busybox", "sh", "-c", line];
+        platform.cli_in(&empty, words).ok().stdout
+    };
+    let uid = run("/bin/busybox id -u");
+    assert!(uid.trim().parse::<u32>().is_ok_and(|uid| uid != 0), "{uid}");
+    // Its files are its own, and what it makes of them is gone with the instance.
+    assert_eq!(run("echo x > /srv/x && cat /srv/x").trim(), "x");
+    assert_eq!(run("test -e /srv/x || echo none").trim(), "none");
 }
 
 #[test]
