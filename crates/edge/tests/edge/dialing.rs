@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use berth_routing::wire::{FromEdge, Health};
+use berth_routing::wire::{FromEdge, Health, ToEdge};
 use berth_routing::{Endpoint, Role, Snapshot};
 use berth_shim::dial;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -69,7 +69,7 @@ fn requests_and_probes_go_by_sockets_of_the_instances_network() {
     let (mirror, _seen) = Instance::mirror();
     let mut world = World::start(Options { threads: 1, ..Options::default() });
     let told = shim(world.dial_folder());
-    world.apply(&dialed(1, mirror.addr, Role::Candidate));
+    world.control.send(&ToEdge::Snapshot(dialed(1, mirror.addr, Role::Candidate)));
     let wanted = |message: &FromEdge| matches!(message, FromEdge::Health { health: Health::Ready, .. });
     world.control.wait(wanted);
     assert_eq!(told.recv_timeout(HANG).unwrap(), Asked::For(1));
@@ -120,7 +120,8 @@ fn what_is_spare_holds_up_no_drain_and_goes_with_the_route() {
 fn a_shim_that_is_gone_is_an_instance_that_refuses() {
     let (mirror, _seen) = Instance::mirror();
     let mut world = World::start(Options::default());
-    world.apply(&dialed(1, mirror.addr, Role::Candidate));
+    // Not by `apply`: the first health may be told before a thread says that it uses the snapshot.
+    world.control.send(&ToEdge::Snapshot(dialed(1, mirror.addr, Role::Candidate)));
     let unready = |message: &FromEdge| matches!(message, FromEdge::Health { health: Health::Unready, .. });
     let (FromEdge::Health { evidence, .. }, _) = world.control.wait(unready) else { unreachable!() };
     assert!(evidence.iter().any(|line| line.contains("connection refused")), "{evidence:?}");
