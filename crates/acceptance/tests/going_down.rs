@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use berth_acceptance::{Options, Platform, Source, User, Victim, wait_until};
+use berth_acceptance::{Actor, Options, Platform, Source, User, Victim, wait_until};
+use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -47,6 +48,20 @@ fn though_edge_is_killed() {
 #[test]
 fn though_a_shim_is_killed() {
     killed_on_the_way(User::Own, Victim::Shim);
+}
+
+/// What stops at no signal is waited for; a second Ctrl-C at the terminal ends the patience.
+#[test]
+fn at_once_by_a_second_ctrl_c() {
+    let mut platform = Platform::start(Options::default());
+    let ignoring = r#"["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]"#;
+    let manifest = format!("[processes]\nworker = {ignoring}\n[shutdown]\nkill_after = \"300s\"\n");
+    let _released = Actor::new(&platform, "stubborn", &manifest).deploy().ok();
+    platform.signal(platform.supervisor(), Signal::INT);
+    assert!(wait_until(PATIENCE, || platform.log("supervisor").contains("another Ctrl-C kills them")));
+    platform.signal(platform.supervisor(), Signal::INT);
+    assert!(wait_until(PATIENCE, || platform.log("supervisor").contains("voice: killing the apps")));
+    assert_eq!(platform.wait(), Some(0), "{}", platform.log("supervisor"));
 }
 
 /// The instances are nobody's children any more that the supervisor could see, and no control lives to stop them.

@@ -53,6 +53,14 @@ pub(crate) fn is_hook(program: Option<&OsStr>) -> bool {
 /// # Errors
 /// [`RoleError`].
 pub(crate) fn run(role: &Role) -> Result<(), RoleError> {
+    // Started by way of /proc/self/exe it would be called `exe` by ps, top and whoever asks who has a port.
+    let named = rustix::thread::set_name(match role {
+        Role::Supervisor(_) => c"berth",
+        Role::Control(_) => c"berth-control",
+        Role::Edge(_) => c"berth-edge",
+        Role::Static(_) => c"berth-static",
+    });
+    named.map_err(|error| RoleError::system("name itself")(error.into()))?;
     match role {
         Role::Supervisor(args) => supervisor::in_background(args)?,
         Role::Control(args) => enter().and_then(|()| control::run(args))?,

@@ -94,6 +94,13 @@ pub struct Target {
     pub home: Option<PathBuf>,
 }
 
+impl Target {
+    /// The platform of a home in which there is none: nobody answers there.
+    pub(crate) fn nobody(home: &Path) -> Self {
+        Self { endpoint: Endpoint::Unix(home.join("api.sock")), token: None, home: Some(home.to_owned()) }
+    }
+}
+
 /// A platform that `berth up` noted down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {

@@ -46,7 +46,7 @@ impl Failure {
         Self::Local(Box::new(Problem::new(code, detail).next(next)))
     }
 
-    fn code(&self) -> Code {
+    pub(crate) fn code(&self) -> Code {
         match self {
             Self::Client(problem) => problem.code(),
             Self::Context(ContextError::NoPlatform { .. }) => Code::Unreachable,

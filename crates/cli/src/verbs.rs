@@ -23,9 +23,10 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_clock::{Clock, random_bytes};
-use berth_contract::client::{Client, IdempotencyKey, Notice};
+use berth_contract::client::{Client, IdempotencyKey, Notice, Patience};
 use berth_contract::{Code, ExitStatus};
 use berth_spec::{AppId, AppName, ProjectId};
 use serde::Serialize;
@@ -33,7 +34,7 @@ use serde_json::json;
 
 use crate::args::{BackupArgs, CommandLine, Globals, OfApp, Verb};
 use crate::completion;
-use crate::context::{self, Environment};
+use crate::context::{self, ContextError, Environment, Target};
 use crate::failure::Failure;
 use crate::figures;
 use crate::screen::{Screen, Style, harmless, paint};
@@ -75,8 +76,12 @@ pub(crate) async fn perform(
         Verb::Doctor => return doctor::doctor(&globals, environment, clock, screen).await.map(Status::from),
         _ => {}
     }
-    let client = connect(&globals, environment, clock)?;
-    let home = context::find(&globals, environment)?.home;
+    let target = match context::find(&globals, environment) {
+        Err(ContextError::NoPlatform { home, .. }) if needs_no_platform(&verb) => Target::nobody(&home),
+        found => found?,
+    };
+    let home = target.home.clone();
+    let client = client(target, &globals, clock, patience(&verb));
     let project = project(&globals);
     let json = globals.json;
     let mut session = Session { client, project, home, environment, clock: &**clock, screen, json };
@@ -111,6 +116,17 @@ pub(crate) async fn perform(
         Verb::Timeline(args) => session.timeline(args).await,
     };
     done.map(Status::from)
+}
+
+/// Whether the verb has something to say where there is no platform.
+fn needs_no_platform(verb: &Verb) -> bool {
+    matches!(verb, Verb::Launch(args) if args.dry_run)
+}
+
+/// A platform that may be missing is not waited for.
+fn patience(verb: &Verb) -> Patience {
+    let in_all = if needs_no_platform(verb) { Duration::ZERO } else { Patience::default().in_all };
+    Patience { in_all, ..Patience::default() }
 }
 
 fn version(json: bool, screen: &mut Screen) -> Result<ExitStatus, Failure> {
@@ -155,7 +171,10 @@ pub(crate) fn connect(
     environment: &Environment,
     clock: &Arc<dyn Clock>,
 ) -> Result<Client, Failure> {
-    let target = context::find(globals, environment)?;
+    Ok(client(context::find(globals, environment)?, globals, clock, Patience::default()))
+}
+
+fn client(target: Target, globals: &Globals, clock: &Arc<dyn Clock>, patience: Patience) -> Client {
     let clock = Arc::clone(clock);
     let builder = Client::builder(target.endpoint, move || IdempotencyKey::new(random_bytes(&*clock)));
     let builder = match target.token {
@@ -163,7 +182,7 @@ pub(crate) fn connect(
         None => builder,
     };
     let json = globals.json;
-    Ok(builder.on_notice(move |notice| tell_notice(&notice, json)).build())
+    builder.patience(patience).on_notice(move |notice| tell_notice(&notice, json)).build()
 }
 
 /// The client calls this in the middle of a verb, when the screen is in other hands; a notice is a line of its own on standard

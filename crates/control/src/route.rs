@@ -101,8 +101,10 @@ fn app_route(app: &App) -> AppRoute {
     });
     let web_wanted =
         app.scale.iter().find(|(process, _)| process.is_web()).is_none_or(|(_, &count)| count > 0);
+    // An app that goes is at no host any more, while what was sent to it is waited for.
+    let hosts = if app.life == Life::Alive { serving_hosts(app) } else { Vec::new() };
     AppRoute {
-        hosts: serving_hosts(app).into_iter().map(Host).collect(),
+        hosts: hosts.into_iter().map(Host).collect(),
         backends: backends.collect(),
         hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
     }
@@ -130,6 +132,17 @@ fn probe(manifest: &berth_spec::manifest::Manifest) -> Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Wish;
+    use crate::scene::Scene;
+
+    #[test]
+    fn an_app_that_goes_is_at_no_host_while_it_drains() {
+        let mut scene = Scene::serving(&["web"], 1, None);
+        assert_eq!(app_route(scene.app()).hosts, [Host("shop.localhost".to_owned())]);
+        scene.wish(Wish::Destroy);
+        let route = app_route(scene.app());
+        assert_eq!((route.hosts.len(), route.backends.len()), (0, 1), "it was told at once");
+    }
 
     #[test]
     fn a_default_host_names_its_app() {

@@ -40,7 +40,8 @@ struct Launch {
 #[derive(Debug, Serialize)]
 struct Told<'l> {
     app: &'l AppId,
-    exists: bool,
+    /// None where no platform answered.
+    exists: Option<bool>,
     from: &'l [String],
     #[serde(flatten)]
     seen: &'l Seen,
@@ -59,7 +60,8 @@ struct Told<'l> {
 /// What of the app is on the platform already.
 #[derive(Default)]
 struct Known {
-    exists: bool,
+    /// None where no platform answered.
+    exists: Option<bool>,
     names: BTreeSet<EnvName>,
 }
 
@@ -68,7 +70,11 @@ impl Session<'_> {
         let path = self.source_directory(&args.path)?;
         self.screen.status("reading the source")?;
         let launch = self.plan_launch(&path, &args)?;
-        let known = self.known(&launch.app).await?;
+        let known = match self.known(&launch.app).await {
+            // What is in the source can be said without one.
+            Err(failure) if args.dry_run && failure.code() == Code::Unreachable => Known::default(),
+            known => known?,
+        };
         self.screen.clear_status()?;
         if args.dry_run {
             self.tell_launch(&launch, &known, false)?;
@@ -134,11 +140,11 @@ impl Session<'_> {
 
     async fn known(&mut self, app: &AppId) -> Result<Known, Failure> {
         if !self.is_there(app).await? {
-            return Ok(Known::default());
+            return Ok(Known { exists: Some(false), ..Known::default() });
         }
         let config = self.client.config(app).await?.config;
         let secrets = self.client.secrets(app).await?.secrets;
-        Ok(Known { exists: true, names: config.into_keys().chain(secrets.into_keys()).collect() })
+        Ok(Known { exists: Some(true), names: config.into_keys().chain(secrets.into_keys()).collect() })
     }
 
     fn tell_launch(&mut self, launch: &Launch, known: &Known, deployed: bool) -> Result<(), Failure> {
@@ -178,8 +184,12 @@ impl Session<'_> {
     }
 
     fn show_launch(&mut self, told: &Told<'_>, launch: &Launch) -> Result<(), Failure> {
-        let app =
-            format!("{}{}", told.app.app, if told.exists { " (is there already)" } else { " (to be made)" });
+        let there = match told.exists {
+            Some(true) => "is there already",
+            Some(false) => "to be made",
+            None => "no platform answered that would know it",
+        };
+        let app = format!("{} ({there})", told.app.app);
         let entries = u64::try_from(told.entries).unwrap_or(u64::MAX);
         let mut facts =
             vec![("app", app), ("source", format!("{}, {}", counted(entries, "entry"), size(told.bytes)))];
@@ -262,7 +272,7 @@ impl Session<'_> {
             })?;
             self.hint(&format!("wrote {FILE_NAME}"))?;
         }
-        if !known.exists {
+        if known.exists != Some(true) {
             self.make(&launch.app).await?;
         }
         self.set_taken(&launch, &known).await?;
@@ -315,7 +325,7 @@ impl Session<'_> {
     ) -> Result<ExitStatus, Failure> {
         let missing = launch.missing(known);
         if self.json {
-            self.tell_launch(launch, &Known { exists: true, names: known.names.clone() }, false)?;
+            self.tell_launch(launch, &Known { exists: Some(true), names: known.names.clone() }, false)?;
         } else if !missing.is_empty() {
             let text = format!("{} is made and not deployed: it has secrets without a value", launch.app.app);
             self.screen.marked_aside("note:", Style::Warning, &text)?;

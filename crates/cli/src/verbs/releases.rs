@@ -2,6 +2,7 @@
 
 use berth_contract::{Code, ExitStatus, Reason, Release, ReleaseState, RollBack};
 use berth_spec::{ReleaseNumber, Timestamp};
+use serde_json::json;
 
 use super::Session;
 use super::diff::Shown;
@@ -45,6 +46,10 @@ impl Session<'_> {
         };
         let rollback = RollBack { to: Some(to), keep_config: args.keep_config };
         let release = self.client.roll_back(&app, &rollback).await?;
+        if release.state == ReleaseState::Active {
+            self.hint(&format!("{to} of {} serves already: nothing was done", app.app))?;
+            return self.show(&json!({ "release": release, "followed": false }), |_| Ok(()));
+        }
         self.hint(&format!("{} brings {to} of {} back", release.number, app.app))?;
         self.follow(&app, release, args.waiting).await
     }

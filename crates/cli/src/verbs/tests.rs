@@ -375,6 +375,14 @@ fn a_rollback_is_resolved_here() {
     assert_eq!((status, err.as_str()), (ExitStatus::Ok, "v5 brings v2 of shop back\n"));
     assert_eq!(platform.body(&format!("POST {APP}/rollback")), r#"{"to":2,"keep_config":false}"#);
 
+    let serving = release(3, "active", r#","failure":null"#);
+    let platform = Platform::run(&[(&format!("POST {APP}/rollback"), 200, &serving)]);
+    let (status, out, err) = platform.berth("rollback v3 --app shop", "");
+    assert_eq!(
+        (status, out.as_str(), err.as_str()),
+        (ExitStatus::Ok, "", "v3 of shop serves already: nothing was done\n")
+    );
+
     let first = format!(r#"{{"releases":[{}]}}"#, release(1, "active", r#","failure":null"#));
     let platform = Platform::run(&[(&format!("GET {APP}/releases"), 200, &first)]);
     let (status, _, err) = platform.berth("rollback --app shop", "");

@@ -108,7 +108,7 @@ impl Client {
         self.change(Method::POST, route::below_app(app, "releases"), release).await
     }
 
-    /// Makes a release out of an earlier one.
+    /// Makes a release out of an earlier one; when that serves already, gives the release that does.
     pub async fn roll_back(&self, app: &AppId, rollback: &RollBack) -> Result<Release, ClientError> {
         self.change(Method::POST, route::below_app(app, "rollback"), rollback).await
     }

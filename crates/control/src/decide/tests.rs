@@ -225,6 +225,29 @@ fn a_rollback_brings_back_configuration_and_secrets() {
 }
 
 #[test]
+fn a_rollback_to_what_serves_changes_nothing() {
+    let back = |to| Wish::Rollback { to: v(to), keep_config: false };
+    let mut scene = Scene::serving(&["web"], 1, None);
+    assert_eq!(kinds(&scene.wish(back(1))), [""; 0]);
+    scene.wish(set("A", "1"));
+    scene.settle();
+    assert_eq!(kinds(&scene.wish(back(1))), ["config_changed", "release_submitted"]);
+    assert_eq!(kinds(&scene.wish(back(1))), ["release_submitted"], "the first is on its way only");
+    scene.settle();
+    for to in [1, 4] {
+        assert_eq!(kinds(&scene.wish(back(to))), [""; 0], "{to}");
+    }
+    // What is on its way is stopped by it.
+    scene.deploy(None);
+    assert_eq!(kinds(&scene.wish(back(1))), ["release_submitted"]);
+    scene.settle();
+    scene.wish(set("A", "2"));
+    scene.settle();
+    assert_eq!(scene.app().config.len(), 1);
+    assert_eq!(kinds(&scene.wish(back(1))), ["config_changed", "release_submitted"]);
+}
+
+#[test]
 fn a_revoked_secret_ends_the_warm_release_that_holds_it() {
     let mut scene = Scene::serving(&["web"], 1, None);
     scene.wish(secret("KEY", 1));

@@ -244,6 +244,9 @@ fn rollback(state: &State, app: &App, to: ReleaseNumber, keep_config: bool) -> R
     } else {
         (target.config.clone(), target.secrets.clone())
     };
+    if serves_already(app, to, &config, &secrets) {
+        return Ok(Vec::new());
+    }
     let mut events = Vec::new();
     if config != app.config {
         let unset = app.config.keys().filter(|name| !config.contains_key(*name)).cloned().collect();
@@ -264,6 +267,21 @@ fn rollback(state: &State, app: &App, to: ReleaseNumber, keep_config: bool) -> R
         commit: target.commit.clone(),
     })));
     Ok(events)
+}
+
+/// Whether a rollback to `to` would change nothing: it serves, by itself or as what was rolled back to, and nothing is on its way that
+/// it would stop.
+fn serves_already(
+    app: &App,
+    to: ReleaseNumber,
+    config: &BTreeMap<EnvName, String>,
+    secrets: &BTreeMap<EnvName, u64>,
+) -> bool {
+    let Some(serving) = app.serving_release() else { return false };
+    let is_it = serving.number == to || matches!(serving.reason, Reason::Rollback { of, .. } if of == to);
+    let settled = || app.releases.values().all(|release| release.phase.is_settled());
+    let as_now = || app.config == *config && app.secret_versions() == *secrets;
+    is_it && serving.config == *config && serving.secrets == *secrets && as_now() && settled()
 }
 
 /// Makes the app's secrets be what the release that is rolled back to had, without a new value: a value that was

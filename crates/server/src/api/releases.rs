@@ -142,7 +142,7 @@ fn read_manifest(sent: &SubmitRelease) -> Result<Manifest, Refused> {
 }
 
 #[utoipa::path(post, path = route::ROLLBACK, tag = "releases", request_body = RollBack,
-    responses((status = 202, body = Release)),
+    responses((status = 202, body = Release), (status = 200, body = Release)),
     params(("tenant" = String, Path), ("project" = String, Path), ("app" = String, Path),
         ("Idempotency-Key" = String, Header)))]
 pub(super) async fn roll_back(
@@ -170,5 +170,9 @@ pub(super) async fn roll_back(
     };
     let wish = Wish::Rollback { to, keep_config: sent.keep_config };
     let outcome = mutation.submit(&api, Command::App { app: id.clone(), wish }, None).await?;
-    made(&api, &id, &outcome).await
+    match (outcome.release, api.desk.app(&id).and_then(|app| app.serving)) {
+        // It serves already: nothing was decided.
+        (None, Some(serving)) => Ok((StatusCode::OK, Json(shown(&api, &id, serving).await?))),
+        _ => made(&api, &id, &outcome).await,
+    }
 }

@@ -44,6 +44,24 @@ fn a_dry_run_shows_all_and_does_nothing() {
 }
 
 #[test]
+fn a_dry_run_needs_no_platform() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("site")).unwrap();
+    std::fs::write(directory.path().join("site/index.html"), "hello").unwrap();
+    let nobody = format!("unix:{}", directory.path().join("api.sock").display());
+    let (status, out, err) = super::berth(directory.path(), &nobody, "launch site --dry-run", "");
+    assert_eq!((status, err.as_str()), (ExitStatus::Ok, "nothing was done\n"), "{out}");
+    assert!(out.contains("app        site (no platform answered that would know it)\n"), "{out}");
+    // In a home that no platform was ever started in.
+    let line = "--home nowhere launch site --dry-run --json";
+    let (status, out, err) = super::berth(directory.path(), "", line, "");
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, &told["exists"], err.as_str()), (ExitStatus::Ok, &serde_json::Value::Null, ""));
+    let (status, ..) = super::berth(directory.path(), "", "--home nowhere launch site", "");
+    assert_eq!(status, ExitStatus::Unreachable);
+}
+
+#[test]
 fn what_was_taken_over_is_written_set_and_deployed() {
     let platform = deploying("active", "");
     let app_json =

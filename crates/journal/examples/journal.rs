@@ -1,7 +1,7 @@
 //! Measures the journal: appends by several producers at once, then a replay of everything. Prints one line
 //! of JSON.
 //!
-//! `replay [EVENTS] [PRODUCERS] [BODY_BYTES] [DIRECTORY]`, by default 200,000 events, 64 producers, 200
+//! `journal [EVENTS] [PRODUCERS] [BODY_BYTES] [DIRECTORY]`, by default 200,000 events, 64 producers, 200
 //! bytes, and a temporary directory.
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
