@@ -125,6 +125,7 @@ codes! {
     Internal = "internal", 500, Failed, "Berth itself failed";
     Interrupted = "interrupted", 500, Interrupted, "The command was interrupted";
     InvalidTree = "invalid_tree", 422, Refused, "The source tree is not valid";
+    IsolationTooLow = "isolation_too_low", 409, Refused, "The app asks for more isolation than the platform has";
     LimitExceeded = "limit_exceeded", 422, Refused, "That is more than one app may have";
     ListensElsewhere = "listens_elsewhere", 500, Failed, "The app listens on another port than PORT";
     ManifestInvalid = "manifest_invalid", 422, Refused, "berth.toml or the Procfile is not valid";

@@ -10,7 +10,7 @@ use berth_process::{CgroupKind, Identity, Limits, Mark, User};
 use berth_shim::config::{Backoff, Network, Restart};
 use berth_shim::record::Record;
 use berth_shim::wire::Exit;
-use berth_spec::manifest::Egress;
+use berth_spec::manifest::{Egress, Resources};
 use berth_spec::{AppId, Command, InstanceId, Isolation, Millis, Timestamp};
 use tokio::sync::broadcast;
 
@@ -39,7 +39,7 @@ pub struct InstanceSpec {
     pub root: Root,
     /// What of the machine it has beside that.
     pub mounts: Vec<Mount>,
-    /// How much of the machine it may take.
+    /// How much of the machine it may take. What a backend cannot limit is passed over: [`Capabilities::limits`] says what it can.
     pub resources: Resources,
     /// As whom it runs. As root there must be one and it must not be root, as an ordinary user there must be none.
     pub user: Option<User>,
@@ -80,20 +80,6 @@ pub struct Mount {
     pub target: PathBuf,
     /// Whether it may write to it.
     pub writable: bool,
-}
-
-/// How much of the machine an instance may take; `None` for no limit, or the backend's own. What a backend cannot limit is passed over:
-/// [`Capabilities::limits`] says what it can.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Resources {
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Thousandths of a processor.
-    pub cpu_millis: Option<u32>,
-    /// Processes and threads.
-    pub processes: Option<u64>,
-    /// Bytes of `/tmp`, or of what is written to an image's root.
-    pub tmp: Option<u64>,
 }
 
 /// The port of an instance in a network of its own, when it wishes for any.

@@ -24,11 +24,12 @@ pub use berth_shim::config::{Backoff, Network, Restart};
 pub use berth_shim::record::{Record, Stream};
 pub use berth_shim::segment::{Batch, Cursor};
 pub use berth_shim::wire::{Exit, Failure, Step};
+pub use berth_spec::manifest::Resources;
 pub use egress::resolv_conf;
 pub use error::RuntimeError;
 pub use instance::{
     Answer, Capabilities, Finished, Frozen, InstanceSpec, InstanceState, Listener, Mount, OWN_PORT, Observed,
-    PortWish, Resources, Root, Runtime, RuntimeEvent, Stop,
+    PortWish, Root, Runtime, RuntimeEvent, Stop,
 };
 pub use layout::{Layout, dial_folder};
 pub use logs::{Follow, InstanceLog};

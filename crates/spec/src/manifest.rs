@@ -6,6 +6,7 @@
 mod cron;
 mod keys;
 mod read;
+mod resources;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +16,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
+pub use self::resources::Resources;
 use crate::command::{Command, RelativeDir};
 pub use crate::host::HostName;
+use crate::isolation::Isolation;
 use crate::name::{AppName, CronName, EnvName, ProcessName};
 use crate::problem::Problems;
 use crate::procfile::Procfile;
@@ -57,6 +60,12 @@ pub struct Manifest {
     /// What instances reach.
     #[serde(default, skip_serializing_if = "Network::is_default")]
     pub network: Network,
+    /// How much of the machine an instance of a process may take; of those that are not named nothing is said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<ProcessName, Resources>,
+    /// The least that has to stand between an instance and the rest of its machine: `[isolation] minimum`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
 }
 
 impl Manifest {
@@ -68,12 +77,15 @@ impl Manifest {
     /// # Errors
     /// All [`Problems`] of both files at once.
     pub fn read(manifest: Option<&str>, procfile: Option<&str>) -> Result<Self, Problems> {
-        let (mut read, mut problems) = match manifest.map(Self::parse) {
+        let procfile = procfile.map(Procfile::parse);
+        let none = BTreeMap::new();
+        let elsewhere = procfile.as_ref().and_then(|it| it.as_ref().ok()).map_or(&none, |it| &it.processes);
+        let (mut read, mut problems) = match manifest.map(|text| read::manifest(text, elsewhere)) {
             None => (Self::default(), Vec::new()),
             Some(Ok(read)) => (read, Vec::new()),
             Some(Err(Problems(problems))) => (Self::default(), problems),
         };
-        match procfile.map(Procfile::parse) {
+        match procfile {
             None => {}
             Some(Err(Problems(more))) => problems.extend(more),
             Some(Ok(procfile)) if read.processes.is_empty() => {
@@ -90,7 +102,7 @@ impl Manifest {
     /// # Errors
     /// All its [`Problems`] at once.
     pub fn parse(text: &str) -> Result<Self, Problems> {
-        read::manifest(text)
+        read::manifest(text, &BTreeMap::new())
     }
 }
 

@@ -39,6 +39,10 @@ struct Manifest {
     cron: Option<Vec<Cron>>,
     /// What instances reach.
     network: Option<Network>,
+    /// How much of the machine one instance may take, by process; `run` for one-off commands, `release-command` for that.
+    resources: Option<BTreeMap<String, Resources>>,
+    /// What has to stand between an instance and the rest of its machine.
+    isolation: Option<Isolation>,
 }
 
 /// A line split by POSIX rules with $VAR expanded, or an array taken as it is. A line that needs operators runs as
@@ -191,6 +195,45 @@ enum Egress {
     None,
     /// Everything but the platform, this machine, other instances and metadata services.
     Internet,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Resources {
+    /// Processors: 0.5 is half of one.
+    #[schemars(range(min = 0.01, max = 8192))]
+    cpu: Option<f64>,
+    /// `256Mi`, `2Gi`. What is in /tmp counts, too.
+    memory: Option<Size>,
+    /// Processes and threads. 4096 when left out.
+    #[schemars(range(min = 4, max = 4_194_304))]
+    processes: Option<u64>,
+    /// How much /tmp takes, or what is written to an image's root. 512Mi when left out.
+    tmp: Option<Size>,
+}
+
+/// A size: `256Mi`, `1.5Gi`, `512M`.
+#[derive(JsonSchema)]
+struct Size(#[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?([KMGT]i?|k)?B?$"))] String);
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Isolation {
+    /// The least level; a platform that has less refuses the release.
+    minimum: Option<IsolationLevel>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum IsolationLevel {
+    /// A process like any other.
+    Plain,
+    /// Few system calls, its own files.
+    Confined,
+    /// Namespaces of its own.
+    Namespaces,
+    /// Namespaces, a user for every app, and limits.
+    Full,
 }
 
 #[derive(JsonSchema)]

@@ -1,4 +1,4 @@
-//! Units: points in time and spans of it, in milliseconds, as the journal keeps them.
+//! Units: points in time and spans of it, in milliseconds, as the journal keeps them; sizes in bytes.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -88,6 +88,66 @@ impl Sub<Timestamp> for Timestamp {
     }
 }
 
+/// A size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Bytes(pub u64);
+
+/// What a letter behind a number multiplies it by, the greatest first: powers of 1,024, then those of 1,000.
+const SIZES: [(&str, u64); 8] = [
+    ("Ti", 1 << 40),
+    ("Gi", 1 << 30),
+    ("Mi", 1 << 20),
+    ("Ki", 1 << 10),
+    ("T", 1_000_000_000_000),
+    ("G", 1_000_000_000),
+    ("M", 1_000_000),
+    ("K", 1_000),
+];
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match SIZES.iter().find(|(_, times)| self.0 != 0 && self.0.is_multiple_of(*times)) {
+            Some((unit, times)) => write!(f, "{}{unit}", self.0 / times),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Why a text is not a size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a size")]
+pub struct InvalidSize(String);
+
+impl FromStr for Bytes {
+    type Err = InvalidSize;
+    /// Takes a number with a unit of Kubernetes' quantities, and those of others whose meaning is beyond doubt: `256Mi`, `1.5Gi`, `512M`,
+    /// `64KiB`, `2GB`, `4096`. Not `512m`, which is megabytes to Docker and thousandths of a byte to Kubernetes.
+    fn from_str(text: &str) -> Result<Self, InvalidSize> {
+        let bad = || InvalidSize(text.chars().take(40).collect());
+        let letters = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(letters);
+        let unit = unit.strip_suffix('B').unwrap_or(unit);
+        let unit = if unit == "k" { "K" } else { unit };
+        let times = match SIZES.iter().find(|(name, _)| *name == unit) {
+            Some((_, times)) => *times,
+            None if unit.is_empty() => 1,
+            None => return Err(bad()),
+        };
+        let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+        // As many as the largest number has: the arithmetic below stays within its bounds.
+        let digits =
+            |text: &str| !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(part) {
+            return Err(bad());
+        }
+        let scale = 10_u128.pow(u32::try_from(part.len()).map_err(|_long| bad())?);
+        let parsed = |text: &str| text.parse::<u128>().map_err(|_no_number| bad());
+        let times = u128::from(times);
+        let total = parsed(whole)? * times + parsed(part)?.checked_mul(times).ok_or_else(bad)? / scale;
+        u64::try_from(total).map(Self).map_err(|_too_large| bad())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,7 +179,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sizes_are_read() {
+        let table = [
+            ("256Mi", 256 << 20),
+            ("1.5Gi", 3 << 29),
+            ("64KiB", 64 << 10),
+            ("2GB", 2_000_000_000),
+            ("10k", 10_000),
+            ("4096", 4096),
+        ];
+        for (text, expected) in table {
+            assert_eq!(text.parse(), Ok(Bytes(expected)), "{text}");
+        }
+        for bad in
+            ["", "Mi", "512m", "1.Gi", ".5Gi", "-1Mi", "1 Mi", "1mb", "1e3", "99999999999999999Ti", "١Mi"]
+        {
+            assert!(bad.parse::<Bytes>().is_err(), "{bad}");
+        }
+        assert_eq!(
+            [Bytes(3 << 29), Bytes(1_500), Bytes(0)].map(|it| it.to_string()),
+            ["1536Mi", "1500", "0"]
+        );
+    }
+
     proptest! {
+        #[test]
+        fn a_size_comes_back_from_its_text(size: u64) {
+            prop_assert_eq!(Bytes(size).to_string().parse(), Ok(Bytes(size)));
+        }
+
+        #[test]
+        fn any_text_is_a_size_or_an_error(text in any::<String>()) {
+            drop(text.parse::<Bytes>());
+        }
+
         #[test]
         fn a_span_comes_back_from_its_text(span: u64) {
             prop_assert_eq!(Millis(span).to_string().parse(), Ok(Millis(span)));

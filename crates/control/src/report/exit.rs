@@ -18,7 +18,7 @@ pub fn explained(exit: &Exit) -> Option<String> {
         (_, Some(6)) => "SIGABRT: the program gave up by itself, as after a failed assertion",
         (_, Some(9)) => match exit.oom {
             Some(true) => {
-                "SIGKILL: the kernel killed it because memory ran out; let it use less, or give the machine more"
+                "SIGKILL: the kernel killed it because memory ran out; let it use less, or give it more by `[resources]` in berth.toml"
             }
             Some(false) => "SIGKILL: something killed it, and not the kernel for lack of memory",
             None => "SIGKILL: something killed it, as the kernel does when memory runs out",

@@ -87,6 +87,10 @@ pub(super) async fn submit(
     let id = target(&api, &mutation, path)?;
     let sent = &mutation.body.0;
     let mut deploy = read_deploy(&id, sent)?;
+    if let Some(why) = api.machine.too_little(&deploy.manifest) {
+        let next = "`berth doctor` says what is missing for more";
+        return Err(Problem::new(Code::IsolationTooLow, format!("{id}: {why}")).next(next).into());
+    }
     if deploy.manifest.build.image.is_some() {
         // A repeat may find another image under the name, or no registry any more.
         if let Some(earlier) = mutation.earlier(&api).await? {

@@ -278,7 +278,7 @@ impl Machine {
         env.insert("INSTANCE_ID".to_owned(), id.short());
         let command = self.command(release, id, &artifact).map_err(start_failed)?;
         let Surroundings { root, dir, user, mounts, resources, network } =
-            self.surroundings(app, release, artifact, &mut env)?;
+            self.surroundings(app, release, &id.process, artifact, &mut env)?;
         let port = match network {
             _ if !instance.process.is_web() => PortWish::None,
             Network::Own => PortWish::Exactly(own_port(release)),

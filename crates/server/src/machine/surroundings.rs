@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use berth_contract::Code;
 use berth_control::state::{App, Release};
 use berth_runtime::{Mount, Network, Resources, Root, User};
-use berth_spec::{Command, Isolation};
+use berth_spec::{Command, Isolation, Manifest, ProcessName};
 
 use super::images::{self, Runnable};
 use super::instances::START_FAILED;
@@ -22,7 +23,8 @@ pub(super) struct Surroundings {
 }
 
 impl Machine {
-    /// What stands around an instance of `release`, and what of that its environment says. `dir` is where the artifact lies.
+    /// What stands around an instance of `release` that runs `process`, and what of that its environment says. `dir` is where the artifact
+    /// lies.
     ///
     /// # Errors
     /// Why it cannot be had.
@@ -30,10 +32,15 @@ impl Machine {
         &self,
         app: &App,
         release: &Release,
+        process: &ProcessName,
         dir: PathBuf,
         env: &mut BTreeMap<String, String>,
     ) -> Result<Surroundings, NotStarted> {
-        let (network, resources) = (self.network(), Resources::default());
+        if let Some(why) = self.too_little(&release.manifest) {
+            return Err((Code::IsolationTooLow.as_str().to_owned(), format!("{}: {why}", release.number)));
+        }
+        let network = self.network();
+        let resources: Resources = release.manifest.resources.get(process).copied().unwrap_or_default();
         if let Some(image) = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref()) {
             if self.runtime.capabilities().isolation < Isolation::Namespaces {
                 return Err(images::unsupported(release.number));
@@ -47,6 +54,13 @@ impl Machine {
         let mounts =
             mounts.map(|place| Mount { source: place.clone(), target: place, writable: false }).collect();
         Ok(Surroundings { root: Root::Host, dir, user: self.app_user(app.slot), mounts, resources, network })
+    }
+
+    /// Why this platform isolates less than the manifest asks for, when it does.
+    pub(crate) fn too_little(&self, manifest: &Manifest) -> Option<String> {
+        let has = self.runtime.capabilities().isolation;
+        let wants = manifest.isolation.filter(|wants| has < *wants)?;
+        Some(format!("its manifest asks for the isolation `{wants}` at least, and this platform has `{has}`"))
     }
 
     /// Folders of the machine that the processes of a release need beside their artifact.

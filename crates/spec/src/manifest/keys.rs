@@ -13,8 +13,20 @@ pub(super) struct Keys {
 
 pub(super) const TOP: Keys = Keys {
     section: "",
-    known: &["app", "build", "processes", "env", "deploy", "http", "shutdown", "cron", "network"],
-    later: &["services", "scale", "resources", "slo", "volumes"],
+    known: &[
+        "app",
+        "build",
+        "processes",
+        "env",
+        "deploy",
+        "http",
+        "shutdown",
+        "cron",
+        "network",
+        "resources",
+        "isolation",
+    ],
+    later: &["services", "scale", "slo", "volumes"],
 };
 pub(super) const BUILD: Keys = Keys {
     section: "build",
@@ -40,5 +52,10 @@ pub(super) const CRON: Keys = Keys {
 
 pub(super) const NETWORK: Keys = Keys { section: "network", known: &["egress"], later: &[] };
 
+pub(super) const RESOURCES: Keys =
+    Keys { section: "resources.NAME", known: &["cpu", "memory", "processes", "tmp"], later: &[] };
+pub(super) const ISOLATION: Keys = Keys { section: "isolation", known: &["minimum"], later: &[] };
+
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 8] = [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK];
+pub(super) const SECTIONS: [&Keys; 10] =
+    [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &RESOURCES, &ISOLATION];

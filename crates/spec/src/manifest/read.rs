@@ -11,13 +11,14 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::cron;
 use super::keys::{self, Keys};
 use super::{
     Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
+use super::{cron, resources};
 use crate::command::{Command, RelativeDir};
+use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
 use crate::problem::{Collector, Problems, Wrong, nearest};
 use crate::unit::Millis;
@@ -30,7 +31,8 @@ const KILL_AFTER_MAX: Millis = Millis::from_secs(300);
 /// The most hosts of one app; each is a route at edge.
 const HOSTS_MAX: usize = 100;
 
-pub(super) fn manifest(text: &str) -> Result<Manifest, Problems> {
+/// Reads the text of a berth.toml. `elsewhere` are the processes that another file has for it.
+pub(super) fn manifest(text: &str, elsewhere: &BTreeMap<ProcessName, Command>) -> Result<Manifest, Problems> {
     let mut problems = Collector::new(FILE_NAME, text);
     if text.len() > MANIFEST_MAX {
         problems.note(&(0..0), Wrong::new(format!("the file is longer than {} KiB", MANIFEST_MAX / 1024)));
@@ -42,8 +44,9 @@ pub(super) fn manifest(text: &str) -> Result<Manifest, Problems> {
         problems.note(&mistake.span().unwrap_or(whole_file), Wrong::new(mistake.message()));
     }
     // What the parser recovered to after a mistake is a guess; complaints about guesses would only confuse.
-    let read =
-        mistakes.is_empty().then(|| top(&mut Section::new(&mut problems, table.get_ref(), &keys::TOP)));
+    let read = mistakes
+        .is_empty()
+        .then(|| top(&mut Section::new(&mut problems, table.get_ref(), &keys::TOP), elsewhere));
     match (problems.into_problems(), read) {
         (problems, Some(read)) if problems.is_empty() => Ok(read),
         (problems, _) => Err(Problems(problems)),
@@ -80,7 +83,7 @@ impl<'s, 'p, 't> Section<'s, 'p, 't> {
         self.note(value.span(), read(value.get_ref()))
     }
 
-    fn note<T>(&mut self, span: Range<usize>, read: Result<T, Wrong>) -> Option<T> {
+    pub(super) fn note<T>(&mut self, span: Range<usize>, read: Result<T, Wrong>) -> Option<T> {
         read.map_err(|wrong| self.problems.note(&span, wrong)).ok()
     }
 
@@ -95,7 +98,7 @@ impl<'s, 'p, 't> Section<'s, 'p, 't> {
         Some(read(&mut Section::new(self.problems, table, keys)))
     }
 
-    fn table_at(&mut self, key: &str) -> Option<&'s DeTable<'t>> {
+    pub(super) fn table_at(&mut self, key: &str) -> Option<&'s DeTable<'t>> {
         let value = self.table.get(key)?;
         let table = value.get_ref().as_table();
         if table.is_none() {
@@ -131,18 +134,22 @@ fn unknown(name: &str, keys: &Keys) -> Wrong {
     }
 }
 
-fn top(section: &mut Section<'_, '_, '_>) -> Manifest {
+fn top(section: &mut Section<'_, '_, '_>, elsewhere: &BTreeMap<ProcessName, Command>) -> Manifest {
+    let processes = processes(section);
+    let effective = if processes.is_empty() { elsewhere } else { &processes };
     let manifest = Manifest {
+        resources: resources::read(section, effective),
         format: Format::One,
         app: section.get("app", parsed),
         build: section.below("build", &keys::BUILD, build).unwrap_or_default(),
-        processes: processes(section),
+        processes,
         env: env(section),
         deploy: section.below("deploy", &keys::DEPLOY, deploy).unwrap_or_default(),
         http: section.below("http", &keys::HTTP, http).unwrap_or_default(),
         shutdown: section.below("shutdown", &keys::SHUTDOWN, shutdown).unwrap_or_default(),
         cron: cron::read(section),
         network: section.below("network", &keys::NETWORK, network).unwrap_or_default(),
+        isolation: section.below("isolation", &keys::ISOLATION, isolation).flatten(),
     };
     let serves_files = manifest.build.builder == Some(Builder::Static);
     if serves_files && let Some((key, _)) = section.table.get_key_value("processes") {
@@ -407,6 +414,10 @@ fn network(section: &mut Section<'_, '_, '_>) -> Network {
         _ => one_of(&Egress::NAMED)(value),
     });
     Network { egress: egress.unwrap_or_default() }
+}
+
+fn isolation(section: &mut Section<'_, '_, '_>) -> Option<Isolation> {
+    section.get("minimum", one_of(&Isolation::NAMED))
 }
 
 pub(super) fn expected(what: &str, found: &DeValue<'_>) -> Wrong {

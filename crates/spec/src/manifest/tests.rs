@@ -190,13 +190,11 @@ type = "liveness"
 min = 0
 [[services]]
 type = "postgres"
-[resources.web]
-cpu = 1
 [slo]
 availability = 99.9
 "#;
     let found = problems(text);
-    assert_eq!(found.len(), 10, "{found:#?}");
+    assert_eq!(found.len(), 9, "{found:#?}");
     for problem in &found {
         assert!(problem.contains("not available in this version of Berth"), "{problem}");
     }
@@ -389,6 +387,8 @@ fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
         ("shutdown", "Shutdown"),
         ("cron", "Cron"),
         ("network", "Network"),
+        ("resources.NAME", "Resources"),
+        ("isolation", "Isolation"),
     ];
     for keys in keys::SECTIONS {
         let at = defs.iter().find(|(section, _)| *section == keys.section);

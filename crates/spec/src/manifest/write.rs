@@ -14,7 +14,20 @@ impl Manifest {
     /// A static site among the processes is what a builder found, not what a person writes, and is left out.
     #[must_use]
     pub fn write(&self, head: &[String], foot: &[String]) -> String {
-        let Self { format: _, app, build, processes, env, deploy, http, shutdown, cron, network } = self;
+        let Self {
+            format: _,
+            app,
+            build,
+            processes,
+            env,
+            deploy,
+            http,
+            shutdown,
+            cron,
+            network,
+            resources,
+            isolation,
+        } = self;
         let mut out = Out::default();
         out.comments(head);
         if let Some(app) = app {
@@ -50,6 +63,12 @@ impl Manifest {
         };
         let egress: Keys = unlike("egress", &network.egress, &Egress::default(), named).into_iter().collect();
         out.section("network", "What instances reach.", &egress);
+        for (index, (name, of)) in resources.iter().enumerate() {
+            let what = if index == 0 { "How much of the machine one instance may take." } else { "" };
+            out.section(&format!("resources.{name}"), what, &of.written());
+        }
+        let minimum: Keys = given("minimum", isolation.map(|level| text(level.name()))).into_iter().collect();
+        out.section("isolation", "What has to stand between an instance and the rest.", &minimum);
         if !foot.is_empty() {
             out.blank();
             out.comments(foot);
