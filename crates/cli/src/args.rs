@@ -8,6 +8,7 @@ mod git;
 mod history;
 mod launch;
 mod platform;
+mod registry;
 mod releases;
 mod run;
 mod settings;
@@ -30,6 +31,7 @@ pub use git::{ConnectArgs, GitAction, GitArgs};
 pub use history::{LogsArgs, TimelineArgs, WhyArgs};
 pub use launch::LaunchArgs;
 pub use platform::{CompletionsArgs, ManArgs, UpArgs};
+pub use registry::{RegistryAction, RegistryArgs};
 pub use releases::{DeployArgs, ReleasesAction, ReleasesArgs, RollbackArgs, StrategyChoice};
 pub use run::RunArgs;
 pub use settings::{
@@ -161,6 +163,8 @@ pub enum Verb {
     Cron(CronArgs),
     /// Deploy by `git push`, or from a repository elsewhere (also `git:remote` and so on)
     Git(GitArgs),
+    /// Show the images that were pushed for an app, and how to push one (also `registry:password`)
+    Registry(RegistryArgs),
     /// Show what an app's processes wrote
     Logs(LogsArgs),
     /// Run a command once in an app's release

@@ -13,6 +13,7 @@ mod history;
 mod launch;
 mod logs;
 mod platform;
+mod registry;
 mod releases;
 mod run;
 mod seen;
@@ -108,6 +109,7 @@ pub(crate) async fn perform(
         Verb::Domains(args) => session.domains(args).await,
         Verb::Cron(args) => session.cron(args).await,
         Verb::Git(args) => session.git(args).await,
+        Verb::Registry(args) => session.registry(args).await,
         Verb::Logs(args) => session.logs(args).await,
         Verb::Ps(of) => session.ps(of).await,
         Verb::Scale(args) => session.scale(args).await,

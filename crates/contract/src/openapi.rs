@@ -42,6 +42,8 @@ use utoipa::openapi::OpenApi as Document;
         crate::git::GitConnected,
         crate::git::GitConnection,
         crate::git::GitPass,
+        crate::images::ImageTag,
+        crate::images::Images,
         crate::history::Evidence,
         crate::history::TimelineEntry,
         crate::history::TimelinePage,

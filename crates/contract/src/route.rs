@@ -65,6 +65,9 @@ pub const TIMELINE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{ap
 /// Why an app is as it is.
 pub const WHY: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/why";
 
+/// The images that were pushed for an app.
+pub const APP_IMAGES: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/images";
+
 /// How an app is deployed by git.
 pub const APP_GIT: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/git";
 /// Which branch of an app's repository is deployed.
@@ -79,6 +82,11 @@ pub const HOOKS: &str = "/hooks/{*rest}";
 pub const GIT_PREFIX: &str = "/git/";
 /// An app's repository, `/git/APP.git` or `/git/TENANT/PROJECT/APP.git`, and what git asks of it.
 pub const GIT: &str = "/git/{*rest}";
+
+/// What the paths of the registry of images start with: the OCI distribution protocol, not REST.
+pub const REGISTRY_PREFIX: &str = "/v2/";
+/// An app's repository of images, `/v2/APP/...` or `/v2/TENANT/PROJECT/APP/...`, and what is asked of it.
+pub const REGISTRY: &str = "/v2/{*rest}";
 
 /// The header that makes a repeated mutation harmless; required on every POST, PUT, PATCH and DELETE.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";

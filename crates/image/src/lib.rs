@@ -9,6 +9,7 @@ mod beneath;
 mod config;
 mod digest;
 mod error;
+pub mod hosted;
 mod manifest;
 mod platform;
 mod pull;

@@ -9,6 +9,7 @@ mod diff;
 mod domains;
 mod git;
 mod history;
+mod images;
 mod logs;
 mod mutation;
 mod openapi;
@@ -114,11 +115,14 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::CRON_RUNS, get(cron::history).post(cron::run))
         .route(route::TIMELINE, get(history::app_timeline))
         .route(route::WHY, get(history::why))
+        .route(route::APP_IMAGES, get(images::list))
         .route(route::APP_GIT, get(git::show))
         .route(route::GIT_BRANCH, put(git::change_branch))
         .route(route::GIT_CONNECTION, put(git::connect).delete(git::disconnect))
         .route(route::GIT_PASS, post(git::pass))
         .route(route::GIT, any(crate::git::http::serve))
+        .route(route::REGISTRY_PREFIX, any(crate::registry::http::serve))
+        .route(route::REGISTRY, any(crate::registry::http::serve))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))

@@ -15,6 +15,7 @@ pub mod git;
 mod housekeeping;
 pub mod machine;
 pub mod reconcile;
+mod registry;
 pub mod replay;
 pub mod restore;
 pub mod secrets;

@@ -27,6 +27,7 @@ use berth_control::event::Ordinal;
 use berth_control::plan::APPLY_DEADLINE;
 use berth_control::report::SourceDiff;
 use berth_control::world::Seen;
+use berth_image::hosted::{Bounds, Hosted, Repository};
 use berth_process::Cgroups;
 use berth_runtime::{Layout, Network, PlainRuntime, Runtime, User};
 use berth_source::ChunkStore;
@@ -40,7 +41,7 @@ use crate::events;
 use crate::git::Repositories;
 use crate::secrets::Vault;
 use app_log::AppLog;
-use images::Images;
+use images::{Images, OwnRegistry};
 use jobs::Jobs;
 pub use output::BuildOutput;
 use source::Sources;
@@ -72,6 +73,7 @@ pub struct Machine {
     runtime: Arc<dyn Runtime>,
     builder: Builder,
     images: Images,
+    hosted: Hosted,
     sources: Sources,
     repositories: Repositories,
     jobs: Arc<Jobs>,
@@ -137,6 +139,7 @@ impl Machine {
         runtime.adopt_all().await.map_err(|error| in_full(&error))?;
         let disk = rustix::fs::statvfs(&config.home)
             .map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
+        let reserve = RESERVE.min(disk / 20);
         let builder = Builder::new(
             BuildConfig {
                 chunks: config.home.join("chunks"),
@@ -152,7 +155,7 @@ impl Machine {
                 env: berth_build::handed_on(),
                 processes_max: BUILD_PROCESSES,
                 weight_max: BUILD_WEIGHT,
-                reserve: RESERVE.min(disk / 20),
+                reserve,
                 low_water: LOW_WATER.min(disk / 5),
                 keeping: Keeping { per_app: CACHE_PER_APP, in_all: CACHE_IN_ALL, unused: CACHE_UNUSED },
             },
@@ -160,17 +163,22 @@ impl Machine {
         );
         builder.sweep().await.map_err(|error| in_full(&error))?;
         let supervisor = config.supervisor.try_clone().map_err(|error| in_full(&error))?;
+        let vault = Arc::new(Vault::new(config.key_encryption_key.clone()));
+        let own =
+            OwnRegistry { address: config.api_addr, vault: Arc::clone(&vault), clock: Arc::clone(&clock) };
+        let hosted = Hosted::new(config.home.join("registry"), Bounds { reserve, ..Bounds::default() });
         // A line is lost rather than that control waits for a supervisor that does not read.
         supervisor.set_nonblocking(true).map_err(|error| in_full(&error))?;
         Ok(Self {
             runtime,
             builder,
-            images: Images::open(&config.home, config.uid_plan).map_err(|error| in_full(&error))?,
+            images: Images::open(&config.home, config.uid_plan, own).map_err(|error| in_full(&error))?,
+            hosted,
             sources: Sources::new(config.home.join("chunks")),
             repositories: Repositories::open(config).map_err(|error| in_full(&error))?,
             jobs: Arc::default(),
             desk: desk.clone(),
-            vault: Arc::new(Vault::new(config.key_encryption_key.clone())),
+            vault,
             clock,
             places: Places { logs: config.home.join("logs"), exe: config.exe.clone() },
             uid_plan: config.uid_plan,
@@ -193,6 +201,16 @@ impl Machine {
     #[must_use]
     pub fn capabilities(&self) -> berth_runtime::Capabilities {
         self.runtime.capabilities()
+    }
+
+    /// The repositories of images that are pushed here.
+    pub(crate) fn hosted_images(&self) -> Hosted {
+        self.hosted.clone()
+    }
+
+    /// That of one app.
+    pub(crate) fn repository_of_images(&self, app: &AppId) -> Repository {
+        self.hosted.repository(&app.to_string())
     }
 
     /// How many processes a build may have at once; nothing where nobody counts them.
@@ -338,6 +356,7 @@ impl Machine {
             self.collect_logs(&app).await;
         }
         self.sweep_images().await;
+        self.sweep_hosted().await;
         // After the artifacts, whose layers nothing may need any more.
         if let Err(error) = self.builder.collect(0).await {
             events::could_not("remove what builds keep", &error);

@@ -15,6 +15,7 @@ use crate::cron::{CronHistory, CronList};
 use crate::domains::{DomainList, DomainsChanged, DomainsPatch};
 use crate::git::{ConnectGit, Git, GitBranch, GitConnected, GitPass};
 use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
+use crate::images::Images;
 use crate::logs::{LogLine, LogQuery};
 use crate::platform::{BackupQuery, Platform, PlatformDown};
 use crate::release::{ProgressEvent, Release, ReleaseDiff, ReleaseList, RollBack, SubmitRelease};
@@ -173,6 +174,11 @@ impl Client {
     /// Runs a cron entry at once.
     pub async fn run_cron(&self, app: &AppId, entry: &CronName) -> Result<Run, ClientError> {
         self.change(Method::POST, route::below_app(app, &format!("cron/{entry}/runs")), &json!({})).await
+    }
+
+    /// What was pushed to an app's repository of images.
+    pub async fn images(&self, app: &AppId) -> Result<Images, ClientError> {
+        self.get(route::below_app(app, "images")).await
     }
 
     /// How an app is deployed by git.

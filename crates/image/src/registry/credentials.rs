@@ -59,6 +59,12 @@ struct Auth {
 }
 
 impl Credentials {
+    /// Says who we are to one registry.
+    pub fn set(&mut self, registry: &str, user: &str, password: SecretString) {
+        let credential = Credential::Basic { user: user.to_owned(), password };
+        self.by_registry.insert(host(registry), credential);
+    }
+
     /// Reads the text of a `config.json`, as `docker login`, `podman login` and `skopeo login` write it.
     ///
     /// # Errors

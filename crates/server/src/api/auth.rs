@@ -18,6 +18,7 @@ use super::Api;
 use super::problem::Refused;
 use crate::git::Pass;
 use crate::git::http::{CHALLENGE, told};
+use crate::registry;
 
 /// What a token starts with, so that scanners of leaked secrets know one when they see it.
 pub(super) const TOKEN_PREFIX: &str = "berth_";
@@ -125,15 +126,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Principal {
 pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let correlation = format!("req-{}", hex::encode(random_bytes::<8>(&*api.clock)));
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Network);
-    // Git knows no other way to show a token than as a password.
     let of_git = request.uri().path().starts_with(route::GIT_PREFIX);
+    let of_registry = request.uri().path().starts_with(route::REGISTRY_PREFIX);
+    // Git and those who push images know no other way to show a token than as a password.
+    let takes_passwords = of_git || of_registry;
     let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = shown.and_then(|value| match value.strip_prefix("Bearer ") {
         Some(token) => Some(token.to_owned()),
-        None if of_git => password(value),
+        None if takes_passwords => password(value),
         None => None,
     });
-    let pass = token.as_deref().filter(|token| of_git && Pass::is_like(token));
+    let pass = token.as_deref().filter(|token| takes_passwords && Pass::is_like(token));
     let pass = pass.and_then(|pass| Pass::read(pass, &api.vault, api.clock.now()));
     let only = pass.as_ref().map(|pass| pass.app.clone());
     let known = match (peer, token) {
@@ -146,6 +149,9 @@ pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, nex
         (Peer::Network, None) => None,
     };
     let Some((name, grants)) = known else {
+        if of_registry {
+            return registry::challenge();
+        }
         let problem = Problem::new(Code::Unauthenticated, "no valid token came with the request")
             .next("send `Authorization: Bearer berth_...`, or use the platform's Unix socket as its owner")
             .of_request(correlation);

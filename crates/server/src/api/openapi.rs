@@ -41,6 +41,7 @@ use utoipa::openapi::OpenApi as Document;
     super::git::connect,
     super::git::disconnect,
     super::git::pass,
+    super::images::list,
     super::logs::lines,
     super::history::app_timeline,
     super::history::why,

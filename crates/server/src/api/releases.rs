@@ -96,7 +96,7 @@ pub(super) async fn submit(
         if let Some(earlier) = mutation.earlier(&api).await? {
             return made(&api, &id, &earlier).await;
         }
-        api.machine.pin_image(&mut deploy).await?;
+        api.machine.pin_image(&id, &mut deploy).await?;
     }
     api.machine.check_tree(&id.tenant, sent.tree.as_str()).await?;
     let command = Command::App { app: id.clone(), wish: Wish::Deploy(Box::new(deploy)) };

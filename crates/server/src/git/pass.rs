@@ -1,7 +1,8 @@
 //! Passes: what lets git in for a quarter of an hour, for one app, in the name of whoever asked for it.
 //!
-//! Over the platform's Unix socket people need no token, and git speaks over TCP alone. A pass says who, for which app and until
-//! when, under a key that is made from the platform's; so nothing is kept of it, and it outlives control. It opens repositories and nothing else.
+//! Over the platform's Unix socket people need no token, and git speaks over TCP alone, as those who push images do. A pass says who, for
+//! which app and until when, under a key that is made from the platform's; so nothing is kept of it, and it outlives control. It opens the app's
+//! repositories, that of its source and that of its images, and nothing else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;

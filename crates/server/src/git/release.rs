@@ -48,7 +48,7 @@ pub(super) async fn submit(
         commit: Some(commit.as_str().to_owned()),
     };
     let mut deploy = read_deploy(&app.id, &release)?;
-    api.machine.pin_image(&mut deploy).await?;
+    api.machine.pin_image(&app.id, &mut deploy).await?;
     let command = Command::App { app: app.id.clone(), wish: Wish::Deploy(Box::new(deploy)) };
     let outcome = api.desk.submit(command, asker, release.description, key).await?;
     Ok(outcome.release.ok_or_else(|| Problem::new(Code::Internal, "no release was made"))?)

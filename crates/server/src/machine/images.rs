@@ -2,28 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use berth_build::ImageRequest;
+use berth_clock::Clock;
 use berth_contract::{Code, Problem};
 use berth_control::command::Deploy;
 use berth_control::event::{Artifact, Failure, Image};
-use berth_control::state::{App, Release};
+use berth_control::state::{App, Life, Release};
 use berth_control::world::Build;
+use berth_image::hosted::Kept;
 use berth_image::registry::{Config, Credentials};
 use berth_image::{
     Digest, ImageConfig, ImageError, Limits, Ownership, Platform, Reference, Registries, Step, Store, Wanted,
 };
 use berth_runtime::{Root, User};
-use berth_spec::{Command, ProcessName, ReleaseNumber};
+use berth_spec::{AppId, Command, ProcessName, ReleaseNumber, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::output::BuildOutput;
 use super::{BUILD_TIMEOUT, Machine, RESERVE, in_full};
 use crate::api::Refused;
 use crate::config::UidPlan;
-use crate::{events, tasks};
+use crate::git::{PASS_FOR_MS, Pass};
+use crate::secrets::Vault;
+use crate::{events, registry, tasks};
 
 /// Below the home: who the platform says that it is, to each registry. In the form of Docker's `config.json`.
 const CREDENTIALS: &str = "keys/registries.json";
@@ -37,6 +43,15 @@ pub(super) struct Images {
     credentials: PathBuf,
     /// As root, the user outside that is every image's root.
     uid_base: Option<u32>,
+    own: OwnRegistry,
+}
+
+/// The registry that we are ourselves, and what opens it.
+#[derive(Debug, Clone)]
+pub(super) struct OwnRegistry {
+    pub(super) address: SocketAddr,
+    pub(super) vault: Arc<Vault>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 /// How an image is run.
@@ -51,10 +66,10 @@ pub(super) struct Runnable {
 }
 
 impl Images {
-    pub(super) fn open(home: &Path, users: Option<UidPlan>) -> Result<Self, ImageError> {
+    pub(super) fn open(home: &Path, users: Option<UidPlan>, own: OwnRegistry) -> Result<Self, ImageError> {
         let limits = Limits { reserve: RESERVE, ..Limits::default() };
         let store = Store::open(&home.join("images"), limits)?;
-        Ok(Self { store, credentials: home.join(CREDENTIALS), uid_base: users.map(UidPlan::images) })
+        Ok(Self { store, credentials: home.join(CREDENTIALS), uid_base: users.map(UidPlan::images), own })
     }
 
     /// Whose the files of unpacked layers are.
@@ -80,10 +95,10 @@ impl Images {
         })
     }
 
-    /// Registries, with the credentials as they are now: whoever changes the file restarts nothing.
-    fn registries(&self) -> Result<Registries, ImageError> {
+    /// Registries as `app` may ask them for `reference`, with the credentials as they are now: whoever changes the file restarts nothing.
+    fn registries(&self, app: &AppId, reference: &Reference) -> Result<Registries, ImageError> {
         let unreadable = |why: String| ImageError::Denied { registry: CREDENTIALS.to_owned(), why };
-        let credentials = match std::fs::metadata(&self.credentials) {
+        let mut credentials = match std::fs::metadata(&self.credentials) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Credentials::default(),
             Err(error) => return Err(unreadable(error.to_string())),
             Ok(stat) if stat.len() > CREDENTIALS_MAX => return Err(unreadable("it is too long".to_owned())),
@@ -93,20 +108,28 @@ impl Images {
                 Credentials::from_docker_config(&text)?
             }
         };
+        if registry::is_own(reference, self.own.address) {
+            credentials.set(reference.registry(), "berth", self.own.pass(app, reference)?.into());
+        }
         Ok(Registries::new(Config { credentials, ..Config::default() }))
     }
 
     /// The name, held to what it means now.
-    async fn pin(&self, name: &str) -> Result<Reference, ImageError> {
+    async fn pin(&self, app: &AppId, name: &str) -> Result<Reference, ImageError> {
         let reference: Reference = name.parse()?;
-        let digest = self.registries()?.resolve(&reference).await?;
+        let digest = self.registries(app, &reference)?.resolve(&reference).await?;
         Ok(reference.pinned(digest))
     }
 
     /// Has an image stand, and gives how it is run.
-    async fn pull(&self, name: &str, output: &BuildOutput) -> Result<(Image, ImageConfig, u64), ImageError> {
+    async fn pull(
+        &self,
+        app: &AppId,
+        name: &str,
+        output: &BuildOutput,
+    ) -> Result<(Image, ImageConfig, u64), ImageError> {
         let reference: Reference = name.parse()?;
-        let (registries, platform) = (self.registries()?, Platform::current());
+        let (registries, platform) = (self.registries(app, &reference)?, Platform::current());
         let wanted = Wanted { reference, platform, ownership: self.ownership() };
         let progress = |step: Step| output.push(&told(step));
         output.push(&format!("pulling {}", wanted.reference));
@@ -126,6 +149,20 @@ impl Images {
     }
 }
 
+impl OwnRegistry {
+    /// What opens the repository of `reference` to a pull for `app`: those of its own project, and no other.
+    fn pass(&self, app: &AppId, reference: &Reference) -> Result<String, ImageError> {
+        let of = registry::app_of(reference.repository()).filter(|of| of.project_id() == app.project_id());
+        let denied = || ImageError::Denied {
+            registry: reference.registry().to_owned(),
+            why: format!("{} is not a repository of {}'s project", reference.repository(), app),
+        };
+        let until = Timestamp(self.clock.now().0 + PASS_FOR_MS);
+        let pass = Pass { name: "platform:pull".to_owned(), app: of.ok_or_else(denied)?, until };
+        Ok(pass.write(&self.vault))
+    }
+}
+
 fn told(step: Step) -> String {
     let short = |digest: Digest| digest.hex().chars().take(12).collect::<String>();
     match step {
@@ -142,9 +179,9 @@ impl Machine {
     ///
     /// # Errors
     /// When the name is none, or its registry does not say.
-    pub(crate) async fn pin_image(&self, deploy: &mut Deploy) -> Result<(), Refused> {
+    pub(crate) async fn pin_image(&self, app: &AppId, deploy: &mut Deploy) -> Result<(), Refused> {
         let Some(name) = &deploy.manifest.build.image else { return Ok(()) };
-        match self.images.pin(name).await {
+        match self.images.pin(app, name).await {
             Ok(pinned) => deploy.manifest.build.image = Some(pinned.to_string()),
             Err(error) => {
                 let code = Code::from_text(error.code()).unwrap_or(Code::Internal);
@@ -164,7 +201,7 @@ impl Machine {
         tasks::run("a pull", async move {
             let making = async {
                 let (image, config, bytes) =
-                    images.pull(&name, &output).await.map_err(|error| failure(&error))?;
+                    images.pull(&app, &name, &output).await.map_err(|error| failure(&error))?;
                 let processes = processes_of(processes, &config)?;
                 let description = serde_json::to_vec_pretty(&image).expect("plain data has a JSON");
                 let (manifest, why) =
@@ -194,6 +231,20 @@ impl Machine {
         });
     }
 
+    /// Removes what was pushed to repositories of apps that are gone, and what neither a tag nor a release needs in the others.
+    pub(super) async fn sweep_hosted(&self) {
+        let kept: Kept = self.desk.read(|state| {
+            let alive = state.apps.values().filter(|app| app.life == Life::Alive);
+            alive.map(|app| (app.id.to_string(), pinned(app))).collect()
+        });
+        let (hosted, now) = (self.hosted.clone(), UNIX_EPOCH + Duration::from_millis(self.clock.now().0));
+        match tokio::task::spawn_blocking(move || hosted.sweep(&kept, now)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => events::could_not("sweep the registry", &error),
+            Err(error) => events::could_not("sweep the registry", &error),
+        }
+    }
+
     /// Removes the layers that no release needs which may run or be rolled back to.
     pub(super) async fn sweep_images(&self) {
         let kept: Option<BTreeSet<Digest>> = self.desk.read(|state| {
@@ -213,6 +264,18 @@ impl Machine {
             Err(error) => events::could_not("sweep images", &error),
         }
     }
+}
+
+/// The manifests and indexes of images that releases of an app need which may run or be rolled back to.
+fn pinned(app: &App) -> BTreeSet<Digest> {
+    let kept = berth_control::invariant::kept_artifacts(app);
+    let artifacts = app.releases.values().filter_map(|release| release.artifact.as_ref());
+    let images = artifacts.filter(|it| kept.contains(&it.id)).filter_map(|it| it.image.as_deref());
+    let names = images.flat_map(|image| {
+        let reference = image.reference.parse::<Reference>().ok();
+        [image.manifest.parse().ok(), reference.and_then(|it| it.digest().copied())]
+    });
+    names.flatten().collect()
 }
 
 /// Why a release of an image is not started: a program out of an image expects the image's files around it.

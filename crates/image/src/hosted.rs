@@ -1,0 +1,406 @@
+//! Repositories that we are the registry of: blobs as they were pushed, manifests, tags and uploads under way.
+//!
+//! ```text
+//! TENANT/PROJECT/APP/blobs/HEX        a blob, by its digest
+//! TENANT/PROJECT/APP/manifests/HEX    a manifest or index: its media type on a line, then its bytes
+//! TENANT/PROJECT/APP/tags/TAG         the digest that a tag means
+//! TENANT/PROJECT/APP/uploads/ID       what came of a blob so far
+//! ```
+//!
+//! Every repository has its own blobs: one that could be had because another tenant has it too would tell that it does. A blob that is
+//! mounted from a repository of the same owner is a hard link. What has a digest for a name was verified, synced and moved into place, so a
+//! crash leaves whole things and uploads that a [`Hosted::sweep`] removes. The rules are those of the OCI distribution specification 1.1.
+
+mod manifest;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::FlockOperation;
+use sha2::{Digest as _, Sha256};
+
+pub use self::manifest::{Held, Named};
+pub use self::sweep::{Kept, Removed};
+use crate::digest::Digest;
+
+const BLOBS: &str = "blobs";
+const MANIFESTS: &str = "manifests";
+const TAGS: &str = "tags";
+const UPLOADS: &str = "uploads";
+/// The folders of a repository.
+const FOLDERS: [&str; 4] = [BLOBS, MANIFESTS, TAGS, UPLOADS];
+/// How much of a file is read at a time.
+const PIECE: usize = 256 * 1024;
+
+/// The bounds that repositories are held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The longest blob, in bytes.
+    pub blob: u64,
+    /// The most bytes of a repository, uploads under way included.
+    pub repository: u64,
+    /// The most uploads of a repository at once.
+    pub uploads: usize,
+    /// The most tags of a repository.
+    pub tags: usize,
+    /// So many bytes of the disk are left to others.
+    pub reserve: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { blob: 10 << 30, repository: 50 << 30, uploads: 64, tags: 10_000, reserve: 1 << 30 }
+    }
+}
+
+/// Why a repository does not do what it is asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum HostedError {
+    /// There is no such upload, or not any more.
+    #[error("there is no such upload")]
+    NoUpload,
+    /// What is sent does not begin where the last piece ended.
+    #[error("the upload has {has} bytes, and what is sent begins elsewhere")]
+    OutOfOrder {
+        /// So many bytes are there.
+        has: u64,
+    },
+    /// Somebody else sends to the same upload.
+    #[error("another request sends to this upload")]
+    Busy,
+    /// The bytes have another digest than the one they are to be known by.
+    #[error("what was sent has the digest {found}, not {wanted}")]
+    OtherDigest {
+        /// What it was to have.
+        wanted: Digest,
+        /// What it has.
+        found: Digest,
+    },
+    /// It is no manifest.
+    #[error("the manifest is refused: {0}")]
+    Manifest(String),
+    /// A manifest names what is not there.
+    #[error("the manifest names {0}, which was not pushed")]
+    Missing(Digest),
+    /// More than a repository may have.
+    #[error("{0}")]
+    TooMuch(String),
+    /// The disk, or the quota on it, is full.
+    #[error("the disk is full; nothing was left half done")]
+    DiskFull,
+    /// It could not be read or written.
+    #[error("{path:?} could not be {verb}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was tried.
+        verb: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, HostedError>;
+
+fn failed(path: &Path, verb: &'static str) -> impl Fn(io::Error) -> HostedError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => HostedError::DiskFull,
+        _ => HostedError::Io { path: path.clone(), verb, source },
+    }
+}
+
+/// All repositories. Clones are one.
+#[derive(Debug, Clone)]
+pub struct Hosted {
+    inside: Arc<Inside>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    root: PathBuf,
+    bounds: Bounds,
+    /// The bytes of each repository that was asked for since we started.
+    used: Mutex<BTreeMap<String, u64>>,
+}
+
+/// One repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    hosted: Hosted,
+    name: String,
+    path: PathBuf,
+}
+
+impl Hosted {
+    /// The repositories below `root`, which is made with the first of them.
+    #[must_use]
+    pub fn new(root: PathBuf, bounds: Bounds) -> Self {
+        Self { inside: Arc::new(Inside { root, bounds, used: Mutex::default() }) }
+    }
+
+    /// The repository of this name, which must be a path of plain names. It need not exist.
+    #[must_use]
+    pub fn repository(&self, name: &str) -> Repository {
+        debug_assert!(name.split('/').all(|part| !part.is_empty() && !part.starts_with('.')), "{name}");
+        Repository { hosted: self.clone(), name: name.to_owned(), path: self.inside.root.join(name) }
+    }
+}
+
+impl Repository {
+    /// Whether anything was ever pushed to it.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.path.join(MANIFESTS).is_dir()
+    }
+
+    /// A blob with its length.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<(File, u64)>> {
+        let path = self.path.join(BLOBS).join(digest.hex());
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed(&path, "opened"))?,
+        };
+        let length = file.metadata().map_err(failed(&path, "looked at"))?.len();
+        Ok(Some((file, length)))
+    }
+
+    /// Has a blob of another repository be one of this, too. Says whether there was one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn mount(&self, from: &Self, digest: &Digest) -> Result<bool> {
+        let (source, target) =
+            (from.path.join(BLOBS).join(digest.hex()), self.path.join(BLOBS).join(digest.hex()));
+        let Ok(found) = fs::metadata(&source) else { return Ok(false) };
+        self.make()?;
+        if is_there(&target)? {
+            return Ok(true);
+        }
+        self.take(found.len())?;
+        match fs::hard_link(&source, &target) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.give_back(found.len()),
+            Err(error) => {
+                self.give_back(found.len());
+                return Err(failed(&target, "linked")(error));
+            }
+            Ok(()) => sync(&self.path.join(BLOBS))?,
+        }
+        Ok(true)
+    }
+
+    /// Begins an upload; `id` is one that nobody guesses.
+    ///
+    /// # Errors
+    /// When there are too many, or it cannot be made.
+    pub fn begin(&self, id: &str) -> Result<()> {
+        self.make()?;
+        let folder = self.path.join(UPLOADS);
+        let most = self.hosted.inside.bounds.uploads;
+        if fs::read_dir(&folder).map_err(failed(&folder, "listed"))?.count() >= most {
+            return Err(HostedError::TooMuch(format!("there are {most} uploads under way already")));
+        }
+        let path = folder.join(id);
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        made.map(drop).map_err(failed(&path, "made"))
+    }
+
+    /// An upload under way, for nobody else as long as it is held.
+    ///
+    /// # Errors
+    /// When there is none, or somebody has it.
+    pub fn upload(&self, id: &str) -> Result<Upload> {
+        if !is_upload(id) {
+            return Err(HostedError::NoUpload);
+        }
+        let path = self.path.join(UPLOADS).join(id);
+        let file = match OpenOptions::new().read(true).append(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(HostedError::NoUpload),
+            file => file.map_err(failed(&path, "opened"))?,
+        };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_locked| HostedError::Busy)?;
+        let length = file.metadata().map_err(failed(&path, "looked at"))?.len();
+        Ok(Upload { repository: self.clone(), path, file, length })
+    }
+
+    /// Makes its folders.
+    fn make(&self) -> Result<()> {
+        for folder in FOLDERS {
+            let path = self.path.join(folder);
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed(&path, "made"))?;
+        }
+        Ok(())
+    }
+
+    /// Counts bytes that are about to be written, if there is room for them.
+    fn take(&self, bytes: u64) -> Result<()> {
+        let Inside { bounds, root, used } = &*self.hosted.inside;
+        let disk = rustix::fs::statvfs(root).map_err(|error| failed(root, "looked at")(error.into()))?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < bounds.reserve.saturating_add(bytes) {
+            return Err(HostedError::DiskFull);
+        }
+        let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = match used.get_mut(&self.name) {
+            Some(count) => count,
+            None => {
+                let found = self.size()?;
+                used.entry(self.name.clone()).or_insert(found)
+            }
+        };
+        if count.saturating_add(bytes) > bounds.repository {
+            let most = bounds.repository >> 20;
+            return Err(HostedError::TooMuch(format!("a repository has {most} MiB at most")));
+        }
+        *count += bytes;
+        Ok(())
+    }
+
+    fn give_back(&self, bytes: u64) {
+        let mut used = self.hosted.inside.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = used.get_mut(&self.name) {
+            *count = count.saturating_sub(bytes);
+        }
+    }
+
+    /// The bytes of all its files.
+    fn size(&self) -> Result<u64> {
+        let mut size = 0_u64;
+        for folder in [BLOBS, MANIFESTS, UPLOADS] {
+            let path = self.path.join(folder);
+            for entry in fs::read_dir(&path).map_err(failed(&path, "listed"))? {
+                // What is renamed away while we count is counted by who renamed it.
+                let length = entry.and_then(|entry| entry.metadata()).map_or(0, |found| found.len());
+                size = size.saturating_add(length);
+            }
+        }
+        Ok(size)
+    }
+}
+
+/// A blob that is being sent.
+#[derive(Debug)]
+pub struct Upload {
+    repository: Repository,
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Upload {
+    /// How many bytes came so far.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether what is sent now begins where the last piece ended.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn begins_at(&self, offset: u64) -> Result<()> {
+        if offset == self.length { Ok(()) } else { Err(HostedError::OutOfOrder { has: self.length }) }
+    }
+
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// When there is no room for them; what came before stays.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let count = bytes.len() as u64;
+        let most = self.repository.hosted.inside.bounds.blob;
+        if self.length.saturating_add(count) > most {
+            return Err(HostedError::TooMuch(format!("a blob has {} MiB at most", most >> 20)));
+        }
+        self.repository.take(count)?;
+        if let Err(error) = self.file.write_all(bytes) {
+            // What did get to the disk goes, so that the length is what we say it is.
+            let cut = self.file.set_len(self.length);
+            self.repository.give_back(count);
+            return Err(failed(&self.path, "written")(cut.err().unwrap_or(error)));
+        }
+        self.length += count;
+        Ok(())
+    }
+
+    /// Makes a blob of it, if it has this digest. One that has another is thrown away: no more bytes make it right.
+    ///
+    /// # Errors
+    /// When the digest is another one, or it cannot be read or moved.
+    pub fn finish(mut self, digest: &Digest) -> Result<()> {
+        let found = self.digest()?;
+        if found != *digest {
+            self.cancel()?;
+            return Err(HostedError::OtherDigest { wanted: *digest, found });
+        }
+        let folder = self.repository.path.join(BLOBS);
+        let target = folder.join(digest.hex());
+        if is_there(&target)? {
+            return self.cancel();
+        }
+        self.file.sync_all().map_err(failed(&self.path, "written"))?;
+        fs::rename(&self.path, &target).map_err(failed(&self.path, "moved"))?;
+        sync(&folder)
+    }
+
+    /// Throws it away.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn cancel(self) -> Result<()> {
+        fs::remove_file(&self.path).map_err(failed(&self.path, "removed"))?;
+        self.repository.give_back(self.length);
+        Ok(())
+    }
+
+    fn digest(&mut self) -> Result<Digest> {
+        // Opened anew: our own descriptor appends, and its place is the end.
+        let mut file = File::open(&self.path).map_err(failed(&self.path, "opened"))?;
+        let (mut hash, mut piece) = (Sha256::new(), vec![0; PIECE]);
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => return Ok(Digest::end(hash)),
+                Ok(count) => hash.update(&piece[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(&self.path, "read")(error)),
+            }
+        }
+    }
+}
+
+/// Whether a text can be the id of an upload: 32 hex digits, and so no path.
+fn is_upload(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(failed(path, "looked at"))
+}
+
+/// Writes a file whole or not at all.
+fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let (fresh, target) = (folder.join(format!(".{name}")), folder.join(name));
+    let written = File::create(&fresh).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(failed(&fresh, "written"))?;
+    fs::rename(&fresh, &target).map_err(failed(&fresh, "moved"))?;
+    sync(folder)
+}
+
+/// Has the names in a folder survive a loss of power.
+fn sync(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(failed(folder, "written"))
+}

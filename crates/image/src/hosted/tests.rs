@@ -1,0 +1,184 @@
+//! Repositories as a client of the protocol, a full disk and a sweep meet them.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::time::Duration;
+
+use super::*;
+
+const ID: &str = "0123456789abcdef0123456789abcdef";
+const OTHER: &str = "00000000000000000000000000000000";
+const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+fn hosted(bounds: Bounds) -> (tempfile::TempDir, Hosted) {
+    let root = tempfile::tempdir().unwrap();
+    let hosted = Hosted::new(root.path().to_owned(), bounds);
+    (root, hosted)
+}
+
+fn push(repository: &Repository, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(bytes);
+    repository.begin(ID).unwrap();
+    let mut upload = repository.upload(ID).unwrap();
+    upload.append(bytes).unwrap();
+    upload.finish(&digest).unwrap();
+    digest
+}
+
+fn image(config: &Digest, layers: &[Digest]) -> Vec<u8> {
+    let descriptor = |digest: &Digest| format!(r#"{{"mediaType":"x","digest":"{digest}","size":1}}"#);
+    let layers: Vec<String> = layers.iter().map(descriptor).collect();
+    format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, descriptor(config), layers.join(","))
+        .into_bytes()
+}
+
+fn tag(name: &str) -> Named {
+    Named::read(name).unwrap()
+}
+
+#[test]
+fn what_is_pushed_in_pieces_is_pulled_whole() {
+    let (_root, hosted) = hosted(Bounds::default());
+    let shop = hosted.repository("default/default/shop");
+    assert!(!shop.exists() && shop.tags().unwrap().is_empty());
+    shop.begin(ID).unwrap();
+    let mut upload = shop.upload(ID).unwrap();
+    upload.append(b"hello ").unwrap();
+    assert!(matches!(shop.upload(ID), Err(HostedError::Busy)), "one at a time");
+    drop(upload);
+    let mut upload = shop.upload(ID).unwrap();
+    assert!(matches!(upload.begins_at(0), Err(HostedError::OutOfOrder { has: 6 })));
+    upload.begins_at(6).unwrap();
+    upload.append(b"world").unwrap();
+    let digest = Digest::of(b"hello world");
+    upload.finish(&digest).unwrap();
+    let (mut file, length) = shop.blob(&digest).unwrap().unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), length), ("hello world", 11));
+    assert!(matches!(shop.upload(ID), Err(HostedError::NoUpload)));
+    for id in ["../blobs/x", "", "0123456789ABCDEF0123456789ABCDEF"] {
+        assert!(matches!(shop.upload(id), Err(HostedError::NoUpload)), "{id}");
+    }
+}
+
+#[test]
+fn bytes_of_another_digest_are_thrown_away() {
+    let (_root, hosted) = hosted(Bounds::default());
+    let shop = hosted.repository("a/b/shop");
+    shop.begin(ID).unwrap();
+    let mut upload = shop.upload(ID).unwrap();
+    upload.append(b"hello").unwrap();
+    let wanted = Digest::of(b"other");
+    assert!(matches!(upload.finish(&wanted), Err(HostedError::OtherDigest { .. })));
+    assert!(shop.blob(&wanted).unwrap().is_none() && matches!(shop.upload(ID), Err(HostedError::NoUpload)));
+    let bytes = image(&Digest::of(b""), &[]);
+    assert!(matches!(
+        shop.put_manifest(&Named::Digest(wanted), OCI, &bytes),
+        Err(HostedError::OtherDigest { .. })
+    ));
+}
+
+#[test]
+fn a_manifest_stands_only_with_all_its_parts() {
+    let (_root, hosted) = hosted(Bounds::default());
+    let shop = hosted.repository("a/b/shop");
+    let (config, layer) = (push(&shop, b"config"), Digest::of(b"layer"));
+    let bytes = image(&config, &[layer]);
+    assert!(
+        matches!(shop.put_manifest(&tag("v1"), OCI, &bytes), Err(HostedError::Missing(it)) if it == layer)
+    );
+    push(&shop, b"layer");
+    let digest = shop.put_manifest(&tag("v1"), OCI, &bytes).unwrap();
+    let held = shop.manifest(&tag("v1")).unwrap().unwrap();
+    assert_eq!((held.digest, held.media_type.as_str(), &held.bytes), (digest, OCI, &bytes));
+    assert_eq!(shop.manifest(&Named::Digest(digest)).unwrap(), Some(held));
+    let index = |digest: Digest| {
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"digest":"{digest}","size":1}}]}}"#
+        )
+    };
+    shop.put_manifest(&tag("all"), INDEX, index(digest).as_bytes()).unwrap();
+    let strange = index(Digest::of(b"nowhere"));
+    assert!(matches!(shop.put_manifest(&tag("x"), INDEX, strange.as_bytes()), Err(HostedError::Missing(_))));
+    let lies = index(digest);
+    assert!(matches!(shop.put_manifest(&tag("x"), OCI, lies.as_bytes()), Err(HostedError::Manifest(_))));
+    assert!(matches!(shop.put_manifest(&tag("x"), OCI, b"{}"), Err(HostedError::Manifest(_))));
+    assert!(matches!(shop.put_manifest(&tag("x"), "a\nb", &bytes), Err(HostedError::Manifest(_))));
+    assert_eq!(shop.tags().unwrap(), BTreeSet::from(["all".to_owned(), "v1".to_owned()]));
+    for text in ["../x", "", ".x", "a/b", "sha256:zz"] {
+        assert_eq!(Named::read(text), None, "{text}");
+    }
+}
+
+#[test]
+fn repositories_share_nothing_but_what_is_mounted() {
+    let (_root, hosted) = hosted(Bounds::default());
+    let (shop, blog) = (hosted.repository("a/b/shop"), hosted.repository("a/b/blog"));
+    let digest = push(&shop, b"layer");
+    assert!(blog.blob(&digest).unwrap().is_none());
+    assert!(blog.mount(&shop, &digest).unwrap() && blog.mount(&shop, &digest).unwrap());
+    assert!(blog.blob(&digest).unwrap().is_some());
+    assert!(!blog.mount(&shop, &Digest::of(b"x")).unwrap());
+}
+
+#[test]
+fn nothing_grows_beyond_its_bound() {
+    let bounds = Bounds { blob: 10, repository: 16, uploads: 2, tags: 1, reserve: 0 };
+    let (_root, hosted) = hosted(bounds);
+    let shop = hosted.repository("a/b/shop");
+    let digest = push(&shop, b"0123456789");
+    shop.begin(ID).unwrap();
+    shop.begin(OTHER).unwrap();
+    assert!(matches!(shop.begin("ffffffffffffffffffffffffffffffff"), Err(HostedError::TooMuch(_))));
+    let mut upload = shop.upload(ID).unwrap();
+    assert!(matches!(upload.append(b"01234567890"), Err(HostedError::TooMuch(_))), "longer than a blob");
+    upload.append(b"012345").unwrap();
+    assert!(matches!(upload.append(b"0"), Err(HostedError::TooMuch(_))), "more than a repository");
+    upload.cancel().unwrap();
+    // Counted anew from the disk it is the same.
+    let again = Hosted::new(hosted.inside.root.clone(), bounds).repository("a/b/shop");
+    let mut upload = again.upload(OTHER).unwrap();
+    assert!(matches!(upload.append(b"0123456"), Err(HostedError::TooMuch(_))));
+    upload.append(b"012345").unwrap();
+    assert!(shop.blob(&digest).unwrap().is_some());
+    let full = Hosted::new(hosted.inside.root.clone(), Bounds { reserve: u64::MAX, ..bounds });
+    let mut upload = {
+        drop(upload);
+        full.repository("a/b/shop").upload(OTHER).unwrap()
+    };
+    assert!(matches!(upload.append(b"0"), Err(HostedError::DiskFull)));
+}
+
+#[test]
+fn a_sweep_takes_what_nobody_needs_and_nothing_else() {
+    let (root, hosted) = hosted(Bounds::default());
+    let (shop, gone) = (hosted.repository("a/b/shop"), hosted.repository("a/b/gone"));
+    let (config, layer, spare) = (push(&shop, b"config"), push(&shop, b"layer"), push(&shop, b"spare"));
+    let first = shop.put_manifest(&tag("v1"), OCI, &image(&config, &[layer])).unwrap();
+    let other = push(&shop, b"other");
+    let second = shop.put_manifest(&tag("v1"), OCI, &image(&config, &[other])).unwrap();
+    push(&gone, b"x");
+    shop.begin(ID).unwrap();
+    let now = fs::metadata(root.path().join("a/b/shop/uploads")).unwrap().modified().unwrap();
+    let later = now + 2 * Duration::from_secs(24 * 3_600);
+    let kept = |manifests: &[Digest]| {
+        Kept::from([("a/b/shop".to_owned(), manifests.iter().copied().collect::<BTreeSet<_>>())])
+    };
+    let removed = hosted.sweep(&kept(&[first]), now).unwrap();
+    assert_eq!(
+        (removed.files, root.path().join("a/b/gone").try_exists().unwrap()),
+        (1, false),
+        "it is young"
+    );
+    hosted.sweep(&kept(&[first]), later).unwrap();
+    for digest in [config, layer, other] {
+        assert!(shop.blob(&digest).unwrap().is_some());
+    }
+    assert!(shop.blob(&spare).unwrap().is_none() && shop.upload(ID).is_err());
+    hosted.sweep(&kept(&[]), later).unwrap();
+    assert!(shop.manifest(&Named::Digest(first)).unwrap().is_none() && shop.blob(&layer).unwrap().is_none());
+    assert!(shop.manifest(&Named::Digest(second)).unwrap().is_some() && shop.blob(&other).unwrap().is_some());
+    assert_eq!(hosted.names().unwrap(), ["a/b/shop"]);
+}
