@@ -14,6 +14,7 @@ mod network;
 mod page;
 mod process_usage;
 mod record;
+mod runtime;
 mod statistics;
 
 use std::path::{Path, PathBuf};
@@ -68,6 +69,20 @@ const BENCHES: &[Bench] = &[
         peers: &[],
         run: network::run,
     },
+    Bench {
+        name: "runtime",
+        about: "starts of isolated instances, wakes, memory, many at once, beside runc, bubblewrap and Docker",
+        peers: LAUNCHERS,
+        run: runtime::run,
+    },
+];
+
+const LAUNCHERS: &[Tool] = &[
+    Tool { program: "busybox", package: "busybox-static", for_what: "is the app that is started" },
+    Tool { program: "runc", package: "runc", for_what: "instances are started beside it" },
+    Tool { program: "bwrap", package: "bubblewrap", for_what: "instances are started beside it" },
+    Tool { program: "dockerd", package: "docker.io", for_what: "instances are started beside it" },
+    Tool { program: "nft", package: "nftables", for_what: "lets instances out by a policy" },
 ];
 
 const PROXIES: &[Tool] = &[

@@ -27,6 +27,8 @@ const BUDGETS: &[(&str, &str, Budget)] = &[
     ("deploy", "failed_requests", Budget::AtMost(0.0)),
     ("apps", "failed_requests", Budget::AtMost(0.0)),
     ("deploy", "edge_plain_us", Budget::TimesPeer(1.35, "nginx")),
+    ("runtime", "start_p50_ms", Budget::AtMost(8.0)),
+    ("runtime", "instance_mb", Budget::AtMost(2.0)),
 ];
 
 /// The budget of a figure; none when it has none.

@@ -16,10 +16,11 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
 /// Adds `netns_latency_p50_us`, a request of 64 bytes and its answer on a connection that is open, and `netns_connect_p50_us`, the same with
 /// the making of the connection. The peer is the same app at the machine's loopback, in turns with it.
 pub(super) fn latency(context: &Context<'_>, measured: &mut Measured) -> Result<()> {
-    let package = ["--package", "berth-runtime", "--example", "netns_latency"];
+    let package = ["--package", "berth-runtime", "--example", "measure"];
     Program::cargo(context.workspace, "build").args(["--quiet", "--release"]).args(package).run()?;
-    let text =
-        Program::new(context.workspace.target_dir()?.join("release/examples/netns_latency")).output()?;
+    let text = Program::new(context.workspace.target_dir()?.join("release/examples/measure"))
+        .arg("latency")
+        .output()?;
     let outcome: Value =
         serde_json::from_str(text.trim()).context("what the measurement of networks printed")?;
     let number = |key: &str| outcome.get(key).and_then(Value::as_f64).with_context(|| key.to_owned());

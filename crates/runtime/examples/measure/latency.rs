@@ -1,36 +1,24 @@
-//! Measures a request into an instance's own network beside one over the machine's loopback, for `cargo xtask bench network`.
+//! A request into an instance's own network beside one over the machine's loopback.
 //!
 //! The app is this program again: it answers each line with a line. Both kinds run under a real shim, and the rounds take turns, so that
 //! what else the machine does falls on both alike. Prints one object of JSON: medians in microseconds.
-#![expect(clippy::print_stdout, reason = "what it prints is its result")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use berth_clock::{Clock as _, SystemClock, random_bytes};
-use berth_runtime::{
-    Backoff, Cursor, InstanceSpec, Layout, Limits, Mark, Mount, Network, Observed, PlainRuntime, PortWish,
-    Resources, Restart, Root, Runtime as _, User, dial_folder,
-};
+use berth_clock::{Clock as _, SystemClock};
+use berth_runtime::{Cursor, InstanceSpec, Mount, Network, Observed, Runtime as _, dial_folder};
 use berth_shim::dial;
-use berth_spec::Command;
-use berth_spec::manifest::Egress;
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use crate::{Outcome, median};
 
 /// Rounds, in each of which each kind gets so many requests on one connection and so many connections.
 const ROUNDS: usize = 20;
 const REQUESTS: usize = 500;
 const CONNECTIONS: usize = 50;
-/// A user of nobody's.
-const USER: u32 = 2_000_899_999;
 
 /// One way to an instance.
 struct Way {
@@ -42,18 +30,8 @@ struct Way {
     connections: Vec<f64>,
 }
 
-fn main() -> Outcome<()> {
-    if let Ok(port) = std::env::var("PORT") {
-        return serve(port.parse()?);
-    }
-    let home = tempfile::tempdir()?;
-    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o711))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(home.path()))
-}
-
 /// The app: a line for a line.
-fn serve(port: u16) -> Outcome<()> {
+pub(crate) fn serve(port: u16) -> Outcome<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     println!("ready");
     for stream in listener.incoming() {
@@ -69,16 +47,9 @@ fn serve(port: u16) -> Outcome<()> {
     Ok(())
 }
 
-async fn measure(home: &Path) -> Outcome<()> {
-    let layout = Layout {
-        instances: home.join("instances"),
-        logs: home.join("logs"),
-        run: home.join("run"),
-        platform: format!("bench-{}", std::process::id()),
-        edge: None,
-    };
-    let folder = dial_folder(&layout.run);
-    let runtime = PlainRuntime::open(layout, Arc::new(SystemClock::new()), None)?;
+pub(crate) async fn measure(home: &Path) -> Outcome<()> {
+    let folder = dial_folder(&home.join("run"));
+    let runtime = crate::open(home)?;
     if !runtime.capabilities().own_network {
         return Err("this user cannot make networks".into());
     }
@@ -115,24 +86,11 @@ async fn measure(home: &Path) -> Outcome<()> {
 }
 
 fn spec(exe: &Path, number: usize, network: Network) -> Outcome<InstanceSpec> {
-    let as_root = rustix::process::geteuid().is_root();
-    Ok(InstanceSpec {
-        id: format!("default/default/bench/web.{}", number + 1).parse()?,
-        token: Mark(random_bytes(&SystemClock::new())),
-        command: Command::Argv(vec![exe.to_str().ok_or("the path is not UTF-8")?.to_owned()]),
-        env: BTreeMap::new(),
-        dir: "/".into(),
-        root: Root::Host,
-        mounts: vec![Mount { source: exe.to_owned(), target: exe.to_owned(), writable: false }],
-        resources: Resources::default(),
-        user: as_root.then(|| User { uid: USER, gid: USER, groups: Vec::new() }),
-        port: PortWish::Any { exclude: BTreeSet::new() },
-        network,
-        egress: Egress::None,
-        limits: Limits::default(),
-        restart: Restart::Never,
-        backoff: Backoff::default(),
-    })
+    let exe = exe.to_str().ok_or("the path is not UTF-8")?;
+    let mut spec = crate::spec(number, &[exe])?;
+    spec.mounts = vec![Mount { source: exe.into(), target: exe.into(), writable: false }];
+    spec.network = network;
+    Ok(spec)
 }
 
 fn round(way: &mut Way) -> Outcome<()> {
@@ -184,9 +142,4 @@ fn exchange(stream: &mut TcpStream) -> Outcome<()> {
     stream.write_all(LINE)?;
     stream.read_exact(&mut answer)?;
     if answer == *LINE { Ok(()) } else { Err("another line came back".into()) }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }

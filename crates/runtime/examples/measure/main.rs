@@ -1,0 +1,91 @@
+//! Measures instances, for `cargo xtask bench runtime` and `bench network`.
+//!
+//! `measure latency`: requests into an instance's own network. `measure instances STARTS MANY SCRATCH [PEER ...]`: starts, memory, freezing,
+//! beside peers. Each prints one object of JSON.
+#![expect(clippy::print_stdout, reason = "what it prints is its result")]
+
+mod instances;
+mod latency;
+mod peers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_clock::{SystemClock, random_bytes};
+use berth_runtime::{
+    Backoff, InstanceSpec, Layout, Limits, Mark, Network, PlainRuntime, PortWish, Resources, Restart, Root,
+    User,
+};
+use berth_spec::Command;
+use berth_spec::manifest::Egress;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// A user of nobody's.
+const USER: u32 = 2_000_899_999;
+
+fn main() -> Outcome<()> {
+    if let Ok(port) = std::env::var("PORT") {
+        return latency::serve(port.parse()?);
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let home = tempfile::tempdir()?;
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o711))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match &args[..] {
+        ["latency"] => runtime.block_on(latency::measure(home.path())),
+        ["instances", starts, many, scratch, peers @ ..] => {
+            let wish = instances::Wish {
+                starts: starts.parse()?,
+                many: many.parse()?,
+                scratch: Path::new(scratch),
+                peers,
+            };
+            runtime.block_on(instances::measure(home.path(), &wish))
+        }
+        _ => Err("measure latency, or measure instances STARTS MANY SCRATCH [PEER ...]".into()),
+    }
+}
+
+/// A runtime at the best level that the machine has.
+fn open(home: &Path) -> Outcome<PlainRuntime> {
+    let layout = Layout {
+        instances: home.join("instances"),
+        logs: home.join("logs"),
+        run: home.join("run"),
+        platform: format!("bench-{}", std::process::id()),
+        edge: None,
+    };
+    Ok(PlainRuntime::open(layout, Arc::new(SystemClock::new()), None)?)
+}
+
+/// An instance that runs `command` in a network of its own without a way out.
+fn spec(number: usize, command: &[&str]) -> Outcome<InstanceSpec> {
+    let as_root = rustix::process::geteuid().is_root();
+    Ok(InstanceSpec {
+        id: format!("default/default/bench/web.{}", number + 1).parse()?,
+        token: Mark(random_bytes(&SystemClock::new())),
+        command: Command::Argv(command.iter().map(|word| (*word).to_owned()).collect()),
+        env: BTreeMap::new(),
+        dir: "/".into(),
+        root: Root::Host,
+        mounts: Vec::new(),
+        resources: Resources::default(),
+        user: as_root.then(|| User { uid: USER, gid: USER, groups: Vec::new() }),
+        port: PortWish::Any { exclude: BTreeSet::new() },
+        network: Network::Own,
+        egress: Egress::None,
+        limits: Limits::default(),
+        restart: Restart::Never,
+        backoff: Backoff::default(),
+    })
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
