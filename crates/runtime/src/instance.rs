@@ -244,6 +244,8 @@ pub struct Capabilities {
     pub users: bool,
     /// The control groups in use; `None` when the system lets us use none.
     pub cgroup: Option<CgroupKind>,
+    /// Whether an instance can be made to stand still.
+    pub freezes: bool,
     /// Whether an instance can have a network of its own: it was tried.
     pub own_network: bool,
     /// Why an instance in such a network has no way out, when that is so.

@@ -346,6 +346,7 @@ impl Runtime for PlainRuntime {
             limits: self.inner.policy.abilities.controllers.iter().map(|it| it.name()).collect(),
             users: rustix::process::geteuid().is_root(),
             cgroup: self.inner.cgroups.as_ref().map(Cgroups::kind),
+            freezes: self.inner.cgroups.is_some(),
             own_network: self.inner.own_network,
             no_egress: self.inner.way_out.as_ref().err().cloned(),
         }

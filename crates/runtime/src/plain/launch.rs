@@ -51,7 +51,7 @@ pub(super) fn launch(
         // An attempt that was cut short. What it may have started nobody has spoken to, so it is ended.
         inner.clear(&earlier)?;
     }
-    layout.prepare_instance(&spec.id, spec.user.as_ref()).map_err(during("making an instance's folders"))?;
+    // Before anything is made: a port that is not to be had leaves nothing.
     let (port, lease) = match spec.network {
         Network::Host => {
             let lease = port::lease(&spec.port, &*inner.clock)?;
@@ -59,6 +59,7 @@ pub(super) fn launch(
         }
         Network::Own => (network::port(&spec.port), None),
     };
+    layout.prepare_instance(&spec.id, spec.user.as_ref()).map_err(during("making an instance's folders"))?;
     let mut record = StartRecord {
         id: spec.id.clone(),
         token: spec.token,

@@ -1,17 +1,16 @@
 //! Instances in networks of their own: who reaches them, and what they reach.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_runtime::{
-    InstanceSpec, Listener, Network, OWN_PORT, Observed, PlainRuntime, PortWish, Restart, Runtime as _,
+    InstanceSpec, Network, OWN_PORT, Observed, PlainRuntime, PortWish, Restart, Runtime as _,
 };
 use berth_shim::dial;
 
-use crate::world::{LONG, World, is_running, line_with, stop_within, until};
+use crate::world::{LONG, World, connect, dial_path, is_running, line_with, name_behind, stop_within, until};
 
 #[expect(clippy::print_stderr, reason = "what was not tested must not look as if it had been")]
 pub(crate) fn not_tested(why: &str) {
@@ -33,29 +32,6 @@ fn own(world: &World, role: &str, name: &str) -> InstanceSpec {
     let mut spec = InstanceSpec { network: Network::Own, ..world.spec(role) };
     spec.env.insert("NAME".to_owned(), name.to_owned());
     spec
-}
-
-fn dial_path(world: &World, observed: &Observed) -> PathBuf {
-    let name = observed.dialer().unwrap();
-    assert!(dial::is_name(&name), "{name}");
-    berth_runtime::dial_folder(&world.layout().run).join(format!("{name}.sock"))
-}
-
-/// A socket of the instance's network, connected to its port.
-fn connect(world: &World, observed: &Observed) -> std::io::Result<TcpStream> {
-    let mut line = UnixStream::connect(dial_path(world, observed))?;
-    line.write_all(&dial::request(1))?;
-    let socket = dial::receive(&line)?.pop().unwrap();
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], observed.port.unwrap()));
-    rustix::io::ioctl_fionbio(&socket, false)?;
-    rustix::net::connect(&socket, &address)?;
-    Ok(socket.into())
-}
-
-fn name_behind(world: &World, observed: &Observed) -> String {
-    let mut answer = String::new();
-    connect(world, observed).unwrap().read_to_string(&mut answer).unwrap();
-    answer
 }
 
 /// What an app in a network of its own made of `targets`, and how many of them it tried.
@@ -87,58 +63,6 @@ async fn end(world: &World, runtime: &PlainRuntime, observed: &Observed) {
     runtime.stop(&observed.id, stop_within(100)).await.unwrap();
     runtime.remove(&observed.id).await.unwrap();
     assert!(!dial_path(world, observed).try_exists().unwrap());
-}
-
-#[tokio::test]
-async fn two_apps_listen_on_the_same_port_side_by_side() {
-    let Some((world, runtime)) = world_with_networks() else { return };
-    let mut both = Vec::new();
-    for name in ["first", "second"] {
-        both.push((name, serve(&world, &runtime, own(&world, "serve", name)).await));
-    }
-    for (name, observed) in &both {
-        assert_eq!(name_behind(&world, observed), *name);
-        assert_eq!(runtime.observe(&observed.id).await.unwrap().listener, Listener::Expected);
-    }
-    for (_, observed) in &both {
-        end(&world, &runtime, observed).await;
-    }
-}
-
-#[tokio::test]
-async fn where_it_listens_is_seen_in_its_own_network() {
-    let Some((world, runtime)) = world_with_networks() else { return };
-    let mut spec = own(&world, "listen", "elsewhere");
-    spec.env.insert("LISTEN_ELSEWHERE".to_owned(), "1".to_owned());
-    let started = runtime.start(spec.clone()).await.unwrap();
-    let line = line_with(&runtime, &spec.id, "ready").await;
-    let port = u16::try_from(crate::world::number_after(&line, "at ")).unwrap();
-    let looked = runtime.observe(&spec.id).await.unwrap().listener;
-    assert_eq!(looked, Listener::Elsewhere { ports: vec![port] });
-    end(&world, &runtime, &started).await;
-}
-
-#[tokio::test]
-async fn a_port_below_1024_is_an_apps_for_the_asking() {
-    let Some((world, runtime)) = world_with_networks() else { return };
-    let spec = InstanceSpec { port: PortWish::Exactly(80), ..own(&world, "serve", "low") };
-    let started = runtime.start(spec.clone()).await.unwrap();
-    line_with(&runtime, &spec.id, "at 80 ready").await;
-    assert_eq!(name_behind(&world, &started), "low");
-    end(&world, &runtime, &started).await;
-}
-
-#[tokio::test]
-async fn an_instance_and_the_way_to_it_outlive_control() {
-    let Some((world, runtime)) = world_with_networks() else { return };
-    let started = serve(&world, &runtime, own(&world, "serve", "lasting")).await;
-    drop(runtime);
-    let runtime = world.runtime();
-    let adopted = runtime.adopt_all().await.unwrap();
-    assert_eq!(adopted.len(), 1);
-    assert_eq!((adopted[0].network, adopted[0].dialer()), (Network::Own, started.dialer()));
-    assert_eq!(name_behind(&world, &started), "lasting");
-    end(&world, &runtime, &started).await;
 }
 
 #[tokio::test]

@@ -1,20 +1,24 @@
 //! A home of its own for a test, and its end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use berth_clock::{SystemClock, random_bytes};
 use berth_process::{Cgroups, Tree};
 use berth_runtime::{
     Backoff, Cursor, Identity, InstanceSpec, InstanceState, Layout, Limits, Mark, Mount, Network, Observed,
-    PlainRuntime, PortWish, Record, Resources, Restart, Root, Runtime as _, Stop, User,
+    PlainRuntime, PortWish, Record, Resources, Restart, Root, Runtime, Stop, User,
 };
+use berth_shim::dial;
 use berth_spec::manifest::Egress;
-use berth_spec::{Command, InstanceId, Isolation, Millis};
+use berth_spec::{Command, InstanceId, Millis};
 
 use crate::roles::ROLE;
 
@@ -61,16 +65,30 @@ impl World {
         self.uid + 50
     }
 
-    pub(crate) fn runtime(&self) -> PlainRuntime {
-        self.runtime_at(crate::LEVEL)
+    /// Where the world's folders lie.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
     }
 
-    pub(crate) fn runtime_at(&self, level: Option<Isolation>) -> PlainRuntime {
-        PlainRuntime::open(self.layout(), Arc::new(SystemClock::new()), level).unwrap()
+    /// The user outside that is the root of every image.
+    pub(crate) fn images(&self) -> u32 {
+        1_900_000_000 + (std::process::id() % 1_000) * 65_536
+    }
+
+    pub(crate) fn runtime(&self) -> PlainRuntime {
+        crate::open(self.layout())
     }
 
     pub(crate) fn folder(&self, id: &InstanceId) -> PathBuf {
         self.layout().instances.join(id.to_string())
+    }
+
+    /// Changes the record of an instance on disk.
+    pub(crate) fn edit_record(&self, id: &InstanceId, change: impl Fn(&mut serde_json::Value)) {
+        let path = self.folder(id).join("start.json");
+        let mut record = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut record);
+        std::fs::write(&path, record.to_string()).unwrap();
     }
 
     /// An instance that plays `role`, restarted without a wait.
@@ -124,7 +142,7 @@ pub(crate) fn stop_within(millis: u64) -> Stop {
 }
 
 /// Reads the log from its beginning until a line holds `word`, and gives that line.
-pub(crate) async fn line_with(runtime: &PlainRuntime, id: &InstanceId, word: &str) -> String {
+pub(crate) async fn line_with(runtime: &dyn Runtime, id: &InstanceId, word: &str) -> String {
     let mut follow = runtime.log(id).follow(Cursor::default());
     let found = async {
         loop {
@@ -140,7 +158,7 @@ pub(crate) async fn line_with(runtime: &PlainRuntime, id: &InstanceId, word: &st
 }
 
 /// All records of the log.
-pub(crate) fn records(runtime: &PlainRuntime, id: &InstanceId) -> Vec<Record> {
+pub(crate) fn records(runtime: &dyn Runtime, id: &InstanceId) -> Vec<Record> {
     runtime.log(id).tail(usize::MAX).unwrap().records.into_iter().map(|(_, record)| record).collect()
 }
 
@@ -151,27 +169,61 @@ pub(crate) fn number_after(line: &str, word: &str) -> u32 {
 
 /// The process that the instance itself knows by `pid`, as it is known out here.
 pub(crate) fn process_of(started: &Observed, pid: u32) -> Identity {
-    let shim = started.shim.as_ref().unwrap().pid;
-    let status = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().last()?.parse::<u32>().ok()
-    };
+    let within = descendants(started.shim.as_ref().unwrap().pid);
+    let known_as = |outside: &u32| field(*outside, "NSpid:").is_some_and(|last| last == pid.to_string());
+    let found = within.into_iter().find(known_as);
+    Identity::of(found.unwrap()).unwrap().unwrap()
+}
+
+/// The last word of a line of `/proc/<pid>/status`.
+pub(crate) fn field(pid: u32, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().last().map(str::to_owned)
+}
+
+/// A process and all that descend from it.
+pub(crate) fn descendants(top: u32) -> Vec<u32> {
+    let parent = |pid: u32| field(pid, "PPid:").and_then(|text| text.parse().ok()).unwrap_or(0);
     let descends = |mut pid: u32| {
-        while pid > 1 && pid != shim {
-            pid = field(&status(pid), "PPid:").unwrap_or(0);
+        while pid > 1 && pid != top {
+            pid = parent(pid);
         }
-        pid == shim
+        pid == top
     };
     let all = std::fs::read_dir("/proc").unwrap();
-    let mut pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
-    let found = pids.find(|outside| field(&status(*outside), "NSpid:") == Some(pid) && descends(*outside));
-    Identity::of(found.unwrap()).unwrap().unwrap()
+    let pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| descends(*pid)).collect()
+}
+
+/// Where edge asks for sockets of the instance's network.
+pub(crate) fn dial_path(world: &World, observed: &Observed) -> PathBuf {
+    let name = observed.dialer().unwrap();
+    assert!(dial::is_name(&name), "{name}");
+    berth_runtime::dial_folder(&world.layout().run).join(format!("{name}.sock"))
+}
+
+/// A socket of the instance's network, connected to its port.
+pub(crate) fn connect(world: &World, observed: &Observed) -> std::io::Result<TcpStream> {
+    let mut line = UnixStream::connect(dial_path(world, observed))?;
+    line.write_all(&dial::request(1))?;
+    let socket = dial::receive(&line)?.pop().unwrap();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], observed.port.unwrap()));
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket.into())
+}
+
+/// What the server in the instance calls itself.
+pub(crate) fn name_behind(world: &World, observed: &Observed) -> String {
+    let mut answer = String::new();
+    connect(world, observed).unwrap().read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// Waits until the instance is as `wanted` says.
 pub(crate) async fn until(
-    runtime: &PlainRuntime,
+    runtime: &dyn Runtime,
     id: &InstanceId,
     wanted: impl Fn(&Observed) -> bool,
 ) -> Observed {

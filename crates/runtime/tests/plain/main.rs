@@ -10,14 +10,31 @@ mod adoption;
 mod egress;
 #[path = "../native/lives.rs"]
 mod lives;
-#[path = "../native/logs.rs"]
-mod logs;
 #[path = "../native/network.rs"]
 mod network;
 #[path = "../native/roles.rs"]
 mod roles;
+#[path = "../conformance/suite.rs"]
+mod suite;
 #[path = "../native/world.rs"]
 mod world;
 
-/// The level of isolation that these tests ask for.
-const LEVEL: Option<berth_spec::Isolation> = Some(berth_spec::Isolation::Plain);
+use std::sync::Arc;
+
+use berth_clock::SystemClock;
+use berth_runtime::{InstanceSpec, Layout, PlainRuntime};
+
+/// What the suite calls this backend.
+const NAME: &str = "plain";
+
+/// The backend without isolation.
+fn open(layout: Layout) -> PlainRuntime {
+    PlainRuntime::open(layout, Arc::new(SystemClock::new()), Some(berth_spec::Isolation::Plain)).unwrap()
+}
+
+/// What the machine still has of an instance: its control group.
+fn left_of(world: &world::World, spec: &InstanceSpec) -> Vec<String> {
+    let groups = berth_process::Cgroups::discover(&format!("berth-{}", world.layout().platform));
+    let names = groups.map(|groups| groups.names().unwrap()).unwrap_or_default();
+    names.into_iter().filter(|name| spec.token.to_string().starts_with(name.as_str())).collect()
+}

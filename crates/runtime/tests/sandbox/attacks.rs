@@ -93,7 +93,7 @@ async fn gains_in(world: &World, runtime: &PlainRuntime, path: &str) -> String {
 #[tokio::test]
 async fn attempts_gain_something_from_plain_instances() {
     let world = World::new();
-    let runtime = world.runtime_at(Some(Isolation::Plain));
+    let runtime = crate::open_at(world.layout(), Some(Isolation::Plain));
     for (attempt, expected) in [
         ("privileges", "Seccomp: 0"),
         ("files_of_the_machine", "/var/lib/dpkg"),

@@ -37,6 +37,7 @@ impl Runtime for Deaf {
             limits: Vec::new(),
             users: false,
             cgroup: None,
+            freezes: false,
             own_network: false,
             no_egress: None,
         }
