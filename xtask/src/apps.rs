@@ -44,6 +44,8 @@ pub(crate) struct Run<'a> {
     pub peers: bool,
     /// Whether a sample's folder stays when it is done.
     pub keep: bool,
+    /// Whether each row is written into the record as soon as there is one: a run takes an hour, and is not always let end.
+    pub note: bool,
 }
 
 /// What came of a run.
@@ -67,9 +69,9 @@ pub(crate) fn run(workspace: &Workspace, mut args: Args) -> Result<()> {
         return print_list(&Table::read(workspace)?);
     }
     let (berth, load) = release(workspace, berth)?;
-    let run = Run { names: &names, of_ci, berth: &berth, load: &load, peers: !no_peers, keep };
+    let run = Run { names: &names, of_ci, berth: &berth, load: &load, peers: !no_peers, keep, note: true };
     let outcome = take(workspace, &run)?;
-    note(workspace, &outcome)?;
+    println!("wrote {PAGE}");
     outcome.verdict()
 }
 
@@ -80,7 +82,8 @@ pub(crate) fn run(workspace: &Workspace, mut args: Args) -> Result<()> {
 pub(crate) fn of_ci(workspace: &Workspace) -> Result<()> {
     let debug = workspace.target_dir()?.join("debug");
     let (berth, load) = (debug.join("berth"), debug.join("examples/load"));
-    let run = Run { names: &[], of_ci: true, berth: &berth, load: &load, peers: false, keep: false };
+    let run =
+        Run { names: &[], of_ci: true, berth: &berth, load: &load, peers: false, keep: false, note: false };
     take(workspace, &run)?.verdict()
 }
 
@@ -148,6 +151,9 @@ pub(crate) fn take(workspace: &Workspace, run: &Run<'_>) -> Result<Outcome> {
         let taken = journey::take(&ground, sample, files.as_deref(), order, &mut row);
         row.problem = taken.err().map(|error| format!("{error:#}"));
         println!("{:<24} {} [{:.0} s in all]", sample.name, in_a_line(&row), stopwatch.seconds());
+        if run.note {
+            note(workspace, &table, &sample.name, &row)?;
+        }
         outcome.rows.push((sample.name.clone(), row));
         if run.keep {
             println!("{:<24} kept in {}", "", scratch.join(&sample.name).display());
@@ -161,25 +167,18 @@ pub(crate) fn take(workspace: &Workspace, run: &Run<'_>) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Writes the rows of a run into the record, and the page anew. A row without its peer replaces none that has it.
-///
-/// # Errors
-/// The record cannot be read or written.
-pub(crate) fn note(workspace: &Workspace, outcome: &Outcome) -> Result<()> {
-    let table = Table::read(workspace)?;
+/// Writes a row into the record, and the page anew. A row without its peer replaces none that has it.
+fn note(workspace: &Workspace, table: &Table, name: &str, row: &Row) -> Result<()> {
     let file = workspace.root().join(RECORD);
     let mut record = Record::read(&file)?;
     record.machine = machine::describe(&workspace.target_dir()?)?;
-    for (name, row) in &outcome.rows {
-        let fuller = |old: &Row| old.problem.is_none() && old.measured.bare_warm_s.is_some();
-        if row.measured.bare_warm_s.is_some() || !record.rows.get(name).is_some_and(fuller) {
-            record.rows.insert(name.clone(), row.clone());
-        }
+    let fuller = |old: &Row| old.problem.is_none() && old.measured.bare_warm_s.is_some();
+    if row.measured.bare_warm_s.is_some() || !record.rows.get(name).is_some_and(fuller) {
+        record.rows.insert(name.to_owned(), row.clone());
     }
     record.rows.retain(|name, _| table.samples.iter().any(|sample| sample.name == *name));
     record.write(&file)?;
     std::fs::write(workspace.root().join(PAGE), page::render(&record, &table.untried))?;
-    println!("wrote {PAGE}");
     Ok(())
 }
 

@@ -12,9 +12,16 @@ const BARE: &str = "bare commands";
 
 pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
     let (berth, load) = apps::release(context.workspace, None)?;
-    let run = Run { names: &[], of_ci: context.quick, berth: &berth, load: &load, peers: true, keep: false };
+    let run = Run {
+        names: &[],
+        of_ci: context.quick,
+        berth: &berth,
+        load: &load,
+        peers: true,
+        keep: false,
+        note: true,
+    };
     let outcome = apps::take(context.workspace, &run)?;
-    apps::note(context.workspace, &outcome)?;
     let mut measured = Measured::default();
     for (name, row) in &outcome.rows {
         match &row.problem {

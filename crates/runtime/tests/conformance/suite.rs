@@ -20,7 +20,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::new();
         let runtime = Some(crate::open(world.layout()));
         Self { world, runtime }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use berth_clock::Clock as _;
 use berth_process::{Signal, Tree};
 use berth_runtime::{InstanceState, Observed, PlainRuntime, Restart, Runtime as _};
 
@@ -38,6 +39,56 @@ async fn what_left_the_session_does_not_survive_its_shim() {
             .unwrap();
     }
     end(&runtime, &started).await;
+}
+
+/// How far apart the moments are at which a shim is killed. A start takes some milliseconds.
+const MOMENT: Duration = Duration::from_micros(400);
+const MOMENTS: u32 = 40;
+
+/// From the first moment of a start to the last of a stop there is none at which a shim that dies leaves anything behind.
+#[tokio::test]
+async fn a_shim_that_is_killed_at_any_moment_leaves_nothing() {
+    let (world, clock) = (World::new(), berth_clock::SystemClock::new());
+    let runtime = std::sync::Arc::new(world.runtime());
+    for number in 0..MOMENTS {
+        let spec = world.spec("wait");
+        let started = runtime.start(spec.clone()).await.unwrap();
+        let shim = started.shim.clone().unwrap();
+        // Every second one is told to stop meanwhile.
+        let stopping = (number % 2 == 1).then(|| {
+            let (runtime, id) = (std::sync::Arc::clone(&runtime), spec.id.clone());
+            tokio::spawn(async move { runtime.stop(&id, crate::world::stop_within(60_000)).await })
+        });
+        let began = clock.monotonic();
+        while clock.monotonic() - began < MOMENT * number {
+            tokio::task::yield_now().await;
+        }
+        let pid = rustix::process::Pid::from_raw(i32::try_from(shim.pid).unwrap()).unwrap();
+        // One that was told to stop may have ended by itself.
+        let killed = rustix::process::kill_process(pid, Signal::KILL);
+        assert!(killed.is_ok() || stopping.is_some(), "{number}: {killed:?}");
+        until(&*runtime, &spec.id, |observed| observed.state.is_over()).await;
+        if let Some(stopping) = stopping {
+            drop(stopping.await.unwrap());
+        }
+        end(&runtime, &started).await;
+        assert_eq!(crate::left_of(&world, &spec), [""; 0], "{number}");
+        if let Some(user) = &spec.user {
+            assert_eq!(processes_of(user.uid), [0; 0], "{number}");
+        }
+    }
+}
+
+/// The processes of a user, but for those that have ended and that the machine's first process has not reaped yet.
+fn processes_of(uid: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    let of_user = |pid: &u32| crate::world::field(*pid, "Uid:").is_some_and(|last| last == uid.to_string());
+    pids.filter(of_user).filter(|pid| lives(*pid)).collect()
+}
+
+fn lives(pid: u32) -> bool {
+    crate::world::field(pid, "State:").is_some_and(|last| last != "(zombie)" && last != "(dead)")
 }
 
 /// The budget per instance is 2 MB, and the aim half of one; the shim is most of it.
