@@ -36,6 +36,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { program: "busybox", package: "busybox-static", for_what: "is the program of an image" },
     Tool { program: "nft", package: "nftables", for_what: "lets instances out by a policy" },
     Tool { program: "ip", package: "iproute2", for_what: "makes networks for tests to be in" },
+    Tool { program: "dockerd", package: "docker.io", for_what: "runs instances in containers" },
     Tool { program: "docker-registry", package: "docker-registry", for_what: "is pulled from" },
     Tool { program: "skopeo", package: "skopeo", for_what: "pushes images" },
     Tool { program: "umoci", package: "umoci", for_what: "unpacks images, to compare with" },

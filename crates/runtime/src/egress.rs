@@ -14,12 +14,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use berth_clock::{Clock, random_bytes};
 use berth_process::{Launch, Mark, Program, Stdio};
 use rustix::fs::MemfdFlags;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use self::netlink::{End, Mac, Netlink};
 pub use self::rules::resolv_conf;
@@ -76,14 +76,38 @@ impl WayOut {
 
     /// A network with a way out for the instance of `token`. It is there as long as somebody holds it or is in it. Blocks.
     pub(crate) fn network(&self, token: Mark, clock: &dyn Clock) -> io::Result<OwnedFd> {
+        let (network, there) = on_own_thread(|| {
+            unshare()?;
+            Ok((OwnedFd::from(File::open("/proc/thread-self/ns/net")?), Netlink::open()?))
+        })?;
+        self.lay(network.as_fd(), there, token, clock)?;
+        Ok(network)
+    }
+
+    /// Gives a network that somebody else made, and that has a loopback and nothing else, a way out for the instance of `token`. Blocks.
+    pub(crate) fn lead_out(&self, network: BorrowedFd<'_>, token: Mark, clock: &dyn Clock) -> io::Result<()> {
+        let there = on_own_thread(|| {
+            rustix::thread::move_into_link_name_space(network, Some(LinkNameSpaceType::Network))?;
+            Netlink::open()
+        })?;
+        self.lay(network, there, token, clock)
+    }
+
+    /// Lays the pair of interfaces between here and `network`.
+    fn lay(
+        &self,
+        network: BorrowedFd<'_>,
+        mut there: Netlink,
+        token: Mark,
+        clock: &dyn Clock,
+    ) -> io::Result<()> {
         self.apply()?;
-        let (network, mut there) = new_network()?;
         let mut here = Netlink::open()?;
         let name = format!("{LINK_PREFIX}{}", short(token));
         let [.., third, fourth] = random_bytes::<4>(clock);
         let mac = [0x02, 0xBE, 0x47, 1, third, fourth];
         let (ours, theirs) = (End { name: &name, mac: MAC_HERE }, End { name: "eth0", mac });
-        here.add_pair(&ours, &theirs, network.as_fd())?;
+        here.add_pair(&ours, &theirs, network)?;
         let index = here.index(&name)?;
         here.raise(index)?;
         let inside = there.index(theirs.name)?;
@@ -92,8 +116,7 @@ impl WayOut {
         here.add_neighbour(index, address, mac)?;
         there.add_address(inside, address)?;
         there.add_neighbour(inside, GATEWAY, MAC_HERE)?;
-        there.add_default_route(inside, GATEWAY)?;
-        Ok(network)
+        there.add_default_route(inside, GATEWAY)
     }
 }
 
@@ -112,21 +135,24 @@ fn lease(here: &mut Netlink, index: u32, clock: &dyn Clock) -> io::Result<Ipv4Ad
     Err(last)
 }
 
-/// A new network, and a connection to the kernel about it. Made by a thread that ends with it: whoever has been in another network is of no
-/// use to anybody else.
+/// Moves this thread into a network of its own.
 #[expect(
     unsafe_code,
-    reason = "the thread is made for this alone, and shares nothing that a network of its own would change"
+    reason = "only the calling thread moves, and shares nothing that a network of its own would change"
 )]
-fn new_network() -> io::Result<(OwnedFd, Netlink)> {
-    let make = || {
-        // SAFETY: neither files nor memory are unshared.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
-        let network = OwnedFd::from(File::open("/proc/thread-self/ns/net")?);
-        Ok((network, Netlink::open()?))
-    };
-    let thread = std::thread::Builder::new().name("network".to_owned()).spawn(make)?;
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+fn unshare() -> io::Result<()> {
+    // SAFETY: neither files nor memory are unshared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
+    Ok(())
+}
+
+/// Does what moves a thread into another network, on one that ends with it: whoever has been in another network is of no use to anybody
+/// else.
+fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("network".to_owned()).spawn_scoped(scope, work)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Has the packet filter take `rules`, all of them or none.

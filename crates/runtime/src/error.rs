@@ -2,6 +2,7 @@
 
 use std::io;
 
+use berth_docker::EngineError;
 use berth_process::{KillError, LaunchError};
 use berth_spec::command::CommandError;
 use berth_spec::{InstanceId, Isolation};
@@ -63,6 +64,9 @@ pub enum RuntimeError {
     /// Processes of the instance were not ended in time; the runtime keeps trying.
     #[error("instance {0} did not end in time")]
     Timeout(InstanceId),
+    /// Docker did not do what it was asked for.
+    #[error("Docker did not do its part")]
+    Engine(#[from] EngineError),
     /// The system refused.
     #[error("{what} failed")]
     System {

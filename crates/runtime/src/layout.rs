@@ -65,12 +65,32 @@ impl Layout {
         Self::socket_in(&dial_folder(&self.run), token)
     }
 
+    /// The socket at which the shim of `token` is handed what it needs, where it is no child of ours.
+    pub(crate) fn door(&self, token: Mark) -> io::Result<PathBuf> {
+        let path = self.sockets().join(format!("{}.door", short(token)));
+        Self::fits(&path).map(|()| path)
+    }
+
+    /// The shim where containers find it.
+    pub(crate) fn shim(&self) -> PathBuf {
+        self.instances.join(".shim")
+    }
+
+    /// The files that are made for an instance in a container.
+    pub(crate) fn files(&self, id: &InstanceId) -> PathBuf {
+        self.instance(id).join("files")
+    }
+
     fn socket_in(folder: &Path, token: Mark) -> io::Result<PathBuf> {
         let path = folder.join(format!("{}.sock", short(token)));
+        Self::fits(&path).map(|()| path)
+    }
+
+    fn fits(path: &Path) -> io::Result<()> {
         if path.as_os_str().len() > SOCKET_PATH_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is too long for a socket"));
         }
-        Ok(path)
+        Ok(())
     }
 
     /// Makes the folders that all instances share.

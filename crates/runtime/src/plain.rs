@@ -1,6 +1,7 @@
-//! The backend without isolation: a process tree per instance, under a shim of its own.
+//! The backend of Berth's own: a process tree per instance under a shim of its own, with or without isolation, or in a container.
 
 mod adopt;
+mod contain;
 mod launch;
 mod link;
 mod network;
@@ -32,6 +33,7 @@ use crate::listener;
 use crate::logs::InstanceLog;
 use crate::record::StartRecord;
 use crate::sandbox::{Abilities, Policy};
+use contain::Containers;
 
 /// The shim, as the build script made it.
 static SHIM: &[u8] = include_bytes!(env!("BERTH_SHIM_PROGRAM"));
@@ -52,7 +54,7 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Lines of the log that a one-off command's result has.
 const TAIL: usize = 50;
 
-/// The plain backend. Dropping it leaves the instances running, for the next one to adopt.
+/// The backend. Dropping it leaves the instances running, for the next one to adopt.
 #[derive(Debug)]
 pub struct PlainRuntime {
     inner: Arc<Inner>,
@@ -66,6 +68,8 @@ struct Inner {
     cgroups: Option<Cgroups>,
     policy: Policy,
     boot: BootId,
+    /// Who makes a container for each instance; `None` for nobody.
+    containers: Option<Containers>,
     /// Whether a shim can make a network.
     own_network: bool,
     /// The way out of such networks, or why there is none.
@@ -83,6 +87,15 @@ struct Entry {
     observed: watch::Sender<Observed>,
     orders: mpsc::Sender<Order>,
     link: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What kinds of the backend differ in.
+struct Parts {
+    shim: SealedImage,
+    cgroups: Option<Cgroups>,
+    policy: Policy,
+    own_network: bool,
+    containers: Option<Containers>,
 }
 
 /// What a link is told.
@@ -111,12 +124,35 @@ impl PlainRuntime {
         let cgroups = Cgroups::discover(&format!("berth-{}", layout.platform));
         let policy = policy(&shim, cgroups.as_ref(), wanted)?;
         let own_network = policy.own_network();
+        let parts = Parts { shim, cgroups, policy, own_network, containers: None };
+        Self::assemble(layout, clock, parts)
+    }
+
+    /// The backend whose instances are in containers of the daemon that answers at one of `sockets`. Blocks.
+    ///
+    /// # Errors
+    /// When the folders cannot be made, or there is no such daemon.
+    pub fn open_in_containers(
+        layout: Layout,
+        clock: Arc<dyn Clock>,
+        sockets: &[PathBuf],
+    ) -> Result<Self, RuntimeError> {
+        layout.prepare().map_err(during("making the folders of the runtime"))?;
+        let shim = SealedImage::new("berth-shim", SHIM).map_err(during("holding the shim in memory"))?;
+        let containers = Containers::open(&layout, sockets)?;
+        let policy = Policy::new(containers.level(), Abilities::of_containers());
+        let containers = Some(containers);
+        Self::assemble(layout, clock, Parts { shim, cgroups: None, policy, own_network: true, containers })
+    }
+
+    fn assemble(layout: Layout, clock: Arc<dyn Clock>, parts: Parts) -> Result<Self, RuntimeError> {
         let inner = Inner {
-            way_out: network::way_out(own_network, &layout.platform),
-            own_network,
-            shim,
-            cgroups,
-            policy,
+            way_out: network::way_out(parts.own_network, &layout.platform),
+            own_network: parts.own_network,
+            shim: parts.shim,
+            cgroups: parts.cgroups,
+            policy: parts.policy,
+            containers: parts.containers,
             boot: BootId::current().map_err(during("asking for the boot"))?,
             entries: Mutex::new(BTreeMap::new()),
             events: broadcast::channel(EVENTS_KEPT).0,
@@ -170,13 +206,18 @@ impl Inner {
 
     /// Ends whatever there is of the instance of `record` and removes its socket and control group. Blocks.
     fn clear(&self, record: &StartRecord) -> Result<(), RuntimeError> {
+        self.thaw_container(record.token)?;
         let tree = self.tree(record);
         tree.kill(&*self.clock, KILL_LIMIT)
             .map_err(|source| RuntimeError::Kill { id: record.id.clone(), source })?;
         if let Some(cgroup) = &tree.cgroup {
             cgroup.remove().map_err(during("removing a control group"))?;
         }
-        for socket in [self.layout.socket(record.token), self.layout.dial_socket(record.token)] {
+        if let Some(containers) = &self.containers {
+            containers.remove(record.token)?;
+        }
+        let sockets = [Layout::socket, Layout::dial_socket, Layout::door];
+        for socket in sockets.map(|socket| socket(&self.layout, record.token)) {
             let socket = socket.map_err(during("naming a socket"))?;
             remove_file(&socket).map_err(during("removing a socket"))?;
         }
@@ -201,13 +242,15 @@ impl Inner {
         let launched = blocking(move || launch::launch(&inner, &spec, ends.as_ref())).await?;
         let met = link::meet(&launched.socket, launched.record.token);
         match met.await {
-            Ok(met) => self.link(launched.record, met, Some(launched.child)),
+            Ok(met) => self.link(launched.record, met, launched.child),
             Err(what) => {
                 let inner = Arc::clone(&self);
                 blocking(move || {
-                    let (mut child, record) = (launched.child, launched.record);
+                    let (child, record) = (launched.child, launched.record);
                     inner.clear(&record)?;
-                    child.wait().map_err(during("reaping a shim"))?;
+                    if let Some(mut child) = child {
+                        child.wait().map_err(during("reaping a shim"))?;
+                    }
                     inner.layout.remove_instance(&record.id).map_err(during("removing an instance's folder"))
                 })
                 .await?;
@@ -234,12 +277,18 @@ impl Inner {
     }
 
     async fn freeze(self: Arc<Self>, id: InstanceId, then: Frozen) -> Result<(), RuntimeError> {
-        let group = self.group(&id)?;
+        let entry = self.entry(&id)?;
+        let group = if self.containers.is_none() { Some(self.group(&id)?) } else { None };
         blocking(move || {
-            group.freeze().map_err(during("freezing a control group"))?;
+            if let Some(containers) = &self.containers {
+                containers.freeze(entry.token)?;
+            }
+            if let Some(group) = &group {
+                group.freeze().map_err(during("freezing a control group"))?;
+            }
             if then == Frozen::PagedOut && berth_process::swap_is_there() {
                 // One that has ended meanwhile has no memory left.
-                for pid in group.pids().map_err(during("listing a control group"))? {
+                for pid in app_pids(&entry.tree).map_err(during("listing the processes of an instance"))? {
                     if let Err(error) = berth_process::page_out(pid) {
                         tracing::debug!(pid, %error, "the memory of a process was not moved out");
                     }
@@ -251,16 +300,34 @@ impl Inner {
     }
 
     async fn thaw(self: Arc<Self>, id: InstanceId) -> Result<(), RuntimeError> {
-        let group = self.group(&id)?;
-        blocking(move || group.thaw().map_err(during("thawing a control group"))).await
+        let token = self.entry(&id)?.token;
+        let group = if self.containers.is_none() { Some(self.group(&id)?) } else { None };
+        blocking(move || match group {
+            Some(group) => group.thaw().map_err(during("thawing a control group")),
+            None => self.thaw_container(token),
+        })
+        .await
     }
 
-    async fn end(&self, id: &InstanceId, order: ToShim, within: Duration) -> Result<Observed, RuntimeError> {
+    /// Has what is in the container of an instance go on, where it has one. Blocks.
+    fn thaw_container(&self, token: Mark) -> Result<(), RuntimeError> {
+        self.containers.as_ref().map_or(Ok(()), |containers| containers.thaw(token))
+    }
+
+    async fn end(
+        self: Arc<Self>,
+        id: &InstanceId,
+        order: ToShim,
+        within: Duration,
+    ) -> Result<Observed, RuntimeError> {
         let entry = self.entry(id)?;
         // What stands still hears no signal.
-        if let Some(group) = entry.tree.cgroup.clone() {
-            blocking(move || group.thaw()).await.map_err(during("thawing a control group"))?;
-        }
+        let (inner, group, token) = (Arc::clone(&self), entry.tree.cgroup.clone(), entry.token);
+        blocking(move || match group {
+            Some(group) => group.thaw().map_err(during("thawing a control group")),
+            None => inner.thaw_container(token),
+        })
+        .await?;
         entry.order(Order::Tell(order)).await;
         if let Some(observed) = entry.over(within + GRACE).await {
             return Ok(observed);
@@ -313,7 +380,7 @@ impl Inner {
         let timed_out = over.is_none();
         let observed = match over {
             Some(observed) => observed,
-            None => self.end(&id, ToShim::Kill, Duration::ZERO).await?,
+            None => Arc::clone(&self).end(&id, ToShim::Kill, Duration::ZERO).await?,
         };
         let log = InstanceLog::new(&self.layout.log(&id));
         let tail = blocking(move || log.tail(TAIL)).await.map_err(during("reading the log"))?;
@@ -339,14 +406,18 @@ impl Entry {
 
 impl Runtime for PlainRuntime {
     fn capabilities(&self) -> Capabilities {
+        let (policy, containers) = (&self.inner.policy, &self.inner.containers);
+        let limits = || policy.abilities.controllers.iter().map(|it| it.name()).collect();
         Capabilities {
-            backend: "native",
-            isolation: self.inner.policy.level,
-            missing: self.inner.policy.abilities.missing(self.inner.policy.level),
-            limits: self.inner.policy.abilities.controllers.iter().map(|it| it.name()).collect(),
+            backend: if containers.is_some() { "docker" } else { "native" },
+            isolation: policy.level,
+            missing: containers
+                .as_ref()
+                .map_or_else(|| policy.abilities.missing(policy.level), Containers::missing),
+            limits: containers.as_ref().map_or_else(limits, Containers::limits),
             users: rustix::process::geteuid().is_root(),
             cgroup: self.inner.cgroups.as_ref().map(Cgroups::kind),
-            freezes: self.inner.cgroups.is_some(),
+            freezes: self.inner.cgroups.is_some() || containers.is_some(),
             own_network: self.inner.own_network,
             no_egress: self.inner.way_out.as_ref().err().cloned(),
         }
@@ -390,7 +461,7 @@ impl Runtime for PlainRuntime {
 
     fn stop<'a>(&'a self, id: &'a InstanceId, how: Stop) -> Answer<'a, Observed> {
         let order = ToShim::Stop { signal: how.signal, kill_after: how.kill_after.0 };
-        Box::pin(self.inner.end(id, order, how.kill_after.as_duration()))
+        Box::pin(Arc::clone(&self.inner).end(id, order, how.kill_after.as_duration()))
     }
 
     fn signal<'a>(&'a self, id: &'a InstanceId, signal: i32) -> Answer<'a, ()> {
@@ -409,7 +480,7 @@ impl Runtime for PlainRuntime {
     }
 
     fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {
-        Box::pin(self.inner.end(id, ToShim::Kill, Duration::ZERO))
+        Box::pin(Arc::clone(&self.inner).end(id, ToShim::Kill, Duration::ZERO))
     }
 
     fn remove<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()> {

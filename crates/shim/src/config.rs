@@ -130,6 +130,8 @@ pub struct StartConfig {
     pub network: Network,
     /// The inherited descriptor of the network that was made for it; it makes one itself when there is none.
     pub namespace: Option<i32>,
+    /// Whether it is in its network from the beginning, as in a container.
+    pub is_in_network: bool,
 }
 
 impl StartConfig {
@@ -177,6 +179,9 @@ impl StartConfig {
         if let Some(namespace) = self.namespace {
             put_i32(&mut out, 24, namespace);
         }
+        if self.is_in_network {
+            put(&mut out, 25, &[]);
+        }
         if let Some(sandbox) = &self.sandbox {
             put(&mut out, 30, &sandbox.encode());
         }
@@ -222,6 +227,7 @@ impl StartConfig {
                 22 => config.dial = Some(tlv::small(field)?),
                 23 => config.network = Network::Own,
                 24 => config.namespace = Some(tlv::small(field)?),
+                25 => config.is_in_network = true,
                 30 => config.sandbox = Some(Sandbox::decode(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
@@ -251,6 +257,7 @@ impl StartConfig {
             dial: None,
             network: Network::Host,
             namespace: None,
+            is_in_network: false,
         }
     }
 

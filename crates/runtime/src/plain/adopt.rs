@@ -50,6 +50,9 @@ impl Inner {
             self.clear(&record)?;
             self.layout.remove_instance(&record.id).map_err(during("removing an instance's folder"))?;
         }
+        if let Some(containers) = &self.containers {
+            containers.sweep(|_| false)?;
+        }
         for folder in self.layout.socket_folders() {
             for socket in files_in(&folder).map_err(during("listing sockets"))? {
                 remove_file(&socket).map_err(during("removing a socket"))?;
@@ -67,10 +70,11 @@ impl Inner {
             return Ok(Some(entry.observed.borrow().clone()));
         }
         let socket = self.layout.socket(record.token).map_err(during("naming a socket"))?;
+        let record = Arc::clone(&self).with_shim(record).await?;
         if record.boot == self.boot {
             match link::meet(&socket, record.token).await {
                 // A pid that lies is no shim of ours; what it names is left alone.
-                Ok(met) if met.identity(&self).is_alive().map_err(during("looking at a shim"))? => {
+                Ok(met) if self.is_shim(&met, &record)? => {
                     return self.link(record, met, None).map(Some);
                 }
                 Ok(_) => tracing::warn!(instance = %record.id, "something else answers at a shim's socket"),
@@ -88,6 +92,28 @@ impl Inner {
             Ok(None)
         })
         .await
+    }
+
+    /// The record with the shim in it, which in a container does not know what it is called out here: a control that died before it wrote
+    /// that down has left the container.
+    async fn with_shim(self: Arc<Self>, record: StartRecord) -> Result<StartRecord, RuntimeError> {
+        if self.containers.is_none() || record.shim.is_some() {
+            return Ok(record);
+        }
+        blocking(move || {
+            let shim =
+                self.containers.as_ref().map_or(Ok(None), |containers| containers.shim(record.token))?;
+            Ok(StartRecord { shim, ..record })
+        })
+        .await
+    }
+
+    fn is_shim(&self, met: &link::Met, record: &StartRecord) -> Result<bool, RuntimeError> {
+        let alive = |shim: &Identity| shim.is_alive().map_err(during("looking at a shim"));
+        match (&self.containers, &record.shim) {
+            (None, _) => alive(&met.identity(self)),
+            (Some(_), shim) => shim.as_ref().map_or(Ok(false), alive),
+        }
     }
 
     /// The records of all instances. A folder without one is of a start that was cut short before it made anything.
@@ -122,7 +148,8 @@ impl Inner {
         let stray =
             |path: &&PathBuf| path.file_stem().is_none_or(|stem| !known.contains(&*stem.to_string_lossy()));
         for socket in sockets.iter().filter(stray) {
-            let root = link::stranger(socket, self).await;
+            // A container is found and ended by its label.
+            let root = if self.containers.is_none() { link::stranger(socket, self).await } else { None };
             let (inner, socket) = (Arc::clone(self), socket.clone());
             blocking(move || {
                 if let Some((root, mark)) = root {
@@ -134,6 +161,9 @@ impl Inner {
         }
         let (inner, known) = (Arc::clone(self), known.clone());
         blocking(move || {
+            if let Some(containers) = &inner.containers {
+                containers.sweep(|token| known.contains(token))?;
+            }
             let dial = files_in(&dial_folder(&inner.layout.run)).map_err(during("listing sockets"))?;
             let stray = |path: &&PathBuf| {
                 path.file_stem().is_none_or(|stem| !known.contains(&*stem.to_string_lossy()))

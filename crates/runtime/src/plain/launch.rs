@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use berth_process::{Child, Group, Launch, Program};
+use berth_process::{Cgroup, Child, Group, Identity, Launch, Program};
 use berth_shim::config::{AppUser, LogPolicy, Network, StartConfig};
 use rustix::fs::MemfdFlags;
 
+use super::contain::{Containers, Parcel};
 use super::{Inner, network, remove_file};
 use crate::attach::AppEnds;
 use crate::error::{RuntimeError, during};
@@ -27,7 +29,8 @@ const TMP: &str = "/tmp";
 
 /// An instance whose shim was started and has not been spoken to.
 pub(super) struct Launched {
-    pub(super) child: Child,
+    /// The shim, where it is a child of ours.
+    pub(super) child: Option<Child>,
     pub(super) record: StartRecord,
     pub(super) socket: PathBuf,
 }
@@ -92,47 +95,106 @@ fn spawn(
     let quota = inner.policy.quota(spec);
     let cgroup = inner.cgroups.as_ref().map(|groups| groups.create_limited(&short(spec.token), &quota));
     let cgroup = cgroup.transpose().map_err(during("making a control group"))?;
-    let places = Places {
-        root: inner.layout.root(&spec.id),
-        tmp: inner.layout.tmp(&spec.id),
-        cgroup: cgroup.as_ref(),
-    };
-    let sandbox = inner.policy.sandbox(spec, &places)?;
-
-    let mut launch = Launch::new(Program::Image(inner.shim.clone()))
-        .arg0("berth-shim")
-        .arg(spec.id.to_string())
-        .mark(spec.token)
-        .group(Group::Session)
-        .dir("/");
+    let mut vessel = Vessel::of(inner, spec);
     let inherit = during("handing descriptors to a shim");
-    let listener = launch.inherit(&listener).map_err(&inherit)?;
+    let listener = vessel.inherit(&listener).map_err(&inherit)?;
     if let Some(lease) = &lease {
-        launch.inherit(&lease.holder).map_err(&inherit)?;
+        vessel.inherit(&lease.holder).map_err(&inherit)?;
     }
     let dial = network::dial_listener(&inner.layout, record)?;
-    let dial = dial.map(|dial| launch.inherit(&dial)).transpose().map_err(&inherit)?;
-    let namespace = network::with_way_out(inner, spec)?;
-    let namespace = namespace.map(|made| launch.inherit(&made)).transpose().map_err(&inherit)?;
-    let streams = ends.map(|ends| ends.inherited(|end| launch.inherit(end)));
+    let dial = dial.map(|dial| vessel.inherit(&dial)).transpose().map_err(&inherit)?;
+    let streams = ends.map(|ends| ends.inherited(|end| vessel.inherit(end)));
     let streams = streams.transpose().map_err(&inherit)?;
+    let config = config(inner, spec)?;
     let config = StartConfig {
         argv,
         env: assignments(spec, env),
-        cgroup: cgroup.map(|cgroup| text(&cgroup.door_path())).transpose()?,
+        cgroup: cgroup.as_ref().map(|cgroup| text(&cgroup.door_path())).transpose()?,
         listener,
         streams,
-        sandbox,
         dial,
-        namespace,
-        ..config(inner, spec)?
+        ..vessel.surround(inner, spec, cgroup.as_ref(), config)?
     };
     let config = memory_file(&config.encode()).map_err(during("writing a shim's configuration"))?;
-    let number = launch.inherit(&config).map_err(&inherit)?;
-    let child = launch.arg(number.to_string()).start()?;
-    record.shim = Some(child.identity().clone());
+    let number = vessel.inherit(&config).map_err(&inherit)?;
+    let (shim, child) = vessel.start(inner, spec, number)?;
+    record.shim = Some(shim);
     record.write(&inner.layout.instance(&spec.id)).map_err(during("writing start.json"))?;
     Ok(Launched { child, record: record.clone(), socket })
+}
+
+/// What a shim is started in.
+enum Vessel {
+    /// It is a child of ours.
+    Process(Box<Launch>),
+    /// It is the first process of a container.
+    Container(Parcel),
+}
+
+impl Vessel {
+    fn of(inner: &Inner, spec: &InstanceSpec) -> Self {
+        if inner.containers.is_some() {
+            return Self::Container(Parcel::default());
+        }
+        let launch =
+            Launch::new(Program::Image(inner.shim.clone())).arg0("berth-shim").arg(spec.id.to_string());
+        Self::Process(Box::new(launch.mark(spec.token).group(Group::Session).dir("/")))
+    }
+
+    /// Has the shim inherit a descriptor, and gives its number there.
+    fn inherit(&mut self, descriptor: impl AsFd) -> io::Result<i32> {
+        match self {
+            Self::Process(launch) => launch.inherit(descriptor),
+            Self::Container(parcel) => parcel.add(descriptor),
+        }
+    }
+
+    /// Says in the configuration what is around the app.
+    fn surround(
+        &mut self,
+        inner: &Inner,
+        spec: &InstanceSpec,
+        cgroup: Option<&Cgroup>,
+        config: StartConfig,
+    ) -> Result<StartConfig, RuntimeError> {
+        let inherit = during("handing descriptors to a shim");
+        match self {
+            Self::Process(launch) => {
+                let (root, tmp) = (inner.layout.root(&spec.id), inner.layout.tmp(&spec.id));
+                let sandbox = inner.policy.sandbox(spec, &Places { root, tmp, cgroup })?;
+                let namespace = network::with_way_out(inner, spec)?;
+                let namespace = namespace.map(|made| launch.inherit(&made)).transpose().map_err(&inherit)?;
+                Ok(StartConfig { sandbox, namespace, ..config })
+            }
+            Self::Container(parcel) => {
+                let counter = inner.containers.as_ref().and_then(Containers::oom_counter);
+                let sandbox = Some(inner.policy.contained(spec, counter));
+                let log = File::open(inner.layout.log(&spec.id)).and_then(|folder| parcel.add(&folder));
+                // The folder itself is not in the container.
+                let log_dir = format!("/proc/self/fd/{}", log.map_err(&inherit)?);
+                Ok(StartConfig { sandbox, log_dir, is_in_network: true, ..config })
+            }
+        }
+    }
+
+    /// Starts the shim, whose configuration has the number `config`. Gives it as it is known out here.
+    fn start(
+        self,
+        inner: &Inner,
+        spec: &InstanceSpec,
+        config: i32,
+    ) -> Result<(Identity, Option<Child>), RuntimeError> {
+        match (self, &inner.containers) {
+            (Self::Process(launch), _) => {
+                let child = (*launch).arg(config.to_string()).start()?;
+                Ok((child.identity().clone(), Some(child)))
+            }
+            (Self::Container(parcel), Some(containers)) => {
+                containers.start(inner, spec, &parcel).map(|shim| (shim, None))
+            }
+            (Self::Container(_), None) => Err(RuntimeError::Invalid("nobody makes containers")),
+        }
+    }
 }
 
 fn check(inner: &Inner, spec: &InstanceSpec) -> Result<(), RuntimeError> {
@@ -198,6 +260,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         dial: None,
         network: spec.network,
         namespace: None,
+        is_in_network: false,
     })
 }
 

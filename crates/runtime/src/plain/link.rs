@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::{Entry, Inner, KILL_LIMIT, ORDERS_WAITING, Order, blocking};
+use super::{Entry, Inner, KILL_LIMIT, ORDERS_WAITING, Order, blocking, contain};
 use crate::error::{RuntimeError, during};
 use crate::instance::{InstanceState, Listener, Observed, RuntimeEvent};
 use crate::record::StartRecord;
@@ -98,6 +98,8 @@ struct Link {
     child: Option<Child>,
     pidfd: Option<OwnedFd>,
     tree: Tree,
+    /// Whether the shim is in a container, where processes have other numbers.
+    contained: bool,
     observed: watch::Sender<Observed>,
     events: broadcast::Sender<RuntimeEvent>,
     orders: mpsc::Receiver<Order>,
@@ -113,7 +115,10 @@ impl Inner {
         met: Met,
         child: Option<Child>,
     ) -> Result<Observed, RuntimeError> {
-        let shim = met.identity(self);
+        let contained = self.containers.is_some();
+        // In a container it calls itself 1.
+        let known = record.shim.clone().filter(|_| contained);
+        let shim = known.unwrap_or_else(|| met.identity(self));
         let pidfd = shim.pidfd().map_err(during("watching a shim"))?;
         record.shim = Some(shim);
         let (entry, orders) = self.enter(&record, InstanceState::Starting);
@@ -123,6 +128,7 @@ impl Inner {
             child,
             pidfd,
             tree: entry.tree.clone(),
+            contained,
             observed: entry.observed.clone(),
             events: self.events.clone(),
             orders,
@@ -224,13 +230,17 @@ impl Link {
     fn learn(&mut self, status: Status) {
         self.ended |= status.state == State::Ended;
         let mut fresh: VecDeque<_> = VecDeque::new();
+        let shim = self.tree.root.as_ref().filter(|_| self.contained).map(|shim| shim.pid);
+        let outside = |pid| shim.map_or(pid, |shim| contain::outside(shim, pid).unwrap_or(pid));
         self.observed.send_modify(|observed| {
             let new = status.exit_count.saturating_sub(observed.exit_count);
             let known = status.exits.len().saturating_sub(usize::try_from(new).unwrap_or(usize::MAX));
             fresh.extend(status.exits.iter().skip(known).copied());
             observed.state = match status.state {
                 State::Starting => InstanceState::Starting,
-                State::Running { pid, since } => InstanceState::Running { pid, since: Timestamp(since) },
+                State::Running { pid, since } => {
+                    InstanceState::Running { pid: outside(pid), since: Timestamp(since) }
+                }
                 State::BackingOff { until } => InstanceState::BackingOff { until: Timestamp(until) },
                 // Over it is when nothing of it is left, the shim included.
                 State::Stopping | State::Ended => InstanceState::Stopping,

@@ -142,7 +142,17 @@ impl Policy {
         }
     }
 
-    fn view(&self, spec: &InstanceSpec, places: &Places<'_>) -> View {
+    /// What stands around an app in a container, which is sandbox enough but for what nobody's container needs: the system calls that
+    /// are refused everywhere.
+    pub(crate) fn contained(&self, spec: &InstanceSpec, oom_counter: Option<String>) -> Sandbox {
+        // Whoever is not root has lost them with the change of user.
+        let is_root = spec.user.as_ref().is_some_and(|user| user.uid == 0);
+        let capabilities = if is_root { capabilities(&spec.root) } else { 0 };
+        Sandbox { capabilities, filter: self.filter.clone(), oom_counter, ..Sandbox::default() }
+    }
+
+    /// What an app in a root of its own sees.
+    pub(crate) fn view(&self, spec: &InstanceSpec, places: &Places<'_>) -> View {
         let bytes = spec.resources.tmp.unwrap_or(TMP);
         let tmp = Room { bytes, inodes: (bytes / BYTES_PER_INODE).max(64) };
         let hostname: String = spec.id.short().replace('.', "-").chars().take(63).collect();

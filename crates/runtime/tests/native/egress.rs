@@ -78,6 +78,9 @@ fn on_a_machine(test: impl AsyncFnOnce(World, PlainRuntime)) {
     if !rustix::process::geteuid().is_root() {
         return not_tested("only root can make a way out");
     }
+    if let Some(why) = crate::absent() {
+        return not_tested(why);
+    }
     machine();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

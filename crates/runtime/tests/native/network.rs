@@ -19,6 +19,10 @@ pub(crate) fn not_tested(why: &str) {
 
 /// `None`, said aloud, where no instance can have a network of its own.
 fn world_with_networks() -> Option<(World, PlainRuntime)> {
+    if let Some(why) = crate::absent() {
+        not_tested(why);
+        return None;
+    }
     let world = World::new();
     let runtime = world.runtime();
     if !runtime.capabilities().own_network {

@@ -6,6 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use berth_shim::wire::{ToShim, take_frame};
 
+use crate::system;
+
 /// One control, perhaps one that is about to replace it, and one that is being looked with.
 const MOST: usize = 4;
 
@@ -28,9 +30,8 @@ impl AsFd for Client {
 /// Accepts whoever waits and may speak to us: our own user and root.
 pub(crate) fn accept(listener: &UnixListener, clients: &mut Vec<Client>, hello: &dyn Fn() -> Vec<u8>) {
     while let Ok((stream, _)) = listener.accept() {
-        let own = rustix::process::geteuid();
-        let known = rustix::net::sockopt::socket_peercred(&stream)
-            .is_ok_and(|peer| peer.uid.is_root() || peer.uid == own);
+        let own = rustix::process::geteuid().as_raw();
+        let known = system::peer(&stream).is_ok_and(|uid| uid == 0 || uid == own);
         if known && clients.len() < MOST && stream.set_nonblocking(true).is_ok() {
             clients.push(Client { stream, incoming: Vec::new(), outgoing: hello(), stale: false });
         }

@@ -2,8 +2,8 @@
 //!
 //! One thread, one loop over poll(2): signals, the app's output, the clients of the socket. It starts the app, pumps
 //! its output into log segments, starts it again when it exits, and ends the whole tree when it is told to. Usage:
-//! `berth-shim <instance> <descriptor>`, the descriptor being that of a memory file with the start configuration; or
-//! `berth-shim --probe-network`, which ends well where an instance can have a network of its own.
+//! `berth-shim <instance> <descriptor>`, the descriptor being that of a memory file with the start configuration; in a container
+//! `berth-shim <instance> <path>`, the path being that of the socket behind which it is handed all that; or `berth-shim probe`.
 //! Other inherited descriptors (the lease of the instance's port) are merely held open, for as long as it lives.
 //!
 //! It asks the kernel for the time itself, and is exempt from the ban on that: it must link nothing of Berth's.
@@ -24,6 +24,7 @@ use std::io::Read as _;
 use std::process::ExitCode;
 
 use berth_shim::config::StartConfig;
+use berth_shim::door;
 
 /// Exit statuses, for whoever started the shim and never heard of it: there is nowhere to print to.
 const BAD_CONFIG: u8 = 64;
@@ -46,7 +47,12 @@ fn main() -> ExitCode {
 }
 
 fn read_config() -> Option<StartConfig> {
-    let number: u32 = std::env::args().nth(2)?.parse().ok()?;
+    let word = std::env::args().nth(2)?;
+    let number = if word.starts_with('/') {
+        door::take(std::os::unix::net::UnixStream::connect(word).ok()?).ok()?
+    } else {
+        word.parse().ok()?
+    };
     let mut bytes = Vec::new();
     std::fs::File::open(format!("/proc/self/fd/{number}")).ok()?.read_to_end(&mut bytes).ok()?;
     StartConfig::decode(&bytes).ok()

@@ -83,7 +83,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         sandbox::enter_user_namespace()?;
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    if config.network == Network::Own {
+    if config.network == Network::Own && !config.is_in_network {
         // Before anything of the app is: it inherits the network, and no socket of another one.
         network::enter(config.namespace)?;
     }

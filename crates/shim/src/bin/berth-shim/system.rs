@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -40,6 +40,17 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
     Ok(fd)
+}
+
+/// The user of whoever connected. Not by rustix, which has no process id of nought: that is what the kernel tells within a container of a
+/// process outside.
+pub(crate) fn peer(stream: &UnixStream) -> io::Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or_default();
+    let (fd, to) = (stream.as_raw_fd(), (&raw mut peer).cast());
+    // SAFETY: the kernel writes at most `length` bytes to where a `ucred` lies.
+    let asked = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, to, &raw mut length) };
+    if asked == 0 { Ok(peer.uid) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The signals that the loop reads as events.

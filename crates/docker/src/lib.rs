@@ -1,0 +1,17 @@
+//! Docker and Podman by their API, for machines that have one of them: containers to run in, images to run from, Dockerfiles built.
+//!
+//! Berth needs neither. Where somebody insists, [`Engine`] speaks with the daemon over its Unix socket; plain structs go in and come out, and
+//! every call blocks, since who calls does so from a thread that may.
+#![warn(missing_docs)]
+
+mod archive;
+mod container;
+mod engine;
+mod error;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use archive::{Archive, Layer};
+pub use container::{Bind, Container, Net, Stray};
+pub use engine::{Engine, Facts, sockets};
+pub use error::EngineError;

@@ -1,0 +1,97 @@
+//! A daemon of the tests' own: one for all tests that run at once, whichever process each is in, away from whatever daemon the machine has.
+//!
+//! The first test that wants it starts it, together with a keeper that ends it by its process id once no test has wanted it for some
+//! seconds. Locks on files say who wants it, so that a test that is killed wants nothing.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::FlockOperation;
+
+use crate::engine::Engine;
+
+/// Starts the daemon, waits until nobody wants it, and ends it by its process id; what it kept is removed with it.
+const KEEPER: &str = r#"
+dockerd -H "unix://$HOME_OF/docker.sock" --data-root "$HOME_OF/data" --exec-root "$HOME_OF/exec" --pidfile "$HOME_OF/docker.pid" \
+    --bridge none --iptables=false --ip6tables=false --storage-driver "$DRIVER" >"$HOME_OF/log" 2>&1 9>&- &
+daemon=$!
+exec 9<"$HOME_OF/wanted"
+idle=0
+while kill -0 $daemon 2>/dev/null && [ $idle -lt 10 ]; do
+    sleep 1
+    if flock -n -x 9; then flock -u 9; idle=$((idle + 1)); else idle=0; fi
+done
+flock -x 9
+kill $daemon 2>/dev/null
+wait $daemon
+rm -rf "$HOME_OF/data" "$HOME_OF/exec" "$HOME_OF/docker.sock"
+"#;
+
+/// The daemon, wanted for as long as this lives.
+#[derive(Debug)]
+pub struct Daemon {
+    /// Where it listens.
+    pub socket: PathBuf,
+    _wanted: File,
+}
+
+impl Daemon {
+    /// The daemon, started when it does not run.
+    ///
+    /// # Errors
+    /// Why it cannot be had, for whoever says aloud that nothing was tested.
+    pub fn get() -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root can start dockerd".to_owned());
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|folder| folder.join("dockerd").is_file()) {
+            return Err("dockerd is not installed: apt-get install docker.io".to_owned());
+        }
+        let home = PathBuf::from("/tmp/berth-test-docker");
+        start(&home).map_err(|error| error.to_string())
+    }
+}
+
+fn start(home: &Path) -> std::io::Result<Daemon> {
+    fs::create_dir_all(home)?;
+    let starting = File::create(home.join("starting"))?;
+    rustix::fs::flock(&starting, FlockOperation::LockExclusive)?;
+    let wanted =
+        File::options().create(true).truncate(false).write(true).read(true).open(home.join("wanted"))?;
+    rustix::fs::flock(&wanted, FlockOperation::LockShared)?;
+    let socket = home.join("docker.sock");
+    if Engine::connect(&socket).is_ok() {
+        return Ok(Daemon { socket, _wanted: wanted });
+    }
+    spawn(home)?;
+    // A minute, and what the daemon said if that was not enough.
+    for _ in 0..600 {
+        if Engine::connect(&socket).is_ok() {
+            return Ok(Daemon { socket, _wanted: wanted });
+        }
+        // wait: for the daemon to listen.
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    }
+    let said = fs::read_to_string(home.join("log")).unwrap_or_default();
+    let tail: Vec<&str> = said.lines().rev().take(5).collect();
+    Err(std::io::Error::other(format!("dockerd does not come up: {}", tail.join("; "))))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the daemon has to outlive the test that starts it, and to end by itself"
+)]
+fn spawn(home: &Path) -> std::io::Result<()> {
+    // On an overlay there can be no other; the test says so by its slowness alone.
+    let overlay = fs::read_to_string("/proc/filesystems")?.contains("overlay");
+    let mut keeper = Command::new("/bin/sh");
+    keeper.args(["-c", KEEPER]).env("HOME_OF", home).env("DRIVER", if overlay { "overlay2" } else { "vfs" });
+    keeper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let child = keeper.spawn()?;
+    let mut note = File::create(home.join("keeper.pid"))?;
+    writeln!(note, "{}", child.id())
+}
