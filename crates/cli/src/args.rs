@@ -12,6 +12,7 @@ mod releases;
 mod run;
 mod settings;
 mod spelling;
+mod volumes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub use settings::{
     ConfigAction, ConfigArgs, DiffArgs, GetArgs, ImportArgs, ListArgs, SecretsAction, SecretsArgs, SetArgs,
     UnsetArgs,
 };
+pub use volumes::{VolumesAction, VolumesArgs};
 
 /// Ends every help text.
 const EXIT_STATUSES: &str = "\
@@ -159,6 +161,8 @@ pub enum Verb {
     Domains(DomainsArgs),
     /// List what an app runs by a schedule, run it at once, or show what became of it
     Cron(CronArgs),
+    /// List the directories that outlive an app's releases, or remove one (also `volumes:remove`)
+    Volumes(VolumesArgs),
     /// Deploy by `git push`, or from a repository elsewhere (also `git:remote` and so on)
     Git(GitArgs),
     /// Show what an app's processes wrote

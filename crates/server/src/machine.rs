@@ -11,6 +11,7 @@ mod releases;
 pub mod runs;
 mod source;
 mod surroundings;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -72,6 +73,7 @@ pub struct Machine {
     runtime: Arc<dyn Runtime>,
     builder: Builder,
     images: Images,
+    volumes: berth_volume::Store,
     sources: Sources,
     repositories: Repositories,
     jobs: Arc<Jobs>,
@@ -159,6 +161,8 @@ impl Machine {
             Arc::clone(&clock),
         );
         builder.sweep().await.map_err(|error| in_full(&error))?;
+        let volumes = berth_volume::Store::new(config.home.join("volumes"));
+        volumes.sweep().map_err(|error| in_full(&error))?;
         let supervisor = config.supervisor.try_clone().map_err(|error| in_full(&error))?;
         // A line is lost rather than that control waits for a supervisor that does not read.
         supervisor.set_nonblocking(true).map_err(|error| in_full(&error))?;
@@ -166,6 +170,7 @@ impl Machine {
             runtime,
             builder,
             images: Images::open(&config.home, config.uid_plan).map_err(|error| in_full(&error))?,
+            volumes,
             sources: Sources::new(config.home.join("chunks")),
             repositories: Repositories::open(config).map_err(|error| in_full(&error))?,
             jobs: Arc::default(),

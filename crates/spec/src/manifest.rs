@@ -6,18 +6,18 @@
 mod cron;
 mod keys;
 mod read;
+mod volumes;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
+pub use self::volumes::{InvalidMountPath, MountPath, VOLUMES_MAX, Volume};
 use crate::command::{Command, RelativeDir};
 pub use crate::host::HostName;
-use crate::name::{AppName, CronName, EnvName, ProcessName};
+use crate::name::{AppName, CronName, EnvName, ProcessName, VolumeName};
 use crate::problem::Problems;
 use crate::procfile::Procfile;
 use crate::unit::Millis;
@@ -57,6 +57,9 @@ pub struct Manifest {
     /// What instances reach.
     #[serde(default, skip_serializing_if = "Network::is_default")]
     pub network: Network,
+    /// Directories that outlive releases and instances.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<VolumeName, Volume>,
 }
 
 impl Manifest {
@@ -83,6 +86,14 @@ impl Manifest {
             Some(Ok(_)) => {}
         }
         if problems.is_empty() { Ok(read) } else { Err(Problems(problems)) }
+    }
+
+    /// The volumes that instances of `process` have.
+    pub fn volumes_of<'a>(
+        &'a self,
+        process: &'a ProcessName,
+    ) -> impl Iterator<Item = (&'a VolumeName, &'a Volume)> {
+        self.volumes.iter().filter(move |(_, volume)| volume.is_of(process))
     }
 
     /// The manifest from the text of a berth.toml.
@@ -392,7 +403,7 @@ macro_rules! checked_text {
             }
         }
 
-        impl FromStr for $name {
+        impl std::str::FromStr for $name {
             type Err = $error;
             fn from_str(text: &str) -> Result<Self, $error> {
                 $check(text).map(Self).ok_or_else(|| $error(text.chars().take(80).collect()))
@@ -412,13 +423,15 @@ macro_rules! checked_text {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
     )*};
 }
+
+pub(crate) use checked_text;
 
 checked_text! {
     /// The path of a health check: begins with `/`, visible ASCII, no fragment.

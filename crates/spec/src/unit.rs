@@ -1,4 +1,4 @@
-//! Units: points in time and spans of it, in milliseconds, as the journal keeps them.
+//! Units: points in time and spans of it, in milliseconds, as the journal keeps them; amounts of bytes.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -73,6 +73,45 @@ impl FromStr for Millis {
     }
 }
 
+/// An amount of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(pub u64);
+
+/// The units of amounts, as Kubernetes writes them: each is 1,024 of the one before.
+const AMOUNTS: [(&str, u64); 4] = [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("Ti", 1 << 40)];
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |(_, unit): &&(&str, u64)| self.0 > 0 && self.0.is_multiple_of(*unit);
+        match AMOUNTS.iter().rev().find(fits) {
+            Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Why a text is not an amount of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an amount of bytes")]
+pub struct InvalidAmount(String);
+
+impl FromStr for Bytes {
+    type Err = InvalidAmount;
+    /// Takes a whole number with a unit: `256Mi`, `10Gi`; without one it is bytes.
+    fn from_str(text: &str) -> Result<Self, InvalidAmount> {
+        let bad = || InvalidAmount(text.chars().take(40).collect());
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, name) = text.split_at(digits);
+        let unit = match name {
+            "" => 1,
+            name => AMOUNTS.iter().find(|(known, _)| *known == name).ok_or_else(bad)?.1,
+        };
+        let number: u64 = number.parse().ok().ok_or_else(bad)?;
+        number.checked_mul(unit).map(Self).ok_or_else(bad)
+    }
+}
+
 impl Add<Millis> for Timestamp {
     type Output = Timestamp;
     fn add(self, span: Millis) -> Timestamp {
@@ -119,7 +158,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn amounts_are_read() {
+        for (text, expected) in [("1Ki", 1_024), ("256Mi", 256 << 20), ("10Gi", 10 << 30), ("7", 7), ("0", 0)]
+        {
+            assert_eq!(text.parse(), Ok(Bytes(expected)), "{text}");
+            assert_eq!(Bytes(expected).to_string(), text);
+        }
+        for bad in ["", "Mi", "10GB", "10G", "1.5Gi", "-1", "1 Gi", "99999999999999999999", "99999999999Ti"] {
+            assert!(bad.parse::<Bytes>().is_err(), "{bad}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn an_amount_comes_back_from_its_text(amount: u64) {
+            prop_assert_eq!(Bytes(amount).to_string().parse(), Ok(Bytes(amount)));
+        }
+
         #[test]
         fn a_span_comes_back_from_its_text(span: u64) {
             prop_assert_eq!(Millis(span).to_string().parse(), Ok(Millis(span)));

@@ -85,6 +85,7 @@ impl Machine {
             builds: self.jobs.builds_of(&app.id),
             commands: self.jobs.commands_of(&app.id),
             runs: self.runs_of(app).await,
+            volumes_left: self.volumes_left(app),
             memory_short: app.warm.is_some() && memory_is_short(),
             wall: Some(self.clock.now()),
             ..AppWorld::default()
@@ -278,7 +279,7 @@ impl Machine {
         env.insert("INSTANCE_ID".to_owned(), id.short());
         let command = self.command(release, id, &artifact).map_err(start_failed)?;
         let Surroundings { root, dir, user, mounts, resources, network } =
-            self.surroundings(app, release, artifact, &mut env)?;
+            self.surroundings(app, release, Some(&instance.process), artifact, &mut env)?;
         let port = match network {
             _ if !instance.process.is_web() => PortWish::None,
             Network::Own => PortWish::Exactly(own_port(release)),

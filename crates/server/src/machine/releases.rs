@@ -156,7 +156,7 @@ impl Machine {
         let id = command_id(&app.id.release(release.number));
         env.insert("INSTANCE_ID".to_owned(), id.short());
         let Surroundings { root, dir, user, mounts, resources, network } =
-            self.surroundings(app, release, artifact, &mut env).map_err(|(_code, why)| why)?;
+            self.surroundings(app, release, None, artifact, &mut env).map_err(|(_code, why)| why)?;
         Ok(InstanceSpec {
             id,
             token: Mark(berth_clock::random_bytes(&*self.clock)),

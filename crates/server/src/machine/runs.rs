@@ -252,7 +252,7 @@ impl Machine {
         let mut token = [0; 16];
         hex::decode_to_slice(&run.token, &mut token).map_err(|error| format!("its token: {error}"))?;
         let Surroundings { root, dir, user, mounts, resources, network } =
-            self.surroundings(app, release, artifact, &mut all).map_err(|(_code, why)| why)?;
+            self.surroundings(app, release, None, artifact, &mut all).map_err(|(_code, why)| why)?;
         Ok(InstanceSpec {
             id: id.clone(),
             token: berth_runtime::Mark(token),

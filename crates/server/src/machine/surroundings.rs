@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use berth_control::state::{App, Release};
 use berth_runtime::{Mount, Network, Resources, Root, User};
-use berth_spec::{Command, Isolation};
+use berth_spec::{Command, Isolation, ProcessName};
 
 use super::images::{self, Runnable};
 use super::instances::START_FAILED;
@@ -22,7 +22,8 @@ pub(super) struct Surroundings {
 }
 
 impl Machine {
-    /// What stands around an instance of `release`, and what of that its environment says. `dir` is where the artifact lies.
+    /// What stands around an instance of `process` of `release`, or with none around what runs once in it, and what of that its
+    /// environment says. `dir` is where the artifact lies.
     ///
     /// # Errors
     /// Why it cannot be had.
@@ -30,6 +31,7 @@ impl Machine {
         &self,
         app: &App,
         release: &Release,
+        process: Option<&ProcessName>,
         dir: PathBuf,
         env: &mut BTreeMap<String, String>,
     ) -> Result<Surroundings, NotStarted> {
@@ -41,12 +43,15 @@ impl Machine {
             let Runnable { root, user, home, dir } =
                 self.images.runnable(image).map_err(|why| (START_FAILED.to_owned(), why))?;
             env.extend(home.filter(|_| !env.contains_key("HOME")).map(|home| ("HOME".to_owned(), home)));
-            return Ok(Surroundings { root, dir, user, mounts: Vec::new(), resources, network });
+            let mounts = self.mount_volumes(app, release, process, (&root, user.as_ref()), env)?;
+            return Ok(Surroundings { root, dir, user, mounts, resources, network });
         }
-        let mounts = self.tools(release).into_iter();
-        let mounts =
-            mounts.map(|place| Mount { source: place.clone(), target: place, writable: false }).collect();
-        Ok(Surroundings { root: Root::Host, dir, user: self.app_user(app.slot), mounts, resources, network })
+        let (root, user) = (Root::Host, self.app_user(app.slot));
+        let tools = self.tools(release).into_iter();
+        let tools = tools.map(|place| Mount { source: place.clone(), target: place, writable: false });
+        let volumes = self.mount_volumes(app, release, process, (&root, user.as_ref()), env)?;
+        let mounts = tools.chain(volumes).collect();
+        Ok(Surroundings { root, dir, user, mounts, resources, network })
     }
 
     /// Folders of the machine that the processes of a release need beside their artifact.

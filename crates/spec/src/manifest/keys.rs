@@ -13,8 +13,8 @@ pub(super) struct Keys {
 
 pub(super) const TOP: Keys = Keys {
     section: "",
-    known: &["app", "build", "processes", "env", "deploy", "http", "shutdown", "cron", "network"],
-    later: &["services", "scale", "resources", "slo", "volumes"],
+    known: &["app", "build", "processes", "env", "deploy", "http", "shutdown", "cron", "network", "volumes"],
+    later: &["services", "scale", "resources", "slo"],
 };
 pub(super) const BUILD: Keys = Keys {
     section: "build",
@@ -40,5 +40,9 @@ pub(super) const CRON: Keys = Keys {
 
 pub(super) const NETWORK: Keys = Keys { section: "network", known: &["egress"], later: &[] };
 
+pub(super) const VOLUMES: Keys =
+    Keys { section: "volumes", known: &["name", "path", "size", "processes"], later: &[] };
+
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 8] = [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK];
+pub(super) const SECTIONS: [&Keys; 9] =
+    [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &VOLUMES];

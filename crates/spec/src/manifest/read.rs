@@ -11,12 +11,12 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::cron;
 use super::keys::{self, Keys};
 use super::{
     Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
+use super::{cron, volumes};
 use crate::command::{Command, RelativeDir};
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
 use crate::problem::{Collector, Problems, Wrong, nearest};
@@ -80,7 +80,7 @@ impl<'s, 'p, 't> Section<'s, 'p, 't> {
         self.note(value.span(), read(value.get_ref()))
     }
 
-    fn note<T>(&mut self, span: Range<usize>, read: Result<T, Wrong>) -> Option<T> {
+    pub(super) fn note<T>(&mut self, span: Range<usize>, read: Result<T, Wrong>) -> Option<T> {
         read.map_err(|wrong| self.problems.note(&span, wrong)).ok()
     }
 
@@ -132,11 +132,14 @@ fn unknown(name: &str, keys: &Keys) -> Wrong {
 }
 
 fn top(section: &mut Section<'_, '_, '_>) -> Manifest {
+    let build = section.below("build", &keys::BUILD, build).unwrap_or_default();
+    let processes = processes(section);
     let manifest = Manifest {
         format: Format::One,
         app: section.get("app", parsed),
-        build: section.below("build", &keys::BUILD, build).unwrap_or_default(),
-        processes: processes(section),
+        volumes: volumes::read(section, &processes, build.image.is_some()),
+        build,
+        processes,
         env: env(section),
         deploy: section.below("deploy", &keys::DEPLOY, deploy).unwrap_or_default(),
         http: section.below("http", &keys::HTTP, http).unwrap_or_default(),
