@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex};
 
 use berth_acceptance::{Options, Platform, User};
@@ -125,6 +126,40 @@ fn an_image_is_run_as_it_says() {
     assert!(again.stdout.contains("is active"), "{}", again.stdout);
     assert_eq!(run(&["sh", "-c", "echo $COLOUR"]).trim(), "red");
     assert_eq!(get("/up").status, 200);
+}
+
+/// An image that runs as a user of its own can write to its volume, which is kept and is neither its layers' nor the machine's.
+#[test]
+fn an_image_writes_to_its_volume_as_the_user_that_it_names() {
+    for user in [User::Own, User::Ordinary] {
+        let registry = Registry::start();
+        let platform = Platform::start(Options { user, ..Options::default() });
+        let status = platform.cli(["status", "--json"]).ok().json();
+        if !["full", "namespaces"].iter().any(|level| status["isolation"] == *level) {
+            println!("!! NOT TESTED: this platform is {}", status["isolation"]);
+            continue;
+        }
+        let source = platform.scratch().join("source");
+        fs::create_dir(&source).unwrap();
+        let manifest = format!(
+            "app = \"shop\"\n[build]\nimage = \"{}/team/shop:1\"\n[[volumes]]\nname = \"data\"\npath = \"/var/lib/shop\"\n",
+            registry.address
+        );
+        fs::write(source.join("berth.toml"), manifest).unwrap();
+        let _first = platform.cli_in(&source, ["deploy"]).ok();
+        let run = |line: &str| {
+            platform.cli_in(&source, ["run", "--", "/bin/busybox", "sh", "-c", line]).ok().stdout
+        };
+        assert_eq!(run("echo $VOLUME_DATA && echo kept > $VOLUME_DATA/a").trim(), "/var/lib/shop");
+        let _second = platform.cli_in(&source, ["config", "set", "A=1"]).ok();
+        assert_eq!(run("/bin/busybox cat /var/lib/shop/a").trim(), "kept");
+        let file = platform.home().join("volumes/default/default/shop/data/a");
+        assert_eq!(fs::read(&file).unwrap(), b"kept\n");
+        let owner = fs::metadata(&file).unwrap();
+        assert!(owner.uid() != 0 && owner.uid() != 1_000, "{} is a user of the machine", owner.uid());
+        let _gone = platform.cli_in(&source, ["destroy", "--yes", "--volumes"]).ok();
+        assert!(!file.try_exists().unwrap());
+    }
 }
 
 /// As an ordinary user its processes are ours, whoever it names; the rest is the same.

@@ -13,6 +13,7 @@ mod releases;
 mod run;
 mod settings;
 mod spelling;
+mod volumes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ pub use settings::{
     ConfigAction, ConfigArgs, DiffArgs, GetArgs, ImportArgs, ListArgs, SecretsAction, SecretsArgs, SetArgs,
     UnsetArgs,
 };
+pub use volumes::{VolumesAction, VolumesArgs};
 
 /// Ends every help text.
 const EXIT_STATUSES: &str = "\
@@ -161,6 +163,8 @@ pub enum Verb {
     Domains(DomainsArgs),
     /// List what an app runs by a schedule, run it at once, or show what became of it
     Cron(CronArgs),
+    /// List the directories that outlive an app's releases, or remove one (also `volumes:remove`)
+    Volumes(VolumesArgs),
     /// Deploy by `git push`, or from a repository elsewhere (also `git:remote` and so on)
     Git(GitArgs),
     /// Show the images that were pushed for an app, and how to push one (also `registry:password`)

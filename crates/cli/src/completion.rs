@@ -97,6 +97,19 @@ pub(crate) fn cron_entries() -> Vec<CompletionCandidate> {
     names.unwrap_or_default()
 }
 
+/// The app's volumes.
+pub(crate) fn volumes() -> Vec<CompletionCandidate> {
+    let names = ask(async |client: Client, project: ProjectId| {
+        let list = client.volumes(&app(&project)?).await.ok()?;
+        let shown = list
+            .volumes
+            .into_iter()
+            .map(|volume| CompletionCandidate::new(volume.name.as_str()).help(volume.path.map(Into::into)));
+        Some(shown.collect())
+    });
+    names.unwrap_or_default()
+}
+
 /// The numbers of the app's releases, newest first.
 pub(crate) fn releases() -> Vec<CompletionCandidate> {
     let numbers = ask(async |client: Client, project: ProjectId| {

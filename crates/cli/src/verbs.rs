@@ -18,6 +18,7 @@ mod releases;
 mod run;
 mod seen;
 mod settings;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -108,6 +109,7 @@ pub(crate) async fn perform(
         Verb::Secrets(args) => session.secrets(args).await,
         Verb::Domains(args) => session.domains(args).await,
         Verb::Cron(args) => session.cron(args).await,
+        Verb::Volumes(args) => session.volumes(args).await,
         Verb::Git(args) => session.git(args).await,
         Verb::Registry(args) => session.registry(args).await,
         Verb::Logs(args) => session.logs(args).await,

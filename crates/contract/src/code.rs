@@ -165,6 +165,9 @@ codes! {
     UsageInvalid = "usage_invalid", 500, Usage, "The command line is not valid";
     UserIdsExhausted = "user_ids_exhausted", 507, Refused, "The platform has no user id left for another app";
     VariableNotFound = "variable_not_found", 404, NotFound, "The app has no such variable";
+    VolumeExclusive = "volume_exclusive", 409, Refused, "Two instances would write to one volume at once";
+    VolumeInUse = "volume_in_use", 409, Refused, "The volume is in use";
+    VolumeNotFound = "volume_not_found", 404, NotFound, "The app has no such volume";
 }
 
 impl Code {

@@ -24,6 +24,7 @@ pub mod route;
 pub mod run;
 pub mod settings;
 pub mod upload;
+pub mod volume;
 
 pub use app::{
     App, AppList, AppState, AppSummary, AppsQuery, CreateApp, Exit, Instance, InstanceList, InstanceState,
@@ -47,3 +48,4 @@ pub use settings::{
     Config, ConfigChanged, ConfigPatch, SecretNames, SecretValue, SecretsChanged, SecretsPatch,
 };
 pub use upload::{ChunkHash, ChunksMissing, ChunksQuery, InvalidHash, TreeCreated, TreeId};
+pub use volume::{DestroyQuery, Volume, VolumeList};

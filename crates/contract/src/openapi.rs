@@ -82,6 +82,8 @@ use utoipa::openapi::OpenApi as Document;
         crate::upload::ChunksMissing,
         crate::upload::ChunksQuery,
         crate::upload::TreeCreated,
+        crate::volume::Volume,
+        crate::volume::VolumeList,
     ))
 )]
 pub struct ApiDoc;

@@ -52,6 +52,10 @@ pub const RUNS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/r
 pub const CRON: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/cron";
 /// What became of one entry of it, and running it at once.
 pub const CRON_RUNS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/cron/{entry}/runs";
+/// An app's volumes.
+pub const VOLUMES: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/volumes";
+/// One of them.
+pub const VOLUME: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/volumes/{volume}";
 /// The hosts that lead to an app.
 pub const DOMAINS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/domains";
 /// An app's log lines, as server-sent events.

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_spec::manifest::Manifest;
+use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{
     AppId, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId, Timestamp,
+    VolumeName,
 };
 
 use crate::event::{
@@ -58,10 +59,18 @@ pub enum Wish {
         /// Random, in hex.
         token: String,
     },
+    /// Remove a volume that nothing has any more. The app may be destroyed.
+    RemoveVolume {
+        /// The volume.
+        volume: VolumeName,
+    },
     /// Change how the app is deployed by git.
     ChangeGit { git: GitSettings },
     /// The app is to go.
-    Destroy,
+    Destroy {
+        /// Whether its volumes go too.
+        volumes: bool,
+    },
 }
 
 /// A one-off command.
@@ -286,12 +295,64 @@ pub enum Refusal {
         /// The most there may be.
         max: usize,
     },
+    /// The volume is had by something, or will be.
+    #[error("the volume {volume} of {app} is had by {release}")]
+    VolumeInUse {
+        /// The app.
+        app: AppId,
+        /// The volume.
+        volume: VolumeName,
+        /// A release that has it.
+        release: ReleaseNumber,
+    },
+    /// A volume would be written to by two instances at once.
+    #[error("{}", exclusive(.app, .volume, .how))]
+    VolumeExclusive {
+        /// The app.
+        app: AppId,
+        /// The volume.
+        volume: VolumeName,
+        /// What would have it so.
+        how: Sharing,
+    },
     /// All uids that the platform may give out are given out.
     #[error("the platform has given out all its {0} user ids")]
     SlotsExhausted(u32),
     /// A reconciler's fact is no longer true. Never seen by people.
     #[error("the fact no longer holds: {0}")]
     Stale(&'static str),
+}
+
+/// What would have two instances write to one volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sharing {
+    /// A strategy that starts new instances beside the old ones.
+    Strategy(Strategy),
+    /// So many instances of one process.
+    Instances {
+        /// The process.
+        process: ProcessName,
+        /// How many.
+        count: u32,
+    },
+}
+
+fn exclusive(app: &AppId, volume: &VolumeName, how: &Sharing) -> String {
+    match how {
+        Sharing::Strategy(strategy) => {
+            let named = match strategy {
+                Strategy::Rolling => "rolling",
+                Strategy::BlueGreen => "bluegreen",
+                Strategy::Recreate => "recreate",
+            };
+            format!(
+                "the strategy {named} starts new instances of web beside the old ones, and both would write to the volume {volume} of {app}"
+            )
+        }
+        Sharing::Instances { process, count } => {
+            format!("{count} instances of {process} would write to the volume {volume} of {app} at once")
+        }
+    }
 }
 
 fn names(processes: &[ProcessName]) -> String {
@@ -325,6 +386,8 @@ impl Refusal {
             Self::DomainFixed { .. } => "domain_fixed",
             Self::SecretRace { .. } | Self::Stale(_) => "conflict",
             Self::TooManyInstances { .. } | Self::TooMany { .. } => "limit_exceeded",
+            Self::VolumeInUse { .. } => "volume_in_use",
+            Self::VolumeExclusive { .. } => "volume_exclusive",
             Self::SlotsExhausted(_) => "user_ids_exhausted",
         }
     }

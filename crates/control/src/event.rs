@@ -11,7 +11,7 @@ use berth_spec::command::{Command, RelativeDir};
 use berth_spec::manifest::Manifest;
 use berth_spec::{
     AppId, BranchName, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId,
-    Timestamp,
+    Timestamp, VolumeName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -143,8 +143,13 @@ pub enum Event {
     CronSetBack { to: Timestamp },
     /// The one-off command is over, or will never be run.
     RunEnded { run: RunNumber, end: RunEnd },
-    /// The app is to go, with all it has.
-    AppDestroying {},
+    /// A volume that no release had any more was removed, with all that was in it.
+    VolumeRemoved { volume: VolumeName },
+    /// The app is to go, with all it has but its volumes, unless these go too.
+    AppDestroying {
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        volumes: bool,
+    },
     /// Nothing of the app is left but its history.
     AppDestroyed {},
 }
@@ -522,7 +527,8 @@ impl Event {
             Self::RunEnded { .. } => "run_ended",
             Self::CronSkipped { .. } => "cron_skipped",
             Self::CronSetBack { .. } => "cron_set_back",
-            Self::AppDestroying {} => "app_destroying",
+            Self::VolumeRemoved { .. } => "volume_removed",
+            Self::AppDestroying { .. } => "app_destroying",
             Self::AppDestroyed {} => "app_destroyed",
         }
     }

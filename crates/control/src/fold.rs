@@ -84,7 +84,8 @@ impl Platform {
             | Event::RunEnded { .. }
             | Event::CronSkipped { .. }
             | Event::CronSetBack { .. }
-            | Event::AppDestroying {}
+            | Event::VolumeRemoved { .. }
+            | Event::AppDestroying { .. }
             | Event::AppDestroyed {} => {}
         }
     }
@@ -123,8 +124,9 @@ impl App {
             Event::RunAssigned { .. } | Event::RunEnded { .. } => self.apply_to_run(event, stamp),
             Event::CronSkipped { .. } | Event::CronSetBack { .. } => self.apply_to_cron(event, stamp),
             Event::GitChanged { git } => self.git = git.clone(),
-            Event::HookFailed { .. } => {}
-            Event::AppDestroying {} => {
+            Event::HookFailed { .. } | Event::VolumeRemoved { .. } => {}
+            Event::AppDestroying { volumes } => {
+                self.volumes_go |= *volumes;
                 self.life = Life::Destroying;
                 self.activation = None;
                 self.serving = None;
@@ -325,6 +327,7 @@ impl App {
     /// Only what keeps numbers unique and explains the past is left.
     fn destroy(&mut self) {
         self.life = Life::Destroyed;
+        self.volumes_go = false;
         self.config.clear();
         self.secrets.clear();
         self.scale.clear();

@@ -13,6 +13,7 @@ use berth_spec::{AppId, ProcessName, ReleaseNumber};
 use crate::event::{CronRun, Event, Ordinal};
 use crate::plan::stop_is_safe;
 use crate::state::{App, Life, Phase, Position, State};
+use crate::volume::in_the_way;
 use crate::world::{AppWorld, Listener};
 
 /// An invariant.
@@ -44,13 +45,15 @@ pub enum Invariant {
     NumbersAreUnique,
     /// CRON-1: a moment at which a cron entry is due is run at most once.
     MomentsRunOnce,
+    /// VOL-1: of the instances that have one volume no two are of different releases, and no two of one process.
+    VolumesAreExclusive,
     /// INS-1: no instance outlives its app, or what wanted it, by more than one pass of the reconciler.
     NothingLeaks,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AcknowledgedIsDurable,
         Self::ReplayGivesServedState,
         Self::StoppedIsUnreachable,
@@ -64,6 +67,7 @@ impl Invariant {
         Self::RollbackExists,
         Self::NumbersAreUnique,
         Self::MomentsRunOnce,
+        Self::VolumesAreExclusive,
         Self::NothingLeaks,
     ];
 
@@ -84,6 +88,7 @@ impl Invariant {
             Self::RollbackExists => "DEP-3",
             Self::NumbersAreUnique => "NUM-1",
             Self::MomentsRunOnce => "CRON-1",
+            Self::VolumesAreExclusive => "VOL-1",
             Self::NothingLeaks => "INS-1",
         }
     }
@@ -154,6 +159,17 @@ pub fn check_snapshot(applied: Generation, durable: Generation, next: &Snapshot)
     let next = next.generation;
     hold(Invariant::SnapshotsGoForward, applied <= next && next <= durable, || {
         format!("edge uses {applied} and was to be sent {next} while {durable} is durable")
+    })
+}
+
+/// Somebody is about to start `ordinal`.
+///
+/// # Errors
+/// [`Invariant::VolumesAreExclusive`].
+pub fn check_start(app: &App, ordinal: Ordinal, world: &AppWorld) -> Checked {
+    let other = in_the_way(app, ordinal, world);
+    hold(Invariant::VolumesAreExclusive, other.is_none(), || {
+        format!("{} instance {ordinal} was to be started while {other:?} has a volume of its", app.id)
     })
 }
 
@@ -353,7 +369,10 @@ fn gap_is_wanted(before: &App, events: &[Event], after: &App) -> bool {
     });
     // What a stop is said to be for does not excuse it: that is what a wrong plan would say too.
     let lost = |event: &Event| {
-        matches!(event, Event::InstanceGone { .. } | Event::ReleaseFailed { .. } | Event::AppDestroying {})
+        matches!(
+            event,
+            Event::InstanceGone { .. } | Event::ReleaseFailed { .. } | Event::AppDestroying { .. }
+        )
     };
     scaled_to_nothing || taken_away || events.iter().any(lost)
 }

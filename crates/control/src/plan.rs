@@ -76,6 +76,8 @@ pub enum Action {
         /// What the wall clock said.
         at: Timestamp,
     },
+    /// Remove all volumes of the app, which is being destroyed with them.
+    RemoveVolumes,
     /// Start the one-off command that was asked for under this number, if it was asked of this very process.
     StartRun(RunNumber),
     /// End the one-off command.

@@ -139,7 +139,7 @@ mod tests {
     fn an_app_that_goes_is_at_no_host_while_it_drains() {
         let mut scene = Scene::serving(&["web"], 1, None);
         assert_eq!(app_route(scene.app()).hosts, [Host("shop.localhost".to_owned())]);
-        scene.wish(Wish::Destroy);
+        scene.wish(Wish::Destroy { volumes: false });
         let route = app_route(scene.app());
         assert_eq!((route.hosts.len(), route.backends.len()), (0, 1), "it was told at once");
     }

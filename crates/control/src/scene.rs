@@ -12,7 +12,7 @@ use crate::command::{Command, Deploy, Fact, Refusal, Wish};
 use crate::decide::decide;
 use crate::event::{Artifact, Event, Ordinal, Stream};
 use crate::fold::Stamp;
-use crate::invariant::{check_newly_routed, check_step, check_stop};
+use crate::invariant::{check_newly_routed, check_start, check_step, check_stop};
 use crate::plan::{Action, Plan, plan};
 use crate::state::{App, State};
 use crate::world::{
@@ -203,7 +203,10 @@ impl Scene {
             Action::RunReleaseCommand(number) => {
                 self.world.commands.insert(number, self.command.clone());
             }
-            Action::Start(ordinal) => self.start(ordinal),
+            Action::Start(ordinal) => {
+                check_start(app, ordinal, seen).unwrap();
+                self.start(ordinal);
+            }
             Action::Stop(ordinal) => {
                 check_stop(app, ordinal, seen, true).unwrap();
                 if let Some(it) = self.world.instances.get_mut(&ordinal) {
@@ -228,6 +231,7 @@ impl Scene {
                 }
             }
             Action::RemoveRun(number) => drop(self.world.runs.remove(&number)),
+            Action::RemoveVolumes => self.world.volumes_left = false,
             Action::RestartEdge => {
                 self.edge_restarts += 1;
                 self.world.edge.alive = Some(EdgeProcess { applied: self.world.edge.durable });

@@ -146,6 +146,9 @@ pub struct App {
     /// Up to where entries were decided that are gone, so that none that comes back runs what it ran.
     #[serde(default)]
     pub cron_floor: Timestamp,
+    /// Whether its volumes go with it, while it is being destroyed.
+    #[serde(default)]
+    pub volumes_go: bool,
 }
 
 /// A one-off command.
@@ -264,7 +267,7 @@ impl Release {
         self.processes().is_some_and(|processes| processes.contains_key(process))
     }
 
-    /// How this process of it takes over from the release before.
+    /// How this process of it takes over from the release before, where no volume goes from one to the other.
     #[must_use]
     pub fn strategy(&self, process: &ProcessName) -> Strategy {
         let default = if process.is_web() { Strategy::BlueGreen } else { Strategy::Recreate };
@@ -362,6 +365,7 @@ impl App {
             last_run: 0,
             cron: BTreeMap::new(),
             cron_floor: Timestamp::default(),
+            volumes_go: false,
         }
     }
 

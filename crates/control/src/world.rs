@@ -28,6 +28,8 @@ pub struct AppWorld {
     pub edge: Edge,
     /// What the wall clock says; none where nobody looked.
     pub wall: Option<Timestamp>,
+    /// Whether there is a volume of the app; looked at only where the app is being destroyed.
+    pub volumes_left: bool,
     /// Whether memory is so short that what is only kept warm should go.
     pub memory_short: bool,
 }

@@ -22,6 +22,7 @@ mod runs;
 mod settings;
 mod upload;
 mod views;
+mod volumes;
 mod whole;
 mod words;
 
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{any, get, post, put};
+use axum::routing::{any, delete, get, post, put};
 use berth_clock::Clock;
 use berth_contract::route;
 use berth_journal::Journal;
@@ -110,6 +111,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::INSTANCES, get(apps::instances))
         .route(route::SCALE, get(apps::scale).put(apps::change_scale))
         .route(route::DOMAINS, get(domains::list).patch(domains::change))
+        .route(route::VOLUMES, get(volumes::list))
+        .route(route::VOLUME, delete(volumes::remove))
         .route(route::RUNS, post(runs::start))
         .route(route::CRON, get(cron::list))
         .route(route::CRON_RUNS, get(cron::history).post(cron::run))

@@ -11,6 +11,7 @@ mod releases;
 pub mod runs;
 mod source;
 mod surroundings;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -74,6 +75,7 @@ pub struct Machine {
     builder: Builder,
     images: Images,
     hosted: Hosted,
+    volumes: berth_volume::Store,
     sources: Sources,
     repositories: Repositories,
     jobs: Arc<Jobs>,
@@ -162,6 +164,8 @@ impl Machine {
             Arc::clone(&clock),
         );
         builder.sweep().await.map_err(|error| in_full(&error))?;
+        let volumes = berth_volume::Store::new(config.home.join("volumes"));
+        volumes.sweep().map_err(|error| in_full(&error))?;
         let supervisor = config.supervisor.try_clone().map_err(|error| in_full(&error))?;
         let vault = Arc::new(Vault::new(config.key_encryption_key.clone()));
         let own =
@@ -174,6 +178,7 @@ impl Machine {
             builder,
             images: Images::open(&config.home, config.uid_plan, own).map_err(|error| in_full(&error))?,
             hosted,
+            volumes,
             sources: Sources::new(config.home.join("chunks")),
             repositories: Repositories::open(config).map_err(|error| in_full(&error))?,
             jobs: Arc::default(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use berth_clock::{Clock, random_bytes};
 use berth_control::command::{Command, Fact};
 use berth_control::event::Ordinal;
-use berth_control::invariant::{check_app, check_leaks, check_newly_routed, check_stop};
+use berth_control::invariant::{check_app, check_leaks, check_newly_routed, check_start, check_stop};
 use berth_control::plan::{Action, Plan, plan};
 use berth_control::state::{App, Life};
 use berth_control::world::{AppWorld, Life as SeenLife, Listener, Stopwatch};
@@ -255,6 +255,7 @@ impl Reconciler {
                 Action::CancelBuild(release) => self.machine.cancel_build(app, release),
                 Action::RunReleaseCommand(release) => self.machine.run_release_command(app, release),
                 Action::Start(ordinal) => {
+                    events::breach(check_start(app, ordinal, world));
                     self.machine.start(app, ordinal, &self.edge.ports_in_use()).await;
                 }
                 Action::Stop(ordinal) => {
@@ -267,6 +268,7 @@ impl Reconciler {
                         self.edge.forget(&instance);
                     }
                 }
+                Action::RemoveVolumes => self.machine.remove_volumes(&app.id),
                 Action::StartRun(run) => self.machine.start_run(app, run),
                 Action::StopRun(run, why) => self.machine.stop_run(app, run, why),
                 Action::RemoveRun(run) => self.machine.remove_run(&app.id, run),

@@ -428,6 +428,7 @@ impl Control {
             // What is overlooked is seen once all has calmed down: the bug is that stops do not wait for it.
             edge: self.seen_edge(out.planted.filter(|_| !out.calm)),
             memory_short: out.memory_short,
+            volumes_left: app.life == Life::Destroying && out.machine.volumes.contains(&app.id),
             wall: (!out.ending).then(|| out.chance.clock().now()),
         }
     }

@@ -165,6 +165,8 @@ kinds! {
         ReusesPorts,
         /// Goes on from a state in which it is forgotten what cron entries were decided in the last day.
         RepeatsMoments,
+        /// Starts an instance while another one has a volume of its.
+        StartsBesideHolder,
         /// Collects artifacts of all releases but the one that serves.
         CollectsTooMuch,
     }
@@ -190,6 +192,7 @@ impl Planted {
             Self::RoutesUnready => Invariant::RoutedIsAlive,
             Self::ReusesPorts => Invariant::EndpointsAreNotShared,
             Self::RepeatsMoments => Invariant::MomentsRunOnce,
+            Self::StartsBesideHolder => Invariant::VolumesAreExclusive,
             Self::CollectsTooMuch => Invariant::RollbackExists,
         }
     }

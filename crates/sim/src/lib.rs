@@ -20,6 +20,7 @@
 //! - DEP-1, DEP-2 for each decision; DEP-3 after each collection of artifacts and each pass of a reconciler
 //! - NUM-1 for each decision, and against all numbers that ever became durable
 //! - CRON-1 for each decision, and against all moments that a command was ever started for
+//! - VOL-1 before each start, and for each start against all instances that live
 //! - INS-1 at each pass of a reconciler and at the end
 //!
 //! [`Planted`] bugs show that the checks catch what they are there for.

@@ -8,7 +8,7 @@ use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::Run;
 use berth_control::world::{Life, Listener, Seen, SeenRun};
 use berth_routing::Endpoint;
-use berth_spec::{AppId, CronName, Millis, ProcessName, Timestamp};
+use berth_spec::{AppId, CronName, Millis, ProcessName, ReleaseNumber, Timestamp, VolumeName};
 
 use crate::builder::Quality;
 use crate::chance::Chance;
@@ -26,6 +26,10 @@ pub(crate) struct Order {
     pub(crate) app: AppId,
     pub(crate) ordinal: Ordinal,
     pub(crate) process: ProcessName,
+    /// The release that it is started for.
+    pub(crate) release: ReleaseNumber,
+    /// The volumes that it has.
+    pub(crate) volumes: BTreeSet<VolumeName>,
     pub(crate) token: String,
     pub(crate) quality: Quality,
 }
@@ -33,6 +37,9 @@ pub(crate) struct Order {
 /// An instance.
 #[derive(Debug)]
 pub(crate) struct Proc {
+    process: ProcessName,
+    release: ReleaseNumber,
+    volumes: BTreeSet<VolumeName>,
     token: String,
     quality: Quality,
     pub(crate) port: Option<u16>,
@@ -121,6 +128,8 @@ pub(crate) struct Machine {
     moments: BTreeMap<(AppId, CronName, Timestamp), RunNumber>,
     /// Where a clock that was wrong was set back, and the last command that was asked for before.
     set_back: BTreeMap<AppId, Vec<(Timestamp, RunNumber)>>,
+    /// The apps that have volumes.
+    pub(crate) volumes: BTreeSet<AppId>,
 }
 
 impl Machine {
@@ -245,10 +254,14 @@ impl Machine {
         chance: &Chance,
         tally: &mut Tally,
         calm: bool,
-    ) {
-        let key = (order.app, order.ordinal);
+    ) -> Result<(), Breach> {
+        let key = (order.app.clone(), order.ordinal);
         if self.procs.get(&key).is_some_and(|it| it.token == order.token && it.stage != Stage::NotStarted) {
-            return;
+            return Ok(());
+        }
+        self.check_volumes(&order)?;
+        if !order.volumes.is_empty() {
+            self.volumes.insert(order.app.clone());
         }
         let held: BTreeSet<u16> =
             self.procs.values().filter(|it| it.lives()).filter_map(Proc::shared_port).collect();
@@ -269,6 +282,9 @@ impl Machine {
             Quality::Elsewhere => tally.add(Fault::ListensElsewhere),
         }
         let proc = Proc {
+            process: order.process,
+            release: order.release,
+            volumes: order.volumes,
             token: order.token,
             quality: order.quality,
             port: if fails { None } else { port },
@@ -279,6 +295,23 @@ impl Machine {
             last_exit: None,
         };
         self.procs.insert(key, proc);
+        Ok(())
+    }
+
+    /// Nobody who lives has a volume of the one that is to be started, unless it is another process of the same release.
+    fn check_volumes(&self, order: &Order) -> Result<(), Breach> {
+        let others =
+            self.procs.iter().filter(|((app, ordinal), _)| *app == order.app && *ordinal != order.ordinal);
+        let clash = others.filter(|(_, it)| it.lives()).find(|(_, it)| {
+            !it.volumes.is_disjoint(&order.volumes)
+                && (it.release != order.release || it.process == order.process)
+        });
+        let Some(((app, ordinal), other)) = clash else { return Ok(()) };
+        let detail = format!(
+            "{app} instance {} of {} was started while {ordinal} of {} has a volume of its",
+            order.ordinal, order.release, other.release
+        );
+        Err(Breach { invariant: Invariant::VolumesAreExclusive, detail })
     }
 
     /// Sends the signal; the shim kills what ignores it after `kill_after`.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use berth_clock::random_bytes;
 use berth_control::command::{Command, Fact, Refusal};
 use berth_control::event::Ordinal;
-use berth_control::invariant::{Breach, Invariant, check_newly_routed, check_stop};
+use berth_control::invariant::{Breach, Invariant, check_newly_routed, check_start, check_stop};
 use berth_control::plan::Action;
 use berth_control::state::App;
 use berth_control::world::AppWorld;
@@ -31,6 +31,12 @@ pub(crate) fn plant(
     match planted {
         Some(Planted::StopsBeforeApplied | Planted::StopsBeforeDrained) => {
             actions.extend(told().map(|(&ordinal, _)| Action::Stop(ordinal)));
+        }
+        Some(Planted::StartsBesideHolder) => {
+            let waits = app.instances.iter().filter(|(ordinal, it)| {
+                it.is_wanted() && !it.started && !world.instances.contains_key(ordinal)
+            });
+            actions.extend(waits.map(|(&ordinal, _)| Action::Start(ordinal)));
         }
         Some(Planted::LeaksInstances) => actions.retain(|action| !matches!(action, Action::Remove(_))),
         Some(Planted::RoutesUnready) => {
@@ -81,7 +87,17 @@ impl Control {
             Action::RunReleaseCommand(number) => {
                 out.builders.run_command((id.clone(), number), &out.chance, &mut out.tally, out.calm);
             }
-            Action::Start(ordinal) => self.start_instance(app, ordinal, out),
+            Action::Start(ordinal) => {
+                // Where the check itself would find the bug, the machine has to find it too.
+                if out.planted != Some(Planted::StartsBesideHolder) {
+                    check_start(app, ordinal, world)?;
+                }
+                self.start_instance(app, ordinal, out)?;
+            }
+            Action::RemoveVolumes => {
+                out.machine.volumes.remove(id);
+                self.dirty.insert(id.clone());
+            }
             Action::Stop(ordinal) => {
                 let drain_over = pass.drained.contains(&ordinal);
                 stop_instance(app, ordinal, world, drain_over, out)?;
@@ -90,6 +106,29 @@ impl Control {
                 out.machine.remove(id, ordinal);
                 self.dirty.insert(id.clone());
             }
+            Action::Cron { .. } | Action::StartRun(_) | Action::StopRun(..) | Action::RemoveRun(_) => {
+                self.perform_of_run(id, app, action, out)?;
+            }
+            Action::RestartEdge => {
+                out.tally.add(Fault::EdgeRestarted);
+                out.kill_edge();
+            }
+        }
+        // Nobody looks again because a pass is over, only because something changed or a timer says so.
+        if !pass.actions.is_empty() {
+            self.passes.insert(id.clone(), pass);
+        }
+        Ok(())
+    }
+
+    fn perform_of_run(
+        &mut self,
+        id: &AppId,
+        app: &App,
+        action: Action,
+        out: &mut Outside,
+    ) -> Result<(), Breach> {
+        match action {
             Action::Cron { entry, at } => {
                 let token = hex(random_bytes::<8>(out.chance.clock()));
                 self.orders.insert(token.clone());
@@ -114,14 +153,7 @@ impl Control {
                 out.machine.remove_run(id, number);
                 self.dirty.insert(id.clone());
             }
-            Action::RestartEdge => {
-                out.tally.add(Fault::EdgeRestarted);
-                out.kill_edge();
-            }
-        }
-        // Nobody looks again because a pass is over, only because something changed or a timer says so.
-        if !pass.actions.is_empty() {
-            self.passes.insert(id.clone(), pass);
+            _ => unreachable!("perform() hands over only actions of one-off commands"),
         }
         Ok(())
     }
@@ -140,8 +172,8 @@ impl Control {
     }
 
     /// Starts an instance as the plan saw it, however long ago.
-    fn start_instance(&mut self, app: &App, ordinal: Ordinal, out: &mut Outside) {
-        let Some(instance) = app.instances.get(&ordinal) else { return };
+    fn start_instance(&mut self, app: &App, ordinal: Ordinal, out: &mut Outside) -> Result<(), Breach> {
+        let Some(instance) = app.instances.get(&ordinal) else { return Ok(()) };
         let excluded = match out.planted {
             Some(Planted::ReusesPorts) => Some(BTreeSet::new()),
             _ if !instance.process.is_web() => Some(BTreeSet::new()),
@@ -150,20 +182,23 @@ impl Control {
         let Some(excluded) = excluded else {
             // Edge has not said yet what it uses: what is free is not known.
             self.timers.insert(app.id.clone(), out.chance.later(100, 101));
-            return;
+            return Ok(());
         };
         let artifact = app.release(instance.release).and_then(|release| release.artifact.as_ref());
-        let Some(artifact) = artifact else { return };
+        let Some(artifact) = artifact else { return Ok(()) };
         let order = Order {
             app: app.id.clone(),
             ordinal,
             process: instance.process.clone(),
+            release: instance.started_as,
+            volumes: berth_control::volume::of_instance(app, instance).cloned().collect(),
             token: instance.token.clone(),
             quality: quality(&artifact.id),
         };
-        out.machine.start(order, &excluded, &out.chance, &mut out.tally, out.calm);
+        out.machine.start(order, &excluded, &out.chance, &mut out.tally, out.calm)?;
         self.note_port(&app.id, ordinal, out.machine.get(&app.id, ordinal).and_then(Proc::shared_port));
         self.dirty.insert(app.id.clone());
+        Ok(())
     }
 }
 

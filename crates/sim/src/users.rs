@@ -7,7 +7,7 @@ use berth_control::decide::next_secret_version;
 use berth_control::event::{Grant, RunMode, SealedSecret};
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::{App, State};
-use berth_spec::manifest::{Concurrency, CronEntry, Manifest, Strategy};
+use berth_spec::manifest::{Concurrency, CronEntry, Manifest, Strategy, Volume};
 use berth_spec::{AppId, CronName, EnvName, HostName, Millis, ProcessName, ReleaseNumber};
 
 use crate::builder;
@@ -127,7 +127,7 @@ impl Users {
         let of = state.live_app(&app);
         let wish = match chance.below(45) {
             0 => Wish::Create,
-            1 => Wish::Destroy,
+            1 => Wish::Destroy { volumes: chance.one_in(3) },
             2..=4 => {
                 let set = [(env("LEVEL"), format!("{}", chance.below(4)))].into();
                 let unset: BTreeSet<EnvName> =
@@ -189,6 +189,9 @@ impl Users {
         if chance.one_in(2) {
             manifest.cron = (0..=chance.below(2)).map(|_| (cron_name(chance), cron_entry(chance))).collect();
         }
+        if chance.one_in(3) {
+            manifest.volumes = [("data".parse().expect("it is a name"), volume(chance))].into();
+        }
         if chance.one_in(6) {
             manifest.http.hosts = vec!["shop.example.com".parse().expect("it is a host")];
         }
@@ -203,6 +206,13 @@ impl Users {
 
 fn cron_name(chance: &Chance) -> CronName {
     ["tidy", "report"][chance.below(2)].parse().expect("it is a name")
+}
+
+/// One that web has, or the worker, or both.
+fn volume(chance: &Chance) -> Volume {
+    let of: [&[&str]; 4] = [&[], &[], &["web"], &["worker"]];
+    let processes = of[chance.below(4)].iter().map(|name| name.parse().expect("it is a name")).collect();
+    Volume { path: "/data".parse().expect("it is a path"), size: None, processes }
 }
 
 fn cron_entry(chance: &Chance) -> CronEntry {

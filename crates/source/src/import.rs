@@ -13,9 +13,11 @@ mod kamal;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use berth_spec::manifest::{MANIFEST_MAX, Readiness};
+use berth_spec::manifest::{MANIFEST_MAX, MountPath, Readiness, Strategy, Volume};
 use berth_spec::procfile::Procfile;
-use berth_spec::{AppName, Command, Dotenv, EnvName, Manifest, Millis, Problem, Problems, ProcessName};
+use berth_spec::{
+    AppName, Command, Dotenv, EnvName, Manifest, Millis, Problem, Problems, ProcessName, VolumeName,
+};
 
 /// The kinds of files that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,6 +146,7 @@ pub fn import(kind: Kind, file: &str, text: &str) -> Result<Imported, Problems> 
         Kind::Compose => compose::take(&document::yaml(file, text)?, &mut taken),
         Kind::Env => taken.dotenv(Dotenv::parse(file, text)?),
     }
+    taken.settle_volumes();
     Ok(taken)
 }
 
@@ -234,6 +237,68 @@ impl Imported {
             }
             (Err(bad), _) => self.left(key, bad.to_string()),
             (_, Err(bad)) => self.left(key, bad.to_string()),
+        }
+    }
+
+    /// A named volume that this process has at `path`; what cannot be one is told.
+    fn volume(&mut self, key: &str, name: &str, path: &str, process: Option<&str>) {
+        if name.starts_with(['/', '.', '~']) {
+            return self.left(
+                key,
+                format!("{name} is a directory of the machine, of which apps see nothing: put its files into a volume"),
+            );
+        }
+        let near = name.to_ascii_lowercase().replace(['_', '.'], "-");
+        let path: Result<MountPath, _> = path.parse();
+        match (VolumeName::new(&near), path) {
+            (Err(bad), _) => self.left(key, bad.to_string()),
+            (_, Err(bad)) => self.left(key, bad.to_string()),
+            (Ok(_), Ok(path)) if path.within_machine().is_some() => {
+                let advice = "write [[volumes]] with a path like \"/data\"";
+                self.left(key, format!("nothing can be mounted at {path}, which is the machine's: {advice}"));
+            }
+            (Ok(name), Ok(path)) => {
+                let process = process.map(|it| it.to_ascii_lowercase().replace(['_', '.'], "-"));
+                let process = process.and_then(|process| ProcessName::new(&process).ok());
+                let made = Volume { path, size: None, processes: process.into_iter().collect() };
+                match self.manifest.volumes.get_mut(&name) {
+                    Some(there) if there.path != made.path => {
+                        let why = format!("{name} has one path for all processes, which is {}", there.path);
+                        self.left(key, why);
+                    }
+                    Some(there) if there.processes.is_empty() || made.processes.is_empty() => {
+                        there.processes.clear();
+                    }
+                    Some(there) => there.processes.extend(made.processes),
+                    None => drop(self.manifest.volumes.insert(name, made)),
+                }
+            }
+        }
+    }
+
+    /// Volumes are of processes that were taken over, and the strategy is one that goes with them.
+    fn settle_volumes(&mut self) {
+        let Manifest { volumes, processes, deploy, .. } = &mut self.manifest;
+        let known = |process: &ProcessName| {
+            process.is_web() || processes.is_empty() || processes.contains_key(process)
+        };
+        let mut nobodys = Vec::new();
+        volumes.retain(|name, volume| {
+            let was_of_some = !volume.processes.is_empty();
+            volume.processes.retain(known);
+            let has_some = !was_of_some || !volume.processes.is_empty();
+            nobodys.extend((!has_some).then(|| name.to_string()));
+            has_some
+        });
+        let of_web = volumes
+            .values()
+            .any(|volume| volume.processes.is_empty() || volume.processes.iter().any(ProcessName::is_web));
+        if of_web && deploy.strategy.is_some_and(|strategy| strategy != Strategy::Recreate) {
+            deploy.strategy = None;
+            self.note("web has a volume, so its old instance stops before the new one starts: other strategies do not go with it");
+        }
+        for name in nobodys {
+            self.left(format!("volumes.{name}"), "no process that was taken over has it");
         }
     }
 

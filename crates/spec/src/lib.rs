@@ -26,7 +26,9 @@ pub use host::{HostName, InvalidHost};
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use isolation::Isolation;
 pub use manifest::Manifest;
-pub use name::{AppName, BranchName, CronName, EnvName, InvalidName, ProcessName, ProjectName, TenantName};
+pub use name::{
+    AppName, BranchName, CronName, EnvName, InvalidName, ProcessName, ProjectName, TenantName, VolumeName,
+};
 pub use problem::{Problem, Problems};
 pub use schedule::{Schedule, Zone};
-pub use unit::{Millis, Timestamp};
+pub use unit::{Bytes, Millis, Timestamp};

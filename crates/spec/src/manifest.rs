@@ -7,20 +7,20 @@ mod cron;
 mod keys;
 mod read;
 mod resources;
+mod volumes;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
 pub use self::resources::Resources;
+pub use self::volumes::{InvalidMountPath, MountPath, VOLUMES_MAX, Volume};
 use crate::command::{Command, RelativeDir};
 pub use crate::host::HostName;
 use crate::isolation::Isolation;
-use crate::name::{AppName, CronName, EnvName, ProcessName};
+use crate::name::{AppName, CronName, EnvName, ProcessName, VolumeName};
 use crate::problem::Problems;
 use crate::procfile::Procfile;
 use crate::unit::Millis;
@@ -66,6 +66,9 @@ pub struct Manifest {
     /// The least that has to stand between an instance and the rest of its machine: `[isolation] minimum`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// Directories that outlive releases and instances.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<VolumeName, Volume>,
 }
 
 impl Manifest {
@@ -95,6 +98,14 @@ impl Manifest {
             Some(Ok(_)) => {}
         }
         if problems.is_empty() { Ok(read) } else { Err(Problems(problems)) }
+    }
+
+    /// The volumes that instances of `process` have.
+    pub fn volumes_of<'a>(
+        &'a self,
+        process: &'a ProcessName,
+    ) -> impl Iterator<Item = (&'a VolumeName, &'a Volume)> {
+        self.volumes.iter().filter(move |(_, volume)| volume.is_of(process))
     }
 
     /// The manifest from the text of a berth.toml.
@@ -404,7 +415,7 @@ macro_rules! checked_text {
             }
         }
 
-        impl FromStr for $name {
+        impl std::str::FromStr for $name {
             type Err = $error;
             fn from_str(text: &str) -> Result<Self, $error> {
                 $check(text).map(Self).ok_or_else(|| $error(text.chars().take(80).collect()))
@@ -424,13 +435,15 @@ macro_rules! checked_text {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
     )*};
 }
+
+pub(crate) use checked_text;
 
 checked_text! {
     /// The path of a health check: begins with `/`, visible ASCII, no fragment.

@@ -193,6 +193,8 @@ names! {
     ProjectName("project", check_label);
     /// A tenant: the widest wall there is.
     TenantName("tenant", check_label);
+    /// A directory of an app that outlives its releases, unique within the app.
+    VolumeName("volume", check_label);
 }
 
 impl ProcessName {

@@ -43,6 +43,9 @@ struct Manifest {
     resources: Option<BTreeMap<String, Resources>>,
     /// What has to stand between an instance and the rest of its machine.
     isolation: Option<Isolation>,
+    /// Directories that outlive releases and instances.
+    #[schemars(length(max = 20))]
+    volumes: Option<Vec<Volume>>,
 }
 
 /// A line split by POSIX rules with $VAR expanded, or an array taken as it is. A line that needs operators runs as
@@ -281,4 +284,20 @@ enum Concurrency {
     Allow,
     /// The one that runs is ended first.
     Replace,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Volume {
+    /// What it is called, as an app is.
+    #[schemars(regex(pattern = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"))]
+    name: String,
+    /// Where instances with a root of their own have it. Everywhere `VOLUME_NAME` says where it is.
+    #[schemars(regex(pattern = "^/."))]
+    path: String,
+    /// How much it may hold, where the file system counts that: `500Mi`, `10Gi`. No limit when left out.
+    #[schemars(regex(pattern = r"^[0-9]+(Ki|Mi|Gi|Ti)?$"))]
+    size: Option<String>,
+    /// The processes that have it. All of them when left out.
+    processes: Option<Vec<String>>,
 }

@@ -89,7 +89,8 @@ impl Sub<Timestamp> for Timestamp {
 }
 
 /// A size in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Bytes(pub u64);
 
 /// What a letter behind a number multiplies it by, the greatest first: powers of 1,024, then those of 1,000.

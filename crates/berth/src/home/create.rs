@@ -17,13 +17,14 @@ use super::{
 
 /// Names that a first start makes before the home is complete: a directory with these alone is finished, one with others
 /// is somebody's and left alone.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "lock",
     "keys",
     "journal",
     "routing",
     "chunks",
     "artifacts",
+    "volumes",
     "builds",
     "instances",
     "git",
@@ -36,7 +37,7 @@ const OURS: [&str; 13] = [
 /// Directories of the owner alone.
 const PRIVATE: [&str; 5] = ["keys", "journal", "chunks", "logs", "logs/platform"];
 /// Directories that apps and builds pass through on the way to their own files.
-const PASSAGES: [&str; 3] = ["artifacts", "instances", "builds"];
+const PASSAGES: [&str; 4] = ["artifacts", "instances", "builds", "volumes"];
 
 /// Called between any two steps; a test halts there as a kill would.
 pub(crate) type Halt<'a> = &'a mut dyn FnMut() -> Result<(), HomeError>;

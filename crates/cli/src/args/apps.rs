@@ -65,6 +65,9 @@ pub struct DestroyArgs {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+    /// Remove its volumes too; they stay otherwise
+    #[arg(long)]
+    pub volumes: bool,
 }
 
 fn process_count(text: &str) -> Result<(ProcessName, u32), String> {

@@ -35,6 +35,11 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         &["login", "auth", "whoami"],
         "nobody logs in: a platform's own machine needs no token, others take BERTH_API and BERTH_TOKEN",
     ),
+    (
+        &["storage", "storage:list", "volume", "storage:mount", "volumes:create"],
+        "`berth volumes` lists the volumes; write [[volumes]] into berth.toml to have one",
+    ),
+    (&["volumes:destroy", "volumes:delete"], "`berth volumes remove NAME` removes a volume"),
     (&["buildpacks", "builds"], "Berth finds out how to build; `berth deploy --dry-run` shows what it found"),
 ];
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use berth_contract::{
-    AppList, AppState, AppSummary, AppsQuery, Code, Exit, ExitStatus, Instance, InstanceList, InstanceState,
-    ProcessCount, Scale,
+    AppList, AppState, AppSummary, AppsQuery, Code, DestroyQuery, Exit, ExitStatus, Instance, InstanceList,
+    InstanceState, ProcessCount, Scale, Volume,
 };
 use berth_spec::{AppId, Timestamp};
 use serde_json::json;
 
 use super::Session;
+use super::volumes::described;
 use crate::args::{AppOrder, AppsArgs, DestroyArgs, OfApp, ScaleArgs};
 use crate::failure::Failure;
 use crate::figures::{self, counted};
@@ -111,16 +112,36 @@ impl Session<'_> {
 
     pub(super) async fn destroy(&mut self, args: DestroyArgs) -> Result<ExitStatus, Failure> {
         let app = self.app_id(&args.of)?;
+        // Of an app that is not there, which is told as that below, there is nothing to tell.
+        let volumes = self.client.volumes(&app).await.map(|list| list.volumes).unwrap_or_default();
         if !args.yes {
             // The app is looked up first: nobody should type the name of one that is not there.
             self.client.app(&app).await?;
-            self.confirm(app.app.as_str())?;
+            let name = &app.app;
+            let what =
+                format!("This stops {name} and removes its releases, configuration, secrets and logs.");
+            let what = match (volumes.is_empty(), args.volumes) {
+                (true, _) => what,
+                (false, true) => format!("{what}\nIts volumes go too: {}.", named(&volumes)),
+                (false, false) => format!("{what}\nIts volumes stay: {}.", named(&volumes)),
+            };
+            self.confirm(&format!("destroying {name}"), &what, name.as_str())?;
         }
-        self.client.destroy_app(&app).await?;
+        self.client.destroy_app(&app, &DestroyQuery { volumes: args.volumes }).await?;
         self.hint(&format!("stopping and removing {}", app.app))?;
         self.until_gone(&app).await?;
-        self.show(&json!({ "destroyed": app }), |session| {
-            Ok(session.screen.line(&format!("{} is gone", app.app))?)
+        let kept: Vec<&Volume> =
+            volumes.iter().filter(|volume| !args.volumes && volume.used.is_some()).collect();
+        let names: Vec<&str> = kept.iter().map(|volume| volume.name.as_str()).collect();
+        self.show(&json!({ "destroyed": app, "kept_volumes": names }), |session| {
+            session.screen.line(&format!("{} is gone", app.app))?;
+            let Some(first) = kept.first() else { return Ok(()) };
+            session.hint(&format!(
+                "its volumes are still there: {}; a new app of this name has them again, `berth volumes remove {} -a {}` removes one",
+                named(kept.iter().copied()),
+                first.name,
+                app.app
+            ))
         })
     }
 
@@ -135,23 +156,24 @@ impl Session<'_> {
         }
     }
 
-    fn confirm(&mut self, name: &str) -> Result<(), Failure> {
+    /// Has whoever asked for `doing` type the name of what it is done to.
+    pub(super) fn confirm(&mut self, doing: &str, what: &str, name: &str) -> Result<(), Failure> {
         let refused =
             |detail: String| Failure::local(Code::NotConfirmed, detail, "give --yes if you mean it");
         if !self.screen.asks {
-            return Err(refused(format!(
-                "destroying {name} needs to be confirmed, and there is no terminal"
-            )));
+            return Err(refused(format!("{doing} needs to be confirmed, and there is no terminal")));
         }
-        let question = format!(
-            "This stops {name} and removes its releases, configuration, secrets and logs.\nType its name:"
-        );
-        if self.screen.ask(&question)? == name {
+        if self.screen.ask(&format!("{what}\nType its name:"))? == name {
             Ok(())
         } else {
             Err(refused(format!("that is not {name}; nothing was done")))
         }
     }
+}
+
+fn named<'a>(volumes: impl IntoIterator<Item = &'a Volume>) -> String {
+    let all: Vec<String> = volumes.into_iter().map(described).collect();
+    all.join(", ")
 }
 
 pub(super) fn apps_table(apps: &[AppSummary]) -> Table {

@@ -190,6 +190,10 @@ const WHY: &str = r#"{"question":"why is shop degraded?","answer":"worker.8 ends
 const CRON: &str = r#"{"release":4,"stopped":false,"entries":[
 {"name":"report","schedule":"30 8 * * mon-fri","in_words":"Monday to Friday at 08:30","timezone":"Europe/Berlin","command":"bin/report --mail","concurrency":"replace","timeout_s":1200,"catch_up_s":21600,"next":1795246200000,"last":{"due":1795159800000,"at":1795159800004,"state":"failed","run":"default/default/shop/run.6","ended_at":1795159803000,"why":"exited with status 3 after 2.900 s","missed":0}},
 {"name":"tidy","schedule":"@daily","in_words":"every day at 00:00","timezone":"UTC","command":"bin/tidy","concurrency":"forbid","timeout_s":86400,"catch_up_s":3600,"next":1795305600000,"last":null}]}"#;
+const VOLUMES: &str = r#"{"volumes":[
+{"name":"cache","path":null,"processes":[],"size":null,"enforced":false,"used":4096,"entries":0,"instances":[],"place":"/home/volumes/default/default/shop/cache"},
+{"name":"data","path":"/data","processes":["web"],"size":10737418240,"enforced":true,"used":123456789,"entries":42,"instances":["default/default/shop/web.7"],"place":"/home/volumes/default/default/shop/data"},
+{"name":"uploads","path":"/srv/uploads","processes":[],"size":null,"enforced":false,"used":null,"entries":null,"instances":[],"place":"/home/volumes/default/default/shop/uploads"}]}"#;
 const LINES: &str = "id: a\nevent: line\ndata: {\"cursor\":\"a\",\"at\":1795233785042,\"instance\":\"default/default/shop/web.7\",\"process\":\"web\",\"stream\":\"stdout\",\"text\":\"hello\"}\n\n";
 
 #[test]
@@ -222,6 +226,7 @@ fn output_golden() {
             r#"{"domains":[{"host":"*.example.com","source":"added"},{"host":"shop.example.com","source":"manifest"},{"host":"shop.localhost","source":"default"}]}"#.to_owned(),
         ),
         (path("/cron"), CRON.to_owned()),
+        (path("/volumes"), VOLUMES.to_owned()),
         (path("/logs?lines=100"), LINES.to_owned()),
     ];
     let answers: Vec<(&str, u16, &str)> =
@@ -240,6 +245,7 @@ fn output_golden() {
         "secrets",
         "domains",
         "cron",
+        "volumes",
         "logs",
         "why",
         "timeline",

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use berth_spec::{AppId, AppName, BranchName, CronName, ProjectId, ReleaseNumber, TenantName};
+use berth_spec::{AppId, AppName, BranchName, CronName, ProjectId, ReleaseNumber, TenantName, VolumeName};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
@@ -22,6 +22,7 @@ use crate::release::{ProgressEvent, Release, ReleaseDiff, ReleaseList, RollBack,
 use crate::run::Run;
 use crate::settings::{Config, ConfigChanged, ConfigPatch, SecretNames, SecretsChanged, SecretsPatch};
 use crate::upload::{CHUNKS_QUERY_MAX, ChunkHash, ChunksMissing, ChunksQuery, TreeCreated};
+use crate::volume::{DestroyQuery, VolumeList};
 use crate::{route, upload::TreeId};
 
 /// Every method fails with a [`ClientError`]: what the platform refused, or that it could not be asked.
@@ -77,9 +78,23 @@ impl Client {
         self.get(route::app(app)).await
     }
 
-    /// Stops an app and removes everything of it but its history.
-    pub async fn destroy_app(&self, app: &AppId) -> Result<(), ClientError> {
-        let call = Call::change(Method::DELETE, route::app(app), (self.inside.keys)(), Bytes::new(), "");
+    /// Stops an app and removes everything of it but its history, and its volumes unless they go too.
+    pub async fn destroy_app(&self, app: &AppId, query: &DestroyQuery) -> Result<(), ClientError> {
+        let pairs = [("volumes", query.volumes.then(|| "true".to_owned()))];
+        let path = route::query(&route::app(app), &pairs);
+        let call = Call::change(Method::DELETE, path, (self.inside.keys)(), Bytes::new(), "");
+        self.exchange(&call).await.map(drop)
+    }
+
+    /// An app's volumes, also those that are left of one that was destroyed.
+    pub async fn volumes(&self, app: &AppId) -> Result<VolumeList, ClientError> {
+        self.get(route::below_app(app, "volumes")).await
+    }
+
+    /// Removes a volume that nothing has any more, with all that is in it.
+    pub async fn remove_volume(&self, app: &AppId, volume: &VolumeName) -> Result<(), ClientError> {
+        let path = route::below_app(app, &format!("volumes/{volume}"));
+        let call = Call::change(Method::DELETE, path, (self.inside.keys)(), Bytes::new(), "");
         self.exchange(&call).await.map(drop)
     }
 

@@ -219,7 +219,7 @@ fn what_is_stopped_or_destroyed_runs_nothing() {
     scene.live(HOUR);
     assert_eq!(scene.moments().len(), 1);
     let ran = scene.moments()[0];
-    scene.wish(Wish::Destroy);
+    scene.wish(Wish::Destroy { volumes: false });
     scene.live(Millis(2 * HOUR.0));
     assert_eq!((scene.moments().len(), scene.app().life), (1, Life::Destroyed));
     // In its next life it does not run what it ran, though the clock says so.

@@ -55,7 +55,7 @@ fn what_there_is_not_is_refused() {
     let refused = |scene: &mut Scene, wish| scene.try_wish(wish).unwrap_err().code();
     let rollback = |to| Wish::Rollback { to: v(to), keep_config: false };
     assert_eq!(refused(&mut scene, rollback(1)), "app_not_found");
-    assert_eq!(refused(&mut scene, Wish::Destroy), "app_not_found");
+    assert_eq!(refused(&mut scene, Wish::Destroy { volumes: false }), "app_not_found");
     scene.deploy(None);
     assert_eq!(refused(&mut scene, rollback(2)), "release_not_found");
     assert_eq!(refused(&mut scene, rollback(1)), "release_never_served");
@@ -64,9 +64,9 @@ fn what_there_is_not_is_refused() {
     assert_eq!(refused(&mut scene, scale(worker(), 1)), "process_not_found");
     assert_eq!(refused(&mut scene, scale(web(), MAX_INSTANCES + 1)), "limit_exceeded");
     assert_eq!(kinds(&scene.wish(scale(web(), MAX_INSTANCES))), ["scale_changed"]);
-    scene.wish(Wish::Destroy);
+    scene.wish(Wish::Destroy { volumes: false });
     assert_eq!(refused(&mut scene, deploy_of(manifest(None))), "app_destroying");
-    assert_eq!(kinds(&scene.wish(Wish::Destroy)), [""; 0]);
+    assert_eq!(kinds(&scene.wish(Wish::Destroy { volumes: false })), [""; 0]);
     let elsewhere = "other/prod/shop".parse().unwrap();
     let refusal = decide(&scene.state, &Command::App { app: elsewhere, wish: Wish::Create }).unwrap_err();
     assert_eq!(refusal.code(), "project_not_found");
@@ -122,7 +122,7 @@ fn domains_come_and_go_without_a_release() {
     let many: Vec<String> = (0..MAX_DOMAINS).map(|number| format!("h{number}.com")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(scene.try_wish(domains(&many, &[])).unwrap_err().code(), "limit_exceeded");
-    scene.wish(Wish::Destroy);
+    scene.wish(Wish::Destroy { volumes: false });
     scene.settle();
     assert!(scene.app().domains.is_empty());
 }
@@ -263,11 +263,11 @@ fn a_revoked_secret_ends_the_warm_release_that_holds_it() {
 fn a_second_life_goes_on_with_the_numbers_and_knows_nothing_else() {
     let mut scene = Scene::serving(&["web"], 2, None);
     scene.wish(set("A", "1"));
-    scene.wish(Wish::Destroy);
+    scene.wish(Wish::Destroy { volumes: false });
     scene.settle();
     let slot = scene.app().slot;
     assert_eq!(scene.app().life, Life::Destroyed);
-    assert_eq!(scene.try_wish(Wish::Destroy).unwrap_err().code(), "app_not_found");
+    assert_eq!(scene.try_wish(Wish::Destroy { volumes: false }).unwrap_err().code(), "app_not_found");
     scene.deploy(None);
     let app = scene.app();
     assert_eq!((app.slot, app.config.len(), app.scale.len(), app.rollback_target()), (slot, 0, 0, None));
@@ -393,7 +393,7 @@ fn any_command() -> impl Strategy_<Value = Command> {
         Just(unset_secret("KEY")),
         (process(), 0_u32..4)
             .prop_map(|(process, count)| Wish::Scale { processes: [(process, count)].into() }),
-        Just(Wish::Destroy),
+        Just(Wish::Destroy { volumes: false }),
     ];
     let fact = prop_oneof![
         number().prop_map(|release| Fact::Built { release, artifact: artifact("a", &["web", "worker"]) }),
@@ -457,4 +457,44 @@ proptest! {
             prop_assert_eq!(app.serving, newest.map(|it| it.number));
         }
     }
+}
+
+#[test]
+fn a_volume_is_for_one_instance_of_a_process() {
+    let with = |strategy: Option<Strategy>, processes: &str| {
+        let text = format!("[[volumes]]\nname = \"data\"\npath = \"/data\"\nprocesses = [{processes}]");
+        let mut made = berth_spec::Manifest::parse(&text).unwrap();
+        made.deploy.strategy = strategy;
+        deploy_of(made)
+    };
+    let mut scene = Scene::serving(&["web", "worker"], 2, None);
+    let code =
+        |outcome: Result<Vec<Event>, crate::command::Refusal>| outcome.map_err(|refusal| refusal.code());
+    for strategy in [Strategy::BlueGreen, Strategy::Rolling] {
+        assert_eq!(code(scene.try_wish(with(Some(strategy), "\"web\""))), Err("volume_exclusive"));
+    }
+    assert_eq!(code(scene.try_wish(with(None, ""))), Err("volume_exclusive"), "two of web");
+    scene.wish(with(Some(Strategy::Rolling), "\"worker\""));
+    scene.settle();
+    assert_eq!(scene.app().serving, Some(v(2)));
+    let scale = |process: ProcessName, count| Wish::Scale { processes: [(process, count)].into() };
+    assert_eq!(code(scene.try_wish(scale(worker(), 2))), Err("volume_exclusive"));
+    scene.wish(scale(web(), 3));
+    scene.wish(scale(web(), 1));
+    scene.wish(with(Some(Strategy::Recreate), ""));
+    // Before it serves, too.
+    assert_eq!(code(scene.try_wish(scale(web(), 2))), Err("volume_exclusive"));
+    scene.settle();
+    let remove =
+        |scene: &mut Scene| code(scene.try_wish(Wish::RemoveVolume { volume: "data".parse().unwrap() }));
+    assert_eq!(remove(&mut scene), Err("volume_in_use"));
+    scene.deploy(None);
+    scene.settle();
+    assert_eq!(remove(&mut scene).unwrap().len(), 1);
+    scene.wish(scale(web(), 2));
+    let rollback = Wish::Rollback { to: v(3), keep_config: false };
+    assert_eq!(code(scene.try_wish(rollback)), Err("volume_exclusive"));
+    scene.wish(Wish::Destroy { volumes: false });
+    scene.settle();
+    assert_eq!(remove(&mut scene).unwrap().len(), 1, "of what is destroyed it may be left");
 }

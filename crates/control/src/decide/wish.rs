@@ -1,11 +1,13 @@
 //! What people want of an app.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use berth_spec::{AppId, EnvName, HostName, ProcessName, ReleaseNumber};
+use berth_spec::manifest::{Manifest, Strategy};
+use berth_spec::{AppId, EnvName, HostName, ProcessName, ReleaseNumber, VolumeName};
 
 use super::{MAX_DOMAINS, MAX_INSTANCES, MAX_RUNS, MAX_SLOTS, MAX_VARIABLES, next_secret_version};
-use crate::command::{Deploy, Refusal, RunWish, Wish};
+use crate::command::{Deploy, Refusal, RunWish, Sharing, Wish};
 use crate::cron;
 use crate::event::{Artifact, Event, Reason, ReleaseSubmitted, SealedSecret, WarmEnd};
 use crate::route::{claims, default_host, named_by_default};
@@ -31,11 +33,12 @@ pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event
         }
         Wish::Run(wish) => run(alive(state, id)?, wish),
         Wish::RunCron { entry, token } => cron::run_now(alive(state, id)?, entry, token),
+        Wish::RemoveVolume { volume } => remove_volume(state, id, volume),
         Wish::ChangeGit { git } => {
             let app = alive(state, id)?;
             Ok(if app.git == *git { Vec::new() } else { vec![Event::GitChanged { git: git.clone() }] })
         }
-        Wish::Destroy => destroy(state, id),
+        Wish::Destroy { volumes } => destroy(state, id, *volumes),
     }
 }
 
@@ -77,6 +80,7 @@ fn create(state: &State, id: &AppId) -> Result<(App, Option<Event>), Refusal> {
 fn deploy(state: &State, id: &AppId, submission: &Deploy) -> Result<Vec<Event>, Refusal> {
     let (app, created) = create(state, id)?;
     check_hosts(state, id, &submission.manifest.http.hosts)?;
+    check_volumes(&app, &submission.manifest)?;
     let release = ReleaseSubmitted {
         number: app.next_number(),
         reason: Reason::Deploy,
@@ -89,6 +93,34 @@ fn deploy(state: &State, id: &AppId, submission: &Deploy) -> Result<Vec<Event>, 
         commit: submission.commit.clone(),
     };
     Ok(created.into_iter().chain([Event::ReleaseSubmitted(Box::new(release))]).collect())
+}
+
+/// What the manifest and the counts say together keeps each volume to one instance of a process at a time.
+fn check_volumes(app: &App, manifest: &Manifest) -> Result<(), Refusal> {
+    let web = ProcessName::new(ProcessName::WEB).expect("it is a name");
+    let beside = manifest.deploy.strategy.filter(|strategy| *strategy != Strategy::Recreate);
+    if let Some((strategy, (volume, _))) = beside.zip(manifest.volumes_of(&web).next()) {
+        let how = Sharing::Strategy(strategy);
+        return Err(Refusal::VolumeExclusive { app: app.id.clone(), volume: volume.clone(), how });
+    }
+    one_instance_each(app, manifest, &app.scale)
+}
+
+/// Of a process that has a volume there is one instance. Where only the builder knows the processes, all that were ever scaled count.
+fn one_instance_each(
+    app: &App,
+    manifest: &Manifest,
+    counts: &BTreeMap<ProcessName, u32>,
+) -> Result<(), Refusal> {
+    let known =
+        |process: &ProcessName| manifest.processes.is_empty() || manifest.processes.contains_key(process);
+    for (process, &count) in counts.iter().filter(|(process, count)| **count > 1 && known(process)) {
+        if let Some((volume, _)) = manifest.volumes_of(process).next() {
+            let how = Sharing::Instances { process: process.clone(), count };
+            return Err(Refusal::VolumeExclusive { app: app.id.clone(), volume: volume.clone(), how });
+        }
+    }
+    Ok(())
 }
 
 /// A host belongs to the app that claims it first, and no wildcard of one tenant takes names from another.
@@ -238,6 +270,7 @@ fn rollback(state: &State, app: &App, to: ReleaseNumber, keep_config: bool) -> R
     };
     // Another app may have taken since what the old release had.
     check_hosts(state, id, &target.manifest.http.hosts)?;
+    check_volumes(app, &target.manifest)?;
     let set_now = app.secret_versions();
     let (config, secrets) = if keep_config {
         (app.config.clone(), set_now.clone())
@@ -313,6 +346,11 @@ fn scale(app: &App, processes: &BTreeMap<ProcessName, u32>) -> Result<Vec<Event>
     if let Some((process, &count)) = processes.iter().find(|(_, count)| **count > MAX_INSTANCES) {
         return Err(Refusal::TooManyInstances { process: process.clone(), count, max: MAX_INSTANCES });
     }
+    let current =
+        app.serving_release().into_iter().chain(app.releases.values().filter(|it| !it.phase.is_settled()));
+    for release in current {
+        one_instance_each(app, &release.manifest, processes)?;
+    }
     let changed: BTreeMap<ProcessName, u32> = processes
         .iter()
         .filter(|(process, count)| app.wanted(process) != **count)
@@ -350,10 +388,32 @@ fn run(app: &App, wish: &RunWish) -> Result<Vec<Event>, Refusal> {
     }])
 }
 
-fn destroy(state: &State, id: &AppId) -> Result<Vec<Event>, Refusal> {
+fn remove_volume(state: &State, id: &AppId, volume: &VolumeName) -> Result<Vec<Event>, Refusal> {
+    let app = state.apps.get(id).ok_or_else(|| Refusal::NoSuchApp(id.clone()))?;
+    let lives = |number: ReleaseNumber| {
+        app.serving == Some(number)
+            || app.release(number).is_some_and(|release| !release.phase.is_settled())
+            || app.instances.values().any(|it| it.release == number || it.started_as == number)
+            || app.runs.values().any(|run| run.release == number)
+    };
+    let has =
+        |release: &&Arc<Release>| release.manifest.volumes.contains_key(volume) && lives(release.number);
+    match app.releases.values().rev().find(has) {
+        Some(release) => {
+            let (app, volume) = (id.clone(), volume.clone());
+            Err(Refusal::VolumeInUse { app, volume, release: release.number })
+        }
+        None => Ok(vec![Event::VolumeRemoved { volume: volume.clone() }]),
+    }
+}
+
+fn destroy(state: &State, id: &AppId, volumes: bool) -> Result<Vec<Event>, Refusal> {
     match state.apps.get(id) {
-        // Asked again while it goes: so it is already.
-        Some(app) if app.life == Life::Destroying => Ok(Vec::new()),
+        // Asked again while it goes: so it is already, but for volumes that were to stay.
+        Some(app) if app.life == Life::Destroying => {
+            let more = volumes && !app.volumes_go;
+            Ok(more.then_some(Event::AppDestroying { volumes }).into_iter().collect())
+        }
         _ => {
             let app = alive(state, id)?;
             let unsettled = app.releases.values().filter(|release| !release.phase.is_settled());
@@ -364,7 +424,7 @@ fn destroy(state: &State, id: &AppId) -> Result<Vec<Event>, Refusal> {
                     "the app was destroyed before this release served",
                 ),
             });
-            Ok(failed.chain([Event::AppDestroying {}]).collect())
+            Ok(failed.chain([Event::AppDestroying { volumes }]).collect())
         }
     }
 }

@@ -278,7 +278,9 @@ fn app_samples() -> Vec<Event> {
     samples.extend(ends.map(|why| Event::WarmEnded { number: v(1), why }));
     samples.extend(run_samples());
     samples.extend(cron_samples());
-    samples.extend([Event::AppDestroying {}, Event::AppDestroyed {}]);
+    samples.push(Event::VolumeRemoved { volume: "data".parse().unwrap() });
+    samples.extend([false, true].map(|volumes| Event::AppDestroying { volumes }));
+    samples.push(Event::AppDestroyed {});
     samples
 }
 

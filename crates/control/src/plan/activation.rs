@@ -9,6 +9,7 @@ use berth_spec::{ProcessName, ReleaseNumber};
 use crate::command::Fact;
 use crate::event::{Failure, Ordinal, Reason, StopReason};
 use crate::state::{Activation, App, Release};
+use crate::volume;
 use crate::world::{Mark, ReleaseCommand};
 
 use super::{APPLY_DEADLINE, Action, Planner};
@@ -77,12 +78,15 @@ impl Planner<'_> {
             return false;
         };
         let (web, others): (Vec<_>, Vec<_>) = processes.keys().cloned().partition(ProcessName::is_web);
+        if volume::is_exchanged_by_web(self.app, release.number) {
+            return self.exchange(release, web.first(), others, activation);
+        }
         let strategy = web.first().map(|process| release.strategy(process));
         let beside = strategy == Some(Strategy::BlueGreen);
         if beside && !self.start_all(release.number, &web[0]) {
             return false;
         }
-        if !others.is_empty() && !self.hand_over(release.number, others, activation) {
+        if !others.is_empty() && !self.hand_over(release, others, activation) {
             return false;
         }
         if let Some(process) = web.first().filter(|_| !beside)
@@ -103,6 +107,30 @@ impl Planner<'_> {
         }
     }
 
+    /// A volume goes from the old release's hands to this one's, and a web process is one of them: everything of the old one stops, then
+    /// everything of this one starts. Edge holds what comes in between. Returns whether all of it is done.
+    fn exchange(
+        &mut self,
+        release: &Release,
+        web: Option<&ProcessName>,
+        others: Vec<ProcessName>,
+        activation: &Activation,
+    ) -> bool {
+        let number = release.number;
+        let both =
+            release.processes().into_iter().chain(self.app.serving_release().and_then(|it| it.processes()));
+        let processes: BTreeSet<ProcessName> = both.flat_map(|processes| processes.keys().cloned()).collect();
+        if !processes.is_subset(&activation.handed_over) {
+            self.record(Fact::HandOver { release: number, processes });
+            return false;
+        }
+        let gone = self.stop_old_web(number);
+        let web_serves =
+            gone && web.is_none_or(|process| self.start_all(number, process) && self.shift(number, process));
+        let others_run = others.is_empty() || self.hand_over(release, others, activation);
+        web_serves && others_run
+    }
+
     /// Starts as many as are wanted; returns whether all of them are ready.
     fn start_all(&mut self, release: ReleaseNumber, process: &ProcessName) -> bool {
         let wanted = self.app.wanted(process) as usize;
@@ -110,25 +138,24 @@ impl Planner<'_> {
     }
 
     /// Stops the old release's instances of `processes` and starts the new one's; returns whether these are ready.
-    fn hand_over(
-        &mut self,
-        release: ReleaseNumber,
-        processes: Vec<ProcessName>,
-        activation: &Activation,
-    ) -> bool {
+    fn hand_over(&mut self, release: &Release, processes: Vec<ProcessName>, activation: &Activation) -> bool {
+        let app = self.app;
+        let number = release.number;
         let processes: BTreeSet<ProcessName> = processes.into_iter().collect();
-        if !processes.is_subset(&activation.handed_over) {
-            self.record(Fact::HandOver { release, processes });
+        // Those too that keep a volume from them, whatever they are called.
+        let old = app.serving_release().map(|old| volume::given_up(old, release)).unwrap_or_default();
+        let handed: BTreeSet<ProcessName> = processes.union(&old).cloned().collect();
+        if !handed.is_subset(&activation.handed_over) {
+            self.record(Fact::HandOver { release: number, processes: handed });
             return false;
         }
         // Instances of the old release are told to stop by retire(), since the process is no longer theirs.
-        let app = self.app;
         let old_left = |process: &ProcessName| {
-            app.instances.values().any(|it| it.process == *process && it.release != release)
+            app.instances.values().any(|it| it.process == *process && it.release != number)
         };
         let mut all_ready = true;
         for process in &processes {
-            all_ready &= !old_left(process) && self.start_all(release, process);
+            all_ready &= !old_left(process) && self.start_all(number, process);
         }
         all_ready
     }

@@ -8,6 +8,7 @@ use berth_spec::{ProcessName, ReleaseNumber};
 use crate::command::Fact;
 use crate::event::{GoneCause, Ordinal, StopReason};
 use crate::state::{self, Instance};
+use crate::volume;
 use crate::world::{Life, Listener, Mark};
 
 use super::{Action, Planner, START_RETRY, WORKER_READY};
@@ -21,7 +22,10 @@ impl Planner<'_> {
             let seen = seen.map(|seen| (seen.life.clone(), (seen.port, seen.dialer.clone())));
             match seen {
                 None if instance.started => self.gone(ordinal, instance),
-                None if self.is_to_start(instance) => self.act(Action::Start(ordinal)),
+                // What has to wait for a volume is looked at again when whoever has it is gone.
+                None if self.is_to_start(instance) && self.has_volumes_free(ordinal) => {
+                    self.act(Action::Start(ordinal));
+                }
                 None if instance.is_wanted() => {}
                 // It was never started, and is not wanted any more.
                 None => self.record(Fact::Gone { ordinal, cause: GoneCause::Stopped }),
@@ -34,7 +38,9 @@ impl Planner<'_> {
                     }
                     if app.serving != Some(instance.release) || !instance.is_wanted() {
                         self.record(Fact::Gone { ordinal, cause: GoneCause::NotStarted { detail } });
-                    } else if self.is_over(Mark::NotStarted(ordinal), START_RETRY) {
+                    } else if self.has_volumes_free(ordinal)
+                        && self.is_over(Mark::NotStarted(ordinal), START_RETRY)
+                    {
                         self.watch.restart(Mark::NotStarted(ordinal), self.now);
                         self.act(Action::Start(ordinal));
                     }
@@ -53,6 +59,10 @@ impl Planner<'_> {
     /// Whether an assigned instance is to be started: nothing speaks for its being stopped in the same pass.
     fn is_to_start(&self, instance: &Instance) -> bool {
         self.app.life == state::Life::Alive && instance.is_wanted() && self.reason_to_stop(instance).is_none()
+    }
+
+    fn has_volumes_free(&self, ordinal: Ordinal) -> bool {
+        volume::in_the_way(self.app, ordinal, self.world).is_none()
     }
 
     pub(super) fn is_activating(&self, release: ReleaseNumber) -> bool {

@@ -5,6 +5,7 @@ use berth_spec::ReleaseNumber;
 use crate::command::Fact;
 use crate::event::{Ordinal, StopReason, WarmEnd};
 use crate::state::{Instance, Phase};
+use crate::volume;
 use crate::world::{Life, Mark};
 
 use super::{Action, Planner, stop_is_safe};
@@ -59,8 +60,10 @@ impl Planner<'_> {
             return went_over.then_some(StopReason::Replaced);
         }
         if app.warm == Some(release) {
-            // Only what can be routed to is kept warm: two releases of a worker would both do its work.
-            return (!instance.process.is_web()).then_some(StopReason::Retired);
+            // Only what can be routed to is kept warm: two releases of a worker would both do its work, and would both write to a
+            // volume.
+            let is_kept = instance.process.is_web() && volume::of_instance(app, instance).next().is_none();
+            return (!is_kept).then_some(StopReason::Retired);
         }
         let failed = |number: ReleaseNumber| {
             app.release(number).is_some_and(|it| matches!(it.phase, Phase::Failed | Phase::Superseded))
@@ -118,7 +121,12 @@ impl Planner<'_> {
             && world.builds.is_empty()
             && world.commands.is_empty()
             && world.runs.is_empty();
-        if app.instances.is_empty() && app.runs.is_empty() && nothing_left {
+        if !(app.instances.is_empty() && app.runs.is_empty() && nothing_left) {
+            return;
+        }
+        if app.volumes_go && world.volumes_left {
+            self.act(Action::RemoveVolumes);
+        } else {
             self.record(Fact::Destroyed);
         }
     }

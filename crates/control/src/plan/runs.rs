@@ -135,7 +135,7 @@ mod tests {
         scene.settle_within(Duration::from_secs(30));
         assert_eq!(scene.failure_code(2), Some("never_listened"));
         assert_eq!(scene.try_wish(wish(PIPES, Some(2))).unwrap_err().code(), "release_gone");
-        scene.wish(Wish::Destroy);
+        scene.wish(Wish::Destroy { volumes: false });
         scene.settle();
         assert_eq!(
             (scene.app().life, scene.app().runs.len(), scene.world.runs.len()),

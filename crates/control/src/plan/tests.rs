@@ -145,7 +145,7 @@ fn destroyed_at_any_moment_nothing_is_left() {
             next.deploy.release_command = Some(berth_spec::command::Command::Argv(vec!["bin/m".to_owned()]));
             scene.wish(deploy_of(next));
             (0..when).for_each(|_| drop(scene.pass()));
-            scene.wish(Wish::Destroy);
+            scene.wish(Wish::Destroy { volumes: false });
             scene.settle();
             assert_eq!(scene.app().life, crate::state::Life::Destroyed, "{strategy:?} {when}");
             let world = &scene.world;
@@ -462,4 +462,99 @@ fn a_stop_is_recorded_once() {
     assert_eq!(scene.log.iter().filter(stops).count(), 1);
     assert_eq!(scene.first(activated(2)) + 1, scene.log.len());
     assert_eq!(scene.app().id, shop());
+}
+
+/// A manifest with one volume, of these processes.
+fn with_volume(processes: &[&str]) -> berth_spec::manifest::Manifest {
+    let volume = berth_spec::manifest::Volume {
+        path: "/data".parse().unwrap(),
+        size: None,
+        processes: processes.iter().map(|name| name.parse().unwrap()).collect(),
+    };
+    let mut manifest = manifest(None);
+    manifest.volumes = [("data".parse().unwrap(), volume)].into();
+    manifest
+}
+
+fn started(ordinal: Ordinal) -> impl Fn(&Event) -> bool {
+    move |event| matches!(event, Event::InstanceStarted { ordinal: it, .. } if *it == ordinal)
+}
+
+#[test]
+fn a_volume_is_let_go_of_before_the_next_release_has_it() {
+    let mut scene = Scene::new();
+    scene.processes = vec!["web", "worker"];
+    for processes in [&[] as &[&str], &["web"], &["worker"], &[]] {
+        scene.wish(deploy_of(with_volume(processes)));
+        scene.settle();
+    }
+    // The scene checks each start; all of them came through, and nothing is kept warm that has the volume.
+    assert_eq!((scene.app().serving, scene.app().warm), (Some(v(4)), None));
+    assert_eq!(scene.app().instances.len(), 2);
+    assert_rests(&mut scene);
+    let web: Vec<Ordinal> = (1..=scene.app().last_ordinal).collect();
+    assert!(scene.first(gone(web[0])) < scene.first(started(3)), "{:#?}", scene.log);
+}
+
+#[test]
+fn a_first_volume_and_a_last_one_cost_no_gap() {
+    let mut scene = Scene::serving(&["web"], 1, None);
+    scene.wish(deploy_of(with_volume(&["web"])));
+    scene.run_until(|it| it.app().serving == Some(v(2)));
+    assert!(scene.log.iter().all(|it| !matches!(it, Event::Routed { ordinals } if ordinals.is_empty())));
+    // What serves without it may start beside what has it, which is not kept warm for a release that wants it again.
+    scene.deploy(None);
+    scene.run_until(|it| it.app().serving == Some(v(3)));
+    assert!(scene.log.iter().all(|it| !matches!(it, Event::Routed { ordinals } if ordinals.is_empty())));
+    scene.wish(Wish::Rollback { to: v(2), keep_config: false });
+    scene.settle();
+    assert_eq!((scene.app().serving, scene.app().routed.len()), (Some(v(4)), 1));
+    assert_rests(&mut scene);
+}
+
+#[test]
+fn a_release_that_fails_gives_the_volume_back() {
+    let mut scene = Scene::new();
+    scene.wish(deploy_of(with_volume(&[])));
+    scene.settle();
+    scene.healthy = false;
+    scene.wish(deploy_of(with_volume(&[])));
+    scene.run_until(|it| it.app().release(v(2)).is_some_and(|release| release.phase == Phase::Failed));
+    scene.healthy = true;
+    scene.settle();
+    assert_eq!((scene.app().serving, scene.app().routed.len()), (Some(v(1)), 1));
+    assert!(scene.first(gone(2)) < scene.first(started(3)));
+    assert_rests(&mut scene);
+}
+
+#[test]
+fn an_instance_that_still_stops_keeps_the_volume() {
+    let mut scene = Scene::new();
+    scene.wish(deploy_of(with_volume(&[])));
+    scene.settle();
+    scene.scale(web(), 0);
+    scene.run_until(|it| !it.app().instances[&1].is_wanted());
+    scene.scale(web(), 1);
+    scene.run_until(|it| it.app().instances.contains_key(&2));
+    scene.settle();
+    assert!(scene.first(gone(1)) < scene.first(started(2)));
+    assert_eq!(scene.app().routed, [2].into());
+}
+
+#[test]
+fn volumes_stay_unless_they_are_to_go() {
+    for volumes in [false, true] {
+        let mut scene = Scene::new();
+        scene.wish(deploy_of(with_volume(&[])));
+        scene.settle();
+        scene.world.volumes_left = true;
+        scene.wish(Wish::Destroy { volumes: false });
+        if volumes {
+            scene.wish(Wish::Destroy { volumes });
+            assert_eq!(scene.wish(Wish::Destroy { volumes }), []);
+        }
+        scene.settle();
+        assert_eq!(scene.app().life, crate::state::Life::Destroyed);
+        assert_eq!(scene.world.volumes_left, !volumes);
+    }
 }

@@ -30,6 +30,11 @@ fn open(layout: Layout) -> PlainRuntime {
     PlainRuntime::open(layout, Arc::new(SystemClock::new()), Some(berth_spec::Isolation::Confined)).unwrap()
 }
 
+/// Why the backend cannot be tried here, if it cannot.
+fn absent() -> Option<&'static str> {
+    None
+}
+
 /// What the machine still has of an instance: its control group.
 fn left_of(world: &world::World, spec: &InstanceSpec) -> Vec<String> {
     let groups = berth_process::Cgroups::discover(&format!("berth-{}", world.layout().platform));

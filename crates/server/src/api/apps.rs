@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use berth_contract::{App, AppList, AppsQuery, Code, CreateApp, InstanceList, Problem, Scale, route};
+use berth_contract::{
+    App, AppList, AppsQuery, Code, CreateApp, DestroyQuery, InstanceList, Problem, Scale, route,
+};
 use berth_control::command::{Command, Wish};
 use berth_control::state::App as KnownApp;
 use berth_spec::{AppId, AppName, ProjectId, ProjectName, TenantName};
@@ -100,14 +102,16 @@ pub(super) async fn show(
 #[utoipa::path(delete, path = route::APP, tag = "apps",
     responses((status = 202, description = "It is being taken down; its numbers are never used again")),
     params(("tenant" = String, Path), ("project" = String, Path), ("app" = String, Path),
-        ("Idempotency-Key" = String, Header)))]
+        DestroyQuery, ("Idempotency-Key" = String, Header)))]
 pub(super) async fn destroy(
     State(api): State<Arc<Api>>,
     path: AppPath,
+    Query(query): Query<DestroyQuery>,
     mutation: Mutation<NoBody>,
 ) -> Result<StatusCode, Refused> {
     let id = target(&api, &mutation, path)?;
-    mutation.submit(&api, Command::App { app: id, wish: Wish::Destroy }, None).await?;
+    let wish = Wish::Destroy { volumes: query.volumes };
+    mutation.submit(&api, Command::App { app: id, wish }, None).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

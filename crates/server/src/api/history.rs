@@ -222,7 +222,8 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::InstanceExited { .. }
             | Event::CronSkipped { .. }
             | Event::CronSetBack { .. }
-            | Event::AppDestroying {}
+            | Event::VolumeRemoved { .. }
+            | Event::AppDestroying { .. }
     ) || matches!(event, Event::RunEnded { end, .. } if !end.detail.is_empty())
 }
 

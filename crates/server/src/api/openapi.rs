@@ -36,6 +36,8 @@ use utoipa::openapi::OpenApi as Document;
     super::cron::run,
     super::domains::list,
     super::domains::change,
+    super::volumes::list,
+    super::volumes::remove,
     super::git::show,
     super::git::change_branch,
     super::git::connect,

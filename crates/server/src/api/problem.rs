@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use berth_contract::route::PROBLEM_JSON;
 use berth_contract::{Code, Problem};
-use berth_control::command::Refusal;
+use berth_control::command::{Refusal, Sharing};
 use berth_journal::ReadError;
 use serde::de::DeserializeOwned;
 
@@ -113,6 +113,20 @@ impl From<Refusal> for Refused {
             Refusal::SecretRace { .. } | Refusal::Stale(_) => (Code::Conflict, Some("ask again")),
             Refusal::TooManyInstances { .. } => (Code::LimitExceeded, None),
             Refusal::TooMany { .. } => (Code::LimitExceeded, None),
+            Refusal::VolumeInUse { .. } => (
+                Code::VolumeInUse,
+                Some("deploy a release without it first, or destroy the app with --volumes"),
+            ),
+            Refusal::VolumeExclusive { how: Sharing::Strategy(_), .. } => (
+                Code::VolumeExclusive,
+                Some(
+                    "leave `strategy` out, or write \"recreate\": the old instance stops before the new one starts, and edge holds requests meanwhile",
+                ),
+            ),
+            Refusal::VolumeExclusive { how: Sharing::Instances { .. }, .. } => (
+                Code::VolumeExclusive,
+                Some("let one instance have it, or leave the process out of the volume's `processes`"),
+            ),
             Refusal::SlotsExhausted(_) => {
                 (Code::UserIdsExhausted, Some("start a second platform with a home of its own"))
             }

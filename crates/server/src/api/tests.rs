@@ -163,6 +163,7 @@ fn operations() -> Vec<(Method, String, Option<Value>)> {
             .replace("{app}", "shop")
             .replace("{number}", "1")
             .replace("{entry}", "nightly")
+            .replace("{volume}", "data")
             .replace("{hash}", &"0".repeat(64));
         for method in methods.as_object().unwrap().keys() {
             let method: Method = method.to_uppercase().parse().unwrap();

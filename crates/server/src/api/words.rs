@@ -55,8 +55,7 @@ pub(super) fn say(event: &Event) -> String {
         Event::HookFailed { branch, failure } => {
             format!("did not deploy a push to {branch} elsewhere: {}", failure.summary)
         }
-        Event::AppDestroying {} => "began to destroy the app".to_owned(),
-        Event::AppDestroyed {} => "destroyed the app".to_owned(),
+        Event::VolumeRemoved { .. } | Event::AppDestroying { .. } | Event::AppDestroyed {} => of_end(event),
         Event::ReleaseSubmitted(_)
         | Event::ReleaseBuilt { .. }
         | Event::ReleaseCommandFinished { .. }
@@ -73,6 +72,17 @@ pub(super) fn say(event: &Event) -> String {
         | Event::InstanceStopping { .. }
         | Event::InstanceExited { .. }
         | Event::InstanceGone { .. } => of_instance(event),
+    }
+}
+
+/// What goes for ever.
+fn of_end(event: &Event) -> String {
+    match event {
+        Event::VolumeRemoved { volume } => format!("removed the volume {volume}"),
+        Event::AppDestroying { volumes: true } => "began to destroy the app with its volumes".to_owned(),
+        Event::AppDestroying { volumes: false } => "began to destroy the app".to_owned(),
+        Event::AppDestroyed {} => "destroyed the app".to_owned(),
+        _ => event.kind().replace('_', " "),
     }
 }
 

@@ -58,7 +58,7 @@ async fn close(desk: Desk, journal: Arc<Journal>, task: tokio::task::JoinHandle<
 async fn answers_come_in_order_and_never_before_what_they_rest_on() {
     let dir = tempfile::tempdir().unwrap();
     let (desk, journal, _task) = desk_at(dir.path(), Options::default()).await;
-    let missing = Command::App { app: app("gone"), wish: Wish::Destroy };
+    let missing = Command::App { app: app("gone"), wish: Wish::Destroy { volumes: false } };
     let commands = vec![create("shop"), create("shop"), missing, create("blog")];
     let answers = desk.submit_all(commands, &asker()).await;
     let made: Vec<Option<bool>> = answers.iter().map(|it| it.as_ref().ok().map(|it| it.changed)).collect();
@@ -180,7 +180,7 @@ async fn a_repeat_is_told_what_came_of_it_also_in_flight_and_after_a_restart() {
     assert!(!ask(&desk, create("shop"), stranger).await.unwrap().changed);
     // What was so already keeps its answer too; what was refused is decided anew.
     assert!(!ask(&desk, create("shop"), key("same", 1)).await.unwrap().changed);
-    let destroy = || Command::App { app: app("blog"), wish: Wish::Destroy };
+    let destroy = || Command::App { app: app("blog"), wish: Wish::Destroy { volumes: false } };
     assert!(matches!(ask(&desk, destroy(), key("d", 1)).await, Err(SubmitError::Refused(_))));
     desk.submit(create("blog"), asker(), None, None).await.unwrap();
     assert!(ask(&desk, destroy(), key("d", 1)).await.unwrap().changed);

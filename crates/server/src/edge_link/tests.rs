@@ -261,7 +261,7 @@ async fn what_could_not_be_written_is_written_later() {
     let (dir, away) = (stage.dir.path().join("routing"), stage.dir.path().join("away"));
     let before = stage.newest();
     std::fs::rename(&dir, &away).unwrap();
-    stage.submit(Command::App { app: shop(), wish: Wish::Destroy }).await;
+    stage.submit(Command::App { app: shop(), wish: Wish::Destroy { volumes: false } }).await;
     stage.fact(Fact::Stop { ordinal: 1, why: StopReason::Destroyed }).await;
     stage.link.publish(&stage.desk).unwrap_err();
     assert_eq!(stage.newest(), before, "what is not durable is not sent");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use berth_contract::Code;
 use berth_control::state::{App, Release};
 use berth_runtime::{Mount, Network, Resources, Root, User};
+use berth_spec::name::{RELEASE_COMMAND_PROCESS, RUN_PROCESS};
 use berth_spec::{Command, Isolation, Manifest, ProcessName};
 
 use super::images::{self, Runnable};
@@ -23,8 +24,8 @@ pub(super) struct Surroundings {
 }
 
 impl Machine {
-    /// What stands around an instance of `release` that runs `process`, and what of that its environment says. `dir` is where the artifact
-    /// lies.
+    /// What stands around an instance of `release` that runs `process`, or something once under that name, and what of that its
+    /// environment says. `dir` is where the artifact lies.
     ///
     /// # Errors
     /// Why it cannot be had.
@@ -39,6 +40,9 @@ impl Machine {
         if let Some(why) = self.too_little(&release.manifest) {
             return Err((Code::IsolationTooLow.as_str().to_owned(), format!("{}: {why}", release.number)));
         }
+        // What runs once has the volumes of all processes.
+        let once = [RELEASE_COMMAND_PROCESS, RUN_PROCESS].contains(&process.as_str());
+        let of = (!once).then_some(process);
         let network = self.network();
         let resources: Resources = release.manifest.resources.get(process).copied().unwrap_or_default();
         if let Some(image) = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref()) {
@@ -48,12 +52,15 @@ impl Machine {
             let Runnable { root, user, home, dir } =
                 self.images.runnable(image).map_err(|why| (START_FAILED.to_owned(), why))?;
             env.extend(home.filter(|_| !env.contains_key("HOME")).map(|home| ("HOME".to_owned(), home)));
-            return Ok(Surroundings { root, dir, user, mounts: Vec::new(), resources, network });
+            let mounts = self.mount_volumes(app, release, of, (&root, user.as_ref()), env)?;
+            return Ok(Surroundings { root, dir, user, mounts, resources, network });
         }
-        let mounts = self.tools(release).into_iter();
-        let mounts =
-            mounts.map(|place| Mount { source: place.clone(), target: place, writable: false }).collect();
-        Ok(Surroundings { root: Root::Host, dir, user: self.app_user(app.slot), mounts, resources, network })
+        let (root, user) = (Root::Host, self.app_user(app.slot));
+        let tools = self.tools(release).into_iter();
+        let tools = tools.map(|place| Mount { source: place.clone(), target: place, writable: false });
+        let volumes = self.mount_volumes(app, release, of, (&root, user.as_ref()), env)?;
+        let mounts = tools.chain(volumes).collect();
+        Ok(Surroundings { root, dir, user, mounts, resources, network })
     }
 
     /// Why this platform isolates less than the manifest asks for, when it does.

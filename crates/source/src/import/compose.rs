@@ -14,9 +14,9 @@ pub(super) fn take(document: &Table, taken: &mut Imported) {
             ("services", Some(all)) => services(all, taken),
             ("name", _) => taken.app(key, value.as_str().unwrap_or_default()),
             ("version", _) => {}
-            ("volumes" | "networks" | "configs" | "secrets", _) => {
-                taken.left(key, "not available in this version")
-            }
+            // Which service has one is said there.
+            ("volumes", _) => {}
+            ("networks" | "configs" | "secrets", _) => taken.left(key, "not available in this version"),
             (other, _) if other.starts_with("x-") => {}
             (other, _) => taken.unknown(other),
         }
@@ -85,7 +85,7 @@ fn take_service(name: &str, service: &Table, main: bool, taken: &mut Imported) {
             "ports" if main => ports(&full, value, taken),
             "env_file" => taken.left(full, "give it with `--from`, or import it with `berth config import`"),
             "depends_on" => taken.left(full, "the order in which services start is theirs to bear: an app tries again"),
-            "volumes" => taken.left(full, "volumes are not available in this version: what an app writes is gone with its instance"),
+            "volumes" => volumes(&full, value, if main { ProcessName::WEB } else { name }, taken),
             "healthcheck" => taken.left(full, "a check that is a command is not available in this version: write the path of a check below [[http.checks]]"),
             _ => taken.left(full, "not known here"),
         }
@@ -110,6 +110,26 @@ fn environment(key: &str, value: &Value, taken: &mut Imported) {
             }
             Some(value) => taken.env(key, &name, value.replace("$$", "$")),
             None => taken.asked(key, &name, None),
+        }
+    }
+}
+
+/// `data:/data`, `data:/data:ro`, or a table with `source` and `target`.
+fn volumes(key: &str, value: &Value, process: &str, taken: &mut Imported) {
+    for volume in value.as_array().into_iter().flatten() {
+        let text = |key: &str| volume.get(key).and_then(plain).unwrap_or_default();
+        let line = plain(volume).unwrap_or_else(|| format!("{}:{}", text("source"), text("target")));
+        let mut parts = line.split(':');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(name), Some(path), None | Some("rw")) => taken.volume(key, name, path, Some(process)),
+            (Some(name), Some(_), Some(mode)) => {
+                taken.left(
+                    key,
+                    format!("{name} is for {mode}, which no volume is: everybody who has one writes to it"),
+                );
+            }
+            _ => taken
+                .left(key, format!("{line} has no name: what an app writes there is gone with its instance")),
         }
     }
 }

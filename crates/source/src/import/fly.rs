@@ -28,10 +28,7 @@ pub(super) fn take(document: &Table, taken: &mut Imported) {
             "build" => taken
                 .left(key, "not used: Berth builds with this machine's own tools and says how it found out"),
             "primary_region" | "regions" => taken.left(key, "everything runs on this machine"),
-            "mounts" | "volumes" => taken.left(
-                key,
-                "volumes are not available in this version: what an app writes is gone with its instance",
-            ),
+            "mounts" => mounts(value, taken),
             "vm" | "swap_size_mb" => {
                 taken.left(key, "limits of memory and processor are not available in this version")
             }
@@ -51,6 +48,27 @@ fn web_process(document: &Table) -> Option<String> {
     let service = tables(service?).into_iter().next()?;
     let named = texts(service.get("processes").unwrap_or(&Value::Null)).into_iter().next();
     Some(named.unwrap_or_else(|| DEFAULT_PROCESS.to_owned()))
+}
+
+/// `source` is the volume's name, `destination` where it is; a single table or several.
+fn mounts(value: &Value, taken: &mut Imported) {
+    for mount in tables(value) {
+        let text = |key: &str| mount.get(key).and_then(plain).unwrap_or_default();
+        let processes = mount.get("processes").map(texts).unwrap_or_default();
+        let all = if processes.is_empty() { vec![None] } else { processes.iter().map(Some).collect() };
+        for process in all {
+            let process = process.map(String::as_str);
+            taken.volume("mounts", &text("source"), &text("destination"), process);
+        }
+        for (key, _) in
+            mount.iter().filter(|(key, _)| !["source", "destination", "processes"].contains(&key.as_str()))
+        {
+            taken.left(
+                format!("mounts.{key}"),
+                "not used: what is in a volume is copied by hand, and its size is not kept to",
+            );
+        }
+    }
 }
 
 fn env(value: &Value, taken: &mut Imported) {

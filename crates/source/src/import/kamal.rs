@@ -33,10 +33,13 @@ pub(super) fn take(document: &Table, taken: &mut Imported) {
             "ssh" | "sshkit" | "primary_role" | "allow_empty_roles" => {
                 taken.left(key, "everything runs on this machine")
             }
-            "volumes" => taken.left(
-                key,
-                "volumes are not available in this version: what an app writes is gone with its instance",
-            ),
+            "volumes" => {
+                for volume in texts(value) {
+                    let (name, path) = volume.split_once(':').unwrap_or((&volume, ""));
+                    let path = path.split(':').next().unwrap_or_default();
+                    taken.volume(key, name, path, None);
+                }
+            }
             "traefik" => taken.left(key, "Berth has its own edge"),
             "hooks_path" => taken.left(key, "Berth runs no hooks"),
             "aliases" => taken.left(key, "commands have no short names here"),

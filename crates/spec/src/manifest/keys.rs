@@ -25,8 +25,9 @@ pub(super) const TOP: Keys = Keys {
         "network",
         "resources",
         "isolation",
+        "volumes",
     ],
-    later: &["services", "scale", "slo", "volumes"],
+    later: &["services", "scale", "slo"],
 };
 pub(super) const BUILD: Keys = Keys {
     section: "build",
@@ -55,7 +56,9 @@ pub(super) const NETWORK: Keys = Keys { section: "network", known: &["egress"], 
 pub(super) const RESOURCES: Keys =
     Keys { section: "resources.NAME", known: &["cpu", "memory", "processes", "tmp"], later: &[] };
 pub(super) const ISOLATION: Keys = Keys { section: "isolation", known: &["minimum"], later: &[] };
+pub(super) const VOLUMES: Keys =
+    Keys { section: "volumes", known: &["name", "path", "size", "processes"], later: &[] };
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 10] =
-    [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &RESOURCES, &ISOLATION];
+pub(super) const SECTIONS: [&Keys; 11] =
+    [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &RESOURCES, &ISOLATION, &VOLUMES];

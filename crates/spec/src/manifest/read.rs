@@ -16,7 +16,7 @@ use super::{
     Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
-use super::{cron, resources};
+use super::{cron, resources, volumes};
 use crate::command::{Command, RelativeDir};
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -135,13 +135,15 @@ fn unknown(name: &str, keys: &Keys) -> Wrong {
 }
 
 fn top(section: &mut Section<'_, '_, '_>, elsewhere: &BTreeMap<ProcessName, Command>) -> Manifest {
+    let build = section.below("build", &keys::BUILD, build).unwrap_or_default();
     let processes = processes(section);
     let effective = if processes.is_empty() { elsewhere } else { &processes };
     let manifest = Manifest {
         resources: resources::read(section, effective),
         format: Format::One,
         app: section.get("app", parsed),
-        build: section.below("build", &keys::BUILD, build).unwrap_or_default(),
+        volumes: volumes::read(section, &processes, build.image.is_some()),
+        build,
         processes,
         env: env(section),
         deploy: section.below("deploy", &keys::DEPLOY, deploy).unwrap_or_default(),

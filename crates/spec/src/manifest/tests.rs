@@ -244,6 +244,96 @@ fn wrong_shapes_are_mistakes() {
 }
 
 #[test]
+fn volumes_have_a_name_and_a_path_of_their_own() {
+    let text = r#"
+[processes]
+web = "bin/server"
+clock = "bin/clock"
+[[volumes]]
+name = "data"
+path = "/data/"
+size = "10Gi"
+processes = ["web"]
+[[volumes]]
+name = "all-of-us"
+path = "/srv/shared"
+"#;
+    let read = Manifest::parse(text).unwrap();
+    let volume = &read.volumes["data"];
+    assert_eq!((volume.path.as_str(), volume.size), ("/data", Some(crate::unit::Bytes(10 << 30))));
+    let of = |process: &str| {
+        let process = process.parse().unwrap();
+        read.volumes_of(&process).map(|(name, _)| name.variable()).collect::<Vec<String>>()
+    };
+    assert_eq!(
+        (of("web"), of("clock")),
+        (vec!["VOLUME_ALL_OF_US".into(), "VOLUME_DATA".into()], vec!["VOLUME_ALL_OF_US".into()])
+    );
+}
+
+#[test]
+fn mistakes_in_volumes_have_their_places() {
+    let text = r#"
+[processes]
+web = "x"
+[[volumes]]
+name = "Data"
+path = "data"
+[[volumes]]
+name = "a"
+path = "/proc/1"
+[[volumes]]
+name = "b"
+path = "/usr/share/x"
+[[volumes]]
+name = "c"
+path = "/c"
+size = "10gb"
+processes = ["wbe"]
+[[volumes]]
+name = "c"
+path = "/d"
+[[volumes]]
+name = "d"
+path = "/c/deeper"
+[[volumes]]
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "5:8 volume name \"Data\" may hold only a-z, 0-9 and -",
+            "6:8 \"data\" is not where a volume can be | write an absolute path like \"/data\", outside of /proc, /sys and /dev",
+            "9:8 \"/proc/1\" is not where a volume can be | write an absolute path like \"/data\", outside of /proc, /sys and /dev",
+            "12:8 nothing can be mounted within /usr: it is the machine's | write a path like \"/data\", which the app also finds in its environment",
+            "16:8 \"10gb\" is not a size | write it like \"500Mi\", \"10Gi\" or \"1Ti\"",
+            "17:14 there is no process wbe below [processes] | did you mean \"web\"?",
+            "18:1 there is a volume c already | give each a name and a path of its own",
+            "21:1 the volumes c and d lie one within the other | give each a name and a path of its own",
+            "24:1 `volumes` has no `name` | write name = \"data\"",
+            "24:1 `volumes` has no `path` | write path = \"/data\"",
+        ]
+    );
+    // An image has files of its own everywhere.
+    let image = "[build]\nimage = \"x\"\n[[volumes]]\nname = \"b\"\npath = \"/usr/share/x\"";
+    assert_eq!(Manifest::parse(image).unwrap().volumes.len(), 1);
+    for bad in [
+        "",
+        "/",
+        "relative",
+        "/a/../b",
+        "/a//b",
+        "/./a",
+        "/dev",
+        "/sys/x",
+        "/a\u{7}",
+        &format!("/{}", "a".repeat(255)),
+    ] {
+        assert!(bad.parse::<MountPath>().is_err(), "{bad:?}");
+    }
+    assert_eq!("/process".parse::<MountPath>().unwrap().as_str(), "/process");
+}
+
+#[test]
 fn cron_entries_have_names_defaults_and_mistakes_with_places() {
     let text = r#"
 [[cron]]
@@ -389,6 +479,7 @@ fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
         ("network", "Network"),
         ("resources.NAME", "Resources"),
         ("isolation", "Isolation"),
+        ("volumes", "Volume"),
     ];
     for keys in keys::SECTIONS {
         let at = defs.iter().find(|(section, _)| *section == keys.section);

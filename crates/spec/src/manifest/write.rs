@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, Shutdown, Signal, Strategy};
+use super::{
+    Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, Shutdown, Signal, Strategy, Volume,
+};
 use crate::command::Command;
-use crate::name::CronName;
+use crate::name::{CronName, VolumeName};
 use crate::unit::Millis;
 
 impl Manifest {
@@ -27,6 +29,7 @@ impl Manifest {
             network,
             resources,
             isolation,
+            volumes,
         } = self;
         let mut out = Out::default();
         out.comments(head);
@@ -56,6 +59,10 @@ impl Manifest {
         for (index, (name, entry)) in cron.iter().enumerate() {
             let what = if index == 0 { "What runs by a schedule." } else { "" };
             out.section("[cron]", what, &cron_keys(name, entry));
+        }
+        for (index, (name, volume)) in volumes.iter().enumerate() {
+            let what = if index == 0 { "What outlives releases and instances." } else { "" };
+            out.section("[volumes]", what, &volume_keys(name, volume));
         }
         let named = |egress: &Egress| {
             let named = Egress::NAMED.iter().find(|(_, it)| it == egress);
@@ -228,6 +235,18 @@ fn shutdown_keys(shutdown: &Shutdown) -> Keys {
     keys.into_iter().flatten().collect()
 }
 
+fn volume_keys(name: &VolumeName, volume: &Volume) -> Keys {
+    let Volume { path, size, processes } = volume;
+    let names = || processes.iter().map(|name| text(name.as_str())).collect::<Vec<_>>().join(", ");
+    let keys = [
+        given("name", Some(text(name.as_str()))),
+        given("path", Some(text(path.as_str()))),
+        given("size", size.map(|size| text(&size.to_string()))),
+        given("processes", (!processes.is_empty()).then(|| format!("[{}]", names()))),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
 fn cron_keys(name: &CronName, entry: &CronEntry) -> Keys {
     let CronEntry { schedule, timezone, command: run, concurrency, timeout, catch_up } = entry;
     let default = CronEntry::new(schedule.clone(), run.clone());
@@ -281,12 +300,20 @@ command = ["bin/sweep"]
 concurrency = "replace"
 timeout = "5m"
 catch_up = "0s"
+[[volumes]]
+name = "data"
+path = "/data"
+size = "10Gi"
+processes = ["web"]
+[[volumes]]
+name = "logs"
+path = "/var/log/shop"
 "#;
         let manifest = Manifest::parse(given).unwrap();
         let written = manifest.write(&["From a test.".to_owned()], &["The\nend.".to_owned()]);
         assert_eq!(Manifest::parse(&written).unwrap(), manifest, "{written}");
         assert!(written.starts_with("# From a test.\n\napp = \"shop\"\n\n# How the source"), "{written}");
-        assert!(written.ends_with("catch_up = \"0s\"\n\n# The end.\n"), "{written}");
+        assert!(written.ends_with("path = \"/var/log/shop\"\n\n# The end.\n"), "{written}");
         assert!(!written.contains("warm") && !written.contains("interval"), "{written}");
     }
 

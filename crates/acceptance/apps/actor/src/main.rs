@@ -1,5 +1,6 @@
 //! Plays apps on their bad days. The first argument is the part: see `main`.
 
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -44,6 +45,17 @@ fn main() {
             thread::spawn(move || make_noise(bytes));
             serve(port(), "200 OK");
         }
+        // Has the directory for itself, or ends.
+        ["keep"] => {
+            let place = env::var("VOLUME_DATA").expect("it has a volume");
+            let lock = File::create(format!("{place}/lock")).expect("the volume can be written to");
+            if lock.try_lock().is_err() {
+                eprintln!("somebody else writes here");
+                exit(9);
+            }
+            serve(port(), "200 OK");
+            drop(lock);
+        }
         ["count"] => count(),
         ["exit", status] => {
             println!("about to exit with {status}");
@@ -60,6 +72,13 @@ fn main() {
 
 fn port() -> u16 {
     env::var("PORT").ok().and_then(|text| text.parse().ok()).expect("PORT is given")
+}
+
+/// Writes down a visit, and says how many there were.
+fn visit(place: &str) -> io::Result<String> {
+    let visits = format!("{place}/visits");
+    writeln!(File::options().append(true).create(true).open(&visits)?, "a visit")?;
+    Ok(fs::read_to_string(visits)?.lines().count().to_string())
 }
 
 fn idle() -> ! {
@@ -132,10 +151,14 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
         }
         "/release" => variable("RELEASE_VERSION"),
         "/instance" => variable("INSTANCE_ID"),
+        "/visits" => visit(&variable("VOLUME_DATA"))?,
         "/written" => WRITTEN.load(Ordering::Relaxed).to_string(),
         _ => match path.strip_prefix("/env/") {
             Some(name) => variable(name),
-            None => "here".to_owned(),
+            None => match path.strip_prefix("/read") {
+                Some(path) => fs::read_to_string(path).unwrap_or_else(|problem| problem.kind().to_string()),
+                None => "here".to_owned(),
+            },
         },
     };
     let location = if status.starts_with('3') { "location: /login\r\n" } else { "" };

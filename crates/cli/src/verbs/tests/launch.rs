@@ -28,7 +28,7 @@ fn a_dry_run_shows_all_and_does_nothing() {
         "build      static\n           there is index.html\n",
         "\nnot taken over:\n",
         "  env.PORT: Berth sets it for every instance\n",
-        "  mounts: volumes are not available",
+        "  mounts: \"\" is not where a volume can be",
         "\nberth.toml, to be written:\n  # Written by `berth launch` from fly.toml.",
         "  strategy = \"rolling\"\n",
     ] {

@@ -1,0 +1,111 @@
+//! The volumes of an app, which outlive it unless they are removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use berth_contract::{Code, Problem, Volume, VolumeList, route};
+use berth_control::command::{Command, Wish};
+use berth_control::state::App;
+use berth_control::volume::of_instance;
+use berth_spec::{AppId, AppName, InstanceId, ProjectName, TenantName, VolumeName};
+use berth_volume::{Used, VolumeError};
+
+use super::Api;
+use super::apps::{AppPath, app_id, target};
+use super::auth::Principal;
+use super::mutation::{Mutation, NoBody};
+use super::problem::{Path, Refused};
+use crate::machine::in_full;
+
+/// The parameters of a path below a volume.
+type VolumePath = Path<(TenantName, ProjectName, AppName, VolumeName)>;
+
+impl From<VolumeError> for Refused {
+    fn from(error: VolumeError) -> Self {
+        let code = if error.is_disk_full() { Code::DiskFull } else { Code::StorageFailed };
+        Problem::new(code, in_full(&error)).into()
+    }
+}
+
+/// The app, which may be destroyed: its volumes may be left.
+fn former(api: &Api, id: &AppId) -> Result<Arc<App>, Refused> {
+    let app = api.desk.read(|state| state.apps.get(id).cloned());
+    let gone = || Problem::new(Code::AppNotFound, format!("there is no app {id}"));
+    Ok(app.ok_or_else(|| gone().next("`berth apps` lists the apps there are"))?)
+}
+
+#[utoipa::path(get, path = route::VOLUMES, tag = "volumes", responses((status = 200, body = VolumeList)),
+    params(("tenant" = String, Path), ("project" = String, Path), ("app" = String, Path)))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    principal: Principal,
+    path: AppPath,
+) -> Result<Json<VolumeList>, Refused> {
+    let id = app_id(path);
+    principal.enter_project(&api, &id.project_id())?;
+    let app = former(&api, &id)?;
+    let there = api.machine.volumes(&id).await?;
+    let named =
+        app.serving_release().into_iter().flat_map(|release| release.manifest.volumes.keys().cloned());
+    let names: BTreeSet<VolumeName> = there.keys().cloned().chain(named).collect();
+    Ok(Json(VolumeList { volumes: names.into_iter().map(|name| shown(&api, &app, name, &there)).collect() }))
+}
+
+fn shown(
+    api: &Api,
+    app: &App,
+    name: VolumeName,
+    there: &BTreeMap<VolumeName, Result<Used, String>>,
+) -> Volume {
+    let written = app.serving_release().and_then(|release| release.manifest.volumes.get(&name));
+    let has = |instance: &&berth_control::state::Instance| of_instance(app, instance).any(|it| *it == name);
+    let instances: Vec<InstanceId> = app
+        .instances
+        .iter()
+        .filter(|(_, instance)| instance.started && has(instance))
+        .filter_map(|(&ordinal, _)| app.instance_id(ordinal))
+        .collect();
+    let used = there.get(&name);
+    let counted = used.and_then(|used| used.as_ref().ok());
+    Volume {
+        path: written.map(|volume| volume.path.to_string()),
+        processes: written.map(|volume| volume.processes.iter().cloned().collect()).unwrap_or_default(),
+        size: written.and_then(|volume| volume.size).map(|size| size.0),
+        enforced: false,
+        used: counted.map(|used| used.bytes),
+        entries: counted.map(|used| used.entries),
+        problem: used.and_then(|used| used.as_ref().err().cloned()),
+        instances,
+        place: api.machine.volume_place(&app.id, &name).to_string_lossy().into_owned(),
+        name,
+    }
+}
+
+#[utoipa::path(delete, path = route::VOLUME, tag = "volumes",
+    responses((status = 204, description = "It is gone, with all that was in it")),
+    params(("tenant" = String, Path), ("project" = String, Path), ("app" = String, Path), ("volume" = String, Path),
+        ("Idempotency-Key" = String, Header)))]
+pub(super) async fn remove(
+    State(api): State<Arc<Api>>,
+    Path((tenant, project, app, volume)): VolumePath,
+    mutation: Mutation<NoBody>,
+) -> Result<StatusCode, Refused> {
+    let id = target(&api, &mutation, Path((tenant, project, app)))?;
+    former(&api, &id)?;
+    let names = api.machine.volume_names(&id).await?;
+    if !names.contains(&volume) {
+        // A repeat finds that it is gone.
+        if mutation.earlier(&api).await?.is_some() {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+        let problem = Problem::new(Code::VolumeNotFound, format!("{id} has no volume {volume}"));
+        return Err(problem.next("`berth volumes` lists those that the app has").into());
+    }
+    let wish = Wish::RemoveVolume { volume: volume.clone() };
+    mutation.submit(&api, Command::App { app: id.clone(), wish }, None).await?;
+    api.machine.remove_volume(&id, &volume).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
