@@ -161,7 +161,7 @@ pub enum Verb {
     Domains(DomainsArgs),
     /// List what an app runs by a schedule, run it at once, or show what became of it
     Cron(CronArgs),
-    /// List the directories that outlive an app's releases, or remove one (also `volumes:remove`)
+    /// List the directories that outlive an app's releases, snapshot, restore or remove them (also `volumes:snapshot` and so on)
     Volumes(VolumesArgs),
     /// Deploy by `git push`, or from a repository elsewhere (also `git:remote` and so on)
     Git(GitArgs),

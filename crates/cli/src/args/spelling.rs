@@ -39,6 +39,10 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         &["storage", "storage:list", "volume", "storage:mount", "volumes:create"],
         "`berth volumes` lists the volumes; write [[volumes]] into berth.toml to have one",
     ),
+    (
+        &["snapshots", "snapshot", "volumes:fork"],
+        "`berth volumes snapshot NAME` takes a snapshot of a volume",
+    ),
     (&["volumes:destroy", "volumes:delete"], "`berth volumes remove NAME` removes a volume"),
     (&["buildpacks", "builds"], "Berth finds out how to build; `berth deploy --dry-run` shows what it found"),
 ];
