@@ -12,6 +12,7 @@ mod releases;
 mod run;
 mod settings;
 mod spelling;
+mod stack;
 mod volumes;
 
 use std::ffi::OsString;
@@ -37,6 +38,7 @@ pub use settings::{
     ConfigAction, ConfigArgs, DiffArgs, GetArgs, ImportArgs, ListArgs, SecretsAction, SecretsArgs, SetArgs,
     UnsetArgs,
 };
+pub use stack::{OfStack, StackAction, StackArgs};
 pub use volumes::{VolumesAction, VolumesArgs};
 
 /// Ends every help text.
@@ -163,6 +165,8 @@ pub enum Verb {
     Cron(CronArgs),
     /// List the directories that outlive an app's releases, snapshot, restore or remove them (also `volumes:snapshot` and so on)
     Volumes(VolumesArgs),
+    /// Run the services of a compose file as apps
+    Stack(StackArgs),
     /// Deploy by `git push`, or from a repository elsewhere (also `git:remote` and so on)
     Git(GitArgs),
     /// Show what an app's processes wrote

@@ -17,6 +17,7 @@ mod releases;
 mod run;
 mod seen;
 mod settings;
+mod stack;
 mod volumes;
 
 #[cfg(test)]
@@ -104,6 +105,7 @@ pub(crate) async fn perform(
         Verb::Domains(args) => session.domains(args).await,
         Verb::Cron(args) => session.cron(args).await,
         Verb::Volumes(args) => session.volumes(args).await,
+        Verb::Stack(args) => session.stack(args).await,
         Verb::Git(args) => session.git(args).await,
         Verb::Logs(args) => session.logs(args).await,
         Verb::Ps(of) => session.ps(of).await,

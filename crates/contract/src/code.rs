@@ -153,6 +153,7 @@ codes! {
     SnapshotNotFound = "snapshot_not_found", 404, NotFound, "The volume has no such snapshot";
     SourceDamaged = "source_damaged", 500, Failed, "Stored source is damaged";
     SourceUnreadable = "source_unreadable", 500, Failed, "The source cannot be read";
+    StackRefused = "stack_refused", 500, Refused, "Something in the compose file cannot be kept";
     StartFailed = "start_failed", 500, Failed, "An instance could not be started";
     Stopping = "stopping", 503, Unreachable, "The platform is going down";
     StorageFailed = "storage_failed", 500, Failed, "The platform could not read or write its files";
