@@ -196,3 +196,69 @@ fn where_nothing_can_be_mounted_the_variable_says_where_a_volume_is() {
         }
     }
 }
+
+fn snapshot(shop: &Actor<'_>) -> String {
+    shop.verb(&["volumes", "snapshot", "data"]).ok().json()["snapshot"].as_str().unwrap().to_owned()
+}
+
+/// As root what has the volume stands still; an ordinary user's instances have no control groups here, and are stopped.
+#[test]
+fn a_snapshot_is_taken_and_brought_back() {
+    for user in [User::Own, User::Ordinary] {
+        let platform = Platform::start(Options { user, ..Options::default() });
+        let shop = Actor::new(&platform, "shop", KEEPER);
+        let _first = shop.deploy().ok();
+        assert_eq!(shop.ask("/visits").1, "1");
+        let before = shop.ask("/instance").1;
+        let name = snapshot(&shop);
+        assert!(wait_until(PATIENCE, || shop.ask("/").0 == 200));
+        let stood_still = shop.ask("/instance").1 == before;
+        assert_eq!((shop.ask("/visits").1, shop.ask("/visits").1), ("2".to_owned(), "3".to_owned()));
+        let listed = shop.verb(&["volumes", "snapshots"]).ok().json();
+        assert_eq!(listed["snapshots"][0]["name"], name.as_str(), "{listed}");
+        let _restored = shop.verb(&["volumes", "restore", "data", &name, "--yes"]).ok();
+        assert!(wait_until(PATIENCE, || shop.ask("/").0 == 200));
+        assert_eq!(shop.ask("/visits").1, "2", "the snapshot had one");
+        let told = platform.cli(["timeline", "-a", "shop"]).ok().stdout;
+        assert!(told.contains(&format!("bring the snapshot {name} of the volume data back")), "{told}");
+        assert!(told.contains("a volume of its is worked on"), "{told}");
+        println!("{user:?}: stood still: {stood_still}");
+        let none = shop.verb(&["volumes", "restore", "data", "20200101T000000Z", "--yes"]);
+        assert!(none.status == 3 && none.stderr.contains("snapshot_not_found"), "{}", none.stderr);
+        let _gone = shop.verb(&["volumes", "remove", "data", &name, "--yes"]).ok();
+        assert_eq!(shop.verb(&["volumes", "snapshots"]).ok().json()["snapshots"], serde_json::json!([]));
+    }
+}
+
+/// The fault test on the real binary: control is killed while a snapshot is brought back, again and again; the volume is whole, and in
+/// the end what was asked for is done.
+#[test]
+fn a_restore_survives_kills_of_control() {
+    let platform = Platform::start(Options::default());
+    let shop = Actor::new(&platform, "shop", KEEPER);
+    let _first = shop.deploy().ok();
+    assert_eq!(shop.ask("/visits").1, "1");
+    let many = "cd /data && for i in $(seq 1 300); do echo $i > file$i; done";
+    let _filled = platform.cli_in(shop.directory(), ["run", "--", "sh", "-c", many]).ok();
+    let name = snapshot(&shop);
+    let replaced = "cd /data && rm file* && echo other > other";
+    let _changed = platform.cli_in(shop.directory(), ["run", "--", "sh", "-c", replaced]).ok();
+    let restore = platform.begin(["volumes", "restore", "data", &name, "--yes", "-a", "shop"]);
+    let count = || fs::read_dir(place(&platform, "shop")).map(Iterator::count).unwrap_or_default();
+    for _ in 0..3 {
+        let before = platform.role("control");
+        before.iter().for_each(|pid| platform.kill(*pid));
+        // Whole at every look: 300 files, the lock and the visits, or the other file with these.
+        assert!([302, 3].contains(&count()), "{}", count());
+        assert!(wait_until(PATIENCE, || platform.role("control").iter().any(|pid| !before.contains(pid))));
+    }
+    let _done = restore.wait().ok();
+    assert!(wait_until(PATIENCE, || shop.ask("/").0 == 200));
+    assert_eq!((count(), shop.ask("/visits").1), (302, "2".to_owned()));
+    assert!(!place(&platform, "shop").join("other").try_exists().unwrap());
+    // Nothing of it is left beside the volume.
+    let beside = fs::read_dir(place(&platform, "shop").parent().unwrap()).unwrap();
+    let mut beside: Vec<String> = beside.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    beside.sort();
+    assert_eq!(beside, [".snapshots", "data"]);
+}

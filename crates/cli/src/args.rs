@@ -13,6 +13,7 @@ mod releases;
 mod run;
 mod settings;
 mod spelling;
+mod stack;
 mod volumes;
 
 use std::ffi::OsString;
@@ -39,6 +40,7 @@ pub use settings::{
     ConfigAction, ConfigArgs, DiffArgs, GetArgs, ImportArgs, ListArgs, SecretsAction, SecretsArgs, SetArgs,
     UnsetArgs,
 };
+pub use stack::{OfStack, StackAction, StackArgs};
 pub use volumes::{VolumesAction, VolumesArgs};
 
 /// Ends every help text.
@@ -163,8 +165,10 @@ pub enum Verb {
     Domains(DomainsArgs),
     /// List what an app runs by a schedule, run it at once, or show what became of it
     Cron(CronArgs),
-    /// List the directories that outlive an app's releases, or remove one (also `volumes:remove`)
+    /// List the directories that outlive an app's releases, snapshot, restore or remove them (also `volumes:snapshot` and so on)
     Volumes(VolumesArgs),
+    /// Run the services of a compose file as apps
+    Stack(StackArgs),
     /// Deploy by `git push`, or from a repository elsewhere (also `git:remote` and so on)
     Git(GitArgs),
     /// Show the images that were pushed for an app, and how to push one (also `registry:password`)

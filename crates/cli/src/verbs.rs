@@ -18,6 +18,7 @@ mod releases;
 mod run;
 mod seen;
 mod settings;
+mod stack;
 mod volumes;
 
 #[cfg(test)]
@@ -110,6 +111,7 @@ pub(crate) async fn perform(
         Verb::Domains(args) => session.domains(args).await,
         Verb::Cron(args) => session.cron(args).await,
         Verb::Volumes(args) => session.volumes(args).await,
+        Verb::Stack(args) => session.stack(args).await,
         Verb::Git(args) => session.git(args).await,
         Verb::Registry(args) => session.registry(args).await,
         Verb::Logs(args) => session.logs(args).await,

@@ -151,8 +151,10 @@ codes! {
     RequestTimedOut = "request_timed_out", 408, Unreachable, "The request did not arrive in time";
     RouteNotFound = "route_not_found", 404, NotFound, "The API has no such path";
     SignatureInvalid = "signature_invalid", 401, NotAllowed, "The webhook is not signed by who it should be";
+    SnapshotNotFound = "snapshot_not_found", 404, NotFound, "The volume has no such snapshot";
     SourceDamaged = "source_damaged", 500, Failed, "Stored source is damaged";
     SourceUnreadable = "source_unreadable", 500, Failed, "The source cannot be read";
+    StackRefused = "stack_refused", 500, Refused, "Something in the compose file cannot be kept";
     StartFailed = "start_failed", 500, Failed, "An instance could not be started";
     Stopping = "stopping", 503, Unreachable, "The platform is going down";
     StorageFailed = "storage_failed", 500, Failed, "The platform could not read or write its files";
@@ -165,6 +167,7 @@ codes! {
     UsageInvalid = "usage_invalid", 500, Usage, "The command line is not valid";
     UserIdsExhausted = "user_ids_exhausted", 507, Refused, "The platform has no user id left for another app";
     VariableNotFound = "variable_not_found", 404, NotFound, "The app has no such variable";
+    VolumeBusy = "volume_busy", 409, Refused, "The app does something that a volume cannot be worked on beside";
     VolumeExclusive = "volume_exclusive", 409, Refused, "Two instances would write to one volume at once";
     VolumeInUse = "volume_in_use", 409, Refused, "The volume is in use";
     VolumeNotFound = "volume_not_found", 404, NotFound, "The app has no such volume";

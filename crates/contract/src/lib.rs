@@ -48,4 +48,6 @@ pub use settings::{
     Config, ConfigChanged, ConfigPatch, SecretNames, SecretValue, SecretsChanged, SecretsPatch,
 };
 pub use upload::{ChunkHash, ChunksMissing, ChunksQuery, InvalidHash, TreeCreated, TreeId};
-pub use volume::{DestroyQuery, Volume, VolumeList};
+pub use volume::{
+    DestroyQuery, RestoreVolume, Snapshot, SnapshotList, Volume, VolumeDeed, VolumeList, VolumeWork,
+};

@@ -82,8 +82,13 @@ use utoipa::openapi::OpenApi as Document;
         crate::upload::ChunksMissing,
         crate::upload::ChunksQuery,
         crate::upload::TreeCreated,
+        crate::volume::RestoreVolume,
+        crate::volume::Snapshot,
+        crate::volume::SnapshotList,
         crate::volume::Volume,
+        crate::volume::VolumeDeed,
         crate::volume::VolumeList,
+        crate::volume::VolumeWork,
     ))
 )]
 pub struct ApiDoc;

@@ -56,6 +56,15 @@ pub const CRON_RUNS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{a
 pub const VOLUMES: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/volumes";
 /// One of them.
 pub const VOLUME: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/volumes/{volume}";
+/// The snapshots of a volume.
+pub const SNAPSHOTS: &str =
+    "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/volumes/{volume}/snapshots";
+/// One of them.
+pub const SNAPSHOT: &str =
+    "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/volumes/{volume}/snapshots/{snapshot}";
+/// Brings one back.
+pub const VOLUME_RESTORE: &str =
+    "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/volumes/{volume}/restore";
 /// The hosts that lead to an app.
 pub const DOMAINS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/domains";
 /// An app's log lines, as server-sent events.

@@ -1,14 +1,76 @@
 //! The volumes of an app.
 
-use berth_spec::{InstanceId, ProcessName, VolumeName};
+use berth_spec::{InstanceId, ProcessName, SnapshotName, VolumeName};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+
+use crate::release::Failure;
 
 /// An app's volumes in the order of their names: those that the release that serves has, and those that are left of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VolumeList {
     /// The volumes.
     pub volumes: Vec<Volume>,
+    /// What is being done with one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<VolumeWork>,
+    /// What was last done with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worked: Option<VolumeWork>,
+}
+
+/// Something that is done with a volume while nobody writes to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeWork {
+    /// The volume.
+    #[schema(value_type = String, example = "data")]
+    pub volume: VolumeName,
+    /// The snapshot.
+    #[schema(value_type = String, example = "20261127T171530Z")]
+    pub snapshot: SnapshotName,
+    /// What is done.
+    pub what: VolumeDeed,
+    /// Why it was not done, when it is over and was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// What is done with a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeDeed {
+    /// A snapshot of it is taken.
+    Snapshot,
+    /// It becomes what a snapshot has.
+    Restore,
+}
+
+/// The snapshots of a volume, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotList {
+    /// The snapshots.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// A volume as it was at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Snapshot {
+    /// Its name: the moment, in UTC.
+    #[schema(value_type = String, example = "20261127T171530Z")]
+    pub name: SnapshotName,
+    /// How many bytes its files take; of those that share blocks with the volume or with another snapshot the disk has fewer.
+    pub used: u64,
+    /// How many files, links and directories are in it.
+    pub entries: u64,
+}
+
+/// Brings a snapshot back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreVolume {
+    /// The snapshot.
+    #[schema(value_type = String, example = "20261127T171530Z")]
+    pub snapshot: SnapshotName,
 }
 
 /// A directory that outlives releases and instances.

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{
-    AppId, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId, Timestamp,
-    VolumeName,
+    AppId, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, SnapshotName,
+    TenantId, Timestamp, VolumeName,
 };
 
 use crate::event::{
     Artifact, Event, Exit, Failure, GitSettings, GoneCause, Grant, Ordinal, RunEnd, RunMode, RunNumber,
-    SealedSecret, StopReason, Stream, WarmEnd,
+    SealedSecret, StopReason, Stream, VolumeWork, WarmEnd,
 };
 
 /// A wish or a fact, to be decided on.
@@ -59,10 +59,14 @@ pub enum Wish {
         /// Random, in hex.
         token: String,
     },
-    /// Remove a volume that nothing has any more. The app may be destroyed.
+    /// Have what has a volume stop, and work on it.
+    WorkOnVolume { work: VolumeWork },
+    /// Remove a volume that nothing has any more, or a snapshot of one. The app may be destroyed.
     RemoveVolume {
         /// The volume.
         volume: VolumeName,
+        /// The snapshot, when it alone is to go.
+        snapshot: Option<SnapshotName>,
     },
     /// Change how the app is deployed by git.
     ChangeGit { git: GitSettings },
@@ -150,6 +154,8 @@ pub enum Fact {
     },
     /// A push elsewhere was told of and made no release.
     HookFailed { branch: String, failure: Failure },
+    /// A volume was worked on, or could not be.
+    VolumeWorked { work: VolumeWork, failure: Option<Failure> },
     /// Nothing of the app is left.
     Destroyed,
 }
@@ -295,6 +301,14 @@ pub enum Refusal {
         /// The most there may be.
         max: usize,
     },
+    /// The app does something that a volume cannot be worked on beside.
+    #[error("no volume of {app} can be worked on now: {why}")]
+    VolumeBusy {
+        /// The app.
+        app: AppId,
+        /// What it does.
+        why: String,
+    },
     /// The volume is had by something, or will be.
     #[error("the volume {volume} of {app} is had by {release}")]
     VolumeInUse {
@@ -386,6 +400,7 @@ impl Refusal {
             Self::DomainFixed { .. } => "domain_fixed",
             Self::SecretRace { .. } | Self::Stale(_) => "conflict",
             Self::TooManyInstances { .. } | Self::TooMany { .. } => "limit_exceeded",
+            Self::VolumeBusy { .. } => "volume_busy",
             Self::VolumeInUse { .. } => "volume_in_use",
             Self::VolumeExclusive { .. } => "volume_exclusive",
             Self::SlotsExhausted(_) => "user_ids_exhausted",

@@ -10,10 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_spec::command::{Command, RelativeDir};
 use berth_spec::manifest::Manifest;
 use berth_spec::{
-    AppId, BranchName, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, TenantId,
-    Timestamp, VolumeName,
+    AppId, BranchName, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber,
+    SnapshotName, TenantId, Timestamp, VolumeName,
 };
 use serde::{Deserialize, Serialize};
+
+pub use crate::volume::{VolumeDeed, VolumeWork};
 
 /// The number of an instance within its app; see [`berth_spec::InstanceId`].
 pub type Ordinal = u64;
@@ -143,8 +145,20 @@ pub enum Event {
     CronSetBack { to: Timestamp },
     /// The one-off command is over, or will never be run.
     RunEnded { run: RunNumber, end: RunEnd },
-    /// A volume that no release had any more was removed, with all that was in it.
-    VolumeRemoved { volume: VolumeName },
+    /// A volume that no release had any more was removed with all that was in it and with its snapshots; or one of these alone.
+    VolumeRemoved {
+        volume: VolumeName,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        snapshot: Option<SnapshotName>,
+    },
+    /// A volume is to be worked on: what has it stops, or stands still for a snapshot where the machine can have it do so.
+    VolumeWorkBegan { work: VolumeWork },
+    /// The volume was worked on, or could not be; what has it is started again.
+    VolumeWorkEnded {
+        work: VolumeWork,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
     /// The app is to go, with all it has but its volumes, unless these go too.
     AppDestroying {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -332,6 +346,8 @@ pub enum StopReason {
     Replaced,
     /// The app goes.
     Destroyed,
+    /// A volume of its is worked on.
+    VolumeWork,
 }
 
 /// Why the previous release is no longer kept warm.
@@ -528,6 +544,8 @@ impl Event {
             Self::CronSkipped { .. } => "cron_skipped",
             Self::CronSetBack { .. } => "cron_set_back",
             Self::VolumeRemoved { .. } => "volume_removed",
+            Self::VolumeWorkBegan { .. } => "volume_work_began",
+            Self::VolumeWorkEnded { .. } => "volume_work_ended",
             Self::AppDestroying { .. } => "app_destroying",
             Self::AppDestroyed {} => "app_destroyed",
         }

@@ -85,6 +85,8 @@ impl Platform {
             | Event::CronSkipped { .. }
             | Event::CronSetBack { .. }
             | Event::VolumeRemoved { .. }
+            | Event::VolumeWorkBegan { .. }
+            | Event::VolumeWorkEnded { .. }
             | Event::AppDestroying { .. }
             | Event::AppDestroyed {} => {}
         }
@@ -124,6 +126,11 @@ impl App {
             Event::RunAssigned { .. } | Event::RunEnded { .. } => self.apply_to_run(event, stamp),
             Event::CronSkipped { .. } | Event::CronSetBack { .. } => self.apply_to_cron(event, stamp),
             Event::GitChanged { git } => self.git = git.clone(),
+            Event::VolumeWorkBegan { work } => self.volume_work = Some(work.clone()),
+            Event::VolumeWorkEnded { work, failure } => {
+                self.volume_work.take_if(|current| current == work);
+                self.volume_worked = Some((work.clone(), failure.clone()));
+            }
             Event::HookFailed { .. } | Event::VolumeRemoved { .. } => {}
             Event::AppDestroying { volumes } => {
                 self.volumes_go |= *volumes;
@@ -328,6 +335,8 @@ impl App {
     fn destroy(&mut self) {
         self.life = Life::Destroyed;
         self.volumes_go = false;
+        self.volume_work = None;
+        self.volume_worked = None;
         self.config.clear();
         self.secrets.clear();
         self.scale.clear();

@@ -13,7 +13,7 @@ use berth_spec::{AppId, ProcessName, ReleaseNumber};
 use crate::event::{CronRun, Event, Ordinal};
 use crate::plan::stop_is_safe;
 use crate::state::{App, Life, Phase, Position, State};
-use crate::volume::in_the_way;
+use crate::volume::{in_the_way, is_worked_on};
 use crate::world::{AppWorld, Listener};
 
 /// An invariant.
@@ -374,7 +374,9 @@ fn gap_is_wanted(before: &App, events: &[Event], after: &App) -> bool {
             Event::InstanceGone { .. } | Event::ReleaseFailed { .. } | Event::AppDestroying { .. }
         )
     };
-    scaled_to_nothing || taken_away || events.iter().any(lost)
+    let serving = before.serving_release().and_then(|release| release.processes());
+    let web = serving.into_iter().flat_map(|processes| processes.keys()).filter(|process| process.is_web());
+    scaled_to_nothing || taken_away || is_worked_on(before, web) || events.iter().any(lost)
 }
 
 /// What the runtime has beyond the state was there already when the reconciler last looked.

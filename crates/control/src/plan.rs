@@ -11,6 +11,7 @@ mod failing;
 mod instances;
 mod retirement;
 mod runs;
+mod volumes;
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use berth_spec::{CronName, Millis, ProcessName, ReleaseNumber, Timestamp};
 pub(crate) use activation::can_adopt;
 
 use crate::command::Fact;
-use crate::event::{Ordinal, RunNumber, RunStop};
+use crate::event::{Ordinal, RunNumber, RunStop, VolumeWork};
 use crate::state::{App, Instance, Life};
 use crate::world::{AppWorld, Stopwatch};
 
@@ -76,6 +77,8 @@ pub enum Action {
         /// What the wall clock said.
         at: Timestamp,
     },
+    /// Do what is to be done with a volume, which nothing has.
+    WorkOnVolume(VolumeWork),
     /// Remove all volumes of the app, which is being destroyed with them.
     RemoveVolumes,
     /// Start the one-off command that was asked for under this number, if it was asked of this very process.
@@ -110,6 +113,7 @@ pub fn plan(app: &App, world: &AppWorld, watch: &mut Stopwatch, now: Duration) -
             planner.steady();
             planner.warmth();
             planner.retire();
+            planner.volume_work();
             planner.edge_follows();
             planner.cron();
         }

@@ -10,11 +10,11 @@ use berth_spec::{AppId, Millis, ProcessName, ReleaseNumber, Timestamp};
 
 use crate::command::{Command, Deploy, Fact, Refusal, Wish};
 use crate::decide::decide;
-use crate::event::{Artifact, Event, Ordinal, Stream};
+use crate::event::{Artifact, Event, Ordinal, Stream, VolumeDeed};
 use crate::fold::Stamp;
 use crate::invariant::{check_newly_routed, check_start, check_step, check_stop};
 use crate::plan::{Action, Plan, plan};
-use crate::state::{App, State};
+use crate::state::{App, Instance, State};
 use crate::world::{
     AppWorld, Build, EdgeProcess, Life, Listener, Probed, ReleaseCommand, Seen, SeenRun, Stopwatch,
 };
@@ -231,6 +231,15 @@ impl Scene {
                 }
             }
             Action::RemoveRun(number) => drop(self.world.runs.remove(&number)),
+            Action::WorkOnVolume(work) => {
+                let stands_still = seen.freezes && work.what == VolumeDeed::Snapshot;
+                let runs = |(ordinal, it): (&Ordinal, &Instance)| {
+                    let life = seen.instances.get(ordinal).map(|seen| &seen.life);
+                    crate::volume::is_wanted_for_work(app, it) && life == Some(&Life::Running)
+                };
+                assert!(stands_still || !app.instances.iter().any(runs), "{work:?} while something has it");
+                self.world.volume_worked = Some((work, None));
+            }
             Action::RemoveVolumes => self.world.volumes_left = false,
             Action::RestartEdge => {
                 self.edge_restarts += 1;

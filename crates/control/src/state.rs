@@ -17,6 +17,7 @@ use berth_spec::{
 use crate::cron::CronProgress;
 use crate::event::{
     Artifact, CronRun, Failure, GitSettings, Grant, Ordinal, Reason, RunMode, RunNumber, StopReason, Stream,
+    VolumeWork,
 };
 
 /// A position in the journal, from 1; nought is before the first event.
@@ -146,6 +147,12 @@ pub struct App {
     /// Up to where entries were decided that are gone, so that none that comes back runs what it ran.
     #[serde(default)]
     pub cron_floor: Timestamp,
+    /// What is to be done with one of its volumes while nothing has it.
+    #[serde(default)]
+    pub volume_work: Option<VolumeWork>,
+    /// What was last done with one, and why it failed if it did.
+    #[serde(default)]
+    pub volume_worked: Option<(VolumeWork, Option<Failure>)>,
     /// Whether its volumes go with it, while it is being destroyed.
     #[serde(default)]
     pub volumes_go: bool,
@@ -365,6 +372,8 @@ impl App {
             last_run: 0,
             cron: BTreeMap::new(),
             cron_floor: Timestamp::default(),
+            volume_work: None,
+            volume_worked: None,
             volumes_go: false,
         }
     }

@@ -5,11 +5,33 @@
 
 use std::collections::BTreeSet;
 
-use berth_spec::{ProcessName, ReleaseNumber, VolumeName};
+use berth_spec::{ProcessName, ReleaseNumber, SnapshotName, VolumeName};
+use serde::{Deserialize, Serialize};
 
 use crate::event::Ordinal;
-use crate::state::{App, Instance, Release};
+use crate::state::{App, Instance, Release, Run};
 use crate::world::{AppWorld, Life};
+
+/// Something that is done with a volume while nobody writes to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeWork {
+    /// The volume.
+    pub volume: VolumeName,
+    /// The snapshot that is taken or brought back.
+    pub snapshot: SnapshotName,
+    /// What is done.
+    pub what: VolumeDeed,
+}
+
+/// What is done with a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeDeed {
+    /// A snapshot of it is taken.
+    Snapshot,
+    /// It becomes what a snapshot has.
+    Restore,
+}
 
 /// The volumes that an instance has: those of the release that it was started for.
 pub fn of_instance<'a>(
@@ -21,13 +43,16 @@ pub fn of_instance<'a>(
 }
 
 /// The instance for which `ordinal` has to wait before it is started, because both may not have one volume at once. One that was
-/// assigned first goes first; what the state does not know may have anything.
+/// assigned first goes first; what the state does not know may have anything. While a volume is worked on everything waits for itself.
 #[must_use]
 pub fn in_the_way(app: &App, ordinal: Ordinal, world: &AppWorld) -> Option<Ordinal> {
     let instance = app.instances.get(&ordinal)?;
     let wanted: BTreeSet<&VolumeName> = of_instance(app, instance).collect();
     if wanted.is_empty() {
         return None;
+    }
+    if is_wanted_for_work(app, instance) {
+        return Some(ordinal);
     }
     let lives = |life: &Life| !matches!(life, Life::Gone | Life::NotStarted { .. });
     let runs = |other: Ordinal, it: &Instance| {
@@ -47,6 +72,28 @@ pub fn in_the_way(app: &App, ordinal: Ordinal, world: &AppWorld) -> Option<Ordin
         world.instances.iter().find(|(ordinal, seen)| stray(ordinal, &seen.token) && lives(&seen.life))
     };
     holders.next().map(|(other, _)| *other).or_else(|| strays().map(|(other, _)| *other))
+}
+
+/// Whether one of these processes of the release that serves has a volume that is to be worked on.
+pub(crate) fn is_worked_on<'a>(app: &'a App, mut processes: impl Iterator<Item = &'a ProcessName>) -> bool {
+    let (Some(work), Some(serving)) = (&app.volume_work, app.serving_release()) else { return false };
+    let volume = serving.manifest.volumes.get(&work.volume);
+    volume.is_some_and(|volume| processes.any(|process| volume.is_of(process)))
+}
+
+/// Whether the instance has the volume that is to be worked on.
+pub(crate) fn is_wanted_for_work(app: &App, instance: &Instance) -> bool {
+    app.volume_work
+        .as_ref()
+        .is_some_and(|work| of_instance(app, instance).any(|volume| *volume == work.volume))
+}
+
+/// Whether a one-off command would have the volume that is to be worked on.
+pub(crate) fn keeps_waiting(app: &App, run: &Run) -> bool {
+    let release = app.release(run.release);
+    let has =
+        |volume: &VolumeName| release.is_some_and(|release| release.manifest.volumes.contains_key(volume));
+    app.volume_work.as_ref().is_some_and(|work| has(&work.volume))
 }
 
 /// The processes of `old` that have a volume which `new` has, too.

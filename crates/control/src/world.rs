@@ -7,7 +7,7 @@ use berth_routing::Generation;
 use berth_routing::wire::Health;
 use berth_spec::{AppId, Millis, ReleaseNumber, Timestamp};
 
-use crate::event::{Artifact, Exit, Failure, Ordinal, RunEnd, RunNumber};
+use crate::event::{Artifact, Exit, Failure, Ordinal, RunEnd, RunNumber, VolumeWork};
 
 /// What is seen of one app just now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub struct AppWorld {
     pub edge: Edge,
     /// What the wall clock says; none where nobody looked.
     pub wall: Option<Timestamp>,
+    /// What was done with a volume and was not taken note of yet, and why it failed if it did.
+    pub volume_worked: Option<(VolumeWork, Option<Failure>)>,
+    /// Whether instances can be had stand still, so that a snapshot needs nothing stopped.
+    pub freezes: bool,
     /// Whether there is a volume of the app; looked at only where the app is being destroyed.
     pub volumes_left: bool,
     /// Whether memory is so short that what is only kept warm should go.

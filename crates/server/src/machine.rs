@@ -11,6 +11,7 @@ mod releases;
 pub mod runs;
 mod source;
 mod surroundings;
+mod volume_work;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +77,7 @@ pub struct Machine {
     images: Images,
     hosted: Hosted,
     volumes: berth_volume::Store,
+    volume_work: volume_work::WorkNotes,
     sources: Sources,
     repositories: Repositories,
     jobs: Arc<Jobs>,
@@ -173,12 +175,13 @@ impl Machine {
         let hosted = Hosted::new(config.home.join("registry"), Bounds { reserve, ..Bounds::default() });
         // A line is lost rather than that control waits for a supervisor that does not read.
         supervisor.set_nonblocking(true).map_err(|error| in_full(&error))?;
-        Ok(Self {
+        let machine = Self {
             runtime,
             builder,
             images: Images::open(&config.home, config.uid_plan, own).map_err(|error| in_full(&error))?,
             hosted,
             volumes,
+            volume_work: Mutex::default(),
             sources: Sources::new(config.home.join("chunks")),
             repositories: Repositories::open(config).map_err(|error| in_full(&error))?,
             jobs: Arc::default(),
@@ -193,7 +196,9 @@ impl Machine {
             runs: Mutex::default(),
             starts: Arc::new(tokio::sync::RwLock::new(true)),
             saving: Arc::default(),
-        })
+        };
+        machine.thaw_all().await;
+        Ok(machine)
     }
 
     /// The apps that the runtime has instances of.

@@ -160,6 +160,7 @@ impl Reconciler {
                 && app.activation.is_none()
                 && app.warm.is_none()
                 && app.runs.is_empty()
+                && app.volume_work.is_none()
                 && app.cron.is_empty();
             app.life == Life::Destroyed || (app.life == Life::Alive && still && settled && stopped)
         };
@@ -268,6 +269,7 @@ impl Reconciler {
                         self.edge.forget(&instance);
                     }
                 }
+                Action::WorkOnVolume(work) => self.machine.work_on_volume(app, work),
                 Action::RemoveVolumes => self.machine.remove_volumes(&app.id),
                 Action::StartRun(run) => self.machine.start_run(app, run),
                 Action::StopRun(run, why) => self.machine.stop_run(app, run, why),

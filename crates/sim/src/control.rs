@@ -428,6 +428,8 @@ impl Control {
             // What is overlooked is seen once all has calmed down: the bug is that stops do not wait for it.
             edge: self.seen_edge(out.planted.filter(|_| !out.calm)),
             memory_short: out.memory_short,
+            volume_worked: out.machine.worked.get(&app.id).cloned(),
+            freezes: out.freezes,
             volumes_left: app.life == Life::Destroying && out.machine.volumes.contains(&app.id),
             wall: (!out.ending).then(|| out.chance.clock().now()),
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use berth_control::event::{Exit, Ordinal, RunEnd, RunNumber, RunStop};
+use berth_control::event::{Exit, Failure, Ordinal, RunEnd, RunNumber, RunStop, VolumeDeed, VolumeWork};
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::Run;
 use berth_control::world::{Life, Listener, Seen, SeenRun};
@@ -128,6 +128,8 @@ pub(crate) struct Machine {
     moments: BTreeMap<(AppId, CronName, Timestamp), RunNumber>,
     /// Where a clock that was wrong was set back, and the last command that was asked for before.
     set_back: BTreeMap<AppId, Vec<(Timestamp, RunNumber)>>,
+    /// What was last done with a volume of an app, and that it did not fail.
+    pub(crate) worked: BTreeMap<AppId, (VolumeWork, Option<Failure>)>,
     /// The apps that have volumes.
     pub(crate) volumes: BTreeSet<AppId>,
 }
@@ -298,6 +300,25 @@ impl Machine {
         Ok(())
     }
 
+    /// Works on a volume, which nobody may have who lives.
+    pub(crate) fn work_on_volume(
+        &mut self,
+        app: &AppId,
+        work: VolumeWork,
+        freezes: bool,
+    ) -> Result<(), Breach> {
+        let stand_still = freezes && work.what == VolumeDeed::Snapshot;
+        let mut of_app = self.procs.iter().filter(|((it, _), _)| it == app);
+        if let Some(((_, ordinal), _)) =
+            of_app.find(|(_, proc)| !stand_still && proc.lives() && proc.volumes.contains(&work.volume))
+        {
+            let detail = format!("{app} had {work:?} done while {ordinal} has the volume");
+            return Err(Breach { invariant: Invariant::VolumesAreExclusive, detail });
+        }
+        self.worked.insert(app.clone(), (work, None));
+        Ok(())
+    }
+
     /// Nobody who lives has a volume of the one that is to be started, unless it is another process of the same release.
     fn check_volumes(&self, order: &Order) -> Result<(), Breach> {
         let others =
@@ -345,6 +366,7 @@ impl Machine {
     /// The machine was started again: nothing of it is left.
     pub(crate) fn reboot(&mut self) {
         self.procs.clear();
+        self.worked.clear();
         self.runs.clear();
     }
 

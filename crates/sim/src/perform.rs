@@ -94,6 +94,10 @@ impl Control {
                 }
                 self.start_instance(app, ordinal, out)?;
             }
+            Action::WorkOnVolume(work) => {
+                out.machine.work_on_volume(id, work, out.freezes)?;
+                self.dirty.insert(id.clone());
+            }
             Action::RemoveVolumes => {
                 out.machine.volumes.remove(id);
                 self.dirty.insert(id.clone());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_control::command::{Command, Deploy, RunWish, Wish};
 use berth_control::decide::next_secret_version;
-use berth_control::event::{Grant, RunMode, SealedSecret};
+use berth_control::event::{Grant, RunMode, SealedSecret, VolumeDeed, VolumeWork};
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::{App, State};
 use berth_spec::manifest::{Concurrency, CronEntry, Manifest, Strategy, Volume};
@@ -125,7 +125,7 @@ impl Users {
             return Command::EnsureProject { project: app.project_id() };
         }
         let of = state.live_app(&app);
-        let wish = match chance.below(45) {
+        let wish = match chance.below(47) {
             0 => Wish::Create,
             1 => Wish::Destroy { volumes: chance.one_in(3) },
             2..=4 => {
@@ -155,6 +155,7 @@ impl Users {
             }
             23..=26 => domains(of, chance),
             27..=28 => Wish::Run(Box::new(self.run(chance))),
+            30..=31 => Wish::WorkOnVolume { work: self.volume_work(chance) },
             29 => Wish::RunCron { entry: cron_name(chance), token: format!("cron-{}", self.count) },
             _ => Wish::Deploy(Box::new(self.deploy(&app, chance))),
         };
@@ -172,6 +173,14 @@ impl Users {
             },
             limit: Millis::from_secs(30),
             token: format!("run-{}", self.count),
+        }
+    }
+
+    fn volume_work(&self, chance: &Chance) -> VolumeWork {
+        VolumeWork {
+            volume: "data".parse().expect("it is a name"),
+            snapshot: format!("20261127T{:06}Z", self.count % 1_000_000).parse().expect("it is a moment"),
+            what: [VolumeDeed::Snapshot, VolumeDeed::Restore][chance.below(2)],
         }
     }
 

@@ -111,6 +111,8 @@ pub(crate) struct Outside {
     pub(crate) builders: Builders,
     pub(crate) edge: Option<Edge>,
     pub(crate) planted: Option<Planted>,
+    /// Whether instances can be had stand still.
+    pub(crate) freezes: bool,
     /// No new faults.
     pub(crate) calm: bool,
     /// Nothing begins any more by the clock, or no world would ever be at rest.
@@ -228,6 +230,7 @@ impl World {
             builders: Builders::default(),
             edge: None,
             planted: setup.planted,
+            freezes: setup.seed.is_multiple_of(2),
             calm: !setup.faults,
             ending: false,
             strict: !setup.faults,

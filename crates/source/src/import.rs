@@ -6,7 +6,7 @@
 
 mod app_json;
 mod compose;
-mod document;
+pub(crate) mod document;
 mod fly;
 mod kamal;
 
@@ -151,7 +151,12 @@ pub fn import(kind: Kind, file: &str, text: &str) -> Result<Imported, Problems> 
 }
 
 /// One problem at a line and a column, both from 1.
-fn problem(file: &str, text: &str, (line, column): (usize, usize), what: impl Into<String>) -> Problems {
+pub(crate) fn problem(
+    file: &str,
+    text: &str,
+    (line, column): (usize, usize),
+    what: impl Into<String>,
+) -> Problems {
     let context = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
     Problems(vec![Problem {
         file: file.to_owned(),

@@ -3,7 +3,7 @@
 //! The CLI [`pack`](walk::pack)s a directory into a [`Tree`] and sends the chunks that the platform lacks. There a
 //! [`ChunkStore`] keeps them per tenant, and [`materialise`](lay::materialise) lays a tree out for a build, so that no path and
 //! no link in it, however hostile, leaves the directory. [`detect()`] says how to build what is in it, and [`import`] what another
-//! platform's file says of it.
+//! platform's file says of it; [`stack`] takes a compose file apart into apps.
 #![warn(missing_docs)]
 
 pub mod archive;
@@ -12,6 +12,7 @@ pub mod detect;
 pub mod import;
 pub mod lay;
 pub mod recipe;
+pub mod stack;
 pub mod store;
 pub mod tree;
 pub mod version;

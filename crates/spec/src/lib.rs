@@ -27,7 +27,8 @@ pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use isolation::Isolation;
 pub use manifest::Manifest;
 pub use name::{
-    AppName, BranchName, CronName, EnvName, InvalidName, ProcessName, ProjectName, TenantName, VolumeName,
+    AppName, BranchName, CronName, EnvName, InvalidName, ProcessName, ProjectName, SnapshotName, TenantName,
+    VolumeName,
 };
 pub use problem::{Problem, Problems};
 pub use schedule::{Schedule, Zone};

@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::unit::Timestamp;
+
 /// Why a string is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} name {given:?} {problem}")]
@@ -37,6 +39,8 @@ enum Problem {
         "must be words of letters, digits, -, _ and . with / between them, none of which starts with - or ."
     )]
     BranchForm,
+    #[error("must be a moment as in 20261127T171530Z")]
+    MomentForm,
     #[error("is reserved: Berth sets it for every instance")]
     Reserved,
 }
@@ -92,6 +96,17 @@ fn check_branch(text: &str) -> Result<(), Problem> {
             && !part.contains("..")
     };
     if text.bytes().all(plain) && text.split('/').all(part) { Ok(()) } else { Err(Problem::BranchForm) }
+}
+
+/// A moment in UTC, to the second, in the basic form of ISO 8601.
+fn check_moment(text: &str) -> Result<(), Problem> {
+    let digits = |part: Option<&str>| part.is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    let fits = text.len() == 16
+        && digits(text.get(..8))
+        && text.get(8..9) == Some("T")
+        && digits(text.get(9..15))
+        && text.ends_with('Z');
+    if fits { Ok(()) } else { Err(Problem::MomentForm) }
 }
 
 fn check_env(text: &str) -> Result<(), Problem> {
@@ -191,10 +206,22 @@ names! {
     ProcessName("process", check_label);
     /// A project within a tenant.
     ProjectName("project", check_label);
+    /// A snapshot of a volume, by the moment at which it was taken: `20261127T171530Z`.
+    SnapshotName("snapshot", check_moment);
     /// A tenant: the widest wall there is.
     TenantName("tenant", check_label);
     /// A directory of an app that outlives its releases, unique within the app.
     VolumeName("volume", check_label);
+}
+
+impl SnapshotName {
+    /// The name of a snapshot that is taken at this moment.
+    #[must_use]
+    pub fn at(moment: Timestamp) -> Self {
+        let moment = i64::try_from(moment.0).ok().and_then(|it| jiff::Timestamp::from_millisecond(it).ok());
+        let text = moment.unwrap_or_default().strftime("%Y%m%dT%H%M%SZ").to_string();
+        Self::new(&text).expect("it is a moment of a year with four digits")
+    }
 }
 
 impl ProcessName {
@@ -241,6 +268,21 @@ mod tests {
             &"a".repeat(101),
         ] {
             assert!(BranchName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_named_by_its_moment() {
+        assert_eq!(SnapshotName::at(Timestamp(1_795_233_785_042)).as_str(), "20261121T040305Z");
+        for bad in [
+            "",
+            "20261121T040305",
+            "2026112T0040305Z",
+            "20261121t040305Z",
+            "../../../../etc/x",
+            "20261121T04030\u{e9}Z",
+        ] {
+            assert!(SnapshotName::new(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -2,11 +2,13 @@
 //!
 //! They lie at `volumes/TENANT/PROJECT/APP/NAME` of the home. What is in one was put there by an app, which wishes us ill until
 //! shown otherwise: nothing here follows a link, everything is done by descriptors, and no tree is so deep or so large that it
-//! costs more than time.
+//! costs more than time. Snapshots are kept beside them, in `.snapshots`.
 #![warn(missing_docs)]
 
+mod copy;
 mod error;
 mod owner;
+mod snapshot;
 mod store;
 mod walk;
 

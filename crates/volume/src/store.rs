@@ -34,7 +34,7 @@ impl Store {
         self.folder(app).join(volume.as_str())
     }
 
-    fn folder(&self, app: &AppId) -> PathBuf {
+    pub(crate) fn folder(&self, app: &AppId) -> PathBuf {
         self.top.join(app.to_string())
     }
 
@@ -116,7 +116,7 @@ impl Store {
         }
     }
 
-    /// Removes a volume with all that is in it: at once out of the way, then for good. Gives whether it was there. Blocks.
+    /// Removes a volume with all that is in it and its snapshots: at once out of the way, then for good. Gives whether it was there. Blocks.
     ///
     /// # Errors
     /// When something of it cannot be removed; [`Store::sweep`] tries again.
@@ -131,6 +131,7 @@ impl Store {
         fs::rename(&path, &gone).map_err(failed("removed", &path))?;
         sync(&folder)?;
         rid(&gone)?;
+        rid(&self.snapshots_of(app, volume))?;
         Ok(true)
     }
 
@@ -165,6 +166,7 @@ impl Store {
                 for app in below(&project)? {
                     let gone = app.join(GONE);
                     berth_build::remove_all(&gone).map_err(failed("removed", &gone))?;
+                    Self::sweep_snapshots(&app)?;
                 }
             }
         }
@@ -182,8 +184,17 @@ fn below(folder: &Path) -> Result<Vec<PathBuf>, VolumeError> {
     paths.map_err(failed("listed", folder))
 }
 
+/// The names in a folder of ours, sorted; none when it is not there.
+pub(crate) fn names_of(folder: &Path) -> Result<Vec<String>, VolumeError> {
+    let paths = below(folder)?;
+    let mut names: Vec<String> =
+        paths.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// Makes the names in a folder durable.
-fn sync(folder: &Path) -> Result<(), VolumeError> {
+pub(crate) fn sync(folder: &Path) -> Result<(), VolumeError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("made durable", folder))
 }
 

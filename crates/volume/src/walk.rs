@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 /// How deep a tree may be: each level holds a descriptor, of which a process has a thousand. Programs seldom go beyond twenty.
-const DEPTH_MAX: usize = 256;
+pub(crate) const DEPTH_MAX: usize = 256;
 
 /// What a volume takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,7 +88,7 @@ pub(crate) fn walk(
     Ok(())
 }
 
-fn too_deep() -> io::Error {
+pub(crate) fn too_deep() -> io::Error {
     io::Error::other(format!("it has folders that are more than {DEPTH_MAX} deep"))
 }
 

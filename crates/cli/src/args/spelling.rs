@@ -39,6 +39,11 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         &["storage", "storage:list", "volume", "storage:mount", "volumes:create"],
         "`berth volumes` lists the volumes; write [[volumes]] into berth.toml to have one",
     ),
+    (
+        &["snapshots", "snapshot", "volumes:fork"],
+        "`berth volumes snapshot NAME` takes a snapshot of a volume",
+    ),
+    (&["compose", "compose:up"], "`berth stack up` runs the services of a compose file as apps"),
     (&["volumes:destroy", "volumes:delete"], "`berth volumes remove NAME` removes a volume"),
     (&["buildpacks", "builds"], "Berth finds out how to build; `berth deploy --dry-run` shows what it found"),
 ];

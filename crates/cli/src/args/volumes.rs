@@ -1,6 +1,6 @@
 //! `volumes`.
 
-use berth_spec::VolumeName;
+use berth_spec::{SnapshotName, VolumeName};
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 
@@ -23,11 +23,47 @@ pub struct VolumesArgs {
 pub enum VolumesAction {
     /// List the volumes: what each takes, where it is and which instances have it
     List(OfApp),
-    /// Remove a volume that no release has any more, with all that is in it
+    /// Take a snapshot of a volume, whose instances stand still or are stopped meanwhile
+    Snapshot {
+        /// The volume
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::volumes))]
+        name: VolumeName,
+        /// Whose.
+        #[command(flatten)]
+        of: OfApp,
+    },
+    /// List the snapshots of a volume, the oldest first
+    Snapshots {
+        /// The volume [default: the only one]
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::volumes))]
+        name: Option<VolumeName>,
+        /// Whose.
+        #[command(flatten)]
+        of: OfApp,
+    },
+    /// Have a volume be as a snapshot has it; its instances are stopped meanwhile
+    Restore {
+        /// The volume
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::volumes))]
+        name: VolumeName,
+        /// The snapshot, as `berth volumes snapshots` lists it
+        #[arg(value_name = "SNAPSHOT")]
+        snapshot: SnapshotName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        /// Whose.
+        #[command(flatten)]
+        of: OfApp,
+    },
+    /// Remove a volume that no release has any more with its snapshots, or one snapshot
     Remove {
         /// The volume
         #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::volumes))]
         name: VolumeName,
+        /// The snapshot, when it alone is to go
+        #[arg(value_name = "SNAPSHOT")]
+        snapshot: Option<SnapshotName>,
         /// Do not ask
         #[arg(long, short)]
         yes: bool,

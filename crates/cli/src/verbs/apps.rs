@@ -146,7 +146,7 @@ impl Session<'_> {
     }
 
     /// Waits until the platform knows nothing of the app any more. It ends by itself: what does not stop is killed.
-    async fn until_gone(&self, app: &AppId) -> Result<(), Failure> {
+    pub(super) async fn until_gone(&self, app: &AppId) -> Result<(), Failure> {
         loop {
             match self.client.app(app).await {
                 Ok(_) => tokio::time::sleep(LOOK).await,

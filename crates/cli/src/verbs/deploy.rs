@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use super::seen::Seen;
 use super::{Session, app_of_directory, read_file};
-use crate::args::{DeployArgs, StrategyChoice};
+use crate::args::{DeployArgs, StrategyChoice, Waiting};
 use crate::failure::Failure;
 use crate::figures::{counted, size};
 
 /// What the directory holds.
-struct Source {
+pub(super) struct Source {
     packed: Packed,
     manifest_text: Option<String>,
     procfile_text: Option<String>,
@@ -53,26 +53,65 @@ impl Session<'_> {
         if args.dry_run {
             return self.dry_run(app, &source).await;
         }
+        if args.image.is_none() {
+            self.check_alone(&path, &source, &app)?;
+        }
         let exists = self.is_there(&app).await?;
         if !exists {
             self.make(&app).await?;
         }
-        let tree = self.upload(&app, &source).await?;
-        let submit = SubmitRelease {
-            tree,
-            manifest: source.manifest_text,
-            procfile: source.procfile_text,
+        let said = Said {
             image: args.image,
             strategy: args.strategy.map(strategy),
             description: args.message,
             commit: args.commit.or_else(|| commit_of(&path)),
         };
-        let release = self.client.submit(&app, &submit).await?;
+        self.deploy_source(&app, &source, Some(said), args.waiting).await
+    }
+
+    /// Uploads the source of an app that is there, and makes a release of it.
+    pub(super) async fn deploy_source(
+        &mut self,
+        app: &AppId,
+        source: &Source,
+        said: Option<Said>,
+        waiting: Waiting,
+    ) -> Result<ExitStatus, Failure> {
+        let tree = self.upload(app, source).await?;
+        let Said { image, strategy, description, commit } = said.unwrap_or_default();
+        let submit = SubmitRelease {
+            tree,
+            manifest: source.manifest_text.clone(),
+            procfile: source.procfile_text.clone(),
+            image,
+            strategy,
+            description,
+            commit,
+        };
+        let release = self.client.submit(app, &submit).await?;
         self.screen.clear_status()?;
         if !self.json {
             self.screen.line(&format!("deploying {} as {}", app.app, release.number))?;
         }
-        self.follow(&app, release, args.waiting).await
+        self.follow(app, release, waiting).await
+    }
+
+    /// A directory of which a compose file with several services is the only description is not one app.
+    fn check_alone(&self, path: &Path, source: &Source, app: &AppId) -> Result<(), Failure> {
+        if source.manifest_text.is_some() || source.procfile_text.is_some() {
+            return Ok(());
+        }
+        let Some((file, count)) = super::stack::described_by(path)? else { return Ok(()) };
+        if count < 2 || detect(&source.packed, &source.manifest, &app.app).is_ok() {
+            return Ok(());
+        }
+        let detail =
+            format!("{file} describes {count} services, and nothing else here says what one app would run");
+        Err(Failure::local(
+            Code::NothingToRun,
+            detail,
+            "`berth stack up` runs each of them as an app, `berth stack up --dry-run` shows how",
+        ))
     }
 
     pub(super) async fn is_there(&mut self, app: &AppId) -> Result<bool, Failure> {
@@ -169,6 +208,29 @@ impl Session<'_> {
     }
 }
 
+/// What whoever deploys says beside the source.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    image: Option<String>,
+    strategy: Option<Strategy>,
+    description: Option<String>,
+    commit: Option<String>,
+}
+
+impl Source {
+    pub(super) fn new(
+        packed: Packed,
+        manifest_text: Option<String>,
+        procfile_text: Option<String>,
+        manifest: Manifest,
+    ) -> Self {
+        let chunks = packed.tree().chunks();
+        let chunks =
+            chunks.iter().map(|id| id.to_string().parse().expect("both are 64 hex digits")).collect();
+        Self { packed, manifest_text, procfile_text, manifest, chunks }
+    }
+}
+
 fn read_source(path: &Path, image: Option<&str>) -> Result<Source, Failure> {
     let manifest_text = read_file(path, berth_spec::manifest::FILE_NAME)?;
     let procfile_text = match image {
@@ -182,9 +244,7 @@ fn read_source(path: &Path, image: Option<&str>) -> Result<Source, Failure> {
     }
     // Nothing of the source is in an image's release.
     let packed = if manifest.build.image.is_some() { Packed::default() } else { pack(path)? };
-    let chunks = packed.tree().chunks();
-    let chunks = chunks.iter().map(|id| id.to_string().parse().expect("both are 64 hex digits")).collect();
-    Ok(Source { packed, manifest_text, procfile_text, manifest, chunks })
+    Ok(Source::new(packed, manifest_text, procfile_text, manifest))
 }
 
 const fn strategy(choice: StrategyChoice) -> Strategy {

@@ -1,7 +1,9 @@
 //! `volumes`.
 
-use berth_contract::{ExitStatus, Volume};
-use berth_spec::{Bytes, VolumeName};
+use std::time::Duration;
+
+use berth_contract::{Code, ExitStatus, RestoreVolume, Volume, VolumeWork};
+use berth_spec::{AppId, Bytes, SnapshotName, VolumeName};
 use serde_json::json;
 
 use super::Session;
@@ -11,13 +13,24 @@ use crate::figures::{self, counted};
 use crate::screen::Style;
 use crate::table::{Cell, Table};
 
+/// Between two looks whether work on a volume is over.
+const LOOK: Duration = Duration::from_millis(100);
+
 impl Session<'_> {
     pub(super) async fn volumes(&mut self, args: VolumesArgs) -> Result<ExitStatus, Failure> {
         match args.action {
             None => self.list_volumes(&args.of).await,
             Some(VolumesAction::List(of)) => self.list_volumes(&of.or(args.of)).await,
-            Some(VolumesAction::Remove { name, yes, of }) => {
+            Some(VolumesAction::Snapshot { name, of }) => self.take_snapshot(&name, &of.or(args.of)).await,
+            Some(VolumesAction::Snapshots { name, of }) => self.list_snapshots(name, &of.or(args.of)).await,
+            Some(VolumesAction::Restore { name, snapshot, yes, of }) => {
+                self.restore_volume(&name, snapshot, yes, &of.or(args.of)).await
+            }
+            Some(VolumesAction::Remove { name, snapshot: None, yes, of }) => {
                 self.remove_volume(&name, yes, &of.or(args.of)).await
+            }
+            Some(VolumesAction::Remove { name, snapshot: Some(snapshot), yes, of }) => {
+                self.remove_snapshot(&name, &snapshot, yes, &of.or(args.of)).await
             }
         }
     }
@@ -60,13 +73,128 @@ impl Session<'_> {
             let known = list.volumes.iter().find(|volume| volume.name == *name);
             // One that is not there is refused below, before anybody types its name.
             if let Some(volume) = known {
-                let what = format!("This removes {} with all that is in it.", described(volume));
+                let what =
+                    format!("This removes {} with all that is in it and its snapshots.", described(volume));
                 self.confirm(&format!("removing the volume {name}"), &what, name.as_str())?;
             }
         }
         self.client.remove_volume(&app, name).await?;
         self.show(&json!({ "removed": name }), |session| {
             Ok(session.screen.line(&format!("the volume {name} of {} is gone", app.app))?)
+        })
+    }
+}
+
+impl Session<'_> {
+    async fn take_snapshot(&mut self, name: &VolumeName, of: &OfApp) -> Result<ExitStatus, Failure> {
+        let app = self.app_id(of)?;
+        let begun = self.client.take_snapshot(&app, name).await?;
+        self.until_worked(&app, &begun).await?;
+        self.show(&begun, |session| {
+            session.screen.line(&format!("took the snapshot {} of {name}", begun.snapshot))?;
+            session.hint(&format!("`berth volumes restore {name} {}` brings it back", begun.snapshot))
+        })
+    }
+
+    async fn restore_volume(
+        &mut self,
+        name: &VolumeName,
+        snapshot: SnapshotName,
+        yes: bool,
+        of: &OfApp,
+    ) -> Result<ExitStatus, Failure> {
+        let app = self.app_id(of)?;
+        if !yes {
+            let what = format!(
+                "This stops what has the volume and replaces all that is in it by the snapshot {snapshot}.\nWhat is in it now is lost; `berth volumes snapshot {name}` keeps it."
+            );
+            self.confirm(&format!("restoring the volume {name}"), &what, name.as_str())?;
+        }
+        let begun = self.client.restore_volume(&app, name, &RestoreVolume { snapshot }).await?;
+        self.until_worked(&app, &begun).await?;
+        self.show(&begun, |session| {
+            session.screen.line(&format!("{name} is as it was in the snapshot {}", begun.snapshot))?;
+            session.hint("`berth ps` shows how its instances come up again")
+        })
+    }
+
+    /// Waits until the work is over. It ends by itself: what does not stop is killed.
+    async fn until_worked(&mut self, app: &AppId, begun: &VolumeWork) -> Result<(), Failure> {
+        self.screen.status("working on the volume")?;
+        let list = loop {
+            let list = self.client.volumes(app).await?;
+            match &list.work {
+                Some(work) if work.snapshot == begun.snapshot && work.what == begun.what => {
+                    // wait: for the platform to be done with it, which it tells by its list alone.
+                    tokio::time::sleep(LOOK).await;
+                }
+                _ => break list,
+            }
+        };
+        self.screen.clear_status()?;
+        let failure =
+            list.worked.filter(|work| work.snapshot == begun.snapshot).and_then(|work| work.failure);
+        match failure {
+            None => Ok(()),
+            Some(failure) => {
+                let detail =
+                    failure.details.iter().fold(failure.summary, |text, more| format!("{text}: {more}"));
+                Err(Failure::local(
+                    failure.code,
+                    detail,
+                    "the volume is as it was; ask again when the reason is gone",
+                ))
+            }
+        }
+    }
+
+    async fn list_snapshots(&mut self, name: Option<VolumeName>, of: &OfApp) -> Result<ExitStatus, Failure> {
+        let app = self.app_id(of)?;
+        let name = match name {
+            Some(name) => name,
+            None => self.only_volume(&app).await?,
+        };
+        let list = self.client.snapshots(&app, &name).await?;
+        self.show(&list, |session| {
+            if list.snapshots.is_empty() {
+                return session
+                    .hint(&format!("{name} has no snapshots; `berth volumes snapshot {name}` takes one"));
+            }
+            let mut table = Table::new(&["SNAPSHOT", ">SIZE", ">FILES"]);
+            for snapshot in &list.snapshots {
+                let (size, files) = (figures::size(snapshot.used), snapshot.entries.to_string());
+                table.row(vec![snapshot.name.as_str().into(), size.into(), files.into()]);
+            }
+            session.print(&table)
+        })
+    }
+
+    async fn only_volume(&self, app: &AppId) -> Result<VolumeName, Failure> {
+        let mut list = self.client.volumes(app).await?.volumes;
+        match (list.len(), list.pop()) {
+            (1, Some(volume)) => Ok(volume.name),
+            (count, _) => {
+                let detail = format!("{} has {}", app.app, counted(count as u64, "volume"));
+                Err(Failure::local(Code::UsageInvalid, detail, "name the volume; `berth volumes` lists them"))
+            }
+        }
+    }
+
+    async fn remove_snapshot(
+        &mut self,
+        name: &VolumeName,
+        snapshot: &SnapshotName,
+        yes: bool,
+        of: &OfApp,
+    ) -> Result<ExitStatus, Failure> {
+        let app = self.app_id(of)?;
+        if !yes {
+            let what = format!("This removes the snapshot {snapshot} of {name}.");
+            self.confirm(&format!("removing the snapshot {snapshot}"), &what, name.as_str())?;
+        }
+        self.client.remove_snapshot(&app, name, snapshot).await?;
+        self.show(&json!({ "removed": snapshot }), |session| {
+            Ok(session.screen.line(&format!("the snapshot {snapshot} of {name} is gone"))?)
         })
     }
 }

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use berth_spec::{AppId, AppName, BranchName, CronName, ProjectId, ReleaseNumber, TenantName, VolumeName};
+use berth_spec::{
+    AppId, AppName, BranchName, CronName, ProjectId, ReleaseNumber, SnapshotName, TenantName, VolumeName,
+};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
@@ -22,7 +24,7 @@ use crate::release::{ProgressEvent, Release, ReleaseDiff, ReleaseList, RollBack,
 use crate::run::Run;
 use crate::settings::{Config, ConfigChanged, ConfigPatch, SecretNames, SecretsChanged, SecretsPatch};
 use crate::upload::{CHUNKS_QUERY_MAX, ChunkHash, ChunksMissing, ChunksQuery, TreeCreated};
-use crate::volume::{DestroyQuery, VolumeList};
+use crate::volume::{DestroyQuery, RestoreVolume, SnapshotList, VolumeList, VolumeWork};
 use crate::{route, upload::TreeId};
 
 /// Every method fails with a [`ClientError`]: what the platform refused, or that it could not be asked.
@@ -91,7 +93,40 @@ impl Client {
         self.get(route::below_app(app, "volumes")).await
     }
 
-    /// Removes a volume that nothing has any more, with all that is in it.
+    /// A volume's snapshots.
+    pub async fn snapshots(&self, app: &AppId, volume: &VolumeName) -> Result<SnapshotList, ClientError> {
+        self.get(route::below_app(app, &format!("volumes/{volume}/snapshots"))).await
+    }
+
+    /// Begins to take a snapshot of a volume.
+    pub async fn take_snapshot(&self, app: &AppId, volume: &VolumeName) -> Result<VolumeWork, ClientError> {
+        let path = route::below_app(app, &format!("volumes/{volume}/snapshots"));
+        self.change(Method::POST, path, &json!({})).await
+    }
+
+    /// Begins to bring a snapshot of a volume back.
+    pub async fn restore_volume(
+        &self,
+        app: &AppId,
+        volume: &VolumeName,
+        restore: &RestoreVolume,
+    ) -> Result<VolumeWork, ClientError> {
+        self.change(Method::POST, route::below_app(app, &format!("volumes/{volume}/restore")), restore).await
+    }
+
+    /// Removes a snapshot.
+    pub async fn remove_snapshot(
+        &self,
+        app: &AppId,
+        volume: &VolumeName,
+        snapshot: &SnapshotName,
+    ) -> Result<(), ClientError> {
+        let path = route::below_app(app, &format!("volumes/{volume}/snapshots/{snapshot}"));
+        let call = Call::change(Method::DELETE, path, (self.inside.keys)(), Bytes::new(), "");
+        self.exchange(&call).await.map(drop)
+    }
+
+    /// Removes a volume that nothing has any more, with all that is in it and its snapshots.
     pub async fn remove_volume(&self, app: &AppId, volume: &VolumeName) -> Result<(), ClientError> {
         let path = route::below_app(app, &format!("volumes/{volume}"));
         let call = Call::change(Method::DELETE, path, (self.inside.keys)(), Bytes::new(), "");

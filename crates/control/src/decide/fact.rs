@@ -10,6 +10,7 @@ use berth_spec::{ProcessName, ReleaseNumber};
 use crate::command::{Fact, Refusal};
 use crate::event::{Artifact, Event, Failure, Ordinal, StopReason, WarmEnd};
 use crate::state::{Activation, App, Life, Phase};
+use crate::volume;
 
 type Outcome = Result<Vec<Event>, Refusal>;
 
@@ -65,6 +66,12 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
             Some(_) => Ok(vec![Event::RunEnded { run: *run, end: end.clone() }]),
             None => Err(Refusal::Stale("the one-off command is over already")),
         },
+        Fact::VolumeWorked { work, failure } => {
+            if app.volume_work.as_ref() != Some(work) {
+                return Err(Refusal::Stale("the volume is not to be worked on"));
+            }
+            Ok(vec![Event::VolumeWorkEnded { work: work.clone(), failure: failure.clone() }])
+        }
         Fact::Destroyed => {
             let left = !app.instances.is_empty() || !app.runs.is_empty();
             if app.life != Life::Destroying || left {
@@ -102,7 +109,7 @@ fn failed(app: &App, number: ReleaseNumber, failure: &Failure) -> Outcome {
 
 fn begin_activation(app: &App, number: ReleaseNumber) -> Outcome {
     let ready = app.release(number).is_some_and(|release| release.phase == Phase::Built);
-    if !ready || app.activation.is_some() || app.life != Life::Alive {
+    if !ready || app.activation.is_some() || app.volume_work.is_some() || app.life != Life::Alive {
         return Err(Refusal::Stale("it is not this release's turn"));
     }
     // In submit order: whatever is older and not settled has been overtaken, and will never be activated.
@@ -200,6 +207,7 @@ fn route(app: &App, ordinals: &BTreeSet<Ordinal>) -> Outcome {
 fn may_go_dark(app: &App) -> bool {
     let web = web_processes(app, app.serving).next();
     web.is_some_and(|web| app.wanted(web) == 0)
+        || volume::is_worked_on(app, web_processes(app, app.serving))
         || app.activation.as_ref().is_some_and(|activation| {
             let release = Some(activation.release);
             web_processes(app, release).next().is_none()

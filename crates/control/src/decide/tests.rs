@@ -485,8 +485,9 @@ fn a_volume_is_for_one_instance_of_a_process() {
     // Before it serves, too.
     assert_eq!(code(scene.try_wish(scale(web(), 2))), Err("volume_exclusive"));
     scene.settle();
-    let remove =
-        |scene: &mut Scene| code(scene.try_wish(Wish::RemoveVolume { volume: "data".parse().unwrap() }));
+    let remove = |scene: &mut Scene| {
+        code(scene.try_wish(Wish::RemoveVolume { volume: "data".parse().unwrap(), snapshot: None }))
+    };
     assert_eq!(remove(&mut scene), Err("volume_in_use"));
     scene.deploy(None);
     scene.settle();

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use berth_spec::manifest::{Manifest, Strategy};
-use berth_spec::{AppId, EnvName, HostName, ProcessName, ReleaseNumber, VolumeName};
+use berth_spec::{AppId, EnvName, HostName, ProcessName, ReleaseNumber, SnapshotName, VolumeName};
 
 use super::{MAX_DOMAINS, MAX_INSTANCES, MAX_RUNS, MAX_SLOTS, MAX_VARIABLES, next_secret_version};
 use crate::command::{Deploy, Refusal, RunWish, Sharing, Wish};
 use crate::cron;
-use crate::event::{Artifact, Event, Reason, ReleaseSubmitted, SealedSecret, WarmEnd};
+use crate::event::{Artifact, Event, Reason, ReleaseSubmitted, SealedSecret, VolumeWork, WarmEnd};
 use crate::route::{claims, default_host, named_by_default};
 use crate::state::{App, Life, Phase, Release, State};
 
@@ -33,7 +33,8 @@ pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event
         }
         Wish::Run(wish) => run(alive(state, id)?, wish),
         Wish::RunCron { entry, token } => cron::run_now(alive(state, id)?, entry, token),
-        Wish::RemoveVolume { volume } => remove_volume(state, id, volume),
+        Wish::WorkOnVolume { work } => work_on_volume(alive(state, id)?, work),
+        Wish::RemoveVolume { volume, snapshot } => remove_volume(state, id, volume, snapshot.as_ref()),
         Wish::ChangeGit { git } => {
             let app = alive(state, id)?;
             Ok(if app.git == *git { Vec::new() } else { vec![Event::GitChanged { git: git.clone() }] })
@@ -388,8 +389,38 @@ fn run(app: &App, wish: &RunWish) -> Result<Vec<Event>, Refusal> {
     }])
 }
 
-fn remove_volume(state: &State, id: &AppId, volume: &VolumeName) -> Result<Vec<Event>, Refusal> {
+/// One work at a time, and none beside an activation, which has orders of its own, or beside one-off commands that have the volume.
+fn work_on_volume(app: &App, work: &VolumeWork) -> Result<Vec<Event>, Refusal> {
+    let busy = |why: String| Err(Refusal::VolumeBusy { app: app.id.clone(), why });
+    if let Some(other) = &app.volume_work {
+        return if other == work { Ok(Vec::new()) } else { busy(format!("{} is worked on", other.volume)) };
+    }
+    if let Some(activation) = &app.activation {
+        return busy(format!("{} is being deployed", activation.release));
+    }
+    let has = |number: ReleaseNumber| {
+        app.release(number).is_some_and(|release| release.manifest.volumes.contains_key(&work.volume))
+    };
+    if let Some((run, _)) = app.runs.iter().find(|(_, run)| has(run.release)) {
+        return busy(format!("run.{run} has the volume"));
+    }
+    Ok(vec![Event::VolumeWorkBegan { work: work.clone() }])
+}
+
+fn remove_volume(
+    state: &State,
+    id: &AppId,
+    volume: &VolumeName,
+    snapshot: Option<&SnapshotName>,
+) -> Result<Vec<Event>, Refusal> {
     let app = state.apps.get(id).ok_or_else(|| Refusal::NoSuchApp(id.clone()))?;
+    if app.volume_work.as_ref().is_some_and(|work| work.volume == *volume) {
+        return Err(Refusal::VolumeBusy { app: id.clone(), why: format!("{volume} is worked on") });
+    }
+    let removed = Event::VolumeRemoved { volume: volume.clone(), snapshot: snapshot.cloned() };
+    if snapshot.is_some() {
+        return Ok(vec![removed]);
+    }
     let lives = |number: ReleaseNumber| {
         app.serving == Some(number)
             || app.release(number).is_some_and(|release| !release.phase.is_settled())
@@ -403,7 +434,7 @@ fn remove_volume(state: &State, id: &AppId, volume: &VolumeName) -> Result<Vec<E
             let (app, volume) = (id.clone(), volume.clone());
             Err(Refusal::VolumeInUse { app, volume, release: release.number })
         }
-        None => Ok(vec![Event::VolumeRemoved { volume: volume.clone() }]),
+        None => Ok(vec![removed]),
     }
 }
 

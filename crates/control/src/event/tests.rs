@@ -160,6 +160,7 @@ fn instance_samples() -> Vec<Event> {
         StopReason::ScaledDown,
         StopReason::Replaced,
         StopReason::Destroyed,
+        StopReason::VolumeWork,
     ];
     samples.extend((2..).zip(stops).map(|(ordinal, why)| Event::InstanceStopping { ordinal, why }));
     let causes = [
@@ -278,7 +279,19 @@ fn app_samples() -> Vec<Event> {
     samples.extend(ends.map(|why| Event::WarmEnded { number: v(1), why }));
     samples.extend(run_samples());
     samples.extend(cron_samples());
-    samples.push(Event::VolumeRemoved { volume: "data".parse().unwrap() });
+    let snapshots = [None, Some("20261127T171530Z".parse().unwrap())];
+    samples
+        .extend(snapshots.map(|snapshot| Event::VolumeRemoved { volume: "data".parse().unwrap(), snapshot }));
+    for what in [VolumeDeed::Snapshot, VolumeDeed::Restore] {
+        let (volume, snapshot) = ("data".parse().unwrap(), "20261127T171530Z".parse().unwrap());
+        let work = VolumeWork { volume, snapshot, what };
+        let failure = Failure::new("disk_full", "the volume at /home/volumes/shop/data cannot be copied");
+        samples.extend([
+            Event::VolumeWorkBegan { work: work.clone() },
+            Event::VolumeWorkEnded { work: work.clone(), failure: None },
+            Event::VolumeWorkEnded { work, failure: Some(failure) },
+        ]);
+    }
     samples.extend([false, true].map(|volumes| Event::AppDestroying { volumes }));
     samples.push(Event::AppDestroyed {});
     samples

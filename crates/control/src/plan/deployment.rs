@@ -38,6 +38,10 @@ impl Planner<'_> {
         let Some((&release, _)) = ready else {
             return;
         };
+        // It has to wait until what was stopped runs again.
+        if app.volume_work.is_some() {
+            return;
+        }
         if app.activation.is_none() {
             self.record(Fact::BeginActivation { release });
         } else if app.overtaken(release).next().is_some() {

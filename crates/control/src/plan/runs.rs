@@ -19,6 +19,8 @@ impl Planner<'_> {
                 }
                 // What it takes the place of has to be over: its end is a change that leads here again.
                 None if app.life == Life::Alive && app.runs.keys().any(|other| replaces(run, *other)) => {}
+                // It has to wait for a volume that is worked on; the end of that leads here again.
+                None if app.life == Life::Alive && crate::volume::keeps_waiting(app, run) => {}
                 None if app.life == Life::Alive => self.act(Action::StartRun(number)),
                 // It was not started in time, and nothing is to be started any more.
                 None => self.record(Fact::RunEnded { run: number, end: RunEnd::stopped(RunStop::Destroyed) }),

@@ -558,3 +558,52 @@ fn volumes_stay_unless_they_are_to_go() {
         assert_eq!(scene.world.volumes_left, !volumes);
     }
 }
+
+fn work(what: crate::event::VolumeDeed) -> Wish {
+    let (volume, snapshot) = ("data".parse().unwrap(), "20261127T171530Z".parse().unwrap());
+    Wish::WorkOnVolume { work: crate::event::VolumeWork { volume, snapshot, what } }
+}
+
+#[test]
+fn a_volume_is_worked_on_while_nothing_has_it() {
+    use crate::event::VolumeDeed;
+    for (what, freezes, stops) in [
+        (VolumeDeed::Restore, true, true),
+        (VolumeDeed::Snapshot, false, true),
+        (VolumeDeed::Snapshot, true, false),
+    ] {
+        let mut scene = Scene::new();
+        scene.processes = vec!["web", "worker"];
+        scene.world.freezes = freezes;
+        scene.wish(deploy_of(with_volume(&["web"])));
+        scene.settle();
+        let worker = scene.app().running(v(1), &worker()).next().unwrap().0;
+        scene.wish(work(what));
+        // The same again is the same; another release has to wait for it.
+        assert_eq!(scene.wish(work(what)), []);
+        scene.deploy(None);
+        scene.run_until(|it| it.app().volume_work.is_none());
+        let stopped = scene
+            .log
+            .iter()
+            .any(|it| matches!(it, Event::InstanceStopping { why: StopReason::VolumeWork, .. }));
+        assert_eq!(stopped, stops, "{what:?}");
+        assert!(scene.app().instances.contains_key(&worker), "what does not have it runs on");
+        scene.settle();
+        assert!(
+            scene.first(|it| matches!(it, Event::VolumeWorkEnded { .. }))
+                < scene.first(|it| matches!(it, Event::ActivationBegan { number } if *number == v(2)))
+        );
+        assert_eq!((scene.app().serving, scene.app().routed.len()), (Some(v(2)), 1));
+        assert_rests(&mut scene);
+    }
+}
+
+#[test]
+fn no_volume_is_worked_on_beside_a_deployment() {
+    let mut scene = Scene::new();
+    scene.wish(deploy_of(with_volume(&[])));
+    scene.run_until(|it| it.app().activation.is_some());
+    let refused = scene.try_wish(work(crate::event::VolumeDeed::Restore)).unwrap_err();
+    assert_eq!(refused.code(), "volume_busy");
+}

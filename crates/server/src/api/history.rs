@@ -223,6 +223,7 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::CronSkipped { .. }
             | Event::CronSetBack { .. }
             | Event::VolumeRemoved { .. }
+            | Event::VolumeWorkEnded { .. }
             | Event::AppDestroying { .. }
     ) || matches!(event, Event::RunEnded { end, .. } if !end.detail.is_empty())
 }

@@ -113,6 +113,7 @@ impl From<Refusal> for Refused {
             Refusal::SecretRace { .. } | Refusal::Stale(_) => (Code::Conflict, Some("ask again")),
             Refusal::TooManyInstances { .. } => (Code::LimitExceeded, None),
             Refusal::TooMany { .. } => (Code::LimitExceeded, None),
+            Refusal::VolumeBusy { .. } => (Code::VolumeBusy, Some("ask again when that is over")),
             Refusal::VolumeInUse { .. } => (
                 Code::VolumeInUse,
                 Some("deploy a release without it first, or destroy the app with --volumes"),

@@ -164,6 +164,7 @@ fn operations() -> Vec<(Method, String, Option<Value>)> {
             .replace("{number}", "1")
             .replace("{entry}", "nightly")
             .replace("{volume}", "data")
+            .replace("{snapshot}", "20261127T171530Z")
             .replace("{hash}", &"0".repeat(64));
         for method in methods.as_object().unwrap().keys() {
             let method: Method = method.to_uppercase().parse().unwrap();
@@ -172,6 +173,7 @@ fn operations() -> Vec<(Method, String, Option<Value>)> {
                 (Method::POST, "missing") => Some(json!({ "chunks": [] })),
                 (Method::POST, "apps") => Some(json!({ "name": "shop" })),
                 (Method::POST, "releases") => Some(json!({ "tree": format!("t{}", "0".repeat(64)) })),
+                (Method::POST, "restore") => Some(json!({ "snapshot": "20261127T171530Z" })),
                 (Method::POST, "rollback") | (Method::PATCH, _) => Some(json!({})),
                 (Method::POST, "runs") => Some(json!({ "command": ["true"] })),
                 (Method::PUT, "branch") => Some(json!({ "branch": "main" })),

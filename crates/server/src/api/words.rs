@@ -1,6 +1,9 @@
 //! Events in words: what `timeline`, `why` and the progress of a deployment say.
 
-use berth_control::event::{Event, Exit, GoneCause, Reason, RunEnd, RunMode, RunStop, StopReason, WarmEnd};
+use berth_control::event::{
+    Event, Exit, GitSettings, GoneCause, Reason, RunEnd, RunMode, RunStop, StopReason, VolumeDeed,
+    VolumeWork, WarmEnd,
+};
 
 /// What happened, in one line that reads after its time and its actor.
 #[must_use]
@@ -45,17 +48,15 @@ pub(super) fn say(event: &Event) -> String {
             format!("ran run.{run} in {release}, {how}: {}", in_words(command))
         }
         Event::RunEnded { run, end } => format!("run.{run} {}", run_ended(end)),
-        Event::GitChanged { git } => {
-            let branch = git.branch.as_ref().map_or("main or master", berth_spec::BranchName::as_str);
-            match &git.connection {
-                Some(connection) => format!("deploys {branch} by git, also of {}", connection.url),
-                None => format!("deploys {branch} by git"),
-            }
-        }
+        Event::GitChanged { git } => deploys(git),
         Event::HookFailed { branch, failure } => {
             format!("did not deploy a push to {branch} elsewhere: {}", failure.summary)
         }
-        Event::VolumeRemoved { .. } | Event::AppDestroying { .. } | Event::AppDestroyed {} => of_end(event),
+        Event::VolumeWorkBegan { .. }
+        | Event::VolumeWorkEnded { .. }
+        | Event::VolumeRemoved { .. }
+        | Event::AppDestroying { .. }
+        | Event::AppDestroyed {} => of_end(event),
         Event::ReleaseSubmitted(_)
         | Event::ReleaseBuilt { .. }
         | Event::ReleaseCommandFinished { .. }
@@ -75,10 +76,18 @@ pub(super) fn say(event: &Event) -> String {
     }
 }
 
-/// What goes for ever.
+/// What is done with volumes, and what goes for ever.
 fn of_end(event: &Event) -> String {
     match event {
-        Event::VolumeRemoved { volume } => format!("removed the volume {volume}"),
+        Event::VolumeRemoved { volume, snapshot: None } => format!("removed the volume {volume}"),
+        Event::VolumeRemoved { volume, snapshot: Some(snapshot) } => {
+            format!("removed the snapshot {snapshot} of the volume {volume}")
+        }
+        Event::VolumeWorkBegan { work } => format!("began to {}", deed(work)),
+        Event::VolumeWorkEnded { work, failure: None } => format!("is done with it: to {}", deed(work)),
+        Event::VolumeWorkEnded { work, failure: Some(failure) } => {
+            format!("could not {}: {}", deed(work), failure.summary)
+        }
         Event::AppDestroying { volumes: true } => "began to destroy the app with its volumes".to_owned(),
         Event::AppDestroying { volumes: false } => "began to destroy the app".to_owned(),
         Event::AppDestroyed {} => "destroyed the app".to_owned(),
@@ -155,6 +164,7 @@ fn of_instance(event: &Event) -> String {
                 StopReason::ScaledDown => "fewer are wanted",
                 StopReason::Replaced => "the new release takes its place",
                 StopReason::Destroyed => "the app is being destroyed",
+                StopReason::VolumeWork => "a volume of its is worked on",
             };
             format!("instance {ordinal} is to stop: {why}")
         }
@@ -172,6 +182,23 @@ fn of_instance(event: &Event) -> String {
             GoneCause::PlatformDown => format!("instance {ordinal} was stopped with the platform"),
         },
         _ => event.kind().replace('_', " "),
+    }
+}
+
+/// How an app is deployed by git from now on.
+fn deploys(git: &GitSettings) -> String {
+    let branch = git.branch.as_ref().map_or("main or master", berth_spec::BranchName::as_str);
+    match &git.connection {
+        Some(connection) => format!("deploys {branch} by git, also of {}", connection.url),
+        None => format!("deploys {branch} by git"),
+    }
+}
+
+fn deed(work: &VolumeWork) -> String {
+    let VolumeWork { volume, snapshot, what } = work;
+    match what {
+        VolumeDeed::Snapshot => format!("take the snapshot {snapshot} of the volume {volume}"),
+        VolumeDeed::Restore => format!("bring the snapshot {snapshot} of the volume {volume} back"),
     }
 }
 
@@ -283,7 +310,7 @@ pub(super) fn shown(event: &Event) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_control::event::{GitConnection, GitSettings, SealedSecret};
+    use berth_control::event::{GitConnection, SealedSecret};
 
     #[test]
     fn what_is_sealed_or_secret_is_not_shown() {

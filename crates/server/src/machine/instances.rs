@@ -85,6 +85,8 @@ impl Machine {
             builds: self.jobs.builds_of(&app.id),
             commands: self.jobs.commands_of(&app.id),
             runs: self.runs_of(app).await,
+            volume_worked: self.volume_worked(app),
+            freezes: self.freezes(),
             volumes_left: self.volumes_left(app),
             memory_short: app.warm.is_some() && memory_is_short(),
             wall: Some(self.clock.now()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use berth_control::state::{App, Life, Release};
 use berth_runtime::{Mount, Root, User};
-use berth_spec::{AppId, Isolation, ProcessName, VolumeName};
+use berth_spec::{AppId, Isolation, ProcessName, SnapshotName, VolumeName};
 use berth_volume::{Owner, Used, VolumeError};
 
 use super::instances::START_FAILED;
@@ -92,13 +92,35 @@ impl Machine {
         blocking(move || store.list(&app).map(BTreeSet::from_iter)).await
     }
 
-    /// Removes a volume that nothing has.
+    /// Removes a volume that nothing has, or a snapshot of it alone.
     ///
     /// # Errors
     /// When something of it is left.
-    pub async fn remove_volume(&self, app: &AppId, volume: &VolumeName) -> Result<(), VolumeError> {
+    pub async fn remove_volume(
+        &self,
+        app: &AppId,
+        volume: &VolumeName,
+        snapshot: Option<SnapshotName>,
+    ) -> Result<(), VolumeError> {
         let (store, app, volume) = (self.volumes.clone(), app.clone(), volume.clone());
-        blocking(move || store.remove(&app, &volume).map(drop)).await
+        blocking(move || match snapshot {
+            Some(snapshot) => store.remove_snapshot(&app, &volume, &snapshot).map(drop),
+            None => store.remove(&app, &volume).map(drop),
+        })
+        .await
+    }
+
+    /// The snapshots of a volume, the oldest first, and what each takes.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn snapshots(
+        &self,
+        app: &AppId,
+        volume: &VolumeName,
+    ) -> Result<Vec<(SnapshotName, Used)>, VolumeError> {
+        let (store, app, volume) = (self.volumes.clone(), app.clone(), volume.clone());
+        blocking(move || store.snapshots(&app, &volume)).await
     }
 
     /// Whether volumes are left of an app that goes with them.
@@ -120,7 +142,7 @@ impl Machine {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -26,16 +26,19 @@ pub(super) fn toml(file: &str, text: &str) -> Result<Table, Problems> {
 }
 
 pub(super) fn yaml(file: &str, text: &str) -> Result<Table, Problems> {
-    let read = serde_saphyr::from_str(text).map_err(|bad| {
-        let at = bad.location().map_or((1, 1), |at| (as_index(at.line()), as_index(at.column())));
-        // Its first line says what; the others draw what is drawn here, too.
-        let what = bad.without_snippet().to_string();
-        let what = what.lines().next().unwrap_or_default();
-        let what = what.split(" at line ").next().unwrap_or_default();
-        let what = what.strip_prefix("error: ").unwrap_or(what).to_owned();
-        problem(file, text, (at.0.max(1), at.1.max(1)), what)
-    })?;
+    let read = serde_saphyr::from_str(text).map_err(|bad| unreadable(file, text, &bad))?;
     table(file, text, read)
+}
+
+/// What is no YAML, with its place.
+pub(crate) fn unreadable(file: &str, text: &str, bad: &serde_saphyr::Error) -> Problems {
+    let at = bad.location().map_or((1, 1), |at| (as_index(at.line()), as_index(at.column())));
+    // Its first line says what; the others draw what is drawn here, too.
+    let what = bad.without_snippet().to_string();
+    let what = what.lines().next().unwrap_or_default();
+    let what = what.split(" at line ").next().unwrap_or_default();
+    let what = what.strip_prefix("error: ").unwrap_or(what).to_owned();
+    problem(file, text, (at.0.max(1), at.1.max(1)), what)
 }
 
 fn as_index(number: impl TryInto<usize>) -> usize {

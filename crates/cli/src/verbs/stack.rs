@@ -1,0 +1,407 @@
+//! `stack`: the services of a compose file as apps, each with a life of its own.
+
+use std::path::{Path, PathBuf};
+
+use berth_contract::{Code, DestroyQuery, ExitStatus, Scale};
+use berth_source::stack::{self, Service, Stack};
+use berth_source::walk::{Packed, pack};
+use berth_spec::{AppId, AppName, Dotenv};
+use serde_json::json;
+
+use super::deploy::Source;
+use super::{MANIFEST_MAX, Session, read_file, valid_name};
+use crate::args::{OfStack, StackAction, StackArgs, Waiting};
+use crate::failure::Failure;
+use crate::screen::Style;
+use crate::table::{Cell, Table};
+
+/// What is looked for when nothing is said.
+const FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
+/// Where services have no way to each other.
+const NO_NAMES: &str =
+    "services do not reach each other yet: no name of another one is served, so `http://api` leads nowhere";
+
+/// A stack that was read.
+struct Loaded {
+    name: String,
+    file: String,
+    directory: PathBuf,
+    stack: Stack,
+}
+
+impl Session<'_> {
+    pub(super) async fn stack(&mut self, args: StackArgs) -> Result<ExitStatus, Failure> {
+        match args.action {
+            StackAction::Up { of, dry_run } => self.stack_up(&of, dry_run).await,
+            StackAction::Ps(of) => self.stack_ps(&of).await,
+            StackAction::Down { of, volumes, yes } => self.stack_down(&of, volumes, yes).await,
+        }
+    }
+
+    async fn stack_up(&mut self, of: &OfStack, dry_run: bool) -> Result<ExitStatus, Failure> {
+        for loaded in self.stacks(of)? {
+            self.show_stack(&loaded, dry_run)?;
+            if loaded.stack.is_refused() {
+                let detail = format!("{} has what cannot be kept, and nothing of it was done", loaded.file);
+                return Err(Failure::local(
+                    Code::StackRefused,
+                    detail,
+                    "change the lines that are marked, or give what they ask for",
+                ));
+            }
+            if dry_run {
+                continue;
+            }
+            // All sources are read before the first service is changed.
+            let mut ready = Vec::new();
+            for service in &loaded.stack.services {
+                ready.push((self.app_of(&loaded, service)?, source_of(&loaded, service)?));
+            }
+            for (service, (app, source)) in loaded.stack.services.iter().zip(ready) {
+                let status = self.up(service, &app, &source).await?;
+                if status != ExitStatus::Ok {
+                    self.hint(&format!(
+                        "{} did not come up; what comes after it was left as it is",
+                        app.app
+                    ))?;
+                    return Ok(status);
+                }
+            }
+        }
+        if dry_run {
+            self.hint("nothing was done")?;
+        }
+        Ok(ExitStatus::Ok)
+    }
+
+    async fn up(&mut self, service: &Service, app: &AppId, source: &Source) -> Result<ExitStatus, Failure> {
+        let is_new = !self.is_there(app).await?;
+        if is_new {
+            self.make(app).await?;
+        }
+        let scale = service.replicas.clone().map(|wanted| Scale([wanted].into()));
+        // Before there is a release any process may be scaled; later the one that runs has to have it.
+        if let Some(scale) = scale.as_ref().filter(|_| is_new) {
+            self.client.scale(app, scale).await?;
+        }
+        let status = self.deploy_source(app, source, None, Waiting { detach: false }).await?;
+        if let Some(scale) = scale.filter(|_| !is_new && status == ExitStatus::Ok) {
+            self.client.scale(app, &scale).await?;
+        }
+        Ok(status)
+    }
+
+    async fn stack_ps(&mut self, of: &OfStack) -> Result<ExitStatus, Failure> {
+        let mut shown = Vec::new();
+        for loaded in self.stacks(of)? {
+            for service in &loaded.stack.services {
+                let app = self.app_of(&loaded, service)?;
+                let known = match self.client.app(&app).await {
+                    Ok(known) => Some(known.summary),
+                    Err(error) if error.code() == Code::AppNotFound => None,
+                    Err(error) => return Err(error.into()),
+                };
+                shown.push((loaded.name.clone(), service.name.clone(), app.app, known));
+            }
+        }
+        let document: Vec<_> = shown
+            .iter()
+            .map(|(stack, service, app, known)| json!({ "stack": stack, "service": service, "app": app, "is": known }))
+            .collect();
+        self.show(&document, |session| {
+            let mut table = Table::new(&["SERVICE", "APP", "STATE", ">RELEASE", "ADDRESS"]);
+            for (_, service, app, known) in &shown {
+                let state = match known {
+                    Some(known) => known.state.as_str().into(),
+                    None => Cell::new("not there", Style::Dim),
+                };
+                let release = known.as_ref().and_then(|known| known.release);
+                let url = known.as_ref().and_then(|known| known.urls.first().cloned());
+                table.row(vec![
+                    service.as_str().into(),
+                    app.as_str().into(),
+                    state,
+                    release.map_or_else(|| "-".to_owned(), |release| release.to_string()).into(),
+                    url.unwrap_or_default().into(),
+                ]);
+            }
+            session.print(&table)
+        })
+    }
+
+    async fn stack_down(&mut self, of: &OfStack, volumes: bool, yes: bool) -> Result<ExitStatus, Failure> {
+        let mut gone = Vec::new();
+        for loaded in self.stacks(of)? {
+            let mut there = Vec::new();
+            for service in loaded.stack.services.iter().rev() {
+                let app = self.app_of(&loaded, service)?;
+                if self.is_there(&app).await? {
+                    there.push(app);
+                }
+            }
+            if !yes && !there.is_empty() {
+                let names: Vec<&str> = there.iter().map(|app| app.app.as_str()).collect();
+                let stay = if volumes { "with their volumes" } else { "; their volumes stay" };
+                let what = format!(
+                    "This stops and removes {}{}{stay}.",
+                    names.join(", "),
+                    if volumes { " " } else { "" }
+                );
+                self.confirm(&format!("taking {} down", loaded.name), &what, &loaded.name)?;
+            }
+            for app in there {
+                self.client.destroy_app(&app, &DestroyQuery { volumes }).await?;
+                self.until_gone(&app).await?;
+                self.hint(&format!("{} is gone", app.app))?;
+                gone.push(app);
+            }
+        }
+        self.show(&json!({ "destroyed": gone }), |session| {
+            let what = if gone.is_empty() { "nothing of it was there" } else { "the stack is down" };
+            Ok(session.screen.line(what)?)
+        })
+    }
+
+    /// Tells what becomes of each service, and what is not taken over.
+    fn show_stack(&mut self, loaded: &Loaded, dry_run: bool) -> Result<(), Failure> {
+        if self.json {
+            if dry_run || loaded.stack.is_refused() {
+                let told: Vec<_> = loaded.stack.told.iter().map(|told| json!({ "file": loaded.file, "line": told.line, "what": told.what, "why": told.why, "refused": told.refused })).collect();
+                let services: Vec<_> = loaded.stack.services.iter().map(|service| json!({ "service": service.name, "app": format!("{}-{}", loaded.name, service.name), "after": service.after.keys().collect::<Vec<_>>() })).collect();
+                self.screen
+                    .json(&json!({ "stack": loaded.name, "services": services, "not_taken_over": told }))?;
+            }
+            return Ok(());
+        }
+        self.screen.line(&format!("{} is the stack {}", loaded.file, loaded.name))?;
+        for service in &loaded.stack.services {
+            self.point(&described(loaded, service))?;
+        }
+        if !loaded.stack.told.is_empty() {
+            self.screen.line("not taken over:")?;
+        }
+        for told in &loaded.stack.told {
+            let refused = if told.refused { "refused: " } else { "" };
+            self.point(&format!("{}:{} {refused}{}: {}", loaded.file, told.line, told.what, told.why))?;
+        }
+        if loaded.stack.services.len() > 1 {
+            self.screen.marked_aside("warning:", Style::Warning, NO_NAMES)?;
+        }
+        Ok(())
+    }
+
+    fn app_of(&self, loaded: &Loaded, service: &Service) -> Result<AppId, Failure> {
+        let name = format!("{}-{}", loaded.name, service.name);
+        let name = AppName::new(&name).map_err(|bad| {
+            Failure::local(
+                Code::UsageInvalid,
+                bad.to_string(),
+                "give the stack a shorter name: `berth stack up NAME -f FILE`",
+            )
+        })?;
+        Ok(self.project.app(name))
+    }
+
+    /// The stacks that are meant.
+    fn stacks(&self, of: &OfStack) -> Result<Vec<Loaded>, Failure> {
+        let here = &self.environment.directory;
+        let files: Vec<PathBuf> = match (&of.name, &of.file[..]) {
+            (Some(_), [_, _, ..]) => {
+                let detail = "one name was given for several files";
+                return Err(Failure::local(
+                    Code::UsageInvalid,
+                    detail,
+                    "each file is a stack of its own: leave the name out, or give one file",
+                ));
+            }
+            (_, given @ [_, ..]) => given.to_vec(),
+            (Some(name), []) => {
+                named(name).into_iter().filter(|file| here.join(file).is_file()).take(1).collect()
+            }
+            (None, []) => {
+                FILES.iter().map(PathBuf::from).filter(|file| here.join(file).is_file()).take(1).collect()
+            }
+        };
+        let files = match (&of.name, files.is_empty()) {
+            // The one file may be called so in itself.
+            (Some(_), true) => {
+                FILES.iter().map(PathBuf::from).filter(|file| here.join(file).is_file()).take(1).collect()
+            }
+            _ => files,
+        };
+        if files.is_empty() {
+            let detail = format!("there is no compose file in {}", here.display());
+            return Err(Failure::local(Code::SourceUnreadable, detail, "name one with -f"));
+        }
+        files.iter().map(|file| self.load(file, of.name.as_deref())).collect()
+    }
+
+    fn load(&self, file: &Path, name: Option<&str>) -> Result<Loaded, Failure> {
+        let path = self.environment.directory.join(file);
+        let shown = file.display().to_string();
+        let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
+        let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let text = read_file(&directory, &file_name)?;
+        let text = text.ok_or_else(|| {
+            Failure::local(
+                Code::SourceUnreadable,
+                format!("there is no file {shown}"),
+                "name one that is there with -f",
+            )
+        })?;
+        let variables = read_file(&directory, ".env")?;
+        let variables =
+            variables.map(|text| Dotenv::parse(".env", &text)).transpose().map_err(Failure::Manifest)?;
+        let variable = |name: &str| {
+            let own = self.environment.variable(name).and_then(|value| value.to_str()).map(str::to_owned);
+            own.or_else(|| {
+                variables
+                    .as_ref()?
+                    .variables
+                    .iter()
+                    .find(|(it, _)| it.as_str() == name)
+                    .map(|(_, value)| value.clone())
+            })
+        };
+        let stack = stack::read(&shown, &text, &variable).map_err(Failure::Manifest)?;
+        let of_directory =
+            || directory.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
+        let said = name
+            .map(str::to_owned)
+            .or_else(|| stack.name.clone())
+            .or_else(|| of_file(&file_name))
+            .or_else(of_directory);
+        let name = said.and_then(|name| valid_name(&name)).ok_or_else(|| {
+            let detail = format!("no name of a stack can be made of {shown}");
+            Failure::local(Code::UsageInvalid, detail, "name it: `berth stack up NAME -f FILE`")
+        })?;
+        Ok(Loaded { name: name.to_string(), file: shown, directory, stack })
+    }
+}
+
+/// The compose file in a directory, and how many services it has; nothing when there is none, or none that can be read.
+pub(super) fn described_by(directory: &Path) -> Result<Option<(&'static str, usize)>, Failure> {
+    for file in FILES {
+        if let Some(text) = read_file(directory, file)? {
+            // Values of variables change nothing about how many there are.
+            let stack = stack::read(file, &text, &|_| Some(String::new()));
+            return Ok(stack.ok().map(|stack| (file, stack.services.len())));
+        }
+    }
+    Ok(None)
+}
+
+/// Where a stack of this name may be described.
+fn named(name: &str) -> Vec<PathBuf> {
+    let flat = [
+        "compose.{}.yaml",
+        "compose.{}.yml",
+        "docker-compose.{}.yml",
+        "docker-compose.{}.yaml",
+        "{}.compose.yaml",
+        "{}.compose.yml",
+        "{}.yaml",
+        "{}.yml",
+        "{}/compose.yaml",
+        "{}/compose.yml",
+        "{}/docker-compose.yml",
+    ];
+    flat.iter().map(|pattern| PathBuf::from(pattern.replace("{}", name))).collect()
+}
+
+/// What a file's name calls the stack: `infra` of compose.infra.yaml; none of a plain compose.yaml.
+fn of_file(file: &str) -> Option<String> {
+    let stem = file.strip_suffix(".yaml").or_else(|| file.strip_suffix(".yml")).unwrap_or(file);
+    let stem = stem.strip_prefix("docker-").unwrap_or(stem);
+    let stem = stem.strip_prefix("compose").map_or(stem, |rest| rest.trim_start_matches(['.', '-']));
+    let stem = stem.strip_suffix(".compose").unwrap_or(stem);
+    (!stem.is_empty()).then(|| stem.to_owned())
+}
+
+fn described(loaded: &Loaded, service: &Service) -> String {
+    let what = match (&service.context, &service.manifest.build.image) {
+        (Some(context), _) => format!("built from {context}"),
+        (None, Some(image)) => format!("the image {image}"),
+        (None, None) => "nothing to run".to_owned(),
+    };
+    let mut text = format!("{} becomes the app {}-{}: {what}", service.name, loaded.name, service.name);
+    if service.is_job {
+        text.push_str(", run once to its end");
+    }
+    if let Some(port) = service.manifest.http.port {
+        text.push_str(&format!(", HTTP at its port {port}"));
+    }
+    if let Some((_, count)) = service.replicas.as_ref().filter(|_| !service.is_job) {
+        text.push_str(&format!(", {count} instances"));
+    }
+    let after: Vec<String> = service.after.keys().map(ToString::to_string).collect();
+    if !after.is_empty() {
+        text.push_str(&format!(", after {}", after.join(" and ")));
+    }
+    text
+}
+
+/// What a service is made from: its directory, or nothing for an image, and the manifest that its part of the file is.
+fn source_of(loaded: &Loaded, service: &Service) -> Result<Source, Failure> {
+    let mut manifest = service.manifest.clone();
+    for file in &service.env_files {
+        let text = read_file(&loaded.directory, &file.path)?;
+        let Some(text) = text else {
+            if !file.required {
+                continue;
+            }
+            let detail = format!("{} wants the variables of {}, which is not there", service.name, file.path);
+            return Err(Failure::local(
+                Code::SourceUnreadable,
+                detail,
+                "write the file, or say `required: false`",
+            ));
+        };
+        let read = Dotenv::parse(&file.path, &text).map_err(Failure::Manifest)?;
+        for (name, value) in read.variables {
+            manifest.env.entry(name).or_insert(value);
+        }
+    }
+    let packed = match &service.context {
+        None => Packed::default(),
+        Some(context) => {
+            let directory = loaded.directory.join(context);
+            if !directory.is_dir() {
+                let detail = format!("{} is built from {context}, which is not a directory", service.name);
+                return Err(Failure::local(
+                    Code::SourceUnreadable,
+                    detail,
+                    "name the directory that holds the source",
+                ));
+            }
+            pack(&directory)?
+        }
+    };
+    let text = manifest.write(&[], &[]);
+    if text.len() as u64 > MANIFEST_MAX {
+        let detail =
+            format!("the variables of {} are longer than {} KiB", service.name, MANIFEST_MAX / 1_024);
+        return Err(Failure::local(Code::UsageInvalid, detail, "set them with `berth config set`"));
+    }
+    Ok(Source::new(packed, Some(text), None, manifest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_names_its_stack() {
+        let named = [
+            "compose.infra.yaml",
+            "docker-compose.models.yml",
+            "worker.yaml",
+            "app.compose.yml",
+            "compose.yaml",
+            "docker-compose.yml",
+        ];
+        let found = named.map(of_file);
+        let expected = [Some("infra"), Some("models"), Some("worker"), Some("app"), None, None];
+        assert_eq!(found.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
+    }
+}

@@ -1,0 +1,197 @@
+//! YAML with the line of every value, and variables in it.
+
+use std::fmt;
+
+use berth_spec::Problems;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+use crate::import::document::unreadable;
+use crate::import::problem;
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub(super) line: u32,
+    value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Value {
+    Nothing,
+    Plain(String),
+    List(Vec<Node>),
+    Table(Vec<(String, Node)>),
+}
+
+impl Node {
+    /// A plain value as text; none for tables, lists and nothing.
+    pub(super) fn plain(&self) -> Option<String> {
+        match &self.value {
+            Value::Plain(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    /// The entries of a table; none of anything else.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Node)> {
+        let entries = match &self.value {
+            Value::Table(entries) => &entries[..],
+            _ => &[],
+        };
+        entries.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The value of a key of a table.
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+        self.entries().find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    /// The items of a list; a plain value counts as a list of one.
+    pub(super) fn items(&self) -> &[Node] {
+        match &self.value {
+            Value::List(items) => items,
+            Value::Plain(_) => std::slice::from_ref(self),
+            _ => &[],
+        }
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.value, Value::List(_))
+    }
+
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.value, Value::Table(_))
+    }
+}
+
+/// The document that `text`, a file called `file`, is.
+pub(super) fn read(file: &str, text: &str) -> Result<Node, Problems> {
+    let node: Node = serde_saphyr::from_str(text).map_err(|bad| unreadable(file, text, &bad))?;
+    if node.is_table() {
+        Ok(node)
+    } else {
+        Err(problem(file, text, (1, 1), "the file is not a table of keys and values"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        let line = u32::try_from(spanned.referenced.line()).unwrap_or(u32::MAX);
+        Ok(Self { line, value: spanned.value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Nothing)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Nothing)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        Value::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
+        Ok(Value::Plain(truth.to_string()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Plain(number.to_string()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::Plain(number.to_string()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::Plain(number.to_string()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Plain(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut table = Vec::new();
+        while let Some((key, value)) = entries.next_entry::<Spanned<String>, Node>()? {
+            // A value that begins on a line of its own is looked for where its key stands.
+            let line = u32::try_from(key.referenced.line()).unwrap_or(value.line);
+            table.push((key.value, Node { line, ..value }));
+        }
+        Ok(Value::Table(table))
+    }
+}
+
+/// `text` with `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:?why}` and `$$` put in.
+pub(super) fn interpolated(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        rest = if let Some(after) = after.strip_prefix('$') {
+            out.push('$');
+            after
+        } else if let Some(after) = after.strip_prefix('{') {
+            let (inner, after) = after.split_once('}').ok_or("a ${ has no }")?;
+            let end = inner.find(|c: char| !is_name(c)).unwrap_or(inner.len());
+            let (name, rule) = inner.split_at(end);
+            out.push_str(&chosen(name, rule, variable(name))?);
+            after
+        } else {
+            let end = after.find(|c: char| !is_name(c)).unwrap_or(after.len());
+            let (name, after) = after.split_at(end);
+            if name.is_empty() {
+                return Err("a $ that stands for itself is written $$".to_owned());
+            }
+            out.push_str(&chosen(name, "", variable(name))?);
+            after
+        };
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn chosen(name: &str, rule: &str, value: Option<String>) -> Result<String, String> {
+    let given = value.clone().filter(|value| !value.is_empty());
+    let missing = |why: &str| {
+        Err(if why.is_empty() { format!("{name} is not set") } else { format!("{name} is not set: {why}") })
+    };
+    match (rule.get(..2), rule.get(..1)) {
+        (Some(":-"), _) => Ok(given.unwrap_or_else(|| rule.chars().skip(2).collect())),
+        (Some(":?"), _) => given.map_or_else(|| missing(rule.get(2..).unwrap_or_default()), Ok),
+        (_, Some("-")) => Ok(value.unwrap_or_else(|| rule.chars().skip(1).collect())),
+        (_, Some("?")) => value.map_or_else(|| missing(rule.get(1..).unwrap_or_default()), Ok),
+        (_, None) if name.is_empty() => Err("a ${} names no variable".to_owned()),
+        // Compose would put nothing there, and say so where nobody looks.
+        (_, None) => value.map_or_else(|| missing("set it in the environment or in .env"), Ok),
+        _ => Err(format!("${{{name}{rule}}} is not known here")),
+    }
+}

@@ -1,0 +1,490 @@
+//! One service: the manifest of its app, and what of it means something else here.
+
+use std::collections::BTreeMap;
+
+use berth_spec::manifest::{Build, Signal, Volume};
+use berth_spec::{AppName, Command, EnvName, Millis, ProcessName, VolumeName};
+
+use super::node::Node;
+use super::{Condition, EnvFile, Reader, Service};
+
+/// What changes nothing here, and why.
+const IDLE: [(&str, &str); 20] = [
+    ("container_name", "instances are called by their app, process and number"),
+    ("hostname", "an instance is called by its process and number"),
+    ("domainname", "an instance is called by its process and number"),
+    ("networks", "each app is in a network of its own"),
+    ("links", "no app reaches another by its name yet"),
+    ("labels", "nobody reads them here"),
+    ("annotations", "nobody reads them here"),
+    ("logging", "`berth logs` has what it writes"),
+    ("init", "every instance has an init"),
+    ("tty", "its output is a log"),
+    ("stdin_open", "its input is empty"),
+    ("platform", "the image for this machine is taken"),
+    ("pull_policy", "an image is held to its digest when it is submitted"),
+    ("security_opt", "instances can gain no privileges, and their system calls are filtered"),
+    ("cap_drop", "instances have the least that they can have"),
+    ("ulimits", "the limits are those of every app"),
+    ("mem_reservation", "memory is not reserved"),
+    ("oom_score_adj", "nobody is preferred when memory runs out"),
+    ("stop_timeout", "write `stop_grace_period`"),
+    ("develop", "`berth deploy` builds what has changed"),
+];
+
+/// What means that something else would run, and why it cannot be had.
+const ELSE: [(&str, &str); 17] = [
+    ("privileged", "no app is given the machine"),
+    ("cap_add", "no app is given a capability"),
+    ("devices", "no app is given a device"),
+    ("network_mode", "an app has a network of its own"),
+    ("pid", "an app sees its own processes alone"),
+    ("ipc", "an app has its own messages and memory"),
+    ("userns_mode", "users are mapped for every image alike"),
+    ("cgroup_parent", "control groups are Berth's own"),
+    ("sysctls", "the settings of the kernel are not an app's"),
+    ("extra_hosts", "names cannot be added yet"),
+    ("dns", "names are looked up as the machine does"),
+    ("extends", "write out what the service has"),
+    ("configs", "not available in this version: put the file into the source, or into a volume"),
+    ("secrets", "not available in this version: `berth secrets set` keeps what is secret"),
+    ("user", "an image runs as the user that it names, a build as the app's own"),
+    ("working_dir", "it runs where its image says, or in its source"),
+    ("volumes_from", "a volume is one app's alone"),
+];
+
+/// `name` in the form of an app's.
+pub(super) fn app_name(name: &str) -> Result<AppName, String> {
+    AppName::new(&name.to_ascii_lowercase().replace(['_', '.'], "-")).map_err(|bad| bad.to_string())
+}
+
+/// What of a service is put together once all its keys are read.
+#[derive(Default)]
+struct Parts {
+    image: Option<String>,
+    command: Option<Vec<String>>,
+    command_line: Option<String>,
+    entrypoint: Option<Vec<String>>,
+    port: Option<u16>,
+    replicas: Option<u32>,
+}
+
+pub(super) fn read(reader: &mut Reader<'_>, what: &str, name: AppName, node: &Node) -> Service {
+    let mut service = Service {
+        name,
+        manifest: berth_spec::Manifest::default(),
+        context: None,
+        env_files: Vec::new(),
+        after: BTreeMap::new(),
+        replicas: None,
+        is_job: false,
+    };
+    let mut parts = Parts::default();
+    if !node.is_table() {
+        reader.refuse(node, what, "a service is a table of keys and values");
+    }
+    for (key, value) in node.entries() {
+        let full = format!("{what}.{key}");
+        match key {
+            "image" => parts.image = reader.text(value),
+            "build" => build(reader, &full, value, &mut service),
+            "command" => match words(reader, &full, value) {
+                Some(Words::Line(line)) => parts.command_line = Some(line),
+                Some(Words::Argv(argv)) => parts.command = Some(argv),
+                None => {}
+            },
+            "entrypoint" => parts.entrypoint = entrypoint(reader, &full, value),
+            "environment" => environment(reader, &full, value, &mut service),
+            "env_file" => env_files(reader, value, &mut service),
+            "ports" | "expose" => ports(reader, &full, value, &mut parts),
+            "volumes" => volumes(reader, &full, value, &mut service),
+            "depends_on" => depends_on(reader, &full, value, &mut service),
+            "healthcheck" => healthcheck(reader, &full, value, &mut service),
+            "deploy" => deploy(reader, &full, value, &mut parts),
+            "scale" => parts.replicas = number(reader, &full, value),
+            "stop_signal" => stop_signal(reader, &full, value, &mut service),
+            "stop_grace_period" => match span(reader, value, Millis::from_secs(300)) {
+                Some(span) => service.manifest.shutdown.kill_after = span,
+                None => reader.refuse(value, &full, "Berth waits 300 s at most"),
+            },
+            "restart" if value.plain().as_deref() == Some("no") => {
+                reader.tell(
+                    value,
+                    &full,
+                    "a process that ends is started again, unless another service waits for its end",
+                );
+            }
+            "restart" => {}
+            "profiles" => reader.refuse(
+                value,
+                &full,
+                "all services of a file are run: put those of a profile into a file of its own",
+            ),
+            key if key.starts_with("x-") => {}
+            key => other(reader, &full, key, value),
+        }
+    }
+    finish(reader, what, node, parts, &mut service);
+    service
+}
+
+fn other(reader: &mut Reader<'_>, full: &str, key: &str, value: &Node) {
+    if let Some((_, why)) = IDLE.iter().find(|(name, _)| *name == key) {
+        return reader.tell(value, full, why);
+    }
+    match ELSE.iter().find(|(name, _)| *name == key) {
+        Some((_, why)) => reader.refuse(value, full, why),
+        None => match key {
+            "mem_limit" | "cpus" | "cpu_shares" | "pids_limit" | "shm_size" => {
+                reader.tell(value, full, "limits of one app are not available in this version");
+            }
+            "read_only" | "tmpfs" => {
+                reader.tell(value, full, "what it writes outside of volumes is in memory, and gone with it")
+            }
+            _ => reader.refuse(value, full, "not known here"),
+        },
+    }
+}
+
+/// What runs, by which name.
+fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, service: &mut Service) {
+    let is_image = service.context.is_none();
+    match (&parts.image, is_image) {
+        (Some(image), true) => {
+            service.manifest.build = Build { image: Some(image.clone()), ..Build::default() }
+        }
+        (Some(_), false) => {
+            let at = node.get("image").unwrap_or(node);
+            reader.tell(at, &format!("{what}.image"), "it is built: nothing is pushed anywhere");
+        }
+        (None, true) => reader.refuse(node, what, "it has neither `image` nor `build`"),
+        (None, false) => {}
+    }
+    let command = match (parts.entrypoint, parts.command, parts.command_line) {
+        (Some(mut entrypoint), words, line) => {
+            entrypoint.extend(words.into_iter().flatten());
+            entrypoint.extend(line.iter().flat_map(|line| line.split_whitespace().map(str::to_owned)));
+            Some(Command::from_argv(entrypoint))
+        }
+        (None, None, None) => None,
+        (None, _, _) if is_image => {
+            let at = node.get("command").unwrap_or(node);
+            let why = "what an image runs is replaced as a whole here: write its `entrypoint` beside it";
+            return reader.refuse(at, &format!("{what}.command"), why);
+        }
+        (None, Some(argv), _) => Some(Command::from_argv(argv)),
+        (None, None, Some(line)) => Some(Command::parse(&line)),
+    };
+    let named = ProcessName::new(service.name.as_str())
+        .ok()
+        .filter(|name| !["run", "release-command"].contains(&name.as_str()));
+    let web = ProcessName::new(ProcessName::WEB).expect("it is a name");
+    let process = match (&command, parts.port) {
+        (None, _) | (_, Some(_)) => web,
+        (Some(_), None) => named.unwrap_or_else(|| ProcessName::new("worker").expect("it is a name")),
+    };
+    match command {
+        None => {}
+        Some(Ok(command)) => drop(service.manifest.processes.insert(process.clone(), command)),
+        Some(Err(bad)) => reader.refuse(node, what, &bad.to_string()),
+    }
+    service.manifest.http.port = parts.port;
+    service.replicas = parts.replicas.map(|count| (process.clone(), count));
+    if parts.replicas.is_some_and(|count| count > 1) && !service.manifest.volumes.is_empty() {
+        reader.refuse(
+            node,
+            what,
+            "it has a volume, which one instance has at a time: leave the replicas out",
+        );
+    }
+}
+
+/// A service that runs once: the release command of its app, whose process is wanted nought times.
+pub(super) fn make_job(service: &mut Service) {
+    service.is_job = true;
+    if let Some((process, command)) = service.manifest.processes.pop_first() {
+        service.manifest.deploy.release_command = Some(command.clone());
+        service.replicas = Some((process.clone(), 0));
+        service.manifest.processes.insert(process, command);
+    }
+}
+
+fn build(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Service) {
+    let context = if value.is_table() { value.get("context") } else { Some(value) };
+    let context = context.and_then(|context| reader.text(context)).unwrap_or_else(|| ".".to_owned());
+    if context.contains("://") || context.starts_with("git@") {
+        reader.refuse(value, full, "what is built lies beside the file: clone it there");
+    }
+    service.context = Some(context);
+    for (key, value) in value.entries().filter(|(key, _)| *key != "context") {
+        let full = format!("{full}.{key}");
+        match key {
+            "dockerfile" | "dockerfile_inline" | "target" => {
+                reader.tell(
+                    value,
+                    &full,
+                    "not used: Berth builds with this machine's own tools and says how it found out",
+                );
+            }
+            "args" => reader.refuse(value, &full, "a build sees what `build.env` of berth.toml names"),
+            "tags" | "cache_from" | "cache_to" | "labels" | "platforms" | "pull" | "no_cache" | "network" => {
+                reader.tell(value, &full, "not used by builds here");
+            }
+            _ => reader.refuse(value, &full, "not known here"),
+        }
+    }
+}
+
+enum Words {
+    Line(String),
+    Argv(Vec<String>),
+}
+
+fn words(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<Words> {
+    if value.is_list() {
+        return Some(Words::Argv(value.items().iter().filter_map(|word| reader.text(word)).collect()));
+    }
+    if value.is_table() {
+        reader.refuse(value, full, "a command is a line or a list of words");
+    }
+    reader.text(value).map(Words::Line)
+}
+
+/// A line is split at blanks; one with quotation marks has to be a list.
+fn entrypoint(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<Vec<String>> {
+    match words(reader, full, value)? {
+        Words::Argv(argv) => Some(argv),
+        Words::Line(line) if line.contains(['"', '\'', '\\']) => {
+            reader.refuse(value, full, "write it as a list of words");
+            None
+        }
+        Words::Line(line) => Some(line.split_whitespace().map(str::to_owned).collect()),
+    }
+}
+
+/// As a table, or as a list of `NAME=VALUE`. A name without a value has that of whoever runs the stack.
+fn environment(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Service) {
+    let mut add = |reader: &mut Reader<'_>, at: &Node, name: &str, text: Option<String>| {
+        let full = format!("{full}.{name}");
+        let text = text.or_else(|| (reader.variable)(name));
+        match (EnvName::new(name), text) {
+            (Err(bad), _) => reader.refuse(at, &full, &bad.to_string()),
+            (Ok(_), None) => {
+                reader.refuse(at, &full, "it has no value here: set it in the environment or in .env")
+            }
+            (Ok(name), Some(text)) => drop(service.manifest.env.insert(name, text)),
+        }
+    };
+    for item in if value.is_list() { value.items() } else { &[] } {
+        if let Some(text) = reader.text(item) {
+            match text.split_once('=') {
+                Some((name, text)) => add(reader, item, name, Some(text.to_owned())),
+                None => add(reader, item, &text, None),
+            }
+        }
+    }
+    for (name, item) in value.entries() {
+        let text = reader.text(item);
+        if item.plain().is_none() || text.is_some() {
+            add(reader, item, name, text);
+        }
+    }
+}
+
+fn env_files(reader: &mut Reader<'_>, value: &Node, service: &mut Service) {
+    let one = std::slice::from_ref(value);
+    for item in if value.is_list() { value.items() } else { one } {
+        let path = item.get("path").unwrap_or(item);
+        let required = item.get("required").and_then(Node::plain).as_deref() != Some("false");
+        service.env_files.extend(reader.text(path).map(|path| EnvFile { path, required }));
+    }
+}
+
+/// `8080`, `80:8080`, `127.0.0.1:80:8080/tcp`, or a table with `target`.
+fn ports(reader: &mut Reader<'_>, full: &str, value: &Node, parts: &mut Parts) {
+    for item in value.items() {
+        let text = item.get("target").and_then(Node::plain).or_else(|| reader.text(item));
+        let Some(text) = text else { continue };
+        let (text, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
+        let published = text.rsplit_once(':').map(|(published, _)| published);
+        let target =
+            text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0);
+        match target {
+            None => reader.refuse(item, full, "ports are one number each"),
+            Some(_) if protocol != "tcp" => {
+                reader.refuse(item, full, "only HTTP is routed: nobody would be heard at a port of udp");
+            }
+            Some(port) if parts.port.is_some_and(|other| other != port) => {
+                reader.refuse(item, full, "only HTTP to one port is routed: leave the others out");
+            }
+            Some(port) => {
+                parts.port = Some(port);
+                if let Some(published) = published {
+                    let why =
+                        format!("HTTP comes in by the app's host instead of port {published} of the machine");
+                    reader.tell(item, full, &why);
+                }
+            }
+        }
+    }
+}
+
+/// `data:/data`, or a table with `type`, `source` and `target`.
+fn volumes(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Service) {
+    for item in value.items() {
+        let part = |key: &str| item.get(key).and_then(Node::plain).unwrap_or_default();
+        let line = match item.plain() {
+            Some(_) => reader.text(item),
+            None if part("type") == "tmpfs" => {
+                reader.tell(item, full, "what it writes outside of volumes is in memory already");
+                continue;
+            }
+            None => Some(format!("{}:{}", part("source"), part("target"))),
+        };
+        let Some(line) = line else { continue };
+        let mut parts = line.split(':');
+        let (name, path, mode) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+        let Some(path) = path.filter(|_| !name.is_empty()) else {
+            reader.tell(item, full, "it has no name: what is written there is gone with the instance");
+            continue;
+        };
+        if name.starts_with(['/', '.', '~']) {
+            let why = format!(
+                "{name} is a directory of the machine, of which no app is given anything: copy what it needs into its source or into a volume"
+            );
+            reader.refuse(item, full, &why);
+            continue;
+        }
+        if mode.is_some_and(|mode| mode.split(',').any(|it| it == "ro")) {
+            reader.tell(item, full, "whoever has a volume may write to it");
+        }
+        let near = name.to_ascii_lowercase().replace(['_', '.'], "-");
+        match (VolumeName::new(&near), path.parse()) {
+            (Err(bad), _) => reader.refuse(item, full, &bad.to_string()),
+            (_, Err(bad)) => {
+                let bad: berth_spec::manifest::InvalidMountPath = bad;
+                reader.refuse(item, full, &bad.to_string());
+            }
+            (Ok(name), Ok(path)) => {
+                let made = Volume { path, size: None, processes: Default::default() };
+                if service.manifest.volumes.insert(name, made).is_some() {
+                    reader.refuse(item, full, "a volume is at one place");
+                }
+            }
+        }
+    }
+}
+
+/// A list of names, or a table with conditions.
+fn depends_on(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Service) {
+    let mut add = |reader: &mut Reader<'_>, at: &Node, name: &str, condition: Condition| match app_name(name)
+    {
+        Ok(name) => drop(service.after.insert(name, condition)),
+        Err(why) => reader.refuse(at, full, &why),
+    };
+    for item in if value.is_list() { value.items() } else { &[] } {
+        if let Some(name) = item.plain() {
+            add(reader, item, &name, Condition::Ready);
+        }
+    }
+    for (name, item) in value.entries() {
+        let condition = match item.get("condition").and_then(Node::plain).as_deref() {
+            None | Some("service_started" | "service_healthy") => Condition::Ready,
+            Some("service_completed_successfully") => Condition::Completed,
+            Some(other) => {
+                reader.refuse(item, full, &format!("{other} is no condition"));
+                continue;
+            }
+        };
+        add(reader, item, name, condition);
+    }
+}
+
+/// A check that asks for an address of the service itself is asked by edge; any other is not run, and its port decides.
+fn healthcheck(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Service) {
+    let readiness = &mut service.manifest.http.readiness;
+    for (key, value) in value.entries() {
+        let full = format!("{full}.{key}");
+        match key {
+            "test" => {
+                let all: Vec<String> = value.items().iter().filter_map(Node::plain).collect();
+                match asked_path(&all.join(" ")).and_then(|path| path.parse().ok()) {
+                    Some(path) => readiness.path = Some(path),
+                    None => reader.tell(value, &full, "a check that is a command is not run: that its port is open decides, unless it answers at /healthz or /up"),
+                }
+            }
+            "interval" | "start_interval" => {
+                readiness.interval = span(reader, value, Millis::from_secs(3_600))
+                    .filter(|it| it.0 >= 100)
+                    .unwrap_or(readiness.interval)
+            }
+            "timeout" => {
+                readiness.timeout = span(reader, value, Millis::from_secs(300))
+                    .filter(|it| it.0 >= 10)
+                    .unwrap_or(readiness.timeout)
+            }
+            "start_period" => {
+                readiness.grace = span(reader, value, Millis::from_secs(3_600)).unwrap_or(readiness.grace)
+            }
+            "retries" => reader.tell(value, &full, "edge has its own count"),
+            "disable" => {}
+            _ => reader.refuse(value, &full, "not known here"),
+        }
+    }
+}
+
+/// The path in `curl -f http://localhost:3000/up`.
+fn asked_path(test: &str) -> Option<String> {
+    let (_, rest) = test.split_once("http://")?;
+    let address = rest.split(|c: char| c.is_whitespace() || "\"'|;&".contains(c)).next()?;
+    let (host, path) = address.split_once('/').unwrap_or((address, ""));
+    let host = host.split(':').next()?;
+    ["localhost", "127.0.0.1", "0.0.0.0"].contains(&host).then(|| format!("/{path}"))
+}
+
+fn deploy(reader: &mut Reader<'_>, full: &str, value: &Node, parts: &mut Parts) {
+    for (key, value) in value.entries() {
+        let full = format!("{full}.{key}");
+        match key {
+            "replicas" => parts.replicas = number(reader, &full, value),
+            "resources" => reader.tell(value, &full, "limits of one app are not available in this version"),
+            "mode" | "placement" | "endpoint_mode" => {
+                reader.tell(value, &full, "everything runs on this machine")
+            }
+            "restart_policy" | "update_config" | "rollback_config" | "labels" => {
+                reader.tell(
+                    value,
+                    &full,
+                    "a deploy starts new instances beside the old ones, and a failed one changes nothing",
+                );
+            }
+            _ => reader.refuse(value, &full, "not known here"),
+        }
+    }
+}
+
+fn stop_signal(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Service) {
+    let named = value.plain().unwrap_or_default().to_ascii_uppercase();
+    let fits = |(name, signal): &&(&str, Signal)| {
+        *name == named || name.strip_prefix("SIG") == Some(&named) || signal.number().to_string() == named
+    };
+    match Signal::NAMED.iter().find(fits) {
+        Some((_, signal)) => service.manifest.shutdown.signal = *signal,
+        None => reader.refuse(value, full, "it is none of the signals that ask to end"),
+    }
+}
+
+fn number(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<u32> {
+    let number = reader.text(value).and_then(|text| text.parse().ok());
+    if number.is_none() {
+        reader.refuse(value, full, "it is no whole number");
+    }
+    number
+}
+
+/// `1m30s`, `10s`, or a number of seconds; at most so much.
+fn span(reader: &mut Reader<'_>, value: &Node, most: Millis) -> Option<Millis> {
+    let text = reader.text(value)?;
+    let seconds = text.parse::<u64>().ok().and_then(|it| it.checked_mul(1_000)).map(Millis);
+    text.parse().ok().or(seconds).filter(|span| *span <= most)
+}

@@ -1,0 +1,172 @@
+//! Compose files as stacks: what is taken over, and every line that is not.
+
+use berth_spec::Command;
+use proptest::prelude::*;
+
+use super::*;
+
+const SHOP: &str = r#"name: shop
+x-common: &common
+  restart: unless-stopped
+services:
+  web:
+    <<: *common
+    build: ./web
+    command: ["bin/server", "--port", "$$PORT"]
+    ports:
+      - "127.0.0.1:80:3000"
+    environment:
+      RAILS_ENV: production
+      GREETING: hello ${WHO:-world}
+      TOKEN:
+    env_file: [web.env]
+    depends_on:
+      db:
+        condition: service_healthy
+      migrate:
+        condition: service_completed_successfully
+    healthcheck:
+      test: ["CMD", "curl", "-f", "http://localhost:3000/up"]
+      interval: 2s
+      start_period: 1m
+    deploy:
+      replicas: 3
+    stop_signal: SIGQUIT
+  migrate:
+    build: ./web
+    command: bin/migrate --all
+    depends_on: [db]
+  background_jobs:
+    build: { context: ./web, dockerfile: Dockerfile.jobs }
+    command: bin/jobs
+    depends_on: [db]
+  db:
+    image: postgres:17
+    volumes: ["pg_data:/var/lib/postgresql/data"]
+    container_name: db
+volumes:
+  pg_data:
+"#;
+
+fn variable(name: &str) -> Option<String> {
+    (name == "TOKEN").then(|| "secret".to_owned())
+}
+
+fn told(text: &str) -> Vec<String> {
+    let stack = read("compose.yaml", text, &variable).unwrap();
+    stack
+        .told
+        .iter()
+        .map(|it| format!("{}{} {}", it.line, if it.refused { "!" } else { "" }, it.what))
+        .collect()
+}
+
+#[test]
+fn each_service_is_an_app_after_those_that_it_needs() {
+    let stack = read("compose.yaml", SHOP, &variable).unwrap();
+    assert_eq!(stack.name.as_deref(), Some("shop"));
+    let order: Vec<&str> = stack.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(order, ["db", "background-jobs", "migrate", "web"]);
+    let [db, jobs, migrate, web] = &stack.services[..] else { panic!("{stack:?}") };
+    assert_eq!(db.manifest.build.image.as_deref(), Some("postgres:17"));
+    assert_eq!(db.manifest.volumes["pg-data"].path.as_str(), "/var/lib/postgresql/data");
+    let line = |line: &str| Command::parse(line).unwrap();
+    assert_eq!(jobs.manifest.processes["background-jobs"], line("bin/jobs"));
+    assert_eq!(
+        (migrate.is_job, migrate.manifest.deploy.release_command.clone()),
+        (true, Some(line("bin/migrate --all")))
+    );
+    assert_eq!(migrate.replicas, Some(("migrate".parse().unwrap(), 0)));
+    assert_eq!(web.context.as_deref(), Some("./web"));
+    let argv = ["bin/server", "--port", "$PORT"].map(str::to_owned).to_vec();
+    assert_eq!(web.manifest.processes["web"], Command::Argv(argv));
+    assert_eq!((web.manifest.http.port, &web.replicas), (Some(3_000), &Some(("web".parse().unwrap(), 3))));
+    let env: Vec<(&str, &str)> =
+        web.manifest.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(env, [("GREETING", "hello world"), ("RAILS_ENV", "production"), ("TOKEN", "secret")]);
+    assert_eq!(web.manifest.http.readiness.path.as_ref().map(|path| path.as_str()), Some("/up"));
+    assert_eq!(web.manifest.http.readiness.grace, berth_spec::Millis::from_secs(60));
+    assert_eq!(web.after.len(), 2);
+    assert_eq!(web.env_files[0].path, "web.env");
+    assert!(!stack.is_refused());
+    assert_eq!(
+        told(SHOP),
+        [
+            "10 services.web.ports",
+            "33 services.background_jobs.build.dockerfile",
+            "39 services.db.container_name"
+        ]
+    );
+}
+
+#[test]
+fn what_would_be_another_thing_is_refused_with_its_line() {
+    let text = "services:\n  web:\n    image: a\n    privileged: true\n    volumes:\n      - ./data:/data\n      - /tmp\n    ports: [\"53:53/udp\"]\n    command: run it\n    environment: [UNKNOWN]\n    depends_on: [nobody]\n    frobnicate: 1\n  a:\n    image: b\n    volumes: [\"d:/d\"]\n    scale: 2\n  b:\n    image: b\n    volumes: [\"d:/d\"]\n  c: {}\nsecrets: {}\n";
+    assert_eq!(
+        told(text),
+        [
+            "2! services.web.depends_on",
+            "4! services.web.privileged",
+            "6! services.web.volumes",
+            "7 services.web.volumes",
+            "8! services.web.ports",
+            "9! services.web.command",
+            "10! services.web.environment.UNKNOWN",
+            "12! services.web.frobnicate",
+            "13! services.a",
+            "17! services.b.volumes",
+            "20! services.c",
+            "21! secrets",
+        ]
+    );
+    let cycle = "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n";
+    let problems = read("compose.yaml", cycle, &variable).unwrap_err().to_string();
+    assert!(problems.contains("wait for each other: a, b"), "{problems}");
+    for bad in ["", "[]", "services: {}", "services: [", "a: 1"] {
+        read("compose.yaml", bad, &variable).unwrap_err();
+    }
+}
+
+#[test]
+fn a_job_has_to_say_what_it_runs() {
+    let text = "services:\n  once: {image: x}\n  web:\n    image: y\n    depends_on: {once: {condition: service_completed_successfully}}\n";
+    assert_eq!(told(text), ["2! services.once"]);
+    let text = text.replace("image: x", "image: x, entrypoint: [\"/bin/once\"]");
+    assert_eq!(told(&text), [""; 0]);
+}
+
+#[test]
+fn variables_are_put_in_as_compose_does() {
+    let set = |name: &str| match name {
+        "A" => Some("a".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    for (text, expected) in [
+        ("x$A.${A}$$A", Some("xa.a$A")),
+        ("${NONE:-d}${NONE-e}${EMPTY:-f}${EMPTY-g}", Some("def")),
+        ("${A:?must}", Some("a")),
+        ("${NONE:?must}", None),
+        ("${NONE}", None),
+        ("${A", None),
+        ("$", None),
+        ("${A/b}", None),
+    ] {
+        assert_eq!(node::interpolated(text, &set).ok().as_deref(), expected, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_stack_or_an_error(text in any::<String>()) {
+        drop(read("compose.yaml", &text, &variable));
+    }
+
+    #[test]
+    fn any_mutation_of_a_stack_is_one_or_an_error(at in 0..SHOP.len(), cut in 0..30_usize, put in "[\\[\\]{}:\\-$&*a \n'\"]{0,8}") {
+        let end = (at + cut).min(SHOP.len());
+        if let (Some(before), Some(after)) = (SHOP.get(..at), SHOP.get(end..)) {
+            drop(read("compose.yaml", &format!("{before}{put}{after}"), &variable));
+        }
+    }
+}
