@@ -46,11 +46,13 @@ pub struct Options {
     pub home_size: Option<u64>,
     /// At which level of isolation, instead of the best that there is.
     pub isolation: Option<&'static str>,
+    /// In which backend, instead of Berth's own.
+    pub backend: Option<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { user: User::Own, env: Vec::new(), home_size: None, isolation: None }
+        Self { user: User::Own, env: Vec::new(), home_size: None, isolation: None, backend: None }
     }
 }
 
@@ -439,6 +441,7 @@ fn launch(temp: &TempDir, options: &Options, args: &[&str]) -> (Supervisor, Gree
     let mut child = command(temp, options)
         .args(["up", "--json"])
         .args(options.isolation.iter().flat_map(|level| ["--isolation", level]))
+        .args(options.backend.iter().flat_map(|name| ["--backend", name]))
         .args(args)
         .stdout(Stdio::piped())
         .stderr(File::create(&errors).expect("our directory"))

@@ -1,87 +1,9 @@
 //! Releases of images: pinned, pulled, sealed and run, and refused by a backend that cannot run them.
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Arc, Mutex};
 
-use berth_acceptance::{Options, Platform, User};
-use sha2::{Digest as _, Sha256};
-
-fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
-
-/// A registry with one image, which goes out of order when it is told to.
-struct Registry {
-    address: SocketAddr,
-    manifest: Vec<u8>,
-    is_open: Arc<Mutex<bool>>,
-}
-
-impl Registry {
-    fn start() -> Self {
-        let mut tar = tar::Builder::new(Vec::new());
-        let mut add = |path: &str, mode: u32, bytes: &[u8]| {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len().try_into().unwrap());
-            header.set_mode(mode);
-            tar.append_data(&mut header, path, bytes).unwrap();
-        };
-        // A program that needs nothing else: the image has no other file to run.
-        add("bin/busybox", 0o755, &fs::read("/bin/busybox").unwrap());
-        add("etc/passwd", 0o644, b"root:x:0:0::/:/bin/false\nguest:x:1000:1000::/srv:/bin/false\n");
-        add("etc/group", 0o644, b"root:x:0:\nguest:x:1000:\n");
-        add("srv/www/index.html", 0o644, b"from the image\n");
-        add("srv/www/up", 0o644, b"up\n");
-        let layer = tar.into_inner().unwrap();
-        let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let config = format!(
-            r#"{{"architecture":"{machine}","os":"linux","config":{{"Entrypoint":["/bin/busybox","httpd","-f"],"Cmd":["-p","80","-h","www"],"Env":["COLOUR=blue"],"ExposedPorts":{{"80/tcp":{{}}}},"User":"guest","WorkingDir":"/srv","StopSignal":"SIGKILL"}},
-            "rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
-            digest(&layer)
-        );
-        let manifest = format!(
-            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},
-            "layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{}","size":{}}}]}}"#,
-            digest(config.as_bytes()),
-            config.len(),
-            digest(&layer),
-            layer.len()
-        );
-        let blobs = [manifest.clone().into_bytes(), config.into_bytes(), layer];
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (address, is_open) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(true)));
-        let open = Arc::clone(&is_open);
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-                let path = lines.next().unwrap_or_default();
-                lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
-                let path = path.split(' ').nth(1).unwrap_or_default();
-                let named = blobs.iter().find(|blob| path.ends_with(&digest(blob)));
-                let body = named.or_else(|| path.ends_with("/manifests/1").then_some(&blobs[0]));
-                let status = if !*open.lock().unwrap() {
-                    410
-                } else if body.is_some() {
-                    200
-                } else {
-                    404
-                };
-                let body = body.map(Vec::as_slice).unwrap_or_default();
-                let head = format!(
-                    "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                    body.len()
-                );
-                drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)));
-            }
-        });
-        Self { address, manifest: manifest.into_bytes(), is_open }
-    }
-}
+use berth_acceptance::{ImageRegistry as Registry, Options, Platform, User};
 
 /// Where apps have roots and networks of their own an image is an app like any other.
 #[test]
@@ -212,7 +134,7 @@ fn an_image_is_pinned_pulled_and_sealed_and_not_started_without_a_sandbox() {
 
     let release = |number: &str| platform.cli(["releases", number, "--app", "shop", "--json"]).ok().json();
     let one = release("v1");
-    let pinned = format!("{name}@{}", digest(&registry.manifest));
+    let pinned = format!("{name}@{}", registry.digest());
     assert_eq!(
         (&one["image"], &one["failure"]["code"]),
         (&pinned.as_str().into(), &"images_unsupported".into()),
@@ -224,12 +146,12 @@ fn an_image_is_pinned_pulled_and_sealed_and_not_started_without_a_sandbox() {
     assert_eq!(layers, 1);
 
     // What is named by its digest and stands needs no registry.
-    *registry.is_open.lock().unwrap() = false;
+    registry.open(false);
     assert_eq!(deploy(&pinned).status, 1);
     let two = release("v2");
     assert_eq!((&two["artifact"], &two["image"]), (&one["artifact"], &one["image"]), "{two}");
     assert!(one["artifact"].is_string());
-    *registry.is_open.lock().unwrap() = true;
+    registry.open(true);
 
     for (image, code, status) in [
         (format!("{}/team/other:1", registry.address).replace(":1", ":2"), "image_not_found", 3),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use berth_spec::Isolation;
+use berth_spec::{Backend, Isolation};
 use clap::{Args, Parser, Subcommand};
 
 /// A role, as a supervisor, a shim or `up --detach` asks for it.
@@ -39,6 +39,9 @@ pub(crate) struct UpArgs {
     /// The level at which instances are isolated
     #[arg(long)]
     pub(crate) isolation: Option<Isolation>,
+    /// What instances run in
+    #[arg(long)]
+    pub(crate) backend: Option<Backend>,
     /// Print one JSON object instead of sentences.
     #[arg(long)]
     pub(crate) json: bool,
@@ -91,6 +94,8 @@ pub(crate) struct ControlArgs {
     pub(crate) api_addr: SocketAddr,
     #[arg(long)]
     pub(crate) isolation: Option<Isolation>,
+    #[arg(long)]
+    pub(crate) backend: Option<Backend>,
 }
 
 /// The descriptors and paths of edge.

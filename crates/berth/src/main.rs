@@ -54,7 +54,14 @@ fn main() -> ExitCode {
 fn bring_up(up: &berth_cli::UpArgs, globals: &Globals) -> Result<ExitCode, UpError> {
     let environment = Environment::of_process();
     let home = globals.home.clone().or_else(|| environment.variable("BERTH_HOME").map(PathBuf::from));
-    let args = UpArgs { home, edge: up.edge, api: up.api, isolation: up.isolation, json: globals.json };
+    let args = UpArgs {
+        home,
+        edge: up.edge,
+        api: up.api,
+        isolation: up.isolation,
+        backend: up.backend,
+        json: globals.json,
+    };
     if !up.detach {
         supervisor::up(&args, up.deploy.as_deref())?;
         return Ok(ExitCode::SUCCESS);

@@ -35,7 +35,7 @@ use crate::run_dir::{self, RunDirError};
 use crate::signals::Signals;
 use crate::{exe, inherit, report};
 
-use launch::{RoleKind, Site};
+use launch::{Kind, RoleKind, Site};
 use lock::{HomeLock, LockError};
 use orphans::Orphan;
 use sockets::{SocketError, Sockets};
@@ -70,6 +70,8 @@ pub(crate) enum UpError {
     NoDefault,
     #[error("{variable} is to be a whole number above nought")]
     Variable { variable: &'static str },
+    #[error("there is no Docker to run instances in: {0}")]
+    Docker(String),
     #[error("the supervisor cannot {attempt}")]
     System { attempt: &'static str, source: io::Error },
     #[error("process {pid}, a {role} of a supervisor that is gone, does not end although it was killed")]
@@ -100,6 +102,11 @@ impl UpError {
             Self::Variable { .. } => (
                 Code::UsageInvalid,
                 "set it to one or leave it unset; docs/git.md has its meaning".to_owned(),
+            ),
+            Self::Docker(_) => (
+                Code::DockerUnavailable,
+                "start it, say where it listens by DOCKER_HOST=unix:///path, or leave out --backend"
+                    .to_owned(),
             ),
             Self::Sockets(SocketError::Exposed { .. }) | Self::NoDefault => {
                 (Code::UsageInvalid, "`berth up --help` shows what it takes".to_owned())
@@ -169,6 +176,8 @@ fn supervise(
 ) -> Result<(), UpError> {
     // Before anything that may take long: a signal from here on waits for the loop.
     PushBounds::read(|name| std::env::var(name).ok()).map_err(|variable| UpError::Variable { variable })?;
+    let backend = args.backend.unwrap_or_default();
+    berth_server::machine::check_backend(backend).map_err(UpError::Docker)?;
     let signals = Signals::watch().map_err(UpError::system("watch for signals"))?;
     // Shims outlive the control that starts them and come to us, who reap them.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -224,8 +233,9 @@ fn open_site(
     home.remember(sockets.edge_addr, sockets.api_addr)?;
     lock.announce(sockets.edge_addr, sockets.api_addr).map_err(UpError::system("write its lock"))?;
     let exe = exe::publish(&home)?;
-    let site = Site::new(home, run_dir.to_owned(), sockets, exe, args.isolation)
-        .map_err(UpError::system("open the logs"))?;
+    let kind = Kind { isolation: args.isolation, backend: args.backend.unwrap_or_default() };
+    let site =
+        Site::new(home, run_dir.to_owned(), sockets, exe, kind).map_err(UpError::system("open the logs"))?;
     Ok((site, orphans))
 }
 

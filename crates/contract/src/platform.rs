@@ -21,6 +21,9 @@ pub struct Platform {
     pub api: String,
     /// The Unix socket of the API.
     pub socket: String,
+    /// What instances run in: `native`, or `docker` with the daemon's version and where it listens.
+    #[serde(default)]
+    pub backend: String,
     /// What keeps instances apart.
     pub isolation: Isolation,
     /// The same in words.

@@ -12,7 +12,7 @@ use crate::error::{EngineError, asking, during};
 
 /// Seconds that the daemon may take for an answer, or for the next piece of one.
 const TIMEOUT: u64 = 120;
-/// The version of the API that we speak, and no higher one: that of Docker 20.10, which Podman's is compatible with.
+/// The version of the API that we speak, and no higher one: that of Docker 20.10.
 const VERSION: bollard::ClientVersion = bollard::ClientVersion { major_version: 1, minor_version: 41 };
 /// Bytes of a file that are sent at once.
 const PIECE: usize = 256 << 10;
@@ -39,11 +39,11 @@ pub struct Facts {
     pub rootless: bool,
 }
 
-/// Where daemons listen, in the order in which they are tried: `DOCKER_HOST`, Docker, Podman.
+/// Where daemons listen, in the order in which they are tried: what `DOCKER_HOST` says, else the usual places.
 #[must_use]
 pub fn sockets(docker_host: Option<&str>) -> Vec<PathBuf> {
     let said = docker_host.and_then(|host| host.strip_prefix("unix://"));
-    let known = ["/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock"];
+    let known = ["/run/docker.sock", "/var/run/docker.sock"];
     match said {
         Some(path) => vec![PathBuf::from(path)],
         None => known.map(PathBuf::from).to_vec(),
@@ -204,9 +204,9 @@ mod tests {
     #[test]
     fn who_says_where_is_believed_and_absence_is_told() {
         assert_eq!(sockets(Some("unix:///x/y.sock")), [Path::new("/x/y.sock")]);
-        assert_eq!(sockets(None).len(), 3);
+        assert_eq!(sockets(None).len(), 2);
         // A daemon elsewhere has none of this machine's files.
-        assert_eq!(sockets(Some("tcp://10.0.0.1:2375")).len(), 3);
+        assert_eq!(sockets(Some("tcp://10.0.0.1:2375")).len(), 2);
         let dir = tempfile::tempdir().unwrap();
         let nobody = dir.path().join("docker.sock");
         assert!(matches!(Engine::find(std::slice::from_ref(&nobody)), Err(EngineError::Absent(_))));

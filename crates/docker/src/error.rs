@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// Nobody is there to be asked.
-    #[error("no Docker and no Podman answers at {}", list(.0))]
+    #[error("no Docker answers at {}", list(.0))]
     Absent(Vec<PathBuf>),
     /// It says no.
     #[error("{what}: the daemon says: {message}")]

@@ -1,6 +1,6 @@
-//! Docker and Podman by their API, for machines that have one of them: containers to run in, images to run from, Dockerfiles built.
+//! Docker by its API, for machines that have it: containers to run in, images to run from, Dockerfiles built.
 //!
-//! Berth needs neither. Where somebody insists, [`Engine`] speaks with the daemon over its Unix socket; plain structs go in and come out, and
+//! Berth does not need it. Where somebody insists, [`Engine`] speaks with the daemon over its Unix socket; plain structs go in and come out, and
 //! every call blocks, since who calls does so from a thread that may.
 #![warn(missing_docs)]
 

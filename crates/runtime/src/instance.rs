@@ -234,6 +234,8 @@ pub struct Finished {
 pub struct Capabilities {
     /// The backend's name.
     pub backend: &'static str,
+    /// The daemon that makes the containers of instances, its version and where it listens; `None` where there are none.
+    pub daemon: Option<String>,
     /// What stands between instances.
     pub isolation: Isolation,
     /// What keeps them from more, with what to do about it, a sentence each.

@@ -34,6 +34,7 @@ use crate::logs::InstanceLog;
 use crate::record::StartRecord;
 use crate::sandbox::{Abilities, Policy};
 use contain::Containers;
+pub use contain::{check_daemon, daemon_sockets};
 
 /// The shim, as the build script made it.
 static SHIM: &[u8] = include_bytes!(env!("BERTH_SHIM_PROGRAM"));
@@ -410,6 +411,7 @@ impl Runtime for PlainRuntime {
         let limits = || policy.abilities.controllers.iter().map(|it| it.name()).collect();
         Capabilities {
             backend: if containers.is_some() { "docker" } else { "native" },
+            daemon: containers.as_ref().map(Containers::daemon),
             isolation: policy.level,
             missing: containers
                 .as_ref()

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use berth_build::HANDED_ON as BUILDS_ENVIRONMENT;
 use berth_clock::Clock;
-use berth_spec::Isolation;
+use berth_spec::{Backend, Isolation};
 
 /// Everything that control needs and does not make itself.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ pub struct ControlConfig {
     pub api_addr: SocketAddr,
     /// The level at which instances are isolated; `None` for the best that the machine has.
     pub isolation: Option<Isolation>,
+    /// What instances run in.
+    pub backend: Backend,
     /// What one push may bring.
     pub push_bounds: PushBounds,
     /// Time and randomness.

@@ -34,7 +34,7 @@ use berth_process::Cgroups;
 use berth_runtime::{Layout, Network, PlainRuntime, Runtime, User};
 use berth_source::ChunkStore;
 use berth_spec::name::{RELEASE_COMMAND_PROCESS, RUN_PROCESS};
-use berth_spec::{AppId, InstanceId, Isolation, Millis, ReleaseNumber, TenantName};
+use berth_spec::{AppId, Backend, InstanceId, Isolation, Millis, ReleaseNumber, TenantName};
 
 use crate::api::Refused;
 use crate::config::{ControlConfig, SupervisorRequest, UidPlan};
@@ -137,8 +137,13 @@ impl Machine {
         let edge = config.uid_plan.map(UidPlan::edge);
         let layout = layout(&config.home, &config.run_dir, &platform, edge);
         let clock = Arc::clone(&config.clock);
-        let runtime = PlainRuntime::open(layout, Arc::clone(&clock), config.isolation)
-            .map_err(|error| in_full(&error))?;
+        let runtime = match config.backend {
+            Backend::Native => PlainRuntime::open(layout, Arc::clone(&clock), config.isolation),
+            Backend::Docker => {
+                PlainRuntime::open_in_containers(layout, Arc::clone(&clock), &berth_runtime::daemon_sockets())
+            }
+        };
+        let runtime = runtime.map_err(|error| in_full(&error))?;
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         runtime.adopt_all().await.map_err(|error| in_full(&error))?;
         let disk = rustix::fs::statvfs(&config.home)
@@ -444,6 +449,17 @@ fn layout(home: &Path, run_dir: &Path, platform: &str, edge: Option<u32>) -> Lay
     }
 }
 
+/// Whether instances can run in this.
+///
+/// # Errors
+/// When they cannot, in words.
+pub fn check_backend(backend: Backend) -> Result<(), String> {
+    match backend {
+        Backend::Native => Ok(()),
+        Backend::Docker => berth_runtime::check_daemon().map_err(|error| in_full(&error)),
+    }
+}
+
 /// Ends every instance, for a supervisor that goes down and whose control died before it had stopped them. Blocks.
 ///
 /// # Errors
@@ -452,12 +468,22 @@ pub fn end_instances(
     home: &Path,
     run_dir: &Path,
     platform: &str,
+    backend: Backend,
     clock: Arc<dyn Clock>,
 ) -> Result<(), String> {
     // Nobody is reached any more.
     let layout = layout(home, run_dir, platform, None);
-    let runtime =
-        PlainRuntime::open(layout, clock, Some(Isolation::Plain)).map_err(|error| in_full(&error))?;
+    let native = || PlainRuntime::open(layout.clone(), Arc::clone(&clock), Some(Isolation::Plain));
+    let runtime = match backend {
+        Backend::Native => native(),
+        // Without the daemon the containers are gone, and what is left of them is files of ours.
+        Backend::Docker => {
+            let sockets = berth_runtime::daemon_sockets();
+            PlainRuntime::open_in_containers(layout.clone(), Arc::clone(&clock), &sockets)
+                .or_else(|_absent| native())
+        }
+    };
+    let runtime = runtime.map_err(|error| in_full(&error))?;
     runtime.end_all().map_err(|error| in_full(&error))
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn config(dir: &Path, clock: Arc<dyn Clock>) -> (ControlConfig, Vec<U
         edge_addr: address,
         api_addr: address,
         isolation: Some(berth_spec::Isolation::Plain),
+        backend: berth_spec::Backend::Native,
         push_bounds: PushBounds::default(),
         clock,
     };

@@ -7,6 +7,7 @@
 //! again; [`dotenv`] reads files of variables, [`schedule`] says when what is repeated is due. Every mistake is reported with its place ([`problem`]).
 #![warn(missing_docs)]
 
+pub mod backend;
 pub mod command;
 pub mod dotenv;
 pub mod host;
@@ -20,6 +21,7 @@ pub mod schedule;
 pub mod schema;
 pub mod unit;
 
+pub use backend::Backend;
 pub use command::{Command, CommandError, RelativeDir};
 pub use dotenv::Dotenv;
 pub use host::{HostName, InvalidHost};

@@ -39,6 +39,7 @@ pub(super) fn run(args: &ControlArgs) -> Result<(), RoleError> {
         edge_addr: args.edge_addr,
         api_addr: args.api_addr,
         isolation: args.isolation,
+        backend: args.backend.unwrap_or_default(),
         // The supervisor has refused what is no number.
         push_bounds: PushBounds::read(|name| std::env::var(name).ok()).unwrap_or_default(),
         clock: Arc::new(SystemClock::new()),

@@ -34,6 +34,9 @@ pub(super) fn start(args: &UpArgs, home: &Path) -> Result<(), UpError> {
     if let Some(level) = args.isolation {
         launch = launch.arg("--isolation").arg(level.name());
     }
+    if let Some(backend) = args.backend {
+        launch = launch.arg("--backend").arg(backend.name());
+    }
     if args.json {
         launch = launch.arg("--json");
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use berth_process::{Child, Launch, LaunchError, Limits, Program, Stdio, User};
 use berth_server::config::{BUILDS_ENVIRONMENT, PushBounds};
 use berth_server::edge_link::EdgeClaims;
-use berth_spec::Isolation;
+use berth_spec::{Backend, Isolation};
 use rustix::pipe::PipeFlags;
 
 use super::sockets::Sockets;
@@ -48,7 +48,8 @@ impl fmt::Display for RoleKind {
 
 /// Of the supervisor's environment control gets this, [`BUILDS_ENVIRONMENT`] and the bounds of pushes alone: what builds need to find their tools, what the operator
 /// loads into the platform (another allocator, another clock), and nothing that the operator's shell holds by chance.
-const CONTROL_ENVIRONMENT: [&str; 21] = [
+const CONTROL_ENVIRONMENT: [&str; 22] = [
+    "DOCKER_HOST",
     "LD_PRELOAD",
     "FAKETIME_TIMESTAMP_FILE",
     "FAKETIME_NO_CACHE",
@@ -84,14 +85,23 @@ pub(crate) struct Site {
     pub(crate) run_dir: PathBuf,
     pub(crate) sockets: Sockets,
     pub(crate) exe: PathBuf,
-    /// The level at which instances are isolated, if the operator says.
-    pub(crate) isolation: Option<Isolation>,
+    /// What instances run in.
+    pub(crate) kind: Kind,
     pub(crate) control_log: RoleLog,
     pub(crate) edge_log: RoleLog,
     leash: Leash,
     claims: EdgeClaims,
     /// How many edges this supervisor has started.
     edges: Cell<u64>,
+}
+
+/// What instances run in, as the operator says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    /// The level at which they are isolated, if he does.
+    pub(crate) isolation: Option<Isolation>,
+    /// Who makes their surroundings.
+    pub(crate) backend: Backend,
 }
 
 /// A pipe that nobody writes to. The roles have the reading end; when the supervisor dies, however, they read its end.
@@ -126,12 +136,12 @@ impl Site {
         run_dir: PathBuf,
         sockets: Sockets,
         exe: PathBuf,
-        isolation: Option<Isolation>,
+        kind: Kind,
     ) -> io::Result<Self> {
         let (handed, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let logs = home.logs();
         Ok(Self {
-            isolation,
+            kind,
             control_log: RoleLog::open(&logs, "control")?,
             edge_log: RoleLog::open(&logs, "edge")?,
             claims: EdgeClaims::below(&run_dir),
@@ -190,9 +200,10 @@ impl Site {
         launch = pass(launch, "--supervisor", &theirs)?;
         launch = launch.arg("--edge-addr").arg(self.sockets.edge_addr.to_string());
         launch = launch.arg("--api-addr").arg(self.sockets.api_addr.to_string());
-        if let Some(level) = self.isolation {
+        if let Some(level) = self.kind.isolation {
             launch = launch.arg("--isolation").arg(level.name());
         }
+        launch = launch.arg("--backend").arg(self.kind.backend.name());
         Ok((launch, requests))
     }
 

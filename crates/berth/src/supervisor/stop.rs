@@ -172,7 +172,9 @@ impl Watch<'_> {
     fn end_recorded(&self) {
         let (home, run_dir) = (&self.site.home, &self.site.run_dir);
         let clock = Arc::new(SystemClock::new());
-        if let Err(error) = end_instances(&home.path, run_dir, &home.platform.platform, clock) {
+        if let Err(error) =
+            end_instances(&home.path, run_dir, &home.platform.platform, self.site.kind.backend, clock)
+        {
             tracing::error!(error, "an instance is left");
         }
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use berth_spec::Isolation;
+use berth_spec::{Backend, Isolation};
 use clap::Args;
 
 /// `berth up`
@@ -19,6 +19,10 @@ pub struct UpArgs {
     /// chosen unasked]
     #[arg(long, value_name = "LEVEL")]
     pub isolation: Option<Isolation>,
+    /// Run instances in this: native, docker [default: native, which needs nothing else]. Docker is found by DOCKER_HOST or at
+    /// its usual socket
+    #[arg(long, value_name = "BACKEND", conflicts_with = "isolation")]
+    pub backend: Option<Backend>,
     /// Return once the platform is up, and leave it running
     #[arg(long)]
     pub detach: bool,

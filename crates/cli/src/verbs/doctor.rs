@@ -137,7 +137,11 @@ async fn reach(
 /// What keeps instances apart, and what is missing for more; the platform has tried it.
 fn check_isolation(platform: &Platform) -> Check {
     const NAME: &str = "isolation";
-    let text = format!("{}; the network: {}", platform.isolation_words, platform.network);
+    let within = platform
+        .backend
+        .strip_prefix("docker ")
+        .map_or(String::new(), |daemon| format!("in containers of Docker {daemon}: "));
+    let text = format!("{within}{}; the network: {}", platform.isolation_words, platform.network);
     if platform.isolation_missing.is_empty() {
         Check::ok(NAME, text)
     } else {

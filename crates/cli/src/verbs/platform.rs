@@ -103,6 +103,10 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         ("builds", builds),
         ("up for", figures::coarse(platform.uptime_ms)),
     ];
+    if platform.backend.starts_with("docker") {
+        let place = facts.iter().position(|(name, _)| *name == "isolation").unwrap_or(facts.len());
+        facts.insert(place, ("runs in", platform.backend.clone()));
+    }
     // A platform before this version does not say.
     if !platform.network.is_empty() {
         let place = facts.iter().position(|(name, _)| *name == "cgroups").unwrap_or(facts.len());

@@ -1,4 +1,4 @@
-//! Instances in containers of Docker or Podman, for machines where somebody insists on one.
+//! Instances in containers of Docker, for machines where somebody insists on one.
 //!
 //! A container is made for each instance, and its first process is the instance's shim. What the shim would inherit as our child it is handed
 //! through a socket ([`berth_shim::door`]): its configuration, so that no secret is in the container's description; the sockets at which control
@@ -58,6 +58,21 @@ pub(super) struct Containers {
     loading: Mutex<()>,
 }
 
+/// Where the daemon may listen, as our environment says.
+#[must_use]
+pub fn daemon_sockets() -> Vec<PathBuf> {
+    berth_docker::sockets(std::env::var("DOCKER_HOST").ok().as_deref())
+}
+
+/// Whether a daemon answers that instances can run in.
+///
+/// # Errors
+/// [`RuntimeError::Engine`] when none does.
+pub fn check_daemon() -> Result<(), RuntimeError> {
+    Engine::find(&daemon_sockets())?.facts()?;
+    Ok(())
+}
+
 /// What a shim in a container is handed.
 #[derive(Debug, Default)]
 pub(super) struct Parcel {
@@ -80,6 +95,11 @@ impl Containers {
         let facts = engine.facts()?;
         put_shim(&layout.shim()).map_err(during("putting the shim where containers find it"))?;
         Ok(Self { engine, facts, platform: layout.platform.clone(), loading: Mutex::default() })
+    }
+
+    /// The daemon, in words.
+    pub(super) fn daemon(&self) -> String {
+        format!("{} at {}", self.facts.version, self.engine.socket().display())
     }
 
     /// The level of isolation that its containers have.

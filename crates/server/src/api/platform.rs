@@ -46,6 +46,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         edge: identity.edge.to_string(),
         api: identity.api.to_string(),
         socket: to_owner(&identity.socket),
+        backend: backend(&capabilities),
         isolation: capabilities.isolation.into(),
         isolation_words: words(capabilities.isolation, capabilities.users).to_owned(),
         network: network(&capabilities),
@@ -61,6 +62,13 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         apps: apps.iter().map(|app| views::summary(&api, app)).collect(),
         app_count: app_count as u64,
     })
+}
+
+fn backend(capabilities: &Capabilities) -> String {
+    match &capabilities.daemon {
+        Some(daemon) => format!("{} {daemon}", capabilities.backend),
+        None => capabilities.backend.to_owned(),
+    }
 }
 
 /// What a level of isolation is, in words.

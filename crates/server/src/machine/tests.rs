@@ -32,6 +32,7 @@ impl Runtime for Deaf {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             backend: "deaf",
+            daemon: None,
             isolation: berth_spec::Isolation::Plain,
             missing: Vec::new(),
             limits: Vec::new(),

@@ -1,0 +1,133 @@
+//! A platform whose instances are in containers of Docker: the same journeys, with a real dockerd of the tests' own.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use berth_acceptance::load::{Activation, Load, Options as LoadOptions};
+use berth_acceptance::{ImageRegistry, Options, Platform, Source, exchange, wait_until};
+use berth_docker::Engine;
+use berth_docker::testing::Daemon;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A platform in containers, or why there can be none.
+fn in_containers() -> Result<(Platform, Daemon), String> {
+    let daemon = Daemon::get()?;
+    let env = vec![("DOCKER_HOST".to_owned(), format!("unix://{}", daemon.socket.display()))];
+    let options = Options { backend: Some("docker"), env, ..Options::default() };
+    Ok((Platform::start(options), daemon))
+}
+
+/// How many containers the platform has.
+fn containers(platform: &Platform, daemon: &Daemon) -> usize {
+    let name = platform.cli(["status", "--json"]).ok().json()["platform"].as_str().unwrap().to_owned();
+    Engine::connect(&daemon.socket).unwrap().containers("berth.platform", &name).unwrap().len()
+}
+
+fn page(platform: &Platform, app: &str, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {app}.localhost\r\nConnection: close\r\n\r\n");
+    let reply = exchange(platform.edge(), request.as_bytes()).unwrap();
+    (reply.status, reply.text())
+}
+
+#[test]
+fn an_app_lives_in_containers_as_it_does_without() {
+    let (mut platform, daemon) = match in_containers() {
+        Ok(both) => both,
+        Err(why) => return println!("!! NOT TESTED: {why}"),
+    };
+    let status = platform.cli(["status"]).ok().stdout;
+    assert!(status.contains("runs in") && status.contains("docker "), "{status}");
+    let mut source = Source::built(&platform);
+    let deploy = |platform: &Platform, source: &Source| {
+        let _released = platform.cli([Path::new("deploy"), source.path()]).ok();
+    };
+    deploy(&platform, &source);
+    assert!(containers(&platform, &daemon) >= 1);
+
+    // A new release and the death of control under load, without one failed request.
+    let load = Load::start(LoadOptions { rate: 100, ..LoadOptions::new(platform.edge(), Source::APP) });
+    let first =
+        Activation { names: vec!["v1".to_owned()], submitted: Duration::ZERO, active: Duration::ZERO };
+    let submitted = load.now();
+    source.change();
+    deploy(&platform, &source);
+    let second = Activation { names: vec!["v2".to_owned()], submitted, active: load.now() };
+    let instances = || platform.cli(["ps", "--app", Source::APP, "--json"]).ok().json();
+    let before = instances();
+    let control = platform.role("control");
+    platform.kill(control[0]);
+    let back = || {
+        let new = platform.role("control");
+        new.len() == 1 && new != control && platform.cli(["status"]).status == 0
+    };
+    assert!(wait_until(PATIENCE, back), "{}", platform.log("supervisor"));
+    let pids = |list: &serde_json::Value| {
+        let list = list.as_array().or_else(|| list["instances"].as_array()).unwrap().clone();
+        let mut pids: Vec<_> = list.iter().filter_map(|it| it["pid"].as_u64()).collect();
+        pids.sort_unstable();
+        pids
+    };
+    assert!(wait_until(PATIENCE, || pids(&instances()) == pids(&before)), "{before} {}", instances());
+    let enough = load.begun() + 50;
+    assert!(wait_until(PATIENCE, || load.begun() >= enough));
+    let outcome = load.stop();
+    println!("{outcome}");
+    outcome.assert_clean(&[first, second], &[]);
+
+    // The same log, and one-off commands, with pipes.
+    let logs = platform.cli(["logs", "--app", Source::APP]).ok().stdout;
+    assert!(!logs.trim().is_empty());
+    let ran = platform.cli(["run", "--app", Source::APP, "--", "sh", "-c", "echo $APP_NAME; id -u; exit 7"]);
+    assert_eq!(ran.status, 7, "{} {}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.starts_with(Source::APP), "{}", ran.stdout);
+    assert_ne!(ran.stdout.lines().nth(1), Some("0"));
+
+    let name = platform.cli(["status", "--json"]).ok().json()["platform"].as_str().unwrap().to_owned();
+    let _down = platform.cli(["down"]).ok();
+    assert_eq!(platform.wait(), Some(0));
+    let left = Engine::connect(&daemon.socket).unwrap().containers("berth.platform", &name).unwrap();
+    assert_eq!(left, []);
+}
+
+#[test]
+fn an_image_is_run_from_the_layers_that_were_verified() {
+    let (platform, _daemon) = match in_containers() {
+        Ok(both) => both,
+        Err(why) => return println!("!! NOT TESTED: {why}"),
+    };
+    let registry = ImageRegistry::start();
+    let empty = platform.scratch().join("nothing");
+    fs::create_dir(&empty).unwrap();
+    let image = format!("{}/team/shop:1", registry.address);
+    let _first = platform.cli_in(&empty, ["deploy", "--app", "shop", "--image", &image]).ok();
+    assert_eq!(page(&platform, "shop", "/index.html"), (200, "from the image\n".to_owned()));
+    let run = |command: &[&str]| {
+        let words = ["run", "--app", "shop", "--", "/bin/busybox"].iter().chain(command).copied();
+        platform.cli_in(&empty, words).ok().stdout
+    };
+    assert_eq!(run(&["id"]).trim(), "uid=1000(guest) gid=1000(guest)");
+    assert_eq!(run(&["sh", "-c", "pwd; echo $COLOUR"]).trim(), "/srv\nblue");
+    let again = platform.cli_in(&empty, ["config", "set", "--app", "shop", "COLOUR=red"]).ok();
+    assert!(again.stdout.contains("is active"), "{}", again.stdout);
+    assert_eq!(run(&["sh", "-c", "echo $COLOUR"]).trim(), "red");
+}
+
+/// What the platform needs and what is not there is told before anything begins.
+#[test]
+fn without_a_daemon_nothing_is_started() {
+    let env = vec![("DOCKER_HOST".to_owned(), "unix:///nowhere/docker.sock".to_owned())];
+    let platform = Platform::start(Options { env, ..Options::default() });
+    let home = platform.scratch().join("another");
+    let up = ["up", "--backend", "docker", "--home", home.to_str().unwrap()];
+    let refused = platform.cli(up);
+    assert_eq!(refused.status, 5, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("docker_unavailable") && refused.stderr.contains("/nowhere/docker.sock"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!home.try_exists().unwrap());
+}
