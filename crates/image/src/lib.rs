@@ -9,6 +9,7 @@ mod beneath;
 mod config;
 mod digest;
 mod error;
+mod load;
 mod manifest;
 mod platform;
 mod pull;
