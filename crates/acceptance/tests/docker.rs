@@ -115,6 +115,104 @@ fn an_image_is_run_from_the_layers_that_were_verified() {
     assert_eq!(run(&["sh", "-c", "echo $COLOUR"]).trim(), "red");
 }
 
+/// The source of an app that has a Dockerfile and nothing else: a program within an archive, and a page.
+fn dockerfile(folder: &Path, lines: &str) {
+    fs::create_dir_all(folder).unwrap();
+    let mut tar = tar::Builder::new(fs::File::create(folder.join("rootfs.tar")).unwrap());
+    let program = fs::read("/bin/busybox").unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(program.len() as u64);
+    header.set_mode(0o755);
+    tar.append_data(&mut header, "bin/busybox", &*program).unwrap();
+    tar.finish().unwrap();
+    for (name, text) in [
+        ("page.txt", "first\n"),
+        ("secret.txt", "not for the image\n"),
+        (".dockerignore", "secret.*\n"),
+        (
+            "Dockerfile",
+            &format!(
+                "FROM scratch\nADD rootfs.tar /\nCOPY *.txt /srv/\nWORKDIR /srv\n{lines}\nEXPOSE 80\nCMD [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/srv\"]\n"
+            ),
+        ),
+    ] {
+        fs::write(folder.join(name), text).unwrap();
+    }
+}
+
+/// A platform of Berth's own backend, with a Docker that builds.
+fn with_builder() -> Result<(Platform, Daemon), String> {
+    let daemon = Daemon::get()?;
+    let env = vec![("DOCKER_HOST".to_owned(), format!("unix://{}", daemon.socket.display()))];
+    Ok((Platform::start(Options { env, ..Options::default() }), daemon))
+}
+
+#[test]
+fn a_dockerfile_is_found_built_and_run_without_docker() {
+    let (platform, daemon) = match with_builder() {
+        Ok(both) => both,
+        Err(why) => return println!("!! NOT TESTED: {why}"),
+    };
+    let folder = platform.scratch().join("paged");
+    dockerfile(&folder, "");
+    let seen = platform.cli_in(&folder, ["deploy", "--dry-run"]).ok().stdout;
+    assert!(seen.contains("Docker builds Dockerfile"), "{seen}");
+    let first = platform.cli_in(&folder, ["deploy"]).ok().stdout;
+    assert!(first.contains("ADD rootfs.tar") && first.contains("made the image sha256:"), "{first}");
+    assert_eq!(page(&platform, "paged", "/page.txt"), (200, "first\n".to_owned()));
+    // What is left out is not there, and nothing of it is left with the daemon but its cache.
+    assert_eq!(page(&platform, "paged", "/secret.txt").0, 404);
+    assert_eq!(containers(&platform, &daemon), 0);
+
+    fs::write(folder.join("page.txt"), "second\n").unwrap();
+    let _second = platform.cli_in(&folder, ["deploy"]).ok();
+    assert_eq!(page(&platform, "paged", "/page.txt"), (200, "second\n".to_owned()));
+    let _back = platform.cli_in(&folder, ["rollback"]).ok();
+    assert_eq!(page(&platform, "paged", "/page.txt"), (200, "first\n".to_owned()));
+}
+
+#[test]
+fn a_dockerfiles_commands_get_configuration_and_no_secrets_and_their_failure_is_told() {
+    let (platform, _daemon) = match with_builder() {
+        Ok(both) => both,
+        Err(why) => return println!("!! NOT TESTED: {why}"),
+    };
+    let folder = platform.scratch().join("argued");
+    let run =
+        r#"RUN ["/bin/busybox", "sh", "-c", "echo it is $COLOUR > /srv/page.txt; test -n \"$COLOUR\""]"#;
+    dockerfile(&folder, &format!("ARG COLOUR\n{run}"));
+    let manifest =
+        "app = \"argued\"\n[build]\ndockerfile = \"Dockerfile\"\nnetwork = false\nenv = [\"COLOUR\"]\n";
+    fs::write(folder.join("berth.toml"), manifest).unwrap();
+    let failed = platform.cli_in(&folder, ["deploy"]);
+    let said = format!("{}{}", failed.stdout, failed.stderr);
+    assert!(failed.status == 1 && said.contains("build_failed") && said.contains("non-zero code"), "{said}");
+    let _set = platform.cli_in(&folder, ["config", "set", "COLOUR=blue"]);
+    let _deployed = platform.cli_in(&folder, ["deploy"]).ok();
+    assert_eq!(page(&platform, "argued", "/page.txt"), (200, "it is blue\n".to_owned()));
+
+    fs::write(folder.join("berth.toml"), manifest.replace("[\"COLOUR\"]", "[\"COLOUR\", \"TOKEN\"]"))
+        .unwrap();
+    let secrets = platform.scratch().join("secrets.env");
+    fs::write(&secrets, "TOKEN=hush\n").unwrap();
+    let _set = platform.cli_in(&folder, ["secrets", "import", secrets.to_str().unwrap()]);
+    let refused = platform.cli_in(&folder, ["deploy"]);
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(refused.status == 1 && said.contains("TOKEN is a secret"), "{said}");
+}
+
+#[test]
+fn a_dockerfile_without_docker_is_refused_and_says_what_to_install() {
+    let env = vec![("DOCKER_HOST".to_owned(), "unix:///nowhere/docker.sock".to_owned())];
+    let platform = Platform::start(Options { env, ..Options::default() });
+    let folder = platform.scratch().join("alone");
+    dockerfile(&folder, "");
+    let refused = platform.cli_in(&folder, ["deploy"]);
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(said.contains("docker_unavailable") && said.contains("apt-get install docker.io"), "{said}");
+    assert_eq!(refused.status, 1, "{said}");
+}
+
 /// What the platform needs and what is not there is told before anything begins.
 #[test]
 fn without_a_daemon_nothing_is_started() {

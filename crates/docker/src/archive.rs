@@ -103,7 +103,7 @@ fn architecture() -> &'static str {
     }
 }
 
-fn nameless(folder: &Path) -> io::Result<File> {
+pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR)?.into())
@@ -126,7 +126,7 @@ impl Write for Hashing {
     }
 }
 
-fn header(kind: tar::EntryType, mode: u32) -> tar::Header {
+pub(crate) fn header(kind: tar::EntryType, mode: u32) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
@@ -295,6 +295,6 @@ mod tests {
         let mut bytes = Vec::new();
         Layer::Folder { path: layer, uid_base: 0 }.write(&mut bytes).unwrap();
         let names: Vec<String> = entries(&bytes[..]).into_keys().collect();
-        assert_eq!(names, [".wh.gone", "opaque/", "opaque/.wh..wh..opq"]);
+        assert_eq!(names, [".wh.gone", "opaque", "opaque/.wh..wh..opq"]);
     }
 }

@@ -171,7 +171,7 @@ impl Engine {
 }
 
 /// The bytes of a file, piece by piece. Reading blocks, and nothing else runs on the thread that it blocks.
-fn pieces(file: File) -> impl stream::Stream<Item = io::Result<Bytes>> + Send + 'static {
+pub(crate) fn pieces(file: File) -> impl stream::Stream<Item = io::Result<Bytes>> + Send + 'static {
     stream::unfold(Some(file), async |file| {
         let mut file = file?;
         let mut piece = vec![0; PIECE];

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod archive;
+mod build;
 mod container;
 mod engine;
 mod error;
@@ -12,6 +13,7 @@ mod error;
 pub mod testing;
 
 pub use archive::{Archive, Layer};
+pub use build::{Context, Dockerfile};
 pub use container::{Bind, Container, Net, Stray};
 pub use engine::{Engine, Facts, sockets};
 pub use error::EngineError;

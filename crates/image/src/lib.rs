@@ -10,6 +10,7 @@ mod config;
 mod digest;
 mod error;
 pub mod hosted;
+mod load;
 mod manifest;
 mod platform;
 mod pull;

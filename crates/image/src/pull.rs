@@ -60,6 +60,12 @@ pub struct Pulled {
     _pins: Vec<Pin>,
 }
 
+impl Pulled {
+    pub(crate) fn new(digest: Digest, image: Image, pins: Vec<Pin>) -> Self {
+        Self { digest, image, _pins: pins }
+    }
+}
+
 /// Ends the work in other threads when nobody waits for it any more.
 struct CancelOnDrop(Arc<AtomicBool>);
 

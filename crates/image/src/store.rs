@@ -308,6 +308,11 @@ impl Store {
         self.path(DOWNLOADS, &digest.hex())
     }
 
+    /// The folder of what is on its way to being unpacked.
+    pub(crate) fn downloads(&self) -> PathBuf {
+        self.inside.root.join(DOWNLOADS)
+    }
+
     /// Keeps these from sweeps: documents and compressed layers by their digests, layers by their diff ids.
     pub(crate) fn pin(&self, digests: impl IntoIterator<Item = Digest>) -> Pin {
         let names = digests

@@ -1,6 +1,7 @@
 //! The machine as the reconcilers see and move it: instances, builds, release commands, sources, and the way to the supervisor.
 
 pub mod app_log;
+mod dockerfile;
 mod environment;
 mod evidence;
 mod images;
@@ -101,6 +102,8 @@ pub struct Machine {
 #[derive(Debug)]
 struct Places {
     logs: PathBuf,
+    /// Where builds work.
+    builds: PathBuf,
     /// This program, where every app's user may execute it.
     exe: PathBuf,
 }
@@ -193,7 +196,11 @@ impl Machine {
             desk: desk.clone(),
             vault,
             clock,
-            places: Places { logs: config.home.join("logs"), exe: config.exe.clone() },
+            places: Places {
+                logs: config.home.join("logs"),
+                builds: config.home.join("builds"),
+                exe: config.exe.clone(),
+            },
             uid_plan: config.uid_plan,
             supervisor: Mutex::new(supervisor),
             edge_restarted: Mutex::default(),

@@ -113,6 +113,9 @@ pub enum NothingFits {
     /// Nothing that was looked for is there.
     #[error("found nothing to run; looked for {}", looked_for())]
     Nothing,
+    /// A Dockerfile, and nothing else says how to build.
+    #[error("there is a Dockerfile, which Docker builds, and nothing else that says how")]
+    Dockerfile,
     /// Something is there, but it does not say what to run.
     #[error("{problem}")]
     Unclear {
@@ -304,9 +307,7 @@ fn guessed(view: &View<'_>) -> Result<Found, NothingFits> {
         return Ok(copied(view, Some(Web::Runs(web)), vec!["there is exactly one executable".to_owned()]));
     }
     if view.has("Dockerfile") {
-        return Err(unclear(
-            "there is a Dockerfile, which this version of Berth does not build, and nothing else says how: write `[build]` and `[processes]` into berth.toml",
-        ));
+        return Err(NothingFits::Dockerfile);
     }
     Err(complaint.unwrap_or(NothingFits::Nothing))
 }

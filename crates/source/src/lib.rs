@@ -9,6 +9,7 @@
 pub mod archive;
 pub mod chunk;
 pub mod detect;
+mod dockerignore;
 pub mod import;
 pub mod lay;
 pub mod recipe;
@@ -20,6 +21,7 @@ pub mod walk;
 
 pub use chunk::ChunkId;
 pub use detect::{Detection, Files, NothingFits, detect};
+pub use dockerignore::Dockerignore;
 pub use recipe::Recipe;
 pub use store::{ChunkStore, StoreError};
 pub use tree::{Entry, InvalidTree, Node, Tree, TreeId};

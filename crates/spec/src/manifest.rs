@@ -165,6 +165,9 @@ pub struct Build {
     /// The image that is run in place of anything that is built, as people name it; in a release held to its digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// The Dockerfile that makes the image, relative to the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<String>,
 }
 
 /// What turns source into an artifact.

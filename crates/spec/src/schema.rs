@@ -79,6 +79,8 @@ struct Build {
     /// An image that is run in place of anything that is built: `registry.example.com/shop:1.4`. What a tag means is found out
     /// when a release is submitted, and stays so for that release.
     image: Option<String>,
+    /// A Dockerfile of the source, which Docker builds; the image is run. `network` and `env` hold for it, the latter as build arguments.
+    dockerfile: Option<String>,
 }
 
 #[derive(JsonSchema)]

@@ -104,12 +104,15 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         ("up for", figures::coarse(platform.uptime_ms)),
     ];
     if platform.backend.starts_with("docker") {
+        // The daemon makes them.
+        facts.retain(|(name, _)| *name != "cgroups");
         let place = facts.iter().position(|(name, _)| *name == "isolation").unwrap_or(facts.len());
         facts.insert(place, ("runs in", platform.backend.clone()));
     }
     // A platform before this version does not say.
     if !platform.network.is_empty() {
-        let place = facts.iter().position(|(name, _)| *name == "cgroups").unwrap_or(facts.len());
+        let at = |(name, _): &(&str, String)| matches!(*name, "cgroups" | "limits on");
+        let place = facts.iter().position(at).unwrap_or(facts.len());
         facts.insert(place, ("network", platform.network.clone()));
     }
     if platform.breaches > 0 {

@@ -58,6 +58,18 @@ impl Seen {
                 ..Self::default()
             };
         }
+        let alone = matches!(found, Err(NothingFits::Dockerfile)).then_some("Dockerfile");
+        if let Some(path) = manifest.build.dockerfile.as_deref().or(alone) {
+            let processes = manifest.processes.iter().map(|(name, it)| (name.to_string(), it.to_string()));
+            return Self {
+                builder: Some("dockerfile"),
+                why: vec![format!("Docker builds {path}")],
+                release_command: manifest.deploy.release_command.as_ref().map(ToString::to_string),
+                processes: processes.collect(),
+                not_known: vec!["what the image runs, where no process is named".to_owned()],
+                ..Self::default()
+            };
+        }
         let found = match found {
             Ok(found) => found,
             Err(problem) => return Self { problem: Some(problem.to_string()), ..Self::default() },

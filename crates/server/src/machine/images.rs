@@ -121,6 +121,14 @@ impl Images {
         Ok(reference.pinned(digest))
     }
 
+    /// Takes over the image of an archive.
+    pub(super) async fn load(&self, archive: std::fs::File) -> Result<berth_image::Pulled, ImageError> {
+        let loaded = self.store.load(archive, self.ownership()).await?;
+        // A user that is not in the image would be found when the first instance starts.
+        berth_image::user::resolve(&loaded.image.layers, &loaded.image.config.user)?;
+        Ok(loaded)
+    }
+
     /// Has an image stand, and gives how it is run.
     async fn pull(
         &self,
@@ -312,7 +320,33 @@ fn environment(config: &ImageConfig) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn failure(error: &ImageError) -> Failure {
+/// The artifact of an image that was built here, still without an id, and what is kept of it.
+pub(super) fn artifact_of(
+    built: &berth_image::Pulled,
+    name: &str,
+    processes: BTreeMap<ProcessName, Command>,
+) -> Result<(Artifact, Vec<u8>), Failure> {
+    let config = &built.image.config;
+    let image = Image {
+        reference: format!("{name}@{}", built.digest),
+        manifest: built.digest.to_string(),
+        user: config.user.clone(),
+        workdir: config.workdir.clone(),
+        port: config.ports.iter().find(|port| !port.udp).map(|port| port.number),
+        stop_signal: config.stop_signal,
+    };
+    let description = serde_json::to_vec_pretty(&image).expect("plain data has a JSON");
+    let artifact = Artifact {
+        processes: processes_of(processes, config)?,
+        bytes: built.image.bytes,
+        env: environment(config),
+        image: Some(Box::new(image)),
+        ..Artifact::default()
+    };
+    Ok((artifact, description))
+}
+
+pub(super) fn failure(error: &ImageError) -> Failure {
     let detail = std::error::Error::source(error).map(in_full).into_iter().collect();
     Failure { detail, ..Failure::new(error.code(), error.to_string()) }
 }

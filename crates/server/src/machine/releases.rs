@@ -8,6 +8,7 @@ use berth_control::report;
 use berth_control::state::{App, Release};
 use berth_control::world::{Build, ReleaseCommand};
 use berth_runtime::{Backoff, InstanceSpec, Limits, Mark, PortWish, Restart};
+use berth_source::NothingFits;
 use berth_spec::name::RELEASE_COMMAND_PROCESS;
 use berth_spec::{InstanceId, ProcessName, ReleaseId, ReleaseNumber};
 
@@ -41,8 +42,13 @@ impl Machine {
         if let Some(name) = release.manifest.build.image.clone() {
             return self.build_image(app, &release, name, cancel);
         }
+        if let Some(path) = release.manifest.build.dockerfile.clone() {
+            return self.build_dockerfile(app, &release, path, cancel);
+        }
         let output = self.jobs.output(&id);
-        let request = self.build_request(app, &release, output, cancel);
+        let request = self.build_request(app, &release, output, cancel.clone());
+        // Found by the builder, where nothing else fits.
+        let otherwise = self.dockerfile_work(app, &release, "Dockerfile".to_owned(), cancel);
         let (jobs, builder, desk) = (Arc::clone(&self.jobs), self.builder.clone(), self.desk.clone());
         tasks::run("a build", async move {
             let ended = match request {
@@ -65,6 +71,9 @@ impl Machine {
                     release_command: built.release_command,
                     image: None,
                 }),
+                Err(BuildError::NoBuilder(NothingFits::Dockerfile)) => {
+                    otherwise.await.map_or_else(Build::Failed, Build::Done)
+                }
                 Err(error) => Build::Failed(failure(&error)),
             };
             jobs.end_build(&id, state);

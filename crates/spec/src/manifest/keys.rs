@@ -31,8 +31,8 @@ pub(super) const TOP: Keys = Keys {
 };
 pub(super) const BUILD: Keys = Keys {
     section: "build",
-    known: &["builder", "command", "output", "network", "env", "image"],
-    later: &["dockerfile"],
+    known: &["builder", "command", "output", "network", "env", "image", "dockerfile"],
+    later: &[],
 };
 pub(super) const DEPLOY: Keys = Keys {
     section: "deploy",

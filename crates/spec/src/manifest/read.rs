@@ -166,7 +166,11 @@ fn top(section: &mut Section<'_, '_, '_>, elsewhere: &BTreeMap<ProcessName, Comm
 fn build(section: &mut Section<'_, '_, '_>) -> Build {
     let build = Build {
         builder: section.get("builder", |value| {
-            if let Some(later @ ("dockerfile" | "buildpack")) = value.as_str() {
+            if value.as_str() == Some("dockerfile") {
+                let wrong = Wrong::new("a Dockerfile is no builder");
+                return Err(wrong.instead("write `dockerfile = \"Dockerfile\"`"));
+            }
+            if let Some(later @ "buildpack") = value.as_str() {
                 return Err(Wrong::new(format!(
                     "builder `{later}` is not available in this version of Berth"
                 ))
@@ -188,8 +192,18 @@ fn build(section: &mut Section<'_, '_, '_>) -> Build {
             })
             .collect(),
         image: section.get("image", image),
+        dockerfile: section.get("dockerfile", dockerfile),
     };
-    if build.image.is_some() {
+    if build.dockerfile.is_some() {
+        for key in ["builder", "command", "output", "image"] {
+            if let Some((key, _)) = section.table.get_key_value(key) {
+                let wrong = Wrong::new(format!("`build.{}` does not go with `dockerfile`", key.get_ref()));
+                section
+                    .problems
+                    .note(&key.span(), wrong.instead("leave it out: the Dockerfile says how to build"));
+            }
+        }
+    } else if build.image.is_some() {
         for key in ["builder", "command", "output", "network", "env"] {
             if let Some((key, _)) = section.table.get_key_value(key) {
                 let wrong = Wrong::new(format!("`build.{}` does not go with `image`", key.get_ref()));
@@ -209,6 +223,21 @@ fn build(section: &mut Section<'_, '_, '_>) -> Build {
         }
     }
     build
+}
+
+/// A file of the source.
+fn dockerfile(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let path = text(value)?;
+    let is_file = !path.is_empty()
+        && path.len() <= IMAGE_NAME_MAX
+        && !path.chars().any(char::is_control)
+        && path.split('/').all(|step| !step.is_empty() && step != "." && step != "..");
+    if is_file {
+        Ok(path.to_owned())
+    } else {
+        Err(Wrong::new("that is no file of the source")
+            .instead("write a path like \"Dockerfile\" or \"docker/Dockerfile\""))
+    }
 }
 
 /// The name of an image. Whether it is one is found out where it is pulled; here it is only something that can be shown.

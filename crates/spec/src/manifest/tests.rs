@@ -174,8 +174,6 @@ signal = "TERM"
 #[test]
 fn keys_of_features_that_have_not_landed_say_so() {
     let text = r#"
-[build]
-dockerfile = "Dockerfile"
 [deploy]
 strategy = "canary"
 [deploy.canary]
@@ -199,7 +197,7 @@ availability = 99.9
         assert!(problem.contains("not available in this version of Berth"), "{problem}");
     }
     assert!(
-        found.iter().any(|problem| problem.starts_with("16:3 `services` is not available")),
+        found.iter().any(|problem| problem.starts_with("14:3 `services` is not available")),
         "{found:#?}"
     );
 }
@@ -224,7 +222,15 @@ fn wrong_shapes_are_mistakes() {
         ("[http]\nchecks = [1]", "2:11 expected a table, found integer"),
         (
             "[build]\nbuilder = \"dockerfile\"",
-            "2:11 builder `dockerfile` is not available in this version of Berth | build with `command` and `builder = \"copy\"`",
+            "2:11 a Dockerfile is no builder | write `dockerfile = \"Dockerfile\"`",
+        ),
+        (
+            "[build]\ndockerfile = \"../Dockerfile\"",
+            "2:14 that is no file of the source | write a path like \"Dockerfile\" or \"docker/Dockerfile\"",
+        ),
+        (
+            "[build]\ndockerfile = \"Dockerfile\"\noutput = \"dist\"",
+            "3:1 `build.output` does not go with `dockerfile` | leave it out: the Dockerfile says how to build",
         ),
         (
             "[build]\nbuilder = \"cargo\"\ncommand = \"x\"",

@@ -167,13 +167,14 @@ fn span(span: &Millis) -> String {
 }
 
 fn build_keys(build: &Build) -> Keys {
-    let Build { builder, command: run, output, offline, env, image } = build;
+    let Build { builder, command: run, output, offline, env, image, dockerfile } = build;
     let names = || env.iter().map(|name| text(name.as_str())).collect::<Vec<_>>().join(", ");
     let keys = [
         given("builder", builder.map(|builder| text(builder.name()))),
         given("command", run.as_ref().map(command)),
         given("output", output.as_ref().map(|output| text(output.as_str()))),
         given("image", image.as_ref().map(|image| text(image))),
+        given("dockerfile", dockerfile.as_ref().map(|path| text(path))),
         given("network", offline.then(|| "false".to_owned())),
         given("env", (!env.is_empty()).then(|| format!("[{}]", names()))),
     ];
