@@ -151,28 +151,7 @@ impl Machine {
         runtime.adopt_all().await.map_err(|error| in_full(&error))?;
         let disk = rustix::fs::statvfs(&config.home)
             .map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
-        let reserve = RESERVE.min(disk / 20);
-        let builder = Builder::new(
-            BuildConfig {
-                chunks: config.home.join("chunks"),
-                artifacts: config.home.join("artifacts"),
-                builds: config.home.join("builds"),
-                passage_gid: config.uid_plan.map(UidPlan::platform_gid),
-                sealed_uid: config.uid_plan.map(UidPlan::sealed),
-                parallel: BUILDS,
-                timeout: BUILD_TIMEOUT,
-                toolchains: ToolchainPlaces::from_env(),
-                platform: Platform::current(),
-                cgroups: Cgroups::discover(&format!("berth-builds-{platform}")),
-                env: berth_build::handed_on(),
-                processes_max: BUILD_PROCESSES,
-                weight_max: BUILD_WEIGHT,
-                reserve,
-                low_water: LOW_WATER.min(disk / 5),
-                keeping: Keeping { per_app: CACHE_PER_APP, in_all: CACHE_IN_ALL, unused: CACHE_UNUSED },
-            },
-            Arc::clone(&clock),
-        );
+        let builder = Builder::new(build_config(config, disk), Arc::clone(&clock));
         builder.sweep().await.map_err(|error| in_full(&error))?;
         let volumes = berth_volume::Store::new(config.home.join("volumes"));
         volumes.sweep().map_err(|error| in_full(&error))?;
@@ -180,7 +159,10 @@ impl Machine {
         let vault = Arc::new(Vault::new(config.key_encryption_key.clone()));
         let own =
             OwnRegistry { address: config.api_addr, vault: Arc::clone(&vault), clock: Arc::clone(&clock) };
-        let hosted = Hosted::new(config.home.join("registry"), Bounds { reserve, ..Bounds::default() });
+        let hosted = Hosted::new(
+            config.home.join("registry"),
+            Bounds { reserve: RESERVE.min(disk / 20), ..Bounds::default() },
+        );
         // A line is lost rather than that control waits for a supervisor that does not read.
         supervisor.set_nonblocking(true).map_err(|error| in_full(&error))?;
         let machine = Self {
@@ -492,6 +474,28 @@ pub fn end_instances(
     };
     let runtime = runtime.map_err(|error| in_full(&error))?;
     runtime.end_all().map_err(|error| in_full(&error))
+}
+
+/// How this platform builds, on a disk of so many bytes.
+fn build_config(config: &ControlConfig, disk: u64) -> BuildConfig {
+    BuildConfig {
+        chunks: config.home.join("chunks"),
+        artifacts: config.home.join("artifacts"),
+        builds: config.home.join("builds"),
+        passage_gid: config.uid_plan.map(UidPlan::platform_gid),
+        sealed_uid: config.uid_plan.map(UidPlan::sealed),
+        parallel: BUILDS,
+        timeout: BUILD_TIMEOUT,
+        toolchains: ToolchainPlaces::from_env(),
+        platform: Platform::current(),
+        cgroups: Cgroups::discover(&format!("berth-builds-{}", config.platform)),
+        env: berth_build::handed_on(),
+        processes_max: BUILD_PROCESSES,
+        weight_max: BUILD_WEIGHT,
+        reserve: RESERVE.min(disk / 20),
+        low_water: LOW_WATER.min(disk / 5),
+        keeping: Keeping { per_app: CACHE_PER_APP, in_all: CACHE_IN_ALL, unused: CACHE_UNUSED },
+    }
 }
 
 /// An error with all that caused it, for where it ends up as text.

@@ -72,7 +72,7 @@ fn take_service(name: &str, service: &Table, main: bool, taken: &mut Imported) {
     for (key, value) in service {
         let full = format!("services.{name}.{key}");
         match key.as_str() {
-            "build" if value.get("dockerfile").is_some() => taken.left(format!("{full}.dockerfile"), "not used: Berth builds with this machine's own tools"),
+            "build" if value.get("dockerfile").is_some() => taken.left(format!("{full}.dockerfile"), "not taken over: name it in `build.dockerfile`, or have `berth stack up` build it"),
             "build" | "restart" | "container_name" | "init" | "tty" | "stdin_open" => {}
             "command" => {
                 let process = if main { ProcessName::WEB } else { name };

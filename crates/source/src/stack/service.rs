@@ -219,7 +219,18 @@ fn build(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Servic
     for (key, value) in value.entries().filter(|(key, _)| *key != "context") {
         let full = format!("{full}.{key}");
         match key {
-            "dockerfile" | "dockerfile_inline" | "target" => {
+            // One that is not named is found where nothing else in the source says how to build.
+            "dockerfile" => {
+                let path = reader.text(value).map(|path| path.trim_start_matches("./").to_owned());
+                if path
+                    .as_deref()
+                    .is_some_and(|path| path.starts_with('/') || path.split('/').any(|step| step == ".."))
+                {
+                    reader.refuse(value, &full, "it has to lie within what is built");
+                }
+                service.manifest.build.dockerfile = path;
+            }
+            "dockerfile_inline" | "target" => {
                 reader.tell(
                     value,
                     &full,
