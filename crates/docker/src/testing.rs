@@ -24,6 +24,7 @@ while kill -0 $daemon 2>/dev/null && [ $idle -lt 10 ]; do
     sleep 1
     if flock -n -x 9; then flock -u 9; idle=$((idle + 1)); else idle=0; fi
 done
+kill -0 $daemon 2>/dev/null || : >"$HOME_OF/ended"
 flock -x 9
 kill $daemon 2>/dev/null
 wait $daemon
@@ -67,15 +68,26 @@ fn start(home: &Path) -> std::io::Result<Daemon> {
     if Engine::connect(&socket).is_ok() {
         return Ok(Daemon { socket, _wanted: wanted });
     }
+    // Where it does not come up for one test of a run it will not for the next hundred.
+    let (failed, run) = (home.join("failed"), std::env::var("NEXTEST_RUN_ID").unwrap_or_default());
+    if !run.is_empty() && fs::read_to_string(&failed).is_ok_and(|failed| failed == run) {
+        return Err(std::io::Error::other("dockerd does not come up, as the first test of this run found"));
+    }
+    let ended = home.join("ended");
+    drop(fs::remove_file(&ended));
     spawn(home)?;
     // A minute, and what the daemon said if that was not enough.
     for _ in 0..600 {
         if Engine::connect(&socket).is_ok() {
             return Ok(Daemon { socket, _wanted: wanted });
         }
+        if ended.is_file() {
+            break;
+        }
         // wait: for the daemon to listen.
         std::thread::park_timeout(std::time::Duration::from_millis(100));
     }
+    fs::write(failed, run)?;
     let said = fs::read_to_string(home.join("log")).unwrap_or_default();
     let tail: Vec<&str> = said.lines().rev().take(5).collect();
     Err(std::io::Error::other(format!("dockerd does not come up: {}", tail.join("; "))))

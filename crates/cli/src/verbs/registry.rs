@@ -15,7 +15,7 @@ impl Session<'_> {
             None => {
                 let app = self.app_id(&outer)?;
                 let images = self.client.images(&app).await?;
-                self.show(&images, |session| session.show_images(&images))
+                self.show(&images, |session| session.show_images(app.app.as_str(), &images))
             }
             Some(RegistryAction::Password(of)) => {
                 let app = self.app_id(&of.or(outer))?;
@@ -32,15 +32,15 @@ impl Session<'_> {
         }
     }
 
-    fn show_images(&mut self, images: &Images) -> Result<(), Failure> {
+    fn show_images(&mut self, app: &str, images: &Images) -> Result<(), Failure> {
         let Images { repository, tags } = images;
         let host = repository.split('/').next().unwrap_or_default();
         self.screen.line(&format!("repository {repository}"))?;
         self.screen.line(&format!(
-            "log in     berth registry password | docker login {host} --username berth --password-stdin"
+            "log in     berth registry password --app {app} | docker login {host} --username berth --password-stdin"
         ))?;
         self.screen.line(&format!("push       docker push {repository}:TAG"))?;
-        self.screen.line(&format!("deploy     berth deploy --image {repository}:TAG"))?;
+        self.screen.line(&format!("deploy     berth deploy --app {app} --image {repository}:TAG"))?;
         if tags.is_empty() {
             return self.hint("nothing was pushed to it yet");
         }

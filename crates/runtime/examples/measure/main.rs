@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use berth_clock::{SystemClock, random_bytes};
+use berth_process::Cgroups;
 use berth_runtime::{
     Backoff, InstanceSpec, Layout, Limits, Mark, Network, PlainRuntime, PortWish, Resources, Restart, Root,
     User,
@@ -36,7 +37,7 @@ fn main() -> Outcome<()> {
     let home = tempfile::tempdir()?;
     std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o711))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match &args[..] {
+    let measured = match &args[..] {
         ["latency"] => runtime.block_on(latency::measure(home.path())),
         ["instances", starts, many, scratch, peers @ ..] => {
             let wish = instances::Wish {
@@ -48,7 +49,19 @@ fn main() -> Outcome<()> {
             runtime.block_on(instances::measure(home.path(), &wish))
         }
         _ => Err("measure latency, or measure instances STARTS MANY SCRATCH [PEER ...]".into()),
-    }
+    };
+    measured.and(leave_nothing(home.path()))
+}
+
+/// Removes what outlives the instances: the packet filter's table and the folder of control groups.
+fn leave_nothing(home: &Path) -> Outcome<()> {
+    open(home)?.end_all()?;
+    let groups = Cgroups::discover(&format!("berth-{}", platform()));
+    groups.map_or(Ok(()), |groups| groups.remove()).map_err(Into::into)
+}
+
+fn platform() -> String {
+    format!("bench-{}", std::process::id())
 }
 
 /// A runtime at the best level that the machine has.
@@ -57,7 +70,7 @@ fn open(home: &Path) -> Outcome<PlainRuntime> {
         instances: home.join("instances"),
         logs: home.join("logs"),
         run: home.join("run"),
-        platform: format!("bench-{}", std::process::id()),
+        platform: platform(),
         edge: None,
     };
     Ok(PlainRuntime::open(layout, Arc::new(SystemClock::new()), None)?)

@@ -192,7 +192,7 @@ type = "postgres"
 availability = 99.9
 "#;
     let found = problems(text);
-    assert_eq!(found.len(), 9, "{found:#?}");
+    assert_eq!(found.len(), 8, "{found:#?}");
     for problem in &found {
         assert!(problem.contains("not available in this version of Berth"), "{problem}");
     }
