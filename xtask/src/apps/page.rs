@@ -18,7 +18,7 @@ again after a one-line change while a strict client sends 50 requests a second, 
 - *sent* is what the change sent; *artifact* what the first release takes on disk, *added* what the second added: files that are the same are shared by hard links,
   directories cannot be.
 
-Rows of commit 21fd375 were taken by a release build with every instance in the sandbox, most of them on a quiet machine; older ones by a debug build before there was a
+Rows of commits 21fd375 and 5b617bd were taken by a release build with every instance in the sandbox, most of them on a quiet machine; older ones by a debug build before there was a
 sandbox, while up to ten other builds ran. What is in one row may be compared, and no more than that. A row's commit is in [apps.json](apps.json).
 ";
 
