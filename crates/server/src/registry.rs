@@ -7,19 +7,17 @@ mod address;
 pub(crate) mod http;
 mod refusal;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use berth_image::Reference;
 
 pub(crate) use address::app_of;
 pub(crate) use refusal::challenge;
 
-/// Whether an image is in the registry at `own`, by whichever of this machine's names.
+/// Whether an image is in the registry at `own`. By that very address alone: whoever is asked is shown a pass, and at another address of
+/// loopback, or where `localhost` leads, any user of the machine may listen.
 pub(crate) fn is_own(reference: &Reference, own: SocketAddr) -> bool {
-    let Some((host, port)) = reference.registry().rsplit_once(':') else { return false };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let here = host == "localhost" || host.parse().is_ok_and(|it: IpAddr| it.is_loopback() || it == own.ip());
-    here && port.parse() == Ok(own.port())
+    reference.registry().parse() == Ok(own)
 }
 
 #[cfg(test)]
@@ -27,10 +25,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_registry_is_known_by_all_its_names() {
+    fn our_own_registry_is_known_by_its_address_and_no_pass_goes_elsewhere() {
         let own: SocketAddr = "127.0.0.1:7070".parse().unwrap();
         let is = |name: &str| is_own(&name.parse().unwrap(), own);
-        assert!(is("127.0.0.1:7070/shop") && is("localhost:7070/a/b/shop:1") && is("127.0.0.2:7070/shop"));
-        assert!(!is("127.0.0.1:5000/shop") && !is("shop") && !is("registry.example.com:7070/shop"));
+        assert!(is("127.0.0.1:7070/shop") && is("127.0.0.1:7070/a/b/shop:1"));
+        for other in ["127.0.0.2:7070/shop", "localhost:7070/shop", "127.0.0.1:5000/shop", "shop"] {
+            assert!(!is(other), "{other}");
+        }
     }
 }

@@ -26,16 +26,17 @@ pub struct Removed {
 }
 
 impl Hosted {
-    /// Removes repositories that are not kept; and in those that are, what neither a tag nor a kept manifest needs and what was left of uploads,
+    /// Looks after the repositories `names`, which were there before `kept` was made: one that came since is nobody's to remove. Removes
+    /// those that are not kept; and in those that are, what neither a tag nor a kept manifest needs and what was left of uploads,
     /// once it is a day old by `now`. What is pushed again meanwhile is new.
     ///
     /// # Errors
     /// When a repository cannot be read or written; those before it are done.
-    pub fn sweep(&self, kept: &Kept, now: SystemTime) -> Result<Removed> {
+    pub fn sweep(&self, names: &[String], kept: &Kept, now: SystemTime) -> Result<Removed> {
         let mut removed = Removed::default();
-        for name in self.names()? {
-            let repository = self.repository(&name);
-            match kept.get(&name) {
+        for name in names {
+            let repository = self.repository(name);
+            match kept.get(name) {
                 Some(manifests) => repository.sweep(manifests, now, &mut removed)?,
                 None => repository.remove(&mut removed)?,
             }

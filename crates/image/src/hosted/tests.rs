@@ -162,23 +162,27 @@ fn a_sweep_takes_what_nobody_needs_and_nothing_else() {
     push(&gone, b"x");
     shop.begin(ID).unwrap();
     let now = fs::metadata(root.path().join("a/b/shop/uploads")).unwrap().modified().unwrap();
+    let shop_alone = ["a/b/shop".to_owned()];
     let later = now + 2 * Duration::from_secs(24 * 3_600);
     let kept = |manifests: &[Digest]| {
         Kept::from([("a/b/shop".to_owned(), manifests.iter().copied().collect::<BTreeSet<_>>())])
     };
-    let removed = hosted.sweep(&kept(&[first]), now).unwrap();
+    let names = hosted.names().unwrap();
+    let late = hosted.repository("a/b/late");
+    push(&late, b"y");
+    let removed = hosted.sweep(&names, &kept(&[first]), now).unwrap();
     assert_eq!(
         (removed.files, root.path().join("a/b/gone").try_exists().unwrap()),
         (1, false),
         "it is young"
     );
-    hosted.sweep(&kept(&[first]), later).unwrap();
+    hosted.sweep(&shop_alone, &kept(&[first]), later).unwrap();
     for digest in [config, layer, other] {
         assert!(shop.blob(&digest).unwrap().is_some());
     }
     assert!(shop.blob(&spare).unwrap().is_none() && shop.upload(ID).is_err());
-    hosted.sweep(&kept(&[]), later).unwrap();
+    hosted.sweep(&shop_alone, &kept(&[]), later).unwrap();
     assert!(shop.manifest(&Named::Digest(first)).unwrap().is_none() && shop.blob(&layer).unwrap().is_none());
     assert!(shop.manifest(&Named::Digest(second)).unwrap().is_some() && shop.blob(&other).unwrap().is_some());
-    assert_eq!(hosted.names().unwrap(), ["a/b/shop"]);
+    assert_eq!(hosted.names().unwrap(), ["a/b/late", "a/b/shop"], "what came later is not touched");
 }

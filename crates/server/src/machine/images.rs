@@ -241,12 +241,19 @@ impl Machine {
 
     /// Removes what was pushed to repositories of apps that are gone, and what neither a tag nor a release needs in the others.
     pub(super) async fn sweep_hosted(&self) {
+        // Before the apps: a repository that is made meanwhile must not be taken for one whose app is gone.
+        let hosted = self.hosted.clone();
+        let names = match tokio::task::spawn_blocking(move || hosted.names()).await {
+            Ok(Ok(names)) => names,
+            Ok(Err(error)) => return events::could_not("list the registry", &error),
+            Err(error) => return events::could_not("list the registry", &error),
+        };
         let kept: Kept = self.desk.read(|state| {
             let alive = state.apps.values().filter(|app| app.life == Life::Alive);
             alive.map(|app| (app.id.to_string(), pinned(app))).collect()
         });
         let (hosted, now) = (self.hosted.clone(), UNIX_EPOCH + Duration::from_millis(self.clock.now().0));
-        match tokio::task::spawn_blocking(move || hosted.sweep(&kept, now)).await {
+        match tokio::task::spawn_blocking(move || hosted.sweep(&names, &kept, now)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => events::could_not("sweep the registry", &error),
             Err(error) => events::could_not("sweep the registry", &error),
