@@ -25,7 +25,7 @@ use std::time::Duration;
 use berth_cli::{Code, Environment, Problem};
 use berth_clock::SystemClock;
 use berth_process::{Group, Launch, Program, Stdio};
-use berth_server::config::PushBounds;
+use berth_server::config::{BuildBounds, PushBounds};
 use rustix::process::Signal;
 
 use crate::args::{SupervisorArgs, UpArgs};
@@ -68,8 +68,8 @@ pub(crate) enum UpError {
     NoSuchPlace { path: PathBuf, source: io::Error },
     #[error("neither --home nor HOME says where the platform is to live")]
     NoDefault,
-    #[error("{variable} is to be a whole number above nought")]
-    Variable { variable: &'static str },
+    #[error("{variable} is to be {wants}")]
+    Variable { variable: &'static str, wants: &'static str, page: &'static str },
     #[error("there is no Docker to run instances in: {0}")]
     Docker(String),
     #[error("the supervisor cannot {attempt}")]
@@ -99,10 +99,9 @@ impl UpError {
                     format!("choose another address with --{option}, for example --{option} {suggestion}");
                 (Code::PortTaken, next)
             }
-            Self::Variable { .. } => (
-                Code::UsageInvalid,
-                "set it to one or leave it unset; docs/git.md has its meaning".to_owned(),
-            ),
+            Self::Variable { page, .. } => {
+                (Code::UsageInvalid, format!("set it to one or leave it unset; {page} has its meaning"))
+            }
             Self::Docker(_) => (
                 Code::DockerUnavailable,
                 "start it, say where it listens by DOCKER_HOST=unix:///path, or leave out --backend"
@@ -168,6 +167,15 @@ pub(crate) fn in_background(args: &SupervisorArgs) -> Result<(), UpError> {
     result
 }
 
+/// Refuses what the variables say that set the platform's bounds, before anything is there that they would be the bounds of.
+fn check_variables() -> Result<(), UpError> {
+    let look_up = |name: &str| std::env::var(name).ok();
+    let refused = |variable, wants, page| UpError::Variable { variable, wants, page };
+    PushBounds::read(look_up).map_err(|name| refused(name, "a whole number above nought", "docs/git.md"))?;
+    BuildBounds::read(look_up).map_err(|(name, wants)| refused(name, wants, "docs/environment.md"))?;
+    Ok(())
+}
+
 fn supervise(
     args: &UpArgs,
     path: &Path,
@@ -175,7 +183,7 @@ fn supervise(
     starter: Option<File>,
 ) -> Result<(), UpError> {
     // Before anything that may take long: a signal from here on waits for the loop.
-    PushBounds::read(|name| std::env::var(name).ok()).map_err(|variable| UpError::Variable { variable })?;
+    check_variables()?;
     let backend = args.backend.unwrap_or_default();
     berth_server::machine::check_backend(backend).map_err(UpError::Docker)?;
     let signals = Signals::watch().map_err(UpError::system("watch for signals"))?;

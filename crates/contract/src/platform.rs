@@ -45,6 +45,9 @@ pub struct Platform {
     /// have no user of their own.
     #[serde(default)]
     pub build_processes: Option<u64>,
+    /// In which network the commands of builds are, in words.
+    #[serde(default)]
+    pub build_network: String,
     /// How many breaches of an invariant were found and written down, and found since control started. More than nought is a fault of
     /// the platform.
     #[serde(default)]

@@ -121,6 +121,15 @@ impl Cgroups {
         Ok(group)
     }
 
+    /// Has what is in all groups of the folder get a quarter of the processors' time that others get who want it as much; nothing where there
+    /// is no controller for it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn give_way(&self) -> io::Result<()> {
+        self.controllers.give_way(&self.dir)
+    }
+
     /// The group `name`, which need not exist.
     #[must_use]
     pub fn group(&self, name: &str) -> Cgroup {
@@ -179,6 +188,13 @@ impl Cgroup {
             Some(twin) => twin.join("memory.oom_control"),
             None => self.dir.join("memory.events"),
         }
+    }
+
+    /// How many processes of the group the kernel has killed for want of memory; nothing when nobody counts.
+    #[must_use]
+    pub fn oom_kills(&self) -> Option<u64> {
+        let counter = fs::read_to_string(self.oom_counter()).ok()?;
+        counter.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 
     /// Bytes of memory that the group holds, where that is counted.
@@ -428,6 +444,13 @@ mod tests {
             assert_eq!(written.trim(), limit, "{file}");
         }
         assert!(group.more_doors().all(|door| door.try_exists().unwrap()));
+        groups.give_way().unwrap();
+        if groups.controllers().contains(&Controller::Cpu) {
+            let file =
+                if group.is_beside(Controller::Cpu) { ("cpu.shares", "256") } else { ("cpu.weight", "25") };
+            let folder = group.dir(Controller::Cpu).parent().unwrap();
+            assert_eq!(fs::read_to_string(folder.join(file.0)).unwrap().trim(), file.1);
+        }
         if groups.controllers().contains(&Controller::Memory) {
             assert!(fs::read_to_string(group.oom_counter()).unwrap().contains("oom_kill "));
             assert!(group.memory_used().is_some());

@@ -56,6 +56,9 @@ impl Quota {
     }
 }
 
+/// The weight of what gives way, a quarter of what everything else has unless told otherwise: of v2 and of v1.
+const GIVING_WAY: u32 = 100 / 4;
+const SHARES_GIVING_WAY: u32 = 1_024 / 4;
 /// The processor's time is shared out in periods of so many microseconds, as the kernel does unless told otherwise.
 const PERIOD: u64 = 100_000;
 
@@ -115,6 +118,17 @@ impl Controllers {
                 limit_beside(&twin, *controller, quota)
             }
         })
+    }
+
+    /// Has all that is in the folder `dir` give way to what is beside it, where several want the processors.
+    pub(crate) fn give_way(&self, dir: &Path) -> io::Result<()> {
+        match self.0.get(&Controller::Cpu) {
+            Some(Place::Within) => fs::write(dir.join("cpu.weight"), GIVING_WAY.to_string()),
+            Some(Place::Beside(folder)) => {
+                fs::write(folder.join("cpu.shares"), SHARES_GIVING_WAY.to_string())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Removes what [`Controllers::discover`] made, once it holds no groups.

@@ -33,5 +33,5 @@ pub use instance::{
 };
 pub use layout::{Layout, dial_folder};
 pub use logs::{Follow, InstanceLog};
-pub use plain::{PlainRuntime, check_daemon, daemon_sockets};
+pub use plain::{CommandSandbox, PlainRuntime, check_daemon, daemon_sockets};
 pub use port::PORTS;

@@ -1,6 +1,7 @@
 //! The backend of Berth's own: a process tree per instance under a shim of its own, with or without isolation, or in a container.
 
 mod adopt;
+mod command;
 mod contain;
 mod launch;
 mod link;
@@ -33,6 +34,7 @@ use crate::listener;
 use crate::logs::InstanceLog;
 use crate::record::StartRecord;
 use crate::sandbox::{Abilities, Policy};
+pub use command::CommandSandbox;
 use contain::Containers;
 pub use contain::{check_daemon, daemon_sockets};
 

@@ -235,7 +235,9 @@ impl StartConfig {
         config.check()
     }
 
-    fn blank() -> Self {
+    /// A configuration that says nothing yet: as little as there can be of each.
+    #[must_use]
+    pub fn blank() -> Self {
         Self {
             instance: String::new(),
             token: [0; 16],

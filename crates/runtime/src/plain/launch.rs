@@ -301,12 +301,12 @@ fn assignments(spec: &InstanceSpec, env: BTreeMap<String, String>) -> Vec<String
     entries.chain([spec.token.assignment()]).collect()
 }
 
-fn memory_file(bytes: &[u8]) -> io::Result<File> {
+pub(super) fn memory_file(bytes: &[u8]) -> io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("berth-shim-start", MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;
     Ok(file)
 }
 
-fn text(path: &Path) -> Result<String, RuntimeError> {
+pub(super) fn text(path: &Path) -> Result<String, RuntimeError> {
     path.to_str().map(str::to_owned).ok_or(RuntimeError::Invalid("a path is not UTF-8"))
 }

@@ -54,6 +54,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         limits: capabilities.limits.into_iter().map(str::to_owned).collect(),
         cgroups: capabilities.cgroup.map(|kind| kind.to_string()),
         build_processes: api.machine.build_processes(),
+        build_network: api.machine.build_network().to_owned(),
         breaches: BREACHES.total().max(written),
         started_at: identity.started_at,
         uptime_ms: Millis(u64::try_from(up.as_millis()).unwrap_or(u64::MAX)),

@@ -23,8 +23,9 @@ use berth_runtime::{Root, User};
 use berth_spec::{AppId, Command, ProcessName, ReleaseNumber, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::building::{BUILD_TIMEOUT, RESERVE};
 use super::output::BuildOutput;
-use super::{BUILD_TIMEOUT, Machine, RESERVE, in_full};
+use super::{Machine, in_full};
 use crate::api::Refused;
 use crate::config::UidPlan;
 use crate::git::{PASS_FOR_MS, Pass};

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use berth_shim::config::StartConfig;
 use berth_shim::sandbox::{Sandbox, View};
@@ -57,6 +57,17 @@ impl Streams {
             errors: system::inherited(streams.errors)?,
             terminal: streams.terminal,
         }))
+    }
+
+    /// What this process itself reads and writes.
+    pub(crate) fn own() -> io::Result<Self> {
+        let copy = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+        Ok(Self {
+            input: copy(io::stdin().as_fd())?,
+            output: copy(io::stdout().as_fd())?,
+            errors: copy(io::stderr().as_fd())?,
+            terminal: false,
+        })
     }
 
     /// Nothing to read, and pipes to us to write to.
