@@ -38,6 +38,9 @@ pub struct Platform {
     /// In which network instances are and what they reach from there, in words.
     #[serde(default)]
     pub network: String,
+    /// Whether instances reach other apps of their project by name.
+    #[serde(default)]
+    pub names: bool,
     /// The version of control groups that instances and builds are held in: `v2`, `v1`. Nothing where the system gives none.
     #[serde(default)]
     pub cgroups: Option<String>,

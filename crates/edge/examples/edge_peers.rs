@@ -91,6 +91,7 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
         hosts: vec![Host("app.*".to_owned())],
         backends: vec![backend],
         hold: Millis::from_secs(5),
+        address: None,
     };
     let snapshot =
         Snapshot { format: Snapshot::FORMAT, generation: Generation(1), apps: [(app, route)].into() };

@@ -163,7 +163,8 @@ mod tests {
     fn snapshot(generation: u64, apps: &[(&str, &[&str])]) -> Snapshot {
         let apps = apps.iter().map(|(app, hosts)| {
             let hosts = hosts.iter().map(|host| Host((*host).to_owned())).collect();
-            (app_id(app), AppRoute { hosts, backends: Vec::new(), hold: Millis::from_secs(5) })
+            let hold = Millis::from_secs(5);
+            (app_id(app), AppRoute { hosts, backends: Vec::new(), hold, address: None })
         });
         Snapshot { format: Snapshot::FORMAT, generation: Generation(generation), apps: apps.collect() }
     }

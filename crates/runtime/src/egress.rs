@@ -7,7 +7,6 @@
 //! Neither side has an address of a subnet: the instance has one of its own that a route here leads to, and sends everything to a gateway that is
 //! nobody. Both sides know the other's hardware address from the beginning.
 
-mod netlink;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -18,20 +17,21 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use berth_clock::{Clock, random_bytes};
 use berth_process::{Launch, Mark, Program, Stdio};
+use berth_shim::netlink::{End, Mac, Netlink};
 use rustix::fs::MemfdFlags;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use self::netlink::{End, Mac, Netlink};
 pub use self::rules::resolv_conf;
 use crate::layout::short;
 
 /// What the names of the interfaces here begin with; the rest is from the instance's token.
 const LINK_PREFIX: &str = "bv";
-/// Where instances have their addresses: a range for the measurement of routers (RFC 2544), which no network uses for anything.
+/// What nobody on the machine's networks is at: a range for the measurement of routers (RFC 2544), which no network uses for anything. The
+/// lower half has the addresses of instances; the upper one is within their networks alone, for the names of apps and for gateways.
 const POOL: &str = "198.18.0.0/15";
 const POOL_FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-/// How many addresses; the last one of the range is the gateway.
-const POOL_SIZE: u32 = (1 << 17) - 3;
+/// How many addresses instances have.
+const POOL_SIZE: u32 = (1 << 16) - 2;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 19, 255, 254);
 /// How often another address is tried when one is taken: with half of the range in use a hundred misses in a row are no chance.
 const TRIES: usize = 100;

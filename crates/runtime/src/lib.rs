@@ -9,6 +9,7 @@
 mod attach;
 mod egress;
 mod error;
+mod hosts;
 mod instance;
 mod layout;
 mod listener;

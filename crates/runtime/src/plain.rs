@@ -4,6 +4,7 @@ mod adopt;
 mod contain;
 mod launch;
 mod link;
+mod naming;
 mod network;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use berth_clock::Clock;
 use berth_process::{BootId, Cgroup, Cgroups, Mark, SealedImage, Tree};
+use berth_routing::Names;
 use berth_shim::config::Restart;
 use berth_shim::wire::ToShim;
 use berth_spec::{AppId, InstanceId, Isolation, ProcessName};
@@ -75,6 +77,12 @@ struct Inner {
     own_network: bool,
     /// The way out of such networks, or why there is none.
     way_out: Result<WayOut, String>,
+    /// Whether instances reach other apps by name.
+    serves_names: bool,
+    /// The apps that there are.
+    names: Mutex<Arc<Names>>,
+    /// Held while what an instance knows of them is changed.
+    naming: Mutex<()>,
     entries: Mutex<BTreeMap<InstanceId, Arc<Entry>>>,
     events: broadcast::Sender<RuntimeEvent>,
     gates: [tokio::sync::Mutex<()>; GATES],
@@ -96,6 +104,7 @@ struct Parts {
     cgroups: Option<Cgroups>,
     policy: Policy,
     own_network: bool,
+    names: bool,
     containers: Option<Containers>,
 }
 
@@ -124,8 +133,8 @@ impl PlainRuntime {
         let shim = SealedImage::new("berth-shim", SHIM).map_err(during("holding the shim in memory"))?;
         let cgroups = Cgroups::discover(&format!("berth-{}", layout.platform));
         let policy = policy(&shim, cgroups.as_ref(), wanted)?;
-        let own_network = policy.own_network();
-        let parts = Parts { shim, cgroups, policy, own_network, containers: None };
+        let (own_network, names) = (policy.own_network(), policy.names());
+        let parts = Parts { shim, cgroups, policy, own_network, names, containers: None };
         Self::assemble(layout, clock, parts)
     }
 
@@ -143,13 +152,18 @@ impl PlainRuntime {
         let containers = Containers::open(&layout, sockets)?;
         let policy = Policy::new(containers.level(), Abilities::of_containers());
         let containers = Some(containers);
-        Self::assemble(layout, clock, Parts { shim, cgroups: None, policy, own_network: true, containers })
+        let (own_network, names) = (true, false);
+        let parts = Parts { shim, cgroups: None, policy, own_network, names, containers };
+        Self::assemble(layout, clock, parts)
     }
 
     fn assemble(layout: Layout, clock: Arc<dyn Clock>, parts: Parts) -> Result<Self, RuntimeError> {
         let inner = Inner {
             way_out: network::way_out(parts.own_network, &layout.platform),
             own_network: parts.own_network,
+            serves_names: parts.names,
+            names: Mutex::default(),
+            naming: Mutex::default(),
             shim: parts.shim,
             cgroups: parts.cgroups,
             policy: parts.policy,
@@ -239,11 +253,19 @@ impl Inner {
                 Err(RuntimeError::Occupied(spec.id))
             };
         }
-        let (inner, id) = (Arc::clone(&self), spec.id.clone());
+        let (inner, id, names) = (Arc::clone(&self), spec.id.clone(), self.names());
         let launched = blocking(move || launch::launch(&inner, &spec, ends.as_ref())).await?;
         let met = link::meet(&launched.socket, launched.record.token);
         match met.await {
-            Ok(met) => self.link(launched.record, met, launched.child),
+            Ok(met) => {
+                let observed = self.link(launched.record, met, launched.child)?;
+                if !Arc::ptr_eq(&names, &self.names()) {
+                    // What was told while it was not known yet.
+                    let inner = Arc::clone(&self);
+                    blocking(move || inner.rename(&id)).await;
+                }
+                Ok(observed)
+            }
             Err(what) => {
                 let inner = Arc::clone(&self);
                 blocking(move || {
@@ -422,6 +444,7 @@ impl Runtime for PlainRuntime {
             freezes: self.inner.cgroups.is_some() || containers.is_some(),
             own_network: self.inner.own_network,
             no_egress: self.inner.way_out.as_ref().err().cloned(),
+            names: self.inner.serves_names,
         }
     }
 
@@ -459,6 +482,10 @@ impl Runtime for PlainRuntime {
 
     fn observe<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {
         Box::pin(self.inner.observe(id))
+    }
+
+    fn tell_names(&self, names: Names) -> Answer<'_, ()> {
+        Box::pin(to_its_end(Arc::clone(&self.inner).tell_names(names)))
     }
 
     fn stop<'a>(&'a self, id: &'a InstanceId, how: Stop) -> Answer<'a, Observed> {

@@ -3,13 +3,15 @@
 //! It is made durable before anything of the instance is, so that nothing that was made can be forgotten. The names of
 //! the socket and the control group follow from the token. It holds no environment: that has secrets.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use berth_process::{BootId, Identity, Mark};
 use berth_shim::config::Network;
-use berth_spec::InstanceId;
+use berth_spec::manifest::Alias;
+use berth_spec::{AppName, InstanceId};
 use serde::{Deserialize, Serialize};
 
 /// The greatest format that this version reads. It writes the least one that has what it says, so that a version before it adopts what it
@@ -25,6 +27,8 @@ pub(crate) struct StartRecord {
     pub(crate) boot: BootId,
     pub(crate) port: Option<u16>,
     pub(crate) network: Network,
+    /// What it also calls other apps of its project.
+    pub(crate) aliases: BTreeMap<Alias, AppName>,
     /// The shim, once it has been started; a hint that saves a search.
     pub(crate) shim: Option<Identity>,
 }
@@ -40,6 +44,9 @@ struct Stored {
     /// Since format 2.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     own_network: bool,
+    /// A version that does not know of it changes no names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    aliases: BTreeMap<Alias, AppName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shim: Option<StoredProcess>,
 }
@@ -60,6 +67,7 @@ impl StartRecord {
             boot: self.boot.to_string(),
             port: self.port,
             own_network: self.network == Network::Own,
+            aliases: self.aliases.clone(),
             shim: self.shim.as_ref().map(|shim| StoredProcess { pid: shim.pid, starttime: shim.starttime }),
         };
         let temporary = folder.join("start.json.new");
@@ -91,7 +99,8 @@ impl StartRecord {
         let shim =
             stored.shim.map(|shim| Identity { boot: boot.clone(), pid: shim.pid, starttime: shim.starttime });
         let network = if stored.own_network { Network::Own } else { Network::Host };
-        Ok(Self { id: stored.id, token, boot, port: stored.port, network, shim })
+        let aliases = stored.aliases;
+        Ok(Self { id: stored.id, token, boot, port: stored.port, network, aliases, shim })
     }
 }
 
@@ -120,6 +129,7 @@ mod tests {
             boot: boot.clone(),
             port: Some(20_001),
             network: Network::Own,
+            aliases: [("db".parse().unwrap(), AppName::new("shop-db").unwrap())].into(),
             shim: Some(Identity { boot, pid: 7, starttime: 9 }),
         };
         record.write(dir.path()).unwrap();

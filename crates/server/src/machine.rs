@@ -32,6 +32,7 @@ use berth_control::report::SourceDiff;
 use berth_control::world::Seen;
 use berth_image::hosted::{Bounds, Hosted, Repository};
 use berth_process::Cgroups;
+use berth_routing::Names;
 use berth_runtime::{Layout, Network, PlainRuntime, Runtime, User};
 use berth_source::ChunkStore;
 use berth_spec::name::{RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -412,6 +413,13 @@ impl Machine {
     fn app_user(&self, slot: u32) -> Option<User> {
         let plan = self.uid_plan?;
         plan.app(slot).map(|uid| User { uid, gid: uid, groups: vec![plan.platform_gid()] })
+    }
+
+    /// Tells instances which apps there are in their projects.
+    pub async fn tell_names(&self, names: Names) {
+        if let Err(error) = self.runtime.tell_names(names).await {
+            events::could_not("tell instances which apps there are", &in_full(&error));
+        }
     }
 
     /// In which network instances are: each in one of its own wherever that can be.

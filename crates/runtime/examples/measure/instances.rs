@@ -51,11 +51,13 @@ pub(crate) async fn measure(home: &Path, wish: &Wish<'_>) -> Outcome<()> {
     let bench = Bench { folder: dial_folder(&home.join("run")), runtime, clock: SystemClock::new() };
     let mut peers =
         wish.peers.iter().map(|name| Peer::new(name, wish.scratch)).collect::<Outcome<Vec<_>>>()?;
-    let (mut ours, mut out, mut theirs) = (Vec::new(), Vec::new(), vec![Vec::new(); peers.len()]);
+    let (mut ours, mut named, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    let mut theirs = vec![Vec::new(); peers.len()];
     // The first of each finds cold caches and is not counted.
     for round in 0..=wish.starts {
         let counts = round > 0;
         ours.extend(Some(bench.start(Egress::None).await?).filter(|_| counts));
+        named.extend(Some(bench.start(Egress::Internal).await?).filter(|_| counts));
         out.extend(Some(bench.start(Egress::Internet).await?).filter(|_| counts));
         for (peer, times) in peers.iter_mut().zip(&mut theirs) {
             times.extend(Some(peer.start(round)?).filter(|_| counts));
@@ -69,8 +71,8 @@ pub(crate) async fn measure(home: &Path, wish: &Wish<'_>) -> Outcome<()> {
     println!(
         "{}",
         json!({
-            "level": level, "start_ms": ours, "start_with_a_way_out_ms": out, "peers": starts,
-            "wake_ms": wakes, "many": many,
+            "level": level, "start_ms": ours, "start_with_names_ms": named, "start_with_a_way_out_ms": out,
+            "peers": starts, "wake_ms": wakes, "many": many,
         })
     );
     Ok(())

@@ -92,6 +92,7 @@ fn spec(number: usize, command: &[&str]) -> Outcome<InstanceSpec> {
         port: PortWish::Any { exclude: BTreeSet::new() },
         network: Network::Own,
         egress: Egress::None,
+        aliases: BTreeMap::new(),
         limits: Limits::default(),
         restart: Restart::Never,
         backoff: Backoff::default(),

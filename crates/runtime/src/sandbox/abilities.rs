@@ -59,6 +59,12 @@ impl Abilities {
         self.can(if self.root { "network" } else { "user-network" })
     }
 
+    /// Whether such a network can have a way to other apps.
+    #[must_use]
+    pub(crate) fn internal(&self) -> bool {
+        self.can(if self.root { "internal" } else { "user-internal" })
+    }
+
     /// The highest level there is here.
     #[must_use]
     pub(crate) fn best(&self) -> Isolation {

@@ -53,6 +53,8 @@ pub(crate) struct Places<'a> {
     pub(crate) tmp: PathBuf,
     /// Its control group.
     pub(crate) cgroup: Option<&'a Cgroup>,
+    /// The file that is its `/etc/hosts`, where others change that.
+    pub(crate) hosts: Option<PathBuf>,
 }
 
 impl Policy {
@@ -69,6 +71,11 @@ impl Policy {
     /// Whether an instance can have a network of its own: as an ordinary user that takes a user namespace.
     pub(crate) fn own_network(&self) -> bool {
         self.abilities.own_network() && (self.abilities.root || self.has_view())
+    }
+
+    /// Whether instances reach other apps by name: what names lead to stands in a file of a root of their own.
+    pub(crate) fn names(&self) -> bool {
+        self.own_network() && self.has_view() && self.abilities.internal()
     }
 
     /// Whether shims make user namespaces for themselves.
@@ -155,7 +162,7 @@ impl Policy {
     pub(crate) fn view(&self, spec: &InstanceSpec, places: &Places<'_>) -> View {
         let bytes = spec.resources.tmp.unwrap_or(TMP);
         let tmp = Room { bytes, inodes: (bytes / BYTES_PER_INODE).max(64) };
-        let hostname: String = spec.id.short().replace('.', "-").chars().take(63).collect();
+        let hostname = hostname(spec);
         let (layers, room, read_only) = match &spec.root {
             // Folders, links and a few short files.
             Root::Host => (Vec::new(), Room { bytes: 1 << 20, inodes: 2_048 }, true),
@@ -174,6 +181,7 @@ impl Policy {
             hostname: &hostname,
             tmp,
             resolver: resolver.as_deref(),
+            hosts: places.hosts.as_deref(),
             cgroups: &cgroups,
         };
         let entries = view::entries(&scene);
@@ -193,6 +201,11 @@ impl Policy {
         seen.dedup();
         seen
     }
+}
+
+/// What an instance calls itself.
+pub(crate) fn hostname(spec: &InstanceSpec) -> String {
+    spec.id.short().replace('.', "-").chars().take(63).collect()
 }
 
 fn ids(user: Option<&User>) -> AppIds {

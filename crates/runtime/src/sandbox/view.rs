@@ -9,6 +9,7 @@ use std::path::Path;
 
 use berth_shim::sandbox::{BindMode, Entry, Room};
 
+use crate::hosts;
 use crate::instance::{Mount, Root};
 
 /// Folders of the machine that have its programs and libraries. Where one is a link, as `/bin` mostly is, the app gets the link.
@@ -95,6 +96,8 @@ pub(super) struct Scene<'a> {
     pub(super) tmp: Room,
     /// The text of `/etc/resolv.conf`; `None` for the machine's own.
     pub(super) resolver: Option<&'a str>,
+    /// The file that is its `/etc/hosts`; `None` for one that never changes.
+    pub(super) hosts: Option<&'a Path>,
     /// Folders of the app's control groups, and where they are to be seen.
     pub(super) cgroups: &'a [(String, String)],
 }
@@ -163,9 +166,14 @@ fn host(scene: &Scene<'_>, entries: &mut Vec<Entry>) {
 /// Who the app's host is, and how it finds others.
 fn names(scene: &Scene<'_>, entries: &mut Vec<Entry>) {
     let hostname = scene.hostname;
-    let hosts =
-        format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n");
-    entries.push(Entry::File { path: "/etc/hosts".to_owned(), text: hosts });
+    let path = "/etc/hosts".to_owned();
+    entries.push(match scene.hosts {
+        Some(file) => {
+            let source = file.to_string_lossy().into_owned();
+            Entry::Bind { source, path, how: BindMode::default() }
+        }
+        None => Entry::File { path, text: hosts::own(hostname) },
+    });
     entries.push(Entry::File { path: "/etc/hostname".to_owned(), text: format!("{hostname}\n") });
     match scene.resolver {
         Some(text) => {
@@ -253,6 +261,7 @@ mod tests {
             hostname: "web-1",
             tmp: Room { bytes: 1, inodes: 1 },
             resolver: None,
+            hosts: None,
             cgroups: &[],
         })
     }

@@ -49,6 +49,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         backend: backend(&capabilities),
         isolation: capabilities.isolation.into(),
         isolation_words: words(capabilities.isolation, capabilities.users).to_owned(),
+        names: capabilities.names,
         network: network(&capabilities),
         isolation_missing: capabilities.missing.into_iter().filter(|_| owner).collect(),
         limits: capabilities.limits.into_iter().map(str::to_owned).collect(),
@@ -93,12 +94,13 @@ fn words(level: Isolation, users: bool) -> &'static str {
 }
 
 fn network(capabilities: &Capabilities) -> String {
+    if !capabilities.own_network {
+        return "the machine's for all instances: each reaches the ports of the others".to_owned();
+    }
+    let names = if capabilities.names { "reaches other apps by name" } else { "no names of other apps" };
     match &capabilities.no_egress {
-        _ if !capabilities.own_network => {
-            "the machine's for all instances: each reaches the ports of the others".to_owned()
-        }
-        None => "one of its own for every instance, with a way out".to_owned(),
-        Some(why) => format!("one of its own for every instance, without a way out: {why}"),
+        None => format!("one of its own for every instance, with a way out; {names}"),
+        Some(why) => format!("one of its own for every instance; {names}; without a way out: {why}"),
     }
 }
 

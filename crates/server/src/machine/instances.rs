@@ -306,6 +306,7 @@ impl Machine {
             port,
             network,
             egress: release.manifest.network.egress,
+            aliases: release.manifest.network.names.clone(),
             limits: limits(),
             restart: Restart::Always,
             backoff: Backoff::default(),

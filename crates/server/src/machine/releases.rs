@@ -179,6 +179,7 @@ impl Machine {
             port: PortWish::None,
             network,
             egress: release.manifest.network.egress,
+            aliases: release.manifest.network.names.clone(),
             limits: limits(),
             restart: Restart::Never,
             backoff: Backoff::default(),

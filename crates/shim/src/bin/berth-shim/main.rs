@@ -12,6 +12,7 @@ mod app;
 mod backoff;
 mod client;
 mod dialer;
+mod internal;
 mod log;
 mod lookup;
 mod network;
