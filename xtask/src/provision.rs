@@ -39,6 +39,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { program: "dockerd", package: "docker.io", for_what: "runs instances in containers" },
     Tool { program: "docker-registry", package: "docker-registry", for_what: "is pulled from" },
     Tool { program: "skopeo", package: "skopeo", for_what: "pushes images" },
+    Tool { program: "openssl", package: "openssl", for_what: "makes certificates for a registry" },
     Tool { program: "umoci", package: "umoci", for_what: "unpacks images, to compare with" },
     Tool { program: VENV, package: "python3-venv", for_what: "builds and runs a Flask app" },
 ];

@@ -125,7 +125,9 @@ impl Platform {
 
 fn is_of_instance(process: &Process) -> bool {
     let mut words = process.arguments.split('\0');
-    words.next() == Some("berth-shim") && words.next().is_some_and(|id| !id.contains("release-command"))
+    // The shim of a command of a build has no id, which holds slashes.
+    let is_id = |word: &str| word.contains('/') && !word.contains("release-command");
+    words.next() == Some("berth-shim") && words.next().is_some_and(is_id)
 }
 
 fn hold(pid: u32) -> Option<OwnedFd> {

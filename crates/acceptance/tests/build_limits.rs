@@ -1,5 +1,6 @@
-//! What builds may not take: the disk that releases need, and a network that the manifest forbids.
+//! What builds may not take: the disk that releases need, a network that the manifest forbids, and a look at the platform.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::print_stdout, reason = "a test says what it could not look at")]
 
 use std::fs;
 use std::net::TcpListener;
@@ -121,7 +122,9 @@ fn network(user: User) {
     );
     let open = Site::new(&platform, "open", "builder = \"static\"\n", &script);
     let _built = open.deploy().ok();
-    assert!(open.ask().contains("reached"), "{}", open.ask());
+    // From a network of its own with a way out a build gets anywhere but here.
+    let own = platform.cli(["status"]).ok().stdout.contains("their network: one of their own");
+    assert_eq!(open.ask().contains("reached"), !own, "{}", open.ask());
     let closed = Site::new(&platform, "closed", "builder = \"static\"\nnetwork = false\n", &script);
     let answer = closed.deploy();
     let may = user == User::Own && rustix::process::geteuid().is_root() || user_namespaces();
@@ -152,4 +155,49 @@ fn a_build_that_may_not_has_no_network() {
 #[test]
 fn nor_has_that_of_an_ordinary_user_in_a_namespace_of_its_own() {
     network(User::Ordinary);
+}
+
+/// Builds with a script that says what it sees of the platform, of another app's build and of the machine's processes.
+fn sight(user: User) {
+    let platform = Platform::start(Options { user, ..Options::default() });
+    let status = platform.cli(["status"]).ok().stdout;
+    if !status.contains("a root, processes") {
+        println!("!! NOT TESTED: instances and builds have no namespaces here: {status}");
+        return;
+    }
+    let _other =
+        Site::new(&platform, "other", "builder = \"static\"\n", "echo > public/index.html").deploy().ok();
+    let (home, run) = (platform.home().display().to_string(), platform.run_dir().display().to_string());
+    let ours =
+        ["keys/kek", "platform.json", "journal/journal.db", "chunks", "artifacts/default/default/other"];
+    let ours = ours.map(|path| format!("{home}/{path}")).join(" ");
+    let (api, edge) = (platform.api().port(), platform.edge().port());
+    // In the machine's network, where builds are as an ordinary user, ports are there.
+    let ports = if status.contains("their network: one of their own") {
+        format!("{api} {edge}")
+    } else {
+        String::new()
+    };
+    let script = format!(
+        "set +e\nout=public/index.html\n\
+         for path in {ours} {home}/builds/default/default/other {run}/api.sock; do [ -e $path ] && echo sees $path >> $out; done\n\
+         for port in {ports}; do bash -c \"exec 3<>/dev/tcp/127.0.0.1/$port\" && echo reaches $port >> $out; done\n\
+         for process in /proc/[0-9]*; do [ ${{process#/proc/}} -lt 100 ] || echo sees $process >> $out; done\n\
+         kill -0 {} 2>/dev/null && echo signals >> $out\n\
+         echo looked >> $out",
+        platform.supervisor()
+    );
+    let curious = Site::new(&platform, "curious", "builder = \"static\"\n", &script);
+    let _built = curious.deploy().ok();
+    assert_eq!(curious.ask(), "looked\n");
+}
+
+#[test]
+fn a_build_sees_nothing_of_the_platform_and_reaches_none_of_its_ports() {
+    sight(User::Own);
+}
+
+#[test]
+fn nor_sees_that_of_an_ordinary_user_anything_of_it() {
+    sight(User::Ordinary);
 }

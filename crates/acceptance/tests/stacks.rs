@@ -61,9 +61,9 @@ fn services_come_up_in_their_order_and_live_by_themselves() {
         "compose.yaml is the stack shop",
         "seed becomes the app shop-seed: built from ./site, run once to its end",
         "web becomes the app shop-web: built from ./site, HTTP at its port 8080, after seed and store",
+        "store becomes the app shop-store: built from ./site, HTTP at its port 8080 for the others alone",
         "compose.yaml:5 services.web.ports: HTTP comes in by the app's host",
         "compose.yaml:20 services.store.container_name",
-        "services do not reach each other yet",
         "nothing was done",
     ] {
         assert!(said.contains(part), "{part:?} in {said}");
@@ -74,12 +74,16 @@ fn services_come_up_in_their_order_and_live_by_themselves() {
     assert!(at("v1 of shop-store is active") < at("deploying shop-web"), "{}", up.stdout);
     assert_eq!(ask(&platform, "shop-web", "/env/GREETING").1, "hello world");
     assert_eq!(ask(&platform, "shop-web", "/env/LEVEL").1, "info");
-    assert_eq!(ask(&platform, "shop-store", "/visits").1, "1");
+    // It publishes nothing: its host is nobody's, and the other services call it as the file does, by HTTP or at its port.
+    assert_eq!(ask(&platform, "shop-store", "/visits").0, 404);
+    let store = |path: &str| ask(&platform, "shop-web", &format!("/call/store{path}")).1;
+    assert_eq!(store("/visits"), "200 1");
+    assert_eq!(store(":8080/instance"), store("/instance"));
     let listed = stack(&platform, &here, &["ps"]).ok().stdout;
     assert!(listed.contains("shop-web") && listed.contains("shop-seed"), "{listed}");
 
     // What is done to one touches no other, and a second time costs web no request.
-    let before = ask(&platform, "shop-store", "/instance").1;
+    let before = store("/instance");
     let asking = AtomicBool::new(true);
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| {
@@ -89,12 +93,12 @@ fn services_come_up_in_their_order_and_live_by_themselves() {
             }
         });
         let _config = platform.cli(["config", "set", "A=1", "-a", "shop-web"]).ok();
-        assert_eq!(ask(&platform, "shop-store", "/instance").1, before);
+        assert_eq!(store("/instance"), before);
         let _again = stack(&platform, &here, &["up"]).ok();
         asking.store(false, Ordering::Relaxed);
         asked.join().unwrap();
     });
-    assert_eq!(ask(&platform, "shop-store", "/visits").1, "2");
+    assert_eq!(store("/visits"), "200 2");
     let releases = platform.cli(["releases", "-a", "shop-web", "--json"]).ok().json();
     assert_eq!(releases["releases"].as_array().unwrap().len(), 3, "{releases}");
 

@@ -262,3 +262,52 @@ fn a_restore_survives_kills_of_control() {
     beside.sort();
     assert_eq!(beside, [".snapshots", "data"]);
 }
+
+/// Saved while its app serves, with the whole home lost, and restored: on a platform of other user ids too, where it is the new ones'.
+#[test]
+fn a_volume_is_in_a_backup_and_comes_back() {
+    for user in [User::Own, User::Ordinary] {
+        let mut platform = Platform::start(Options { user, ..Options::default() });
+        let backup = {
+            let shop = Actor::new(&platform, "shop", KEEPER);
+            let _first = shop.deploy().ok();
+            assert_eq!(shop.ask("/visits").1, "1");
+            let script = "cd $VOLUME_DATA && mkdir -p deep/er && echo found > deep/er/file && ln deep/er/file again && ln -s /etc/shadow out";
+            let _filled = platform.cli_in(shop.directory(), ["run", "--", "sh", "-c", script]).ok();
+            let saved = platform.home().parent().unwrap().join("user");
+            let told = platform.cli(["backup", saved.to_str().unwrap(), "--json"]).ok().json();
+            assert_eq!(told["missing"], serde_json::json!([]), "{told}");
+            let listed = shop.verb(&["volumes", "snapshots"]).ok().json();
+            assert_eq!(listed["snapshots"], serde_json::json!([]), "what was taken to be saved is gone");
+            assert!(wait_until(PATIENCE, || shop.ask("/visits") == (200, "2".to_owned())));
+            told["file"].as_str().unwrap().to_owned()
+        };
+        let listed = platform.cli(["backup", "list", &backup]).ok().stdout;
+        assert!(listed.contains("volumes/default/default/shop/data.tar"), "{listed}");
+        let verified = platform.cli(["backup", "verify", &backup]).ok().stdout;
+        assert!(verified.contains("1 volume, "), "{verified}");
+        let without = platform.scratch().join("without.tar").to_str().unwrap().to_owned();
+        let told = platform.cli(["backup", &without, "--without-volumes"]).ok().stdout;
+        assert!(!told.contains("volume"), "{told}");
+
+        let _down = platform.cli(["down"]).ok();
+        assert_eq!(platform.wait(), Some(0));
+        let owner = |platform: &Platform| fs::metadata(place(platform, "shop")).unwrap().uid();
+        let before = owner(&platform);
+        fs::remove_dir_all(platform.home()).unwrap();
+        let _restored = platform.cli(["restore", &backup]).ok();
+        platform.start_again();
+        let shop = Actor::new(&platform, "shop", KEEPER);
+        assert!(
+            wait_until(PATIENCE, || shop.ask("/visits") == (200, "2".to_owned())),
+            "it had one when it was saved"
+        );
+        let data = place(&platform, "shop");
+        let file = fs::metadata(data.join("deep/er/file")).unwrap();
+        assert_eq!(file.ino(), fs::metadata(data.join("again")).unwrap().ino());
+        assert_eq!(fs::read_to_string(data.join("again")).unwrap(), "found\n");
+        assert_eq!(fs::read_link(data.join("out")).unwrap(), Path::new("/etc/shadow"));
+        assert_eq!(file.uid(), owner(&platform));
+        println!("{user:?}: user {before}, then {}", owner(&platform));
+    }
+}

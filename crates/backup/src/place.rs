@@ -1,6 +1,6 @@
 //! Where in a home a file of an archive belongs. What has no such place is refused.
 
-use berth_spec::{AppId, TenantName};
+use berth_spec::{AppId, TenantName, VolumeName};
 
 use crate::error::BackupError;
 use crate::sections::{FOOT, HEAD};
@@ -29,6 +29,8 @@ pub enum Place {
     Bundle(AppId),
     /// The commits at which the history in it is cut off.
     Shallow(AppId),
+    /// A volume of an app, as a tar of its own.
+    Volume(AppId, VolumeName),
     /// What is known of an artifact beside its files.
     Note(AppId, String),
     /// A file, link or directory of an artifact; an empty path is the artifact itself.
@@ -75,6 +77,11 @@ impl Place {
                     _ => Err(unknown()),
                 }
             }
+            ["volumes", tenant, project, app, file] => {
+                let app: AppId = format!("{tenant}/{project}/{app}").parse().map_err(|_no_id| unknown())?;
+                let volume = file.strip_suffix(".tar").and_then(|name| VolumeName::new(name).ok());
+                Ok(Self::Volume(app, volume.ok_or_else(unknown)?))
+            }
             ["artifacts", tenant, project, app, id, ref path @ ..] => {
                 let app: AppId = format!("{tenant}/{project}/{app}").parse().map_err(|_no_id| unknown())?;
                 match id.strip_suffix(".json") {
@@ -102,6 +109,7 @@ impl Place {
             Self::Tree(tenant, id) => format!("chunks/{tenant}/trees/{id}"),
             Self::Bundle(app) => format!("git/{app}.bundle"),
             Self::Shallow(app) => format!("git/{app}.shallow"),
+            Self::Volume(app, volume) => format!("volumes/{app}/{volume}.tar"),
             Self::Note(app, id) => format!("artifacts/{app}/{id}.json"),
             Self::Artifact(app, id, path) if path.is_empty() => format!("artifacts/{app}/{id}"),
             Self::Artifact(app, id, path) => format!("artifacts/{app}/{id}/{path}"),
@@ -112,7 +120,9 @@ impl Place {
     pub(crate) fn section(&self) -> Option<String> {
         match self {
             Self::Head | Self::Foot => None,
-            Self::Journal | Self::Key | Self::Bundle(_) | Self::Shallow(_) => Some(self.name()),
+            Self::Journal | Self::Key | Self::Bundle(_) | Self::Shallow(_) | Self::Volume(..) => {
+                Some(self.name())
+            }
             Self::Chunk(tenant, _) | Self::Tree(tenant, _) => Some(format!("chunks/{tenant}")),
             Self::Note(app, id) | Self::Artifact(app, id, _) => Some(format!("artifacts/{app}/{id}")),
         }
@@ -142,6 +152,7 @@ mod tests {
             format!("chunks/acme/trees/t{hash}"),
             "git/acme/web/shop.bundle".to_owned(),
             "git/acme/web/shop.shallow".to_owned(),
+            "volumes/acme/web/shop/data.tar".to_owned(),
             format!("artifacts/acme/web/shop/{id}.json"),
             format!("artifacts/acme/web/shop/{id}"),
             format!("artifacts/acme/web/shop/{id}/bin/a b"),
@@ -173,6 +184,10 @@ mod tests {
             "git/acme/web/../shop.bundle",
             "git/acme/web/.bundle",
             "git/acme/shop.bundle",
+            "volumes/acme/web/shop/data",
+            "volumes/acme/web/shop/.tar",
+            "volumes/acme/web/shop/../data.tar",
+            "volumes/acme/web/shop/data/x.tar",
         ] {
             assert!(matches!(Place::of(bad), Err(BackupError::Hostile { .. })), "{bad}");
         }

@@ -47,8 +47,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// The format that this version writes; it reads the one before, which had no repositories, too.
-    pub const FORMAT: u32 = 2;
+    /// The format that this version writes; it reads those before, which had no volumes and no repositories, too.
+    pub const FORMAT: u32 = 3;
 }
 
 /// What is known once all is saved.

@@ -19,6 +19,8 @@ pub(crate) struct RoleLine {
 pub(crate) enum Role {
     #[command(name = "__supervisor")]
     Supervisor(SupervisorArgs),
+    #[command(name = "__guard")]
+    Guard(UpArgs),
     #[command(name = "__control")]
     Control(ControlArgs),
     #[command(name = "__edge")]

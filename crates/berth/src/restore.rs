@@ -28,7 +28,7 @@ use crate::supervisor::lock::{HomeLock, LockError};
 use crate::supervisor::{self, UpError};
 
 /// What is moved into the home, in this order, once it is whole. The description comes last.
-const MOVED: [&str; 6] = ["keys", "journal", "chunks", "artifacts", BUNDLES, PLATFORM_FILE];
+const MOVED: [&str; 7] = ["keys", "journal", "chunks", "artifacts", "volumes", BUNDLES, PLATFORM_FILE];
 
 /// Called between any two steps; a test halts there as a kill would.
 type Halt<'a> = &'a mut dyn FnMut() -> Result<(), HomeError>;
@@ -148,7 +148,7 @@ fn restore(
     };
     let lost = keys(&at, given, &head, args.without_key, clock)?;
     halt()?;
-    for folder in ["chunks", "artifacts", BUNDLES] {
+    for folder in ["chunks", "artifacts", "volumes", BUNDLES] {
         if !at.join(folder).try_exists().map_err(|error| io_error("examine", &at, error))? {
             make(&at.join(folder))?;
         }

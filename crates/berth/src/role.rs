@@ -56,6 +56,7 @@ pub(crate) fn run(role: &Role) -> Result<(), RoleError> {
     // Started by way of /proc/self/exe it would be called `exe` by ps, top and whoever asks who has a port.
     let named = rustix::thread::set_name(match role {
         Role::Supervisor(_) => c"berth",
+        Role::Guard(_) => c"berth-guard",
         Role::Control(_) => c"berth-control",
         Role::Edge(_) => c"berth-edge",
         Role::Static(_) => c"berth-static",
@@ -63,6 +64,9 @@ pub(crate) fn run(role: &Role) -> Result<(), RoleError> {
     named.map_err(|error| RoleError::system("name itself")(error.into()))?;
     match role {
         Role::Supervisor(args) => supervisor::in_background(args)?,
+        Role::Guard(args) => {
+            return Err(RoleError::system("take the place of a supervisor")(supervisor::stand_guard(args)));
+        }
         Role::Control(args) => enter().and_then(|()| control::run(args))?,
         Role::Edge(args) => enter().and_then(|()| edge::run(args))?,
         Role::Static(args) => static_files::run(args)?,

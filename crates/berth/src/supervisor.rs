@@ -11,8 +11,10 @@ mod orphans;
 mod port_holder;
 mod requests;
 mod role;
+mod service_manager;
 mod sockets;
 mod stop;
+mod upgrade;
 mod voice;
 mod watch;
 
@@ -25,7 +27,7 @@ use std::time::Duration;
 use berth_cli::{Code, Environment, Problem};
 use berth_clock::SystemClock;
 use berth_process::{Group, Launch, Program, Stdio};
-use berth_server::config::PushBounds;
+use berth_server::config::{BuildBounds, PushBounds};
 use rustix::process::Signal;
 
 use crate::args::{SupervisorArgs, UpArgs};
@@ -39,6 +41,8 @@ use launch::{Kind, RoleKind, Site};
 use lock::{HomeLock, LockError};
 use orphans::Orphan;
 use sockets::{SocketError, Sockets};
+use upgrade::Fallback;
+pub(crate) use upgrade::stand_guard;
 use voice::{Outcome, Voice};
 use watch::{Turn, Watch, WatchError};
 
@@ -68,8 +72,8 @@ pub(crate) enum UpError {
     NoSuchPlace { path: PathBuf, source: io::Error },
     #[error("neither --home nor HOME says where the platform is to live")]
     NoDefault,
-    #[error("{variable} is to be a whole number above nought")]
-    Variable { variable: &'static str },
+    #[error("{variable} is to be {wants}")]
+    Variable { variable: &'static str, wants: &'static str, page: &'static str },
     #[error("there is no Docker to run instances in: {0}")]
     Docker(String),
     #[error("the supervisor cannot {attempt}")]
@@ -99,10 +103,9 @@ impl UpError {
                     format!("choose another address with --{option}, for example --{option} {suggestion}");
                 (Code::PortTaken, next)
             }
-            Self::Variable { .. } => (
-                Code::UsageInvalid,
-                "set it to one or leave it unset; docs/git.md has its meaning".to_owned(),
-            ),
+            Self::Variable { page, .. } => {
+                (Code::UsageInvalid, format!("set it to one or leave it unset; {page} has its meaning"))
+            }
             Self::Docker(_) => (
                 Code::DockerUnavailable,
                 "start it, say where it listens by DOCKER_HOST=unix:///path, or leave out --backend"
@@ -168,14 +171,42 @@ pub(crate) fn in_background(args: &SupervisorArgs) -> Result<(), UpError> {
     result
 }
 
+/// Refuses what the variables say that set the platform's bounds, before anything is there that they would be the bounds of.
+fn check_variables() -> Result<(), UpError> {
+    let look_up = |name: &str| std::env::var(name).ok();
+    let refused = |variable, wants, page| UpError::Variable { variable, wants, page };
+    PushBounds::read(look_up).map_err(|name| refused(name, "a whole number above nought", "docs/git.md"))?;
+    BuildBounds::read(look_up).map_err(|(name, wants)| refused(name, wants, "docs/environment.md"))?;
+    Ok(())
+}
+
+/// Supervises; where an upgrade began this program and it does not come up, the one before it does again.
 fn supervise(
     args: &UpArgs,
     path: &Path,
     deploy: Option<&Path>,
     starter: Option<File>,
 ) -> Result<(), UpError> {
+    let in_background = starter.is_some();
+    let mut fallback = Fallback::from_environment();
+    let result = supervise_until_down(args, path, deploy, starter, &mut fallback);
+    if let (Err(error), Some(fallback)) = (&result, &fallback) {
+        tracing::error!(error = report::chain(error), "an upgrade did not come up");
+        let source = fallback.become_it(args, path, in_background);
+        return Err(UpError::System { attempt: "become the program before this one again", source });
+    }
+    result
+}
+
+fn supervise_until_down(
+    args: &UpArgs,
+    path: &Path,
+    deploy: Option<&Path>,
+    starter: Option<File>,
+    fallback: &mut Option<Fallback>,
+) -> Result<(), UpError> {
     // Before anything that may take long: a signal from here on waits for the loop.
-    PushBounds::read(|name| std::env::var(name).ok()).map_err(|variable| UpError::Variable { variable })?;
+    check_variables()?;
     let backend = args.backend.unwrap_or_default();
     berth_server::machine::check_backend(backend).map_err(UpError::Docker)?;
     let signals = Signals::watch().map_err(UpError::system("watch for signals"))?;
@@ -195,7 +226,7 @@ fn supervise(
     run_dir::prepare(&run_dir, users[0])?;
     let result = open_site(args, home, &run_dir, &users, &mut lock).and_then(|(site, orphans)| {
         let mut watch = Watch::new(site, orphans, signals, &clock, Voice::new(log, starter));
-        watch_until_down(args, deploy, &mut watch)
+        watch_until_down(args, deploy, &mut watch, fallback)
     });
     // After a failed start an orphaned edge may serve on, and the next start needs its handover.sock.
     let serves_on = Orphan::find_all(&platform, &users)
@@ -239,18 +270,33 @@ fn open_site(
     Ok((site, orphans))
 }
 
-fn watch_until_down(args: &UpArgs, deploy: Option<&Path>, watch: &mut Watch<'_>) -> Result<(), UpError> {
+fn watch_until_down(
+    args: &UpArgs,
+    deploy: Option<&Path>,
+    watch: &mut Watch<'_>,
+    fallback: &mut Option<Fallback>,
+) -> Result<(), UpError> {
     loop {
         match watch.turn()? {
             Turn::Quiet => {}
             Turn::Up => {
+                if let Some(fallback) = fallback.take() {
+                    fallback.let_go();
+                }
+                upgrade::sweep(&watch.site().home.path);
                 note_down(watch.site());
                 let detached = watch.voice().is_detached();
                 let message = greeting(args, watch.site(), detached);
                 watch.voice().came_up(&message);
+                service_manager::ready();
                 if let Some(path) = deploy {
                     start_deploy(args, &watch.site().home.path, path)?;
                 }
+            }
+            Turn::Upgrade(program) => {
+                let in_background = watch.voice().is_detached();
+                let error = upgrade::begin(args, watch.site(), &program, in_background);
+                tracing::error!(error = report::chain(&error), program, "the program was not replaced");
             }
             Turn::Down => {
                 watch.voice().say("stopped");

@@ -56,6 +56,8 @@ fn builder(dir: &Path, clock: &Arc<dyn Clock>) -> Builder {
         toolchains: ToolchainPlaces::from_env(),
         platform: Platform::current(),
         cgroups: None,
+        enclosure: None,
+        memory_max: None,
         env: BTreeMap::new(),
         processes_max: 1_024,
         weight_max: u64::MAX,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_clock::Clock;
-use berth_process::{Cgroups, Controller, User};
+use berth_process::{Cgroups, Controller, Enclosure, User};
 use berth_source::detect::StoredFiles;
 use berth_source::{ChunkStore, Detection, NothingFits, Tree, TreeId, detect};
 use berth_spec::manifest::Builder as Kind;
@@ -49,6 +49,10 @@ pub struct Config {
     pub platform: Platform,
     /// Where control groups are made for builds, so that nothing escapes their end.
     pub cgroups: Option<Cgroups>,
+    /// What stands around the commands of builds; `None` for nothing but their user and their limits.
+    pub enclosure: Option<Arc<dyn Enclosure>>,
+    /// How many bytes of memory a build may have, where its control group limits that.
+    pub memory_max: Option<u64>,
     /// Variables that every build finds in its environment: how to reach a network from this machine.
     pub env: BTreeMap<String, String>,
     /// How many processes a build may have at once, threads among them: by its control group, else by its user where it has one of its own.

@@ -1,6 +1,6 @@
 //! Running a build's command: as its own user, within limits, its output read, its whole tree ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_clock::Clock;
-use berth_process::{Cgroup, Child, Group, Launch, LaunchError, Limits, Mark, Program, Stdio, Tree};
+use berth_process::{
+    Cgroup, Child, Enclosed, Enclosure, Group, Launch, LaunchError, Limits, Mark, Program, Stdio, Tree,
+};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio_util::sync::CancellationToken;
 
+use crate::builder::blocking;
 use crate::error::BuildError;
 use crate::log::{LineCutter, Log, Stream};
 use crate::weigh::{free, weigh};
@@ -37,6 +40,8 @@ pub(crate) struct Run<'a> {
     pub(crate) cgroup: Option<Cgroup>,
     /// How many processes it may have at once.
     pub(crate) processes_max: u64,
+    /// How many bytes of memory, where its group limits that.
+    pub(crate) memory_max: Option<u64>,
     /// Whether its user is nobody else's.
     pub(crate) own_user: bool,
     /// How long all commands of the build together may take.
@@ -45,10 +50,26 @@ pub(crate) struct Run<'a> {
     pub(crate) left: Duration,
     /// Whether it is kept from every network.
     pub(crate) offline: bool,
+    /// What stands around it, if anything does.
+    pub(crate) enclosure: Option<&'a Arc<dyn Enclosure>>,
+    pub(crate) sight: Sight,
     pub(crate) watch: Watch,
     pub(crate) cancel: &'a CancellationToken,
     pub(crate) clock: &'a Arc<dyn Clock>,
     pub(crate) log: &'a Log,
+}
+
+/// What a build sees of the machine, beside the programs and settings that everybody has, where something stands around it.
+#[derive(Debug, Clone)]
+pub(crate) struct Sight {
+    /// An empty folder for its root.
+    pub(crate) root: PathBuf,
+    /// What it has as its `/tmp`.
+    pub(crate) scratch: PathBuf,
+    /// The tools that it was given, and what they need.
+    pub(crate) readable: BTreeSet<PathBuf>,
+    /// Its tree, and what is kept between its app's builds.
+    pub(crate) writable: BTreeSet<PathBuf>,
 }
 
 /// What a build may take of the disk.
@@ -117,7 +138,8 @@ impl Run<'_> {
         mut self,
         take_out: Option<&mut (dyn FnMut(&str) + Send)>,
     ) -> Result<(), BuildError> {
-        let mut child = self.start()?;
+        let kills = self.cgroup.as_ref().and_then(Cgroup::oom_kills);
+        let mut child = self.start().await?;
         let tree =
             Tree { root: Some(child.identity().clone()), mark: Some(self.mark), cgroup: self.cgroup.take() };
         let mut leash = Leash { tree: tree.clone(), clock: Arc::clone(self.clock), held: true };
@@ -151,6 +173,8 @@ impl Run<'_> {
         if tree.cgroup.as_ref().and_then(Cgroup::refused_processes).is_some_and(|refused| refused > 0) {
             log.say(format!("the build may have {} processes at once, and wanted more", self.processes_max));
         }
+        let starved = kills.zip(tree.cgroup.as_ref().and_then(Cgroup::oom_kills));
+        let starved = starved.is_some_and(|(before, after)| after > before);
         let clock = Arc::clone(self.clock);
         let killed = tokio::task::spawn_blocking(move || tree.kill(&*clock, KILL_LIMIT)).await;
         killed.expect("killing a tree does not panic")?;
@@ -161,15 +185,20 @@ impl Run<'_> {
         }
         // Reaps the child when it was killed here.
         let reaped = child.ended().await;
-        self.judge(end, reaped)
+        self.judge(end, reaped, starved)
     }
 
-    fn start(&mut self) -> Result<Child, BuildError> {
-        let mut launch = Launch::new(self.program.clone())
-            .args(&self.args)
-            .envs(&self.env)
+    async fn start(&self) -> Result<Child, BuildError> {
+        let launch = match (self.enclosure, self.enclosed()) {
+            (Some(enclosure), Some(command)) => {
+                let enclosure = Arc::clone(enclosure);
+                // A network with a way out takes a look at the packet filter.
+                blocking(move || enclosure.enclose(&command).map_err(BuildError::Start)).await?
+            }
+            _ => self.bare(),
+        };
+        let mut launch = launch
             .mark(self.mark)
-            .limits(limits(self.user_processes()))
             .group(Group::Session)
             .stdout(Stdio::Piped)
             .stderr(Stdio::Piped)
@@ -178,12 +207,36 @@ impl Run<'_> {
         if let Some(cgroup) = &self.cgroup {
             launch = launch.cgroup(cgroup.clone());
         }
-        if self.offline {
-            launch = launch.offline();
-        }
         launch.start().map_err(|error| match error {
             LaunchError::System { .. } if self.offline => BuildError::NotOffline(error.into()),
             error => BuildError::Start(error.into()),
+        })
+    }
+
+    /// The command as it is started with nothing around it.
+    fn bare(&self) -> Launch {
+        let launch = Launch::new(self.program.clone())
+            .args(&self.args)
+            .envs(&self.env)
+            .limits(limits(self.user_processes()));
+        if self.offline { launch.offline() } else { launch }
+    }
+
+    /// The command with all that it may see; `None` for one that is no tenant's.
+    fn enclosed(&self) -> Option<Enclosed> {
+        let Program::Tenant(program) = &self.program else { return None };
+        Some(Enclosed {
+            program: program.clone(),
+            args: self.args.clone(),
+            env: self.env.clone(),
+            mark: self.mark,
+            limits: limits(self.user_processes()),
+            cgroup: self.cgroup.clone(),
+            readable: self.sight.readable.iter().cloned().collect(),
+            writable: self.sight.writable.iter().cloned().collect(),
+            tmp: self.sight.scratch.clone(),
+            root: self.sight.root.clone(),
+            offline: self.offline,
         })
     }
 
@@ -203,7 +256,8 @@ impl Run<'_> {
         }
     }
 
-    fn judge(self, end: End, reaped: io::Result<ExitStatus>) -> Result<(), BuildError> {
+    /// What is to be said of how it ended; `starved` says that the kernel killed something of it for want of memory.
+    fn judge(self, end: End, reaped: io::Result<ExitStatus>, starved: bool) -> Result<(), BuildError> {
         match end {
             End::Cancelled => Err(BuildError::Cancelled),
             End::TimedOut => Err(BuildError::Timeout(self.limit)),
@@ -217,7 +271,7 @@ impl Run<'_> {
                 Ok(status) if status.success() => Ok(()),
                 Ok(status) => Err(BuildError::Failed {
                     command: self.shown,
-                    outcome: outcome(status),
+                    outcome: outcome(status) + &starvation(starved, self.memory_max),
                     tail: self.log.tail(),
                 }),
                 Err(error) => Err(BuildError::Start(error.into())),
@@ -241,6 +295,15 @@ fn outcome(status: ExitStatus) -> String {
         (Some(code), _) => format!("exited with {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended without a status".to_owned(),
+    }
+}
+
+/// What is added to how a command ended that wanted more memory than there was.
+fn starvation(starved: bool, memory_max: Option<u64>) -> String {
+    match memory_max {
+        _ if !starved => String::new(),
+        Some(most) => format!(": it wanted more than the {} MiB of memory that a build may have", most >> 20),
+        None => ": the machine ran out of memory".to_owned(),
     }
 }
 

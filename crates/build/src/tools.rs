@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::BuildError;
 use crate::layout::{Layout, entries};
 use crate::mirror::{self, Source};
-use crate::toolchain::{self, ToolchainPlaces};
+use crate::toolchain::{self, Toolchain, ToolchainPlaces};
 use known::{CHOOSERS, KNOWN, Known, Moves, STAND_INS};
 
 pub(crate) use known::{FOLDERS, MANAGERS};
@@ -182,6 +182,64 @@ pub(crate) fn folders(tools: &[ToolUse], path: &str) -> Vec<PathBuf> {
         }
     }
     folders
+}
+
+/// What is not shown to a build though a tool lies in it: our home with all that is in it, and the builds of others.
+pub(crate) struct Private<'a> {
+    pub(crate) home: Option<&'a Path>,
+    pub(crate) builds: &'a Path,
+}
+
+impl Private<'_> {
+    /// Whether `folder` is around something private.
+    fn is_in(&self, folder: &Path) -> bool {
+        let of_home = |home: &Path| home.starts_with(folder) || folder == home.join(".local");
+        self.home.is_some_and(of_home) || self.builds.starts_with(folder)
+    }
+}
+
+/// What of the machine a build needs for its tools, beside what lies in the system's folders: the folders that they are installed in, of a
+/// link and of what it leads to. Of what lies in a home itself, the programs alone.
+pub(crate) fn places(
+    tools: &[ToolUse],
+    toolchain: Option<&Toolchain>,
+    private: &Private<'_>,
+) -> BTreeSet<PathBuf> {
+    let linked = |tool: &ToolUse| {
+        let real = fs::canonicalize(tool.folder.join(tool.program)).ok()?;
+        real.parent().map(Path::to_owned)
+    };
+    let folders = tools.iter().flat_map(|tool| [Some(tool.folder.clone()), linked(tool)]).flatten();
+    let of_toolchain = toolchain.map(|toolchain| toolchain.root.join("bin"));
+    let place = |folder: PathBuf| {
+        let whole = installation(&folder)?;
+        Some(if private.is_in(&whole) { folder } else { whole }).filter(|place| !private.is_in(place))
+    };
+    folders.chain(of_toolchain).filter_map(place).collect()
+}
+
+/// The folders of our own `PATH`, in which a build that runs as ourselves finds programs.
+pub(crate) fn own_folders(places: &ToolchainPlaces, private: &Private<'_>) -> BTreeSet<PathBuf> {
+    let folders = std::env::split_paths(&places.path).filter(|folder| folder.is_absolute());
+    folders.filter(|folder| !is_systems(folder) && !private.is_in(folder)).collect()
+}
+
+/// The folder that a tool is installed in, by that of its programs: they need its libraries too. None for those of the system, which
+/// everybody has.
+#[must_use]
+pub fn installation(programs: &Path) -> Option<PathBuf> {
+    if is_systems(programs) || programs == Path::new("/") {
+        return None;
+    }
+    let whole = match programs.parent() {
+        Some(parent) if programs.ends_with("bin") && parent.parent().is_some() => parent,
+        _ => programs,
+    };
+    Some(whole.to_owned())
+}
+
+fn is_systems(folder: &Path) -> bool {
+    ["/usr", "/bin", "/sbin", "/opt", "/nix"].iter().any(|systems| folder.starts_with(systems))
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
@@ -460,6 +518,47 @@ mod tests {
         assert!(machine.choose(Tool::Node, wanted, false).unwrap().mirror.is_none());
         let refused = machine.choose(Tool::Ruby, None, true).unwrap_err().to_string();
         assert!(refused.contains("Ruby does not work from elsewhere"), "{refused}");
+    }
+
+    #[test]
+    fn a_tool_is_had_with_its_libraries_and_nothing_around_it() {
+        let of = |programs: &str| {
+            installation(Path::new(programs)).map(|place| place.to_string_lossy().into_owned())
+        };
+        assert_eq!(
+            of("/home/a/.nvm/versions/node/v20/bin").as_deref(),
+            Some("/home/a/.nvm/versions/node/v20")
+        );
+        assert_eq!(of("/srv/tools/deno").as_deref(), Some("/srv/tools/deno"));
+        assert_eq!(of("/usr/local/bin"), None);
+        // The top of the machine is no installation.
+        assert_eq!(of("/bin"), None);
+        assert_eq!(of("/tools/bin").as_deref(), Some("/tools"));
+    }
+
+    #[test]
+    fn a_build_finds_where_tools_are_and_what_they_are_links_to() {
+        let machine = Machine::new();
+        machine.install("srv/deno/bin/deno", "echo deno 2.0.0");
+        let (bin, real) = (machine.dir.path().join("bin"), machine.dir.path().join("srv/deno"));
+        fs::create_dir_all(&bin).unwrap();
+        symlink(real.join("bin/deno"), bin.join("deno")).unwrap();
+        let tool = machine.choose(Tool::Deno, None, false).unwrap();
+        assert_eq!(tool.folder, bin);
+        let rust = Toolchain { root: "/home/a/.rustup/toolchains/stable".into(), version: "1".to_owned() };
+        let home = machine.dir.path().join("home");
+        let private = Private { home: Some(&home), builds: Path::new("/builds") };
+        // The folder around `bin` is around the home, too.
+        assert_eq!(places(&[tool], Some(&rust), &private), [bin, real, rust.root].into());
+    }
+
+    #[test]
+    fn folders_around_a_home_or_builds_are_no_folders_of_programs() {
+        let path = "/home:/home/a:/home/a/bin:/usr/bin:relative:/var/berth:/var/berth/bin".into();
+        let places = ToolchainPlaces { path, ..ToolchainPlaces::default() };
+        let private = Private { home: Some(Path::new("/home/a")), builds: Path::new("/var/berth/builds") };
+        let found = own_folders(&places, &private);
+        assert_eq!(found, [PathBuf::from("/home/a/bin"), "/var/berth/bin".into()].into());
     }
 
     #[test]

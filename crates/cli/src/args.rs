@@ -4,6 +4,7 @@ mod apps;
 mod backup;
 mod cron;
 mod domains;
+mod gate;
 mod git;
 mod history;
 mod launch;
@@ -29,10 +30,11 @@ pub use apps::{AppOrder, AppsArgs, DestroyArgs, ScaleArgs};
 pub use backup::{BackupAction, BackupArgs, BackupFile, RestoreArgs};
 pub use cron::{CronAction, CronArgs};
 pub use domains::{DomainsAction, DomainsArgs};
+pub use gate::{MaintenanceArgs, Switch};
 pub use git::{ConnectArgs, GitAction, GitArgs};
 pub use history::{LogsArgs, TimelineArgs, WhyArgs};
 pub use launch::LaunchArgs;
-pub use platform::{CompletionsArgs, ManArgs, UpArgs};
+pub use platform::{CompletionsArgs, ManArgs, UpArgs, UpgradeArgs};
 pub use registry::{RegistryAction, RegistryArgs};
 pub use releases::{DeployArgs, ReleasesAction, ReleasesArgs, RollbackArgs, StrategyChoice};
 pub use run::RunArgs;
@@ -163,6 +165,14 @@ pub enum Verb {
     Secrets(SecretsArgs),
     /// List or change the hosts that lead to an app (also `domains:add` and so on)
     Domains(DomainsArgs),
+    /// Turn requests away with a page that says so, or show whether they are
+    Maintenance(MaintenanceArgs),
+    /// Have requests wait, each for 30 seconds at most, until `berth resume`
+    Pause(OfApp),
+    /// Let requests through again
+    Resume(OfApp),
+    /// Have another program take the platform over, without a request that fails; one that does not come up gives way to this one again
+    Upgrade(UpgradeArgs),
     /// List what an app runs by a schedule, run it at once, or show what became of it
     Cron(CronArgs),
     /// List the directories that outlive an app's releases, snapshot, restore or remove them (also `volumes:snapshot` and so on)

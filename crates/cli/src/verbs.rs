@@ -8,6 +8,7 @@ mod diff;
 mod doctor;
 mod domains;
 mod follow;
+mod gate;
 mod git;
 mod history;
 mod launch;
@@ -19,6 +20,7 @@ mod run;
 mod seen;
 mod settings;
 mod stack;
+mod upgrade;
 mod volumes;
 
 #[cfg(test)]
@@ -100,6 +102,7 @@ pub(crate) async fn perform(
         | Verb::Man(_) => Ok(ExitStatus::Usage),
         Verb::Backup(args) => session.backup(args).await,
         Verb::Down => session.down().await,
+        Verb::Upgrade(args) => session.upgrade(&args).await,
         Verb::Status => session.status().await,
         Verb::Deploy(args) => session.deploy(args).await,
         Verb::Launch(args) => session.launch(args).await,
@@ -109,6 +112,9 @@ pub(crate) async fn perform(
         Verb::Config(args) => session.config(args).await,
         Verb::Secrets(args) => session.secrets(args).await,
         Verb::Domains(args) => session.domains(args).await,
+        Verb::Maintenance(args) => session.maintenance(args).await,
+        Verb::Pause(of) => session.gate(&of, berth_spec::Gate::Paused).await,
+        Verb::Resume(of) => session.gate(&of, berth_spec::Gate::Open).await,
         Verb::Cron(args) => session.cron(args).await,
         Verb::Volumes(args) => session.volumes(args).await,
         Verb::Stack(args) => session.stack(args).await,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_spec::{AppId, AppName, InstanceId, ProcessName, ReleaseNumber, Timestamp};
+use berth_spec::{AppId, AppName, Gate, InstanceId, ProcessName, ReleaseNumber, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -96,6 +96,10 @@ pub struct AppSummary {
     /// Its processes: how many instances are wanted and how many run.
     #[schema(value_type = BTreeMap<String, ProcessCount>)]
     pub processes: BTreeMap<ProcessName, ProcessCount>,
+    /// Whether requests get to it, where they do not: `paused` or `maintenance`.
+    #[serde(default, skip_serializing_if = "Gate::is_open")]
+    #[schema(value_type = Option<String>)]
+    pub gate: Gate,
 }
 
 /// How many instances of a process there are.

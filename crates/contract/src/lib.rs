@@ -12,6 +12,7 @@ pub mod client;
 pub mod code;
 pub mod cron;
 pub mod domains;
+pub mod gate;
 pub mod git;
 pub mod history;
 pub mod images;
@@ -33,11 +34,12 @@ pub use app::{
 pub use code::{Code, ExitStatus};
 pub use cron::{CronEntry, CronHistory, CronList, CronPast, CronState};
 pub use domains::{Domain, DomainList, DomainSource, DomainsChanged, DomainsPatch};
+pub use gate::{GateChange, GateChanged};
 pub use git::{ConnectGit, Git, GitBranch, GitConnected, GitConnection, GitPass};
 pub use history::{Evidence, TimelineEntry, TimelinePage, TimelineQuery, Why, WhyQuery};
 pub use images::{ImageTag, Images};
 pub use logs::{LogLine, LogQuery, LogStream};
-pub use platform::{BackupQuery, Isolation, Platform, PlatformDown, Role};
+pub use platform::{BackupQuery, Isolation, Platform, PlatformDown, Role, Upgrade, UpgradeBegun};
 pub use problem::{Problem, SourceError};
 pub use release::{
     DiffQuery, Difference, Failure, OutputLine, ProgressEvent, Reason, Release, ReleaseDiff, ReleaseList,

@@ -15,6 +15,9 @@ pub struct Platform {
     pub version: String,
     /// The directory that holds everything of it; empty, like `socket` and `roles`, for whoever does not own the platform.
     pub home: String,
+    /// The file of the program that runs; empty for whoever does not own the platform.
+    #[serde(default)]
+    pub program: String,
     /// Where edge listens for requests to apps: `127.0.0.1:8080`.
     pub edge: String,
     /// Where the API listens: `127.0.0.1:7070`.
@@ -38,6 +41,9 @@ pub struct Platform {
     /// In which network instances are and what they reach from there, in words.
     #[serde(default)]
     pub network: String,
+    /// Whether instances reach other apps of their project by name.
+    #[serde(default)]
+    pub names: bool,
     /// The version of control groups that instances and builds are held in: `v2`, `v1`. Nothing where the system gives none.
     #[serde(default)]
     pub cgroups: Option<String>,
@@ -45,6 +51,9 @@ pub struct Platform {
     /// have no user of their own.
     #[serde(default)]
     pub build_processes: Option<u64>,
+    /// In which network the commands of builds are, in words.
+    #[serde(default)]
+    pub build_network: String,
     /// How many breaches of an invariant were found and written down, and found since control started. More than nought is a fault of
     /// the platform.
     #[serde(default)]
@@ -66,6 +75,27 @@ pub struct Platform {
     pub app_count: u64,
 }
 
+/// A program that is to take the platform over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// Where it lies on the platform's machine, an absolute path.
+    pub from: String,
+}
+
+/// A program that takes the platform over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UpgradeBegun {
+    /// Its name in `bin/` of the home. The platform's own `program` ends with it once it has taken over.
+    pub program: String,
+    /// The version that it says it is.
+    pub version: String,
+    /// The version that ran until now.
+    pub before: String,
+    /// Whether it is the program that runs already; nothing happens then.
+    pub runs: bool,
+}
+
 /// How to save the platform.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +104,9 @@ pub struct BackupQuery {
     /// Whether the key that the secrets are sealed under is to be in it; given over the Unix socket alone.
     #[serde(default)]
     pub key: bool,
+    /// Whether volumes are to be in it. A snapshot is taken of each, and removed when it is saved.
+    #[serde(default)]
+    pub volumes: bool,
 }
 
 /// What keeps instances apart from each other and from the platform. Each level has what the one before it has, and more.

@@ -15,6 +15,8 @@ pub const PREFIX: &str = "/api/v1";
 pub const PLATFORM: &str = "/api/v1/platform";
 /// Stops the platform and every app on it.
 pub const PLATFORM_DOWN: &str = "/api/v1/platform/down";
+/// Has another program take the platform over.
+pub const PLATFORM_UPGRADE: &str = "/api/v1/platform/upgrade";
 /// The platform as one archive.
 pub const PLATFORM_BACKUP: &str = "/api/v1/platform/backup";
 /// What happened on the whole platform.
@@ -67,6 +69,8 @@ pub const VOLUME_RESTORE: &str =
     "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/volumes/{volume}/restore";
 /// The hosts that lead to an app.
 pub const DOMAINS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/domains";
+/// Whether requests get to an app.
+pub const GATE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/gate";
 /// An app's log lines, as server-sent events.
 pub const LOGS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/logs";
 /// An app's instances.

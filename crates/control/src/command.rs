@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{
-    AppId, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, SnapshotName,
+    AppId, CronName, EnvName, Gate, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, SnapshotName,
     TenantId, Timestamp, VolumeName,
 };
 
@@ -50,6 +50,8 @@ pub enum Wish {
     Scale { processes: BTreeMap<ProcessName, u32> },
     /// Change which hosts lead to the app, without a release.
     ChangeDomains { add: BTreeSet<HostName>, remove: BTreeSet<HostName> },
+    /// Have requests get to the app, wait, or be turned away.
+    ChangeGate { gate: Gate },
     /// Run a command once.
     Run(Box<RunWish>),
     /// Run the command of a cron entry at once.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_spec::command::{Command, RelativeDir};
 use berth_spec::manifest::Manifest;
 use berth_spec::{
-    AppId, BranchName, CronName, EnvName, HostName, Millis, ProcessName, ProjectId, ReleaseNumber,
+    AppId, BranchName, CronName, EnvName, Gate, HostName, Millis, ProcessName, ProjectId, ReleaseNumber,
     SnapshotName, TenantId, Timestamp, VolumeName,
 };
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,8 @@ pub enum Event {
     ScaleChanged { processes: BTreeMap<ProcessName, u32> },
     /// Hosts lead to the app, or no longer do, whatever its releases say.
     DomainsChanged { added: BTreeSet<HostName>, removed: BTreeSet<HostName> },
+    /// Requests get to the app, wait, or are turned away.
+    GateChanged { gate: Gate },
     /// What of its repository is deployed, and from where else.
     GitChanged { git: GitSettings },
     /// A push to the repository elsewhere was told of and made no release.
@@ -299,6 +301,9 @@ pub struct Image {
     /// The signal that asks it to stop, where it is not SIGTERM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<i32>,
+    /// The path that its own check asks for, where it asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_path: Option<String>,
 }
 
 /// Why a release failed, fit to be shown.
@@ -521,6 +526,7 @@ impl Event {
             Self::SecretsChanged { .. } => "secrets_changed",
             Self::ScaleChanged { .. } => "scale_changed",
             Self::DomainsChanged { .. } => "domains_changed",
+            Self::GateChanged { .. } => "gate_changed",
             Self::GitChanged { .. } => "git_changed",
             Self::HookFailed { .. } => "hook_failed",
             Self::ReleaseSubmitted(_) => "release_submitted",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use berth_spec::{CronName, ProcessName, ReleaseNumber, Timestamp};
+use berth_spec::{CronName, Gate, ProcessName, ReleaseNumber, Timestamp};
 
 use crate::cron::{CronOutcome, CronPast, carried_over, is_stopped};
 use crate::event::{CronRun, Event, GitSettings, ReleaseSubmitted, Stream};
@@ -62,6 +62,7 @@ impl Platform {
             | Event::SecretsChanged { .. }
             | Event::ScaleChanged { .. }
             | Event::DomainsChanged { .. }
+            | Event::GateChanged { .. }
             | Event::GitChanged { .. }
             | Event::HookFailed { .. }
             | Event::ReleaseSubmitted(_)
@@ -123,6 +124,7 @@ impl App {
                 self.domains.retain(|host| !removed.contains(host));
                 self.domains.extend(added.iter().cloned());
             }
+            Event::GateChanged { gate } => self.gate = *gate,
             Event::RunAssigned { .. } | Event::RunEnded { .. } => self.apply_to_run(event, stamp),
             Event::CronSkipped { .. } | Event::CronSetBack { .. } => self.apply_to_cron(event, stamp),
             Event::GitChanged { git } => self.git = git.clone(),
@@ -341,6 +343,7 @@ impl App {
         self.secrets.clear();
         self.scale.clear();
         self.domains.clear();
+        self.gate = Gate::Open;
         self.git = GitSettings::default();
         self.instances.clear();
         self.routed.clear();

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
+use berth_routing::names;
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
 use berth_spec::{AppId, HostName, Millis};
 
-use crate::state::{App, Instance, Life, Position, State};
+use crate::state::{App, Instance, Life, Position, Release, State};
 
 /// How long edge holds a request while an app has no instance that takes connections: the budget of the design for the
 /// only instance of an app being started again.
@@ -46,9 +47,12 @@ pub fn claims(app: &App) -> impl Iterator<Item = &HostName> {
     app.domains.iter().chain(releases.flat_map(|release| &release.manifest.http.hosts))
 }
 
-/// The hosts that requests for the app come in by: its own and those of the release that serves.
+/// The hosts that requests for the app come in by: its own and those of the release that serves; none while that is not public.
 #[must_use]
 pub fn serving_hosts(app: &App) -> Vec<String> {
+    if app.serving_release().is_some_and(|release| release.manifest.http.internal) {
+        return Vec::new();
+    }
     let named = app.serving_release().into_iter().flat_map(|release| &release.manifest.http.hosts);
     let all = app.domains.iter().chain(named).map(|host| host.as_str().to_owned());
     all.chain([default_host(&app.id)]).collect::<BTreeSet<String>>().into_iter().collect()
@@ -96,17 +100,20 @@ fn app_route(app: &App) -> AppRoute {
             instance: app.id.instance(it.process.clone(), ordinal),
             endpoint: endpoint(it)?,
             role,
-            probe: app.release(it.release).map(|release| probe(&release.manifest))?,
+            probe: app.release(it.release).map(|release| probe(release))?,
         })
     });
     let web_wanted =
         app.scale.iter().find(|(process, _)| process.is_web()).is_none_or(|(_, &count)| count > 0);
     // An app that goes is at no host any more, while what was sent to it is waited for.
     let hosts = if app.life == Life::Alive { serving_hosts(app) } else { Vec::new() };
+    let address = names::address(app.slot).filter(|_| app.life == Life::Alive);
     AppRoute {
         hosts: hosts.into_iter().map(Host).collect(),
         backends: backends.collect(),
         hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
+        gate: app.gate,
+        address,
     }
 }
 
@@ -119,11 +126,14 @@ fn endpoint(instance: &Instance) -> Option<Endpoint> {
     })
 }
 
-fn probe(manifest: &berth_spec::manifest::Manifest) -> Probe {
-    let readiness = &manifest.http.readiness;
-    let path = readiness.path.as_ref();
+fn probe(release: &Release) -> Probe {
+    let readiness = &release.manifest.http.readiness;
+    let image = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref());
+    // What the manifest says counts; else what the image's author wrote.
+    let path = readiness.path.as_ref().map(|path| path.as_str().to_owned());
+    let path = path.or_else(|| image.and_then(|image| image.health_path.clone()));
     Probe {
-        path: path.map_or(ProbePath::Guess, |path| ProbePath::Strict(path.as_str().to_owned())),
+        path: path.map_or(ProbePath::Guess, ProbePath::Strict),
         interval: readiness.interval,
         timeout: readiness.timeout,
     }
@@ -138,10 +148,25 @@ mod tests {
     #[test]
     fn an_app_that_goes_is_at_no_host_while_it_drains() {
         let mut scene = Scene::serving(&["web"], 1, None);
-        assert_eq!(app_route(scene.app()).hosts, [Host("shop.localhost".to_owned())]);
+        let before = app_route(scene.app());
+        assert_eq!(before.hosts, [Host("shop.localhost".to_owned())]);
+        assert_eq!(before.address, names::address(scene.app().slot));
         scene.wish(Wish::Destroy { volumes: false });
         let route = app_route(scene.app());
         assert_eq!((route.hosts.len(), route.backends.len()), (0, 1), "it was told at once");
+        assert_eq!(route.address, None, "nor does its name lead to it");
+    }
+
+    #[test]
+    fn an_app_that_is_not_public_is_at_no_host_and_has_its_name() {
+        let scene = Scene::serving(&["web"], 1, None);
+        let mut app = scene.app().clone();
+        for release in app.releases.values_mut() {
+            std::sync::Arc::make_mut(release).manifest.http.internal = true;
+        }
+        let route = app_route(&app);
+        assert_eq!((route.hosts.len(), route.backends.len()), (0, 1));
+        assert_eq!(route.address, names::address(app.slot));
     }
 
     #[test]

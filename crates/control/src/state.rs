@@ -10,8 +10,8 @@ use std::sync::Arc;
 use berth_spec::command::Command;
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{
-    AppId, AppName, CronName, EnvName, HostName, InstanceId, Millis, ProcessName, ProjectId, ReleaseNumber,
-    TenantId, Timestamp,
+    AppId, AppName, CronName, EnvName, Gate, HostName, InstanceId, Millis, ProcessName, ProjectId,
+    ReleaseNumber, TenantId, Timestamp,
 };
 
 use crate::cron::CronProgress;
@@ -118,6 +118,9 @@ pub struct App {
     /// Hosts that lead to it whatever its releases say.
     #[serde(default)]
     pub domains: BTreeSet<HostName>,
+    /// Whether requests get to it.
+    #[serde(default)]
+    pub gate: Gate,
     /// How it is deployed by git.
     #[serde(default)]
     pub git: GitSettings,
@@ -360,6 +363,7 @@ impl App {
             secrets: BTreeMap::new(),
             scale: BTreeMap::new(),
             domains: BTreeSet::new(),
+            gate: Gate::Open,
             git: GitSettings::default(),
             releases: BTreeMap::new(),
             instances: BTreeMap::new(),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use berth_clock::SystemClock;
 use berth_edge::{AccessLog, Config, Limits};
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
-use berth_spec::{AppId, Millis};
+use berth_spec::{AppId, Gate, Millis};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -91,6 +91,8 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
         hosts: vec![Host("app.*".to_owned())],
         backends: vec![backend],
         hold: Millis::from_secs(5),
+        gate: Gate::Open,
+        address: None,
     };
     let snapshot =
         Snapshot { format: Snapshot::FORMAT, generation: Generation(1), apps: [(app, route)].into() };

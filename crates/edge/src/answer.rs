@@ -17,6 +17,8 @@ pub(crate) enum Reason {
     NoApp,
     NotReady,
     NotRunning,
+    Paused,
+    Maintenance,
     Busy,
     NoAnswer,
 }
@@ -28,7 +30,9 @@ impl Reason {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoApp => StatusCode::NOT_FOUND,
-            Self::NotReady | Self::NotRunning | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady | Self::NotRunning | Self::Paused | Self::Maintenance | Self::Busy => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::NoAnswer => StatusCode::BAD_GATEWAY,
         }
     }
@@ -42,6 +46,8 @@ impl Reason {
             Self::NoApp => "no_app_here",
             Self::NotReady => "app_not_ready",
             Self::NotRunning => "app_not_running",
+            Self::Paused => "app_paused",
+            Self::Maintenance => "app_in_maintenance",
             Self::Busy => "too_many_waiting",
             Self::NoAnswer => "app_gave_no_answer",
         }
@@ -58,6 +64,8 @@ impl Reason {
             Self::NotRunning => {
                 "Nothing of this app runs: it is scaled to nothing, or no release of it serves yet."
             }
+            Self::Paused => "The app was paused and still is. Try again in a moment.",
+            Self::Maintenance => "The app is under maintenance and will be back.",
             Self::Busy => "Too many requests wait for this app already. Try again in a moment.",
             Self::NoAnswer => "The app closed the connection before it answered.",
         }
@@ -77,7 +85,7 @@ pub(crate) fn refuse(
 ) -> Response<ResponseBody> {
     let status = reason.status();
     record.refused(status.as_u16());
-    if matches!(reason, Reason::NotReady | Reason::NotRunning | Reason::Busy) {
+    if matches!(reason, Reason::NotReady | Reason::NotRunning | Reason::Paused | Reason::Busy) {
         record.unserved();
     }
     let wants_html = accept.is_some_and(|accept| contains(accept.as_bytes(), b"text/html"));
@@ -100,7 +108,9 @@ pub(crate) fn refuse(
         headers.insert("x-request-id", id);
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        // Nobody knows how long it takes; a minute is what crawlers and clients of APIs get by with.
+        let after = if reason == Reason::Maintenance { "60" } else { "1" };
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(after));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers
@@ -134,6 +144,8 @@ mod tests {
             Reason::NoApp,
             Reason::NotReady,
             Reason::NotRunning,
+            Reason::Paused,
+            Reason::Maintenance,
             Reason::Busy,
             Reason::NoAnswer,
         ];

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use crate::access_log::Line;
 use crate::client_stream::{ClientStream, Progress};
+use crate::fleet::Named;
 use crate::forward::forward;
 use crate::patience::{Patience, TooSlow, Waiting};
 use crate::worker::Worker;
@@ -29,6 +30,25 @@ const BUFFER_MAX: usize = 64 << 10;
 /// How much a client may still send, and for how long, after a response that did not wait for its request's end.
 const LINGER_MAX: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// Where a connection comes from.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// Through a listener that everybody reaches.
+    Outside {
+        /// The address it came from.
+        peer: HeaderValue,
+    },
+    /// From an instance, to an app of its project.
+    Inside {
+        /// The calling app's own address in the project.
+        peer: HeaderValue,
+        /// The calling app's name.
+        caller: HeaderValue,
+        /// The app that it calls.
+        target: Named,
+    },
+}
 
 /// How a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,13 +120,13 @@ impl Drop for Busy {
 }
 
 /// Serves the connection until it ends.
-pub(crate) async fn serve(worker: &Rc<Worker>, client: Rc<Client>, socket: TcpStream, peer: HeaderValue) {
+pub(crate) async fn serve(worker: &Rc<Worker>, client: Rc<Client>, socket: TcpStream, origin: Origin) {
     let stream = ClientStream::new(socket, Arc::clone(&client.progress));
     let service = service_fn(|request| {
         let busy = Busy::new(&client.busy);
-        let peer = &peer;
+        let origin = &origin;
         async move {
-            let mut response = forward(worker, peer, request).await;
+            let mut response = forward(worker, origin, request).await;
             response.body_mut().hold(busy);
             Ok::<_, Infallible>(response)
         }

@@ -22,7 +22,7 @@ use crate::ledger::Ledger;
 use crate::link::{self, Desk};
 use crate::probe::{Finding, Prober};
 use crate::worker::Standing;
-use crate::{EdgeError, ExitReason, boot, events, handover};
+use crate::{EdgeError, ExitReason, boot, events, handover, internal};
 
 /// How often counts go to control.
 const COUNTS_EVERY: Duration = Duration::from_secs(1);
@@ -50,6 +50,9 @@ pub(crate) struct Outside {
     pub(crate) terminate: tokio::signal::unix::Signal,
     pub(crate) owner_uid: u32,
     pub(crate) listeners: Vec<OwnedFd>,
+    /// Where the sockets of the shims are, and who is told of them.
+    pub(crate) dial_folder: PathBuf,
+    pub(crate) callers: Vec<mpsc::Sender<PathBuf>>,
 }
 
 /// The state of the control thread.
@@ -187,12 +190,13 @@ impl ControlThread {
         mut hands: Vec<Hand>,
         outside: Outside,
     ) -> Result<ExitReason, EdgeError> {
-        let Outside { control_socket, leash, handover, mut stop, mut terminate, owner_uid, listeners } =
-            outside;
+        let Outside { control_socket, leash, handover, mut stop, mut terminate, owner_uid, .. } = outside;
+        let Outside { listeners, dial_folder, callers, .. } = outside;
         let mut side_tasks = JoinSet::new();
         let desk = Rc::clone(&self.desk);
         side_tasks.spawn_local(async move { link::keep(&control_socket, &desk).await });
         side_tasks.spawn_local(watch_leash(leash));
+        side_tasks.spawn_local(internal::watch(dial_folder, callers));
         side_tasks.spawn_local(hand_over(handover, owner_uid, listeners));
         let mut seconds = tokio::time::interval(COUNTS_EVERY);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -55,6 +55,14 @@ impl Place {
         }
     }
 
+    /// The port at which it listens there.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(addr) | Self::Own { addr, .. } => Some(addr.port()),
+            Self::Nowhere => None,
+        }
+    }
+
     /// A connection for one question, which leaves nothing behind.
     pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
         self.connect_by(&Dialer::default(), 1).await

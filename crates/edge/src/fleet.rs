@@ -1,15 +1,17 @@
 //! The snapshot in use: the table, and the instances with what is in flight to them over all threads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use berth_routing::balance::{self, Load};
+use berth_routing::names::DOMAIN;
 use berth_routing::wire::AppCounts;
-use berth_routing::{Endpoint, Flaw, Generation, InvalidSnapshot, Probe, Role, Snapshot, Table};
-use berth_spec::{AppId, InstanceId};
+use berth_routing::{Endpoint, Flaw, Generation, InvalidSnapshot, Names, Probe, Role, Snapshot, Table};
+use berth_spec::{AppId, Gate, InstanceId, ProjectId};
 use tokio::sync::Notify;
 
 use crate::dial::Place;
@@ -122,6 +124,7 @@ impl Counters {
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) hold: Duration,
+    pub(crate) gate: Gate,
     pub(crate) counters: Arc<Counters>,
     routed: Vec<Arc<Backend>>,
 }
@@ -140,11 +143,20 @@ impl App {
     }
 }
 
+/// An app as an instance of its project reaches it: that project, and its address there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Named {
+    pub(crate) project: ProjectId,
+    pub(crate) address: Ipv4Addr,
+}
+
 /// A snapshot as the threads use it.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
     table: Table,
     apps: Vec<Arc<App>>,
+    names: Names,
+    named: BTreeMap<Named, Arc<App>>,
     routed: BTreeSet<u64>,
     /// False when edge started without being able to read its snapshot: what it does not know may exist.
     pub(crate) complete: bool,
@@ -157,6 +169,21 @@ impl Fleet {
 
     pub(crate) fn app(&self, host: &str) -> Option<&Arc<App>> {
         self.apps.get(self.table.app_at(host)?)
+    }
+
+    /// The app that is called so.
+    pub(crate) fn named(&self, named: &Named) -> Option<&Arc<App>> {
+        self.named.get(named)
+    }
+
+    /// The address of `app` in its project.
+    pub(crate) fn address(&self, app: &AppId) -> Option<Ipv4Addr> {
+        self.names.beside(app)?.apps.get(&app.app).copied()
+    }
+
+    /// The ports at which apps of the project of `app` are reached.
+    pub(crate) fn ports_beside(&self, app: &AppId) -> BTreeSet<u16> {
+        self.names.beside(app).map(|project| project.ports.clone()).unwrap_or_default()
     }
 
     /// Whether connections to this backend may be kept.
@@ -198,11 +225,12 @@ impl Registry {
         applied: Generation,
     ) -> Result<(Fleet, Vec<Target>, Vec<Flaw>), InvalidSnapshot> {
         let (table, flaws) = Table::compile(snapshot, applied)?;
-        let mut fleet = Fleet { table, complete: true, ..Fleet::default() };
+        let mut fleet = Fleet { table, names: Names::of(snapshot), complete: true, ..Fleet::default() };
         let mut targets = Vec::new();
         let mut seen = BTreeSet::new();
         for (id, app) in &snapshot.apps {
-            let host = app.hosts.first().map_or("localhost", |host| host.0.as_str());
+            let inside = format!("{}.{DOMAIN}", id.app);
+            let host = app.hosts.first().map_or(inside.as_str(), |host| host.0.as_str());
             let host = host.strip_suffix(".*").map_or(host.to_owned(), |label| format!("{label}.localhost"));
             let mut routed = Vec::new();
             for backend in &app.backends {
@@ -217,7 +245,12 @@ impl Registry {
                 targets.push(Target { backend: state, probe: backend.probe.clone(), host: host.clone() });
             }
             let counters = Arc::clone(self.counters.entry(id.clone()).or_default());
-            fleet.apps.push(Arc::new(App { hold: app.hold.as_duration(), counters, routed }));
+            let compiled = Arc::new(App { hold: app.hold.as_duration(), gate: app.gate, counters, routed });
+            if let Some(address) = app.address {
+                let named = Named { project: id.project_id(), address };
+                fleet.named.insert(named, Arc::clone(&compiled));
+            }
+            fleet.apps.push(compiled);
         }
         Ok((fleet, targets, flaws))
     }
@@ -287,6 +320,8 @@ mod tests {
             hosts: vec![Host("shop.*".to_owned())],
             backends: backends.collect(),
             hold: Millis::from_secs(5),
+            gate: Gate::Open,
+            address: Some(Ipv4Addr::new(198, 19, 0, 1)),
         };
         Snapshot { format: 1, generation: Generation(generation), apps: [(app, route)].into() }
     }
@@ -310,6 +345,21 @@ mod tests {
         drop(open);
         assert_eq!(registry.quiet(&after, &listed).len(), 1);
         assert!(after.app("shop.localhost").unwrap().pick(&[], (0, 0)).is_none());
+    }
+
+    #[test]
+    fn an_address_leads_to_its_app_within_its_project_alone() {
+        let mut registry = Registry::new(Arc::default(), PathBuf::new());
+        let (fleet, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
+        let named = |project: &str, last: u8| {
+            let named = Named { project: project.parse().unwrap(), address: Ipv4Addr::new(198, 19, 0, last) };
+            fleet.named(&named).is_some()
+        };
+        assert!(named("default/default", 1));
+        assert!(!named("default/default", 2) && !named("default/other", 1) && !named("other/default", 1));
+        let beside: AppId = "default/default/worker".parse().unwrap();
+        assert_eq!(fleet.ports_beside(&beside), [80, 20_001].into());
+        assert!(fleet.ports_beside(&"other/default/worker".parse().unwrap()).is_empty());
     }
 
     #[test]

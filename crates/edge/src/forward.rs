@@ -14,15 +14,19 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::answer::{Reason, refuse};
 use crate::body::{Ending, RequestBody, RequestState, ResponseBody};
+use crate::client::Origin;
 use crate::fleet::InFlight;
 use crate::headers;
 use crate::record::Record;
 use crate::upgrade::{self, Tunnel};
 use crate::upstream::Sender;
-use crate::worker::{Choice, Worker};
+use crate::worker::{Choice, Target, Worker};
 
 /// What a client may put into one path and query.
 const TARGET_MAX: usize = 8 << 10;
+
+/// How long a request waits for an app that is paused.
+pub(crate) const PAUSED_HOLD: Duration = Duration::from_secs(30);
 
 /// An instance that takes the request, or why there is none.
 type Found = Result<(InFlight, Sender, Reused), Reason>;
@@ -30,7 +34,7 @@ type Reused = bool;
 
 /// A request, ready to be sent, and what is known about sending it again.
 struct Errand {
-    host: String,
+    target: Target,
     idempotent: bool,
     has_body: bool,
     hold: Option<Hold>,
@@ -47,10 +51,10 @@ struct Spare {
     headers: HeaderMap,
 }
 
-/// Answers `request`, which came from `peer`.
+/// Answers `request`, which came from `origin`.
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
-    peer: &HeaderValue,
+    origin: &Origin,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = worker.now();
@@ -63,14 +67,18 @@ pub(crate) async fn forward(
     let protocol = headers::upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
     let asks_upgrade = request.headers().contains_key(header::UPGRADE);
     let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut request));
-    headers::to_app(request.headers_mut(), &host, peer, record.id());
+    headers::to_app(request.headers_mut(), &host, origin, record.id());
     if let Some(protocol) = &protocol {
         headers::set_upgrade(request.headers_mut(), protocol.clone());
     }
     *request.version_mut() = Version::HTTP_11;
 
     let accept = request.headers().get(header::ACCEPT).cloned();
-    let mut response = match send(worker, &host, request, &mut record).await {
+    let sent = match target_of(origin, &host) {
+        Ok(target) => send(worker, target, request, &mut record).await,
+        Err(reason) => Err(reason),
+    };
+    let mut response = match sent {
         Ok(answer) => finish(worker, answer, client.zip(protocol), record, accept.as_ref()),
         Err(reason) => refuse(reason, accept.as_ref(), record),
     };
@@ -115,6 +123,17 @@ fn check(request: &mut Request<Incoming>) -> Result<HeaderValue, Reason> {
     Ok(host)
 }
 
+/// Which app a request is for. Of what comes from an instance the connection says it, and no header.
+fn target_of(origin: &Origin, host: &HeaderValue) -> Result<Target, Reason> {
+    Ok(match origin {
+        Origin::Outside { .. } => {
+            let host = normalise(host.as_bytes()).map_err(|_checked_before| Reason::BadRequest)?;
+            Target::Host(host.into_owned())
+        }
+        Origin::Inside { target, .. } => Target::Named(target.clone()),
+    })
+}
+
 /// A response's head and body, with what it holds on to.
 struct Answer {
     response: Response<Incoming>,
@@ -125,14 +144,13 @@ struct Answer {
 
 async fn send(
     worker: &Rc<Worker>,
-    host: &HeaderValue,
+    target: Target,
     request: Request<Incoming>,
     record: &mut Record,
 ) -> Result<Answer, Reason> {
     let (parts, body) = request.into_parts();
-    let host = normalise(host.as_bytes()).map_err(|_checked_before| Reason::BadRequest)?.into_owned();
     let mut errand = Errand {
-        host,
+        target,
         idempotent: is_idempotent(parts.method.as_str()),
         has_body: !body.is_end_stream(),
         hold: None,
@@ -177,7 +195,7 @@ impl Errand {
     /// app whose only instance is being restarted shall not show that to anyone.
     async fn find(&mut self, worker: &Rc<Worker>, record: &mut Record) -> Found {
         loop {
-            match worker.choose(&self.host, &self.tried, record) {
+            match worker.choose(&self.target, &self.tried, Some(&mut *record)) {
                 Choice::NoApp => return Err(Reason::NoApp),
                 Choice::Backend(lease) => match self.reach(worker, &lease).await {
                     Ok((sender, reused)) => return Ok((lease, sender, reused)),
@@ -188,16 +206,24 @@ impl Errand {
                     }
                 },
                 Choice::Wait(budget) => {
-                    let hold = self.hold.get_or_insert_with(|| Hold::new(self.started, budget));
                     let over = if budget.is_zero() { Reason::NotRunning } else { Reason::NotReady };
-                    let pause = hold.wait(worker.now()).ok_or(over)?;
-                    if !worker.wait(pause).await {
-                        return Err(Reason::Busy);
-                    }
-                    self.tried.clear();
+                    self.wait(worker, budget, over).await?;
                 }
+                Choice::Paused => self.wait(worker, PAUSED_HOLD, Reason::Paused).await?,
+                Choice::Maintenance => return Err(Reason::Maintenance),
             }
         }
+    }
+
+    /// Waits until there may be an instance, for `budget` in all since the first time; `over` when that is used up.
+    async fn wait(&mut self, worker: &Rc<Worker>, budget: Duration, over: Reason) -> Result<(), Reason> {
+        let hold = self.hold.get_or_insert_with(|| Hold::new(self.started, budget));
+        let pause = hold.wait(worker.now()).ok_or(over)?;
+        if !worker.wait(pause).await {
+            return Err(Reason::Busy);
+        }
+        self.tried.clear();
+        Ok(())
     }
 
     async fn reach(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Sender, Reused)> {

@@ -5,9 +5,12 @@ use std::fmt::Write as _;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::client::Origin;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_BERTH_APP: HeaderName = HeaderName::from_static("x-berth-app");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -40,7 +43,11 @@ impl RequestId {
 /// it may have forged, with what the app is promised.
 ///
 /// The order matters: `Connection` is obeyed before our headers are set, so that a client cannot name them there.
-pub(crate) fn to_app(headers: &mut HeaderMap, host: &HeaderValue, peer: &HeaderValue, id: &RequestId) {
+pub(crate) fn to_app(headers: &mut HeaderMap, host: &HeaderValue, origin: &Origin, id: &RequestId) {
+    let (peer, caller) = match origin {
+        Origin::Outside { peer } => (peer, None),
+        Origin::Inside { peer, caller, .. } => (peer, Some(caller)),
+    };
     let wants_trailers = headers
         .get_all(header::TE)
         .iter()
@@ -54,6 +61,9 @@ pub(crate) fn to_app(headers: &mut HeaderMap, host: &HeaderValue, peer: &HeaderV
     headers.insert(X_FORWARDED_FOR, peer.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     headers.insert(X_FORWARDED_HOST, host.clone());
+    if let Some(caller) = caller {
+        headers.insert(X_BERTH_APP, caller.clone());
+    }
     if let Ok(value) = HeaderValue::from_maybe_shared(id.id()) {
         headers.insert(X_REQUEST_ID, value);
     }
@@ -132,7 +142,8 @@ fn remove_forged(headers: &mut HeaderMap) {
         }
         match folded.first() {
             Some(b'x') => {
-                folded.starts_with(b"x-forwarded-") || &*folded == b"x-real-ip" || &*folded == b"x-request-id"
+                folded.starts_with(b"x-forwarded-")
+                    || matches!(&*folded, b"x-real-ip" | b"x-request-id" | b"x-berth-app")
             }
             Some(b'f') => &*folded == b"forwarded",
             _ => false,
@@ -176,9 +187,34 @@ mod tests {
         for (name, value) in lines {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        let (host, peer) = (HeaderValue::from_static("shop.com"), HeaderValue::from_static("10.0.0.1"));
-        to_app(&mut headers, &host, &peer, &RequestId::new(7, 9));
+        let origin = Origin::Outside { peer: HeaderValue::from_static("10.0.0.1") };
+        to_app(&mut headers, &HeaderValue::from_static("shop.com"), &origin, &RequestId::new(7, 9));
         headers
+    }
+
+    #[test]
+    fn who_calls_from_within_is_said_by_edge_alone() {
+        let mut headers =
+            forwarded(&[("x-berth-app", "evil"), ("X_Berth_App", "evil"), ("x-berth_app", "evil")]);
+        assert!(!headers.keys().any(|name| name.as_str().contains("berth")), "{headers:?}");
+        headers.insert("x_berth_app", "evil".parse().unwrap());
+        headers.append("x-berth-app", "evil".parse().unwrap());
+        headers.insert("connection", "x-berth-app, x-forwarded-for".parse().unwrap());
+        let origin = Origin::Inside {
+            peer: HeaderValue::from_static("198.19.0.7"),
+            caller: HeaderValue::from_static("web"),
+            target: crate::fleet::Named {
+                project: "default/default".parse().unwrap(),
+                address: [198, 19, 0, 1].into(),
+            },
+        };
+        to_app(&mut headers, &HeaderValue::from_static("api.internal"), &origin, &RequestId::new(7, 9));
+        assert_eq!(headers.get_all("x-berth-app").iter().collect::<Vec<_>>(), ["web"]);
+        assert!(!headers.contains_key("x_berth_app"));
+        assert_eq!(
+            (&headers["x-forwarded-for"], &headers["host"]),
+            (&HeaderValue::from_static("198.19.0.7"), &HeaderValue::from_static("api.internal"),)
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
 //! called it follows control, probes and gives the orders (`control_thread`). A request goes through
 //! `client_stream` and `strict` (what is refused before hyper sees it), `forward` (which app, which instance,
-//! when again) and `upstream` (the pool) by `dial` (the way there). Threads share nothing on the way but the counts in `fleet`.
+//! when again) and `upstream` (the pool) by `dial` (the way there). What an instance sends to another app comes in by
+//! `internal`, and where it is no HTTP goes by `passage`. Threads share nothing on the way but the counts in `fleet`.
 //!
 //! Deliberately absent: any way for a request to reach control, any file but the snapshot, and any queue of requests
 //! besides the bounded one of those that wait for an instance.
@@ -22,9 +23,11 @@ mod fleet;
 mod forward;
 pub mod handover;
 mod headers;
+mod internal;
 mod ledger;
 mod limits;
 mod link;
+mod passage;
 mod patience;
 mod probe;
 mod record;
@@ -48,7 +51,7 @@ use thiserror::Error;
 use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 pub use access_log::AccessLog;
@@ -159,14 +162,13 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
             stir: watch::Sender::default(),
             stop: watch::Sender::default(),
         };
-        let orders = || Orders {
-            fleet: signals.fleet.subscribe(),
-            stir: signals.stir.subscribe(),
-            stop: signals.stop.subscribe(),
-        };
-        let orders: Vec<Orders> = config.listeners.iter().map(|_| orders()).collect();
-        let thread =
-            ControlThread::boot(&config.routing_dir, config.dial_folder, Arc::clone(&changed), signals);
+        let (callers, orders): (Vec<_>, Vec<_>) = config.listeners.iter().map(|_| orders(&signals)).unzip();
+        let thread = ControlThread::boot(
+            &config.routing_dir,
+            config.dial_folder.clone(),
+            Arc::clone(&changed),
+            signals,
+        );
         let fleet = thread.fleet();
         let (mut hands, mut threads) = (Vec::new(), Vec::new());
         let count = config.listeners.len();
@@ -193,6 +195,8 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
             terminate,
             owner_uid: config.owner_uid,
             listeners: duplicates,
+            dial_folder: config.dial_folder,
+            callers,
         };
         let reason = thread.run(hands, outside).await?;
         let joined = threads.into_iter().all(|thread| thread.join().is_ok());
@@ -205,6 +209,13 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
         writer.finish();
     }
     outcome
+}
+
+/// The orders of one worker thread, and who tells it of instances that call others.
+fn orders(signals: &Signals) -> (mpsc::Sender<PathBuf>, Orders) {
+    let (tell, callers) = mpsc::channel(internal::WAITING);
+    let (fleet, stir) = (signals.fleet.subscribe(), signals.stir.subscribe());
+    (tell, Orders { fleet, stir, stop: signals.stop.subscribe(), callers })
 }
 
 /// What one worker thread is started with.
@@ -254,7 +265,7 @@ fn start_worker(
 }
 
 /// Options that accepted sockets inherit, which saves two system calls for each connection.
-fn prepare(listener: &TcpListener) -> io::Result<()> {
+pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     sockopt::set_tcp_nodelay(listener, true)?;
     // A WebSocket whose client has vanished is found out within two minutes.

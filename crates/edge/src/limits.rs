@@ -38,9 +38,10 @@ impl Default for Limits {
 
 impl Limits {
     /// The same, with no more connections than `files` file descriptors allow for `threads` threads: one for the
-    /// client and one for the instance, and 256 for everything else.
+    /// client and one for the instance, and a part for everything else: each instance has a few for what it sends to others.
     pub(crate) fn within(self, files: u64, threads: usize) -> Self {
-        let files = usize::try_from(files.saturating_sub(256)).unwrap_or(usize::MAX);
+        let others = (files / 4).clamp(256, 8_192);
+        let files = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
         Self { connections: self.connections.min(files / 2 / threads.max(1)).max(1), ..self }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct UpstreamStream {
     _open: Open,
 }
 
-/// Connects to `backend`, which has a dialer of its own among `dialers` while it is `routed` to.
+/// Connects to `backend` for HTTP.
 pub(crate) async fn connect(
     backend: &Arc<Backend>,
     dialers: &RefCell<Dialers>,
@@ -42,14 +42,25 @@ pub(crate) async fn connect(
     now: Duration,
     limit: Duration,
 ) -> io::Result<(Sender, Connection)> {
+    let stream = open(backend, dialers, routed, now, limit).await?;
+    http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
+}
+
+/// Connects to `backend`, which has a dialer of its own among `dialers` while it is `routed` to.
+pub(crate) async fn open(
+    backend: &Arc<Backend>,
+    dialers: &RefCell<Dialers>,
+    routed: bool,
+    now: Duration,
+    limit: Duration,
+) -> io::Result<UpstreamStream> {
     let open = Open::new(backend);
     let (dialer, batch) = dialers.borrow_mut().of(backend.key, routed, now);
     let socket = tokio::time::timeout(limit, backend.place.connect_by(&dialer, batch))
         .await
         .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
     socket.set_nodelay(true)?;
-    let stream = TokioIo::new(UpstreamStream { socket, _open: open });
-    http1::handshake(stream).await.map_err(io::Error::other)
+    Ok(UpstreamStream { socket, _open: open })
 }
 
 struct Idle {

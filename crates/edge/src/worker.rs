@@ -4,27 +4,29 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use berth_clock::{Clock, random_bytes};
+use berth_spec::Gate;
 use http::HeaderValue;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::access_log::{Buffer, Line};
-use crate::client::{Client, End};
+use crate::client::{Client, End, Origin};
 use crate::dial::Dialers;
-use crate::events;
-use crate::fleet::{Fleet, InFlight};
+use crate::fleet::{App, Fleet, InFlight, Named};
 use crate::headers::RequestId;
 use crate::limits::Limits;
 use crate::record::Record;
-use crate::upstream::{self, Pool, Sender};
+use crate::upstream::{self, Pool, Sender, UpstreamStream};
+use crate::{events, internal};
 
 /// So many requests of one thread wait for an instance; each costs a connection and its head. Beyond it the app is
 /// not about to come back, and waiting clients would only take the places of others.
@@ -41,6 +43,8 @@ pub(crate) struct Orders {
     pub(crate) stir: watch::Receiver<u64>,
     /// True when it is time to go.
     pub(crate) stop: watch::Receiver<bool>,
+    /// Instances whose calls of other apps this thread takes, by the sockets at which their shims are asked.
+    pub(crate) callers: mpsc::Receiver<PathBuf>,
 }
 
 /// How far one worker is, for the control thread.
@@ -52,11 +56,23 @@ pub(crate) struct Standing {
     pub(crate) changed: Arc<Notify>,
 }
 
+/// Which app is meant.
+pub(crate) enum Target {
+    /// The one that has this host.
+    Host(String),
+    /// The one that an instance of its project calls.
+    Named(Named),
+}
+
 /// Where a request may go.
 pub(crate) enum Choice {
     Backend(InFlight),
     /// Nowhere yet; wait for this long in all.
     Wait(Duration),
+    /// Nowhere until somebody lets requests through again.
+    Paused,
+    /// Nowhere: the app is under maintenance.
+    Maintenance,
     NoApp,
 }
 
@@ -126,12 +142,23 @@ impl Worker {
 
     /// Chooses by the snapshot in use, and counts the choice, without an await in between: the thread cannot take on
     /// another snapshot, and say so, in the middle.
-    pub(crate) fn choose(&self, host: &str, tried: &[u64], record: &mut Record) -> Choice {
+    pub(crate) fn choose(&self, target: &Target, tried: &[u64], record: Option<&mut Record>) -> Choice {
         let fleet = self.fleet.borrow();
-        let Some(app) = fleet.app(host) else {
+        let app: Option<&Arc<App>> = match target {
+            Target::Host(host) => fleet.app(host),
+            Target::Named(named) => fleet.named(named),
+        };
+        let Some(app) = app else {
             return if fleet.complete { Choice::NoApp } else { Choice::Wait(UNKNOWN_HOLD) };
         };
-        record.set_app(&app.counters);
+        if let Some(record) = record {
+            record.set_app(&app.counters);
+        }
+        match app.gate {
+            Gate::Open => {}
+            Gate::Paused => return Choice::Paused,
+            Gate::Maintenance => return Choice::Maintenance,
+        }
         let random = self.random();
         let random = ((random >> 32) as u32, (random & 0xffff_ffff) as u32);
         app.pick(tried, random).map_or(Choice::Wait(app.hold), Choice::Backend)
@@ -162,7 +189,7 @@ impl Worker {
 
     /// Keeps a connection for the next request, unless its backend is no longer routed to.
     pub(crate) fn keep(&self, backend: u64, sender: Sender, now: Duration) {
-        if self.fleet.borrow().routes(backend) && !self.draining.get() {
+        if self.routes(backend) {
             self.pool.borrow_mut().put(backend, sender, now);
         }
     }
@@ -170,7 +197,7 @@ impl Worker {
     /// A new connection to a backend.
     pub(crate) async fn connect(self: &Rc<Self>, lease: &InFlight) -> io::Result<Sender> {
         let backend = lease.backend();
-        let routed = self.fleet.borrow().routes(backend.key) && !self.draining.get();
+        let routed = self.routes(backend.key);
         let connecting = upstream::connect(backend, &self.dialers, routed, self.now(), self.limits.connect);
         let (sender, connection) = connecting.await?;
         self.spawn(async move {
@@ -178,6 +205,32 @@ impl Worker {
             let _heard_there = connection.with_upgrades().await;
         });
         Ok(sender)
+    }
+
+    /// A new connection to a backend for what is not HTTP.
+    pub(crate) async fn open(&self, lease: &InFlight) -> io::Result<UpstreamStream> {
+        let backend = lease.backend();
+        let routed = self.routes(backend.key);
+        upstream::open(backend, &self.dialers, routed, self.now(), self.limits.connect).await
+    }
+
+    /// Whether new requests may go to this backend.
+    pub(crate) fn routes(&self, backend: u64) -> bool {
+        self.fleet.borrow().routes(backend) && !self.draining.get()
+    }
+
+    /// What `look` finds in the snapshot in use.
+    pub(crate) fn in_fleet<T>(&self, look: impl FnOnce(&Fleet) -> T) -> T {
+        look(&self.fleet.borrow())
+    }
+
+    /// Comes true when another snapshot is used, when an instance became ready, or when it is time to go.
+    pub(crate) fn stirred(&self) -> tokio::sync::futures::Notified<'_> {
+        self.stirred.notified()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Runs `task` on this thread until it ends or the thread does.
@@ -251,16 +304,26 @@ impl Worker {
     }
 
     fn admit(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: std::net::SocketAddr) {
+        let Ok(peer) = HeaderValue::from_str(&peer.ip().to_canonical().to_string()) else { return };
+        self.serve(socket, Origin::Outside { peer }, None);
+    }
+
+    /// Serves HTTP on `socket`. What `room` it takes is free again when it ends.
+    pub(crate) fn serve(
+        self: &Rc<Self>,
+        socket: tokio::net::TcpStream,
+        origin: Origin,
+        room: Option<OwnedSemaphorePermit>,
+    ) {
         let number = self.next_client.get();
         self.next_client.set(number + 1);
         let client = Rc::new(Client::default());
         self.clients.borrow_mut().insert(number, Rc::clone(&client));
-        let Ok(peer) = HeaderValue::from_str(&peer.ip().to_canonical().to_string()) else { return };
         let leaving = Leaving { worker: Rc::clone(self), number };
         let worker = Rc::clone(self);
         self.spawn(async move {
-            crate::client::serve(&worker, client, socket, peer).await;
-            drop(leaving);
+            crate::client::serve(&worker, client, socket, origin).await;
+            drop((leaving, room));
         });
     }
 
@@ -314,6 +377,7 @@ pub(crate) async fn run(
                 worker.take_fleet(fleet, &standing);
             }
             Ok(()) = orders.stir.changed() => worker.stirred.notify_waiters(),
+            Some(socket) = orders.callers.recv() => worker.spawn(internal::keep(Rc::clone(&worker), socket)),
             // The channel closes only when the control thread has failed, which ends this one too.
             stop = orders.stop.changed() => if stop.is_err() { break },
             _ = ticks.tick() => {
@@ -338,6 +402,8 @@ async fn drain(
     ticks: &mut tokio::time::Interval,
 ) -> usize {
     worker.draining.set(true);
+    // What waits for calls of instances leaves them to the next edge.
+    worker.stirred.notify_waiters();
     *worker.pool.borrow_mut() = Pool::default();
     *worker.dialers.borrow_mut() = Dialers::default();
     let deadline = tokio::time::sleep(worker.limits.drain);
@@ -371,7 +437,7 @@ async fn drain(
 }
 
 /// Errors that concern the connection that was to be accepted, not the listener (accept(2)).
-fn is_about_one_connection(error: &io::Error) -> bool {
+pub(crate) fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
     };

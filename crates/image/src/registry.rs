@@ -72,6 +72,44 @@ impl Default for Config {
     }
 }
 
+/// What a file of settings may say beside Docker's `config.json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Settings {
+    #[serde(default)]
+    mirrors: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    insecure_registries: BTreeSet<String>,
+}
+
+impl Config {
+    /// Reads a file of settings: Docker's `config.json` with the credentials, and beside them `mirrors`, a list for each registry, and
+    /// `insecureRegistries`.
+    ///
+    /// # Errors
+    /// When it is none: `registry_denied`, without a word of what is secret in it.
+    pub fn from_file(text: &str) -> Result<Self, ImageError> {
+        let credentials = Credentials::from_docker_config(text)?;
+        let unreadable = |why: String| ImageError::Denied { registry: "registries.json".to_owned(), why };
+        let settings: Settings = serde_json::from_str(text).map_err(|error| {
+            unreadable(format!("line {}, column {} cannot be read", error.line(), error.column()))
+        })?;
+        let named = |key: &str, name: &str| match name.parse::<::http::uri::Authority>() {
+            Ok(host) if !host.as_str().contains('@') => Ok(host.as_str().to_ascii_lowercase()),
+            _ => Err(unreadable(format!("{key} has {name:?}, which is no host, and no host and port"))),
+        };
+        let mut config = Self { credentials, ..Self::default() };
+        for (registry, mirrors) in &settings.mirrors {
+            let mirrors = mirrors.iter().map(|mirror| named("mirrors", mirror));
+            config.mirrors.insert(named("mirrors", registry)?, mirrors.collect::<Result<_, _>>()?);
+        }
+        for registry in &settings.insecure_registries {
+            config.insecure.insert(named("insecureRegistries", registry)?);
+        }
+        Ok(config)
+    }
+}
+
 /// Registries as this machine reaches them.
 #[derive(Debug)]
 pub struct Registries {
@@ -445,4 +483,29 @@ fn encoded(text: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_and_registries_without_tls_stand_beside_the_credentials() {
+        let text = r#"{"auths":{"ghcr.io":{"username":"a","password":"b"}},
+            "mirrors":{"docker.io":["Mirror.example:5000","10.0.0.5"]},"insecureRegistries":["10.0.0.5"]}"#;
+        let config = Config::from_file(text).unwrap();
+        assert_eq!(config.mirrors["docker.io"], ["mirror.example:5000", "10.0.0.5"]);
+        assert_eq!(config.insecure, BTreeSet::from(["10.0.0.5".to_owned()]));
+        assert!(config.credentials.of("ghcr.io").is_some());
+        let plain = Config::from_file(r#"{"auths":{}}"#).unwrap();
+        assert!(plain.mirrors.is_empty() && plain.insecure.is_empty());
+        for bad in [
+            r#"{"mirrors":{"docker.io":["https://mirror.example"]}}"#,
+            r#"{"mirrors":{"docker.io":"mirror.example"}}"#,
+            r#"{"mirrors":{"docker.io":["me:secret@mirror.example"]}}"#,
+            r#"{"insecureRegistries":["a/b"]}"#,
+        ] {
+            assert!(Config::from_file(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{PidfdFlags, Signal};
 
 use crate::child::{pid_of, wait_readable};
-use crate::quota::{Controller, Controllers, Quota};
+use crate::quota::{Controller, Controllers, Quota, before_moving_aside};
 
 /// The kind of hierarchy in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,8 @@ impl Cgroups {
         mounts.into_iter().find_map(|(mount, sign, kind, hierarchy)| {
             let mount = Path::new(mount);
             mount.join(sign).try_exists().ok().filter(|exists| *exists)?;
-            let parent = if as_root { mount.to_owned() } else { own_group(mount, &ours, hierarchy)? };
+            let own = || own_group(mount, &ours, hierarchy).map(before_moving_aside);
+            let parent = if as_root { mount.to_owned() } else { own()? };
             let mut groups = Self::attempt(&parent, name, kind)?;
             groups.controllers = Controllers::discover(&groups.dir, name, kind, &ours);
             Some(groups)
@@ -83,7 +84,7 @@ impl Cgroups {
         let groups = Self { dir: parent.join(name), kind, controllers: Controllers::default() };
         make_dir(&groups.dir).ok()?;
         let trial = groups.create(&format!("trial-{}", std::process::id())).ok()?;
-        let usable = trial.door().is_ok();
+        let usable = Cgroup::door(&trial.dir).is_ok();
         trial.remove().ok()?;
         usable.then_some(groups)
     }
@@ -118,7 +119,16 @@ impl Cgroups {
         // The group that holds comes first and goes last: by its name the others are found again.
         let group = self.create(name)?;
         self.controllers.limit(&group.dir, name, quota)?;
-        Ok(group)
+        Ok(Cgroup { twins: self.controllers.needed_beside(name, quota), ..group })
+    }
+
+    /// Has what is in all groups of the folder get a quarter of the processors' time that others get who want it as much; nothing where there
+    /// is no controller for it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn give_way(&self) -> io::Result<()> {
+        self.controllers.give_way(&self.dir)
     }
 
     /// The group `name`, which need not exist.
@@ -181,6 +191,13 @@ impl Cgroup {
         }
     }
 
+    /// How many processes of the group the kernel has killed for want of memory; nothing when nobody counts.
+    #[must_use]
+    pub fn oom_kills(&self) -> Option<u64> {
+        let counter = fs::read_to_string(self.oom_counter()).ok()?;
+        counter.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    }
+
     /// Bytes of memory that the group holds, where that is counted.
     #[must_use]
     pub fn memory_used(&self) -> Option<u64> {
@@ -197,17 +214,22 @@ impl Cgroup {
         self.dir.join("cgroup.procs")
     }
 
-    /// That file, open.
-    fn door(&self) -> io::Result<OwnedFd> {
-        OpenOptions::new().write(true).open(self.door_path()).map(OwnedFd::from)
+    /// The file to which the one thread of a process writes `0` to enter the group in `dir`, open. In v1 it is that for threads: to move a whole
+    /// process the kernel waits until no process of the machine is in the middle of starting a thread (commit 9a3284fad42f, Linux 5.5).
+    fn door(dir: &Path) -> io::Result<OwnedFd> {
+        let open = |file: &str| OpenOptions::new().write(true).open(dir.join(file)).map(OwnedFd::from);
+        match open("tasks") {
+            Err(error) if is_gone(&error) => open("cgroup.procs"),
+            door => door,
+        }
     }
 
     /// The files to which a process writes `0` to be held and, where the group is limited, limited; open.
     pub(crate) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
-        let mut doors = vec![self.door()?];
-        for path in self.more_doors() {
-            match OpenOptions::new().write(true).open(path) {
-                Ok(door) => doors.push(door.into()),
+        let mut doors = vec![Self::door(&self.dir)?];
+        for twin in self.twins.values() {
+            match Self::door(twin) {
+                Ok(door) => doors.push(door),
                 // The group was made without limits.
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
@@ -221,6 +243,14 @@ impl Cgroup {
     pub fn refused_processes(&self) -> Option<u64> {
         let events = fs::read_to_string(self.dir(Controller::Processes).join("pids.events")).ok()?;
         events.lines().find_map(|line| line.strip_prefix("max ")?.parse().ok())
+    }
+
+    /// Whether there is such a group.
+    ///
+    /// # Errors
+    /// When the group cannot be looked at.
+    pub fn is_there(&self) -> io::Result<bool> {
+        self.dir.try_exists()
     }
 
     /// The processes in the group; none when there is no such group.
@@ -399,6 +429,7 @@ fn ignore_gone(result: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::{Disk, DiskSpeed};
 
     #[test]
     fn our_own_group_is_found_in_each_hierarchy() {
@@ -414,20 +445,45 @@ mod tests {
         let Some(groups) = Cgroups::discover(&format!("berth-quota-test-{}", std::process::id())) else {
             return;
         };
-        let quota = Quota { memory: Some(64 << 20), cpu_millis: Some(500), processes: Some(7) };
+        let disk = Disk::of(Path::new("/var")).unwrap();
+        let disk = disk.map(|disk| DiskSpeed { disk, read: Some(5 << 20), write: Some(1 << 20) });
+        let quota = Quota { memory: Some(64 << 20), cpu_millis: Some(500), processes: Some(7), disk };
         let group = groups.create_limited("one", &quota).unwrap();
         for controller in groups.controllers() {
+            if controller == Controller::Disk {
+                let Some(DiskSpeed { disk, .. }) = disk else { continue };
+                let read = |file: &str| fs::read_to_string(group.dir(controller).join(file)).unwrap();
+                if group.is_beside(controller) {
+                    assert_eq!(read("blkio.throttle.read_bps_device").trim(), format!("{disk} 5242880"));
+                    assert_eq!(read("blkio.throttle.write_bps_device").trim(), format!("{disk} 1048576"));
+                } else {
+                    assert!(read("io.max").starts_with(&format!("{disk} rbps=5242880 wbps=1048576 ")));
+                }
+                continue;
+            }
             let (file, limit) = match (controller, group.is_beside(controller)) {
                 (Controller::Memory, true) => ("memory.limit_in_bytes", "67108864"),
                 (Controller::Memory, false) => ("memory.max", "67108864"),
                 (Controller::Cpu, true) => ("cpu.cfs_quota_us", "50000"),
                 (Controller::Cpu, false) => ("cpu.max", "50000 100000"),
                 (Controller::Processes, _) => ("pids.max", "7"),
+                (Controller::Disk, _) => unreachable!("it is looked at above"),
             };
             let written = fs::read_to_string(group.dir(controller).join(file)).unwrap();
             assert_eq!(written.trim(), limit, "{file}");
         }
         assert!(group.more_doors().all(|door| door.try_exists().unwrap()));
+        let modest = groups.create_limited("two", &Quota::of_processes(7)).unwrap();
+        assert!(!modest.is_beside(Controller::Disk), "it is in no more groups than it needs");
+        assert!(modest.more_doors().all(|door| door.try_exists().unwrap()));
+        groups.group("two").remove().unwrap();
+        groups.give_way().unwrap();
+        if groups.controllers().contains(&Controller::Cpu) {
+            let file =
+                if group.is_beside(Controller::Cpu) { ("cpu.shares", "256") } else { ("cpu.weight", "25") };
+            let folder = group.dir(Controller::Cpu).parent().unwrap();
+            assert_eq!(fs::read_to_string(folder.join(file.0)).unwrap().trim(), file.1);
+        }
         if groups.controllers().contains(&Controller::Memory) {
             assert!(fs::read_to_string(group.oom_counter()).unwrap().contains("oom_kill "));
             assert!(group.memory_used().is_some());

@@ -6,6 +6,8 @@
 //! descriptor beyond 0, 1, 2 and those named, its own session or process group, limits. There is no way to
 //! build a command line as one string.
 //!
+//! Where a command of a tenant's shall see its own things alone, an [`Enclosure`] gives the launch of what puts that up around it.
+//!
 //! [`Tree::kill`] ends a program with everything it started, through its cgroup where there is one and through
 //! `/proc` where there is none. [`Identity`] names a process so that a reused pid does not fool anybody.
 //!
@@ -16,6 +18,7 @@
 mod async_child;
 mod cgroup;
 mod child;
+mod enclosure;
 mod ground;
 mod identity;
 mod image;
@@ -25,6 +28,7 @@ mod page_out;
 pub mod procfs;
 mod program;
 mod quota;
+mod replace;
 mod spawner;
 mod stage;
 mod tree;
@@ -33,12 +37,14 @@ mod tree;
 pub use async_child::{AsyncPipes, exited};
 pub use cgroup::{Cgroup, CgroupKind, Cgroups};
 pub use child::{Child, reap_orphans};
+pub use enclosure::{Enclosed, Enclosure};
 pub use ground::{Ground, GroundError, User};
 pub use identity::{BootId, Identity, Mark};
 pub use image::SealedImage;
 pub use launch::{Group, Launch, LaunchError, Limits, Stdio};
 pub use page_out::{page_out, swap_is_there};
-pub use program::Program;
-pub use quota::{Controller, Quota};
+pub use program::{Program, TenantProgram};
+pub use quota::{Controller, Disk, DiskSpeed, Quota};
+pub use replace::become_program;
 pub use rustix::process::Signal;
 pub use tree::{KillError, Tree};

@@ -40,6 +40,26 @@ pub struct TenantProgram {
     pub(crate) ground: Ground,
 }
 
+impl TenantProgram {
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Arguments that belong to the program itself, before all others.
+    #[must_use]
+    pub fn args(&self) -> &[String] {
+        &self.args
+    }
+
+    /// Where it runs, and as whom.
+    #[must_use]
+    pub fn ground(&self) -> &Ground {
+        &self.ground
+    }
+}
+
 impl Program {
     /// The ground that the program is bound to.
     pub(crate) fn ground(&self) -> Option<&Ground> {

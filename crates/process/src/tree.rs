@@ -26,7 +26,8 @@ pub enum KillError {
 
 /// A tree of processes, known by what is known of it: its root, its mark, its control group.
 ///
-/// A control group is exact. Without one the tree is what descends from the root, what shares a session or process
+/// A control group is exact, once nobody is left who would start something into it: as root, with a root that is known, nothing else is
+/// looked at. Otherwise the tree is what is in the group, what descends from the root, what shares a session or process
 /// group that was made inside the tree, and what carries the mark in its environment. As an ordinary user and without
 /// control groups one thing escapes: a process that left its session, dropped its environment and whose ancestors
 /// in the tree have all ended before anybody looked. A subreaper as the root (the shim is one) closes that while it lives.
@@ -81,6 +82,13 @@ impl Tree {
     /// [`KillError`] when something is left.
     pub fn kill(&self, clock: &dyn Clock, limit: Duration) -> Result<(), KillError> {
         let deadline = clock.monotonic() + limit;
+        if let (Some(root), Some(cgroup)) = (&self.root, &self.cgroup)
+            // Whoever is not root may have left a group that is his own.
+            && rustix::process::geteuid().is_root()
+            && cgroup.is_there()?
+        {
+            return kill_held(root, cgroup, clock, deadline);
+        }
         let mut known = Known::default();
         loop {
             if let Some(cgroup) = &self.cgroup {
@@ -215,6 +223,41 @@ impl Tree {
             |(pid, start): &(&u32, &u64)| stats.get(pid).is_some_and(|stat| stat.starttime == **start);
         found.extend(known.members.iter().filter(still).map(|(pid, _)| *pid));
         Ok(())
+    }
+}
+
+/// Ends `root` and then what is in `cgroup`, which it alone starts things into. A child of its that has not entered yet ends with it: the
+/// shim's do, before they run anything else.
+///
+/// A look at all processes and their environments takes longer the more instances there are, so that to end them all would take the
+/// square of their number.
+fn kill_held(
+    root: &Identity,
+    cgroup: &Cgroup,
+    clock: &dyn Clock,
+    deadline: Duration,
+) -> Result<(), KillError> {
+    if let Some(pidfd) = root.pidfd()? {
+        match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+        wait_readable(&[pidfd.as_fd()], deadline.saturating_sub(clock.monotonic()))?;
+    }
+    loop {
+        cgroup.kill()?;
+        let mut left = cgroup.pids()?;
+        if root.is_alive()? {
+            left.push(root.pid);
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        if clock.monotonic() >= deadline {
+            return Err(KillError::Survivors(left));
+        }
+        // What was killed takes a moment to end; v1 has no event for the last one.
+        wait_readable(&[], Duration::from_millis(1))?;
     }
 }
 

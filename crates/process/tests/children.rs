@@ -262,6 +262,27 @@ fn a_control_group_holds_what_the_scan_could_not_find() {
 }
 
 #[test]
+fn as_root_a_known_root_and_its_group_are_all_that_is_looked_at() {
+    let Some(groups) = Cgroups::discover(&format!("berth-test-held-{}", std::process::id())) else {
+        return;
+    };
+    let cgroup = groups.create("held").unwrap();
+    let mut child = role("scatter").cgroup(cgroup.clone()).group(Group::Session).start().unwrap();
+    let text = read_until(&mut child, "scattered");
+    let below = ["bare", "marked"].map(|word| Identity::of(number_after(&text, word)).unwrap().unwrap());
+    let root = Some(child.identity().clone());
+    let tree = Tree { root, mark: None, cgroup: Some(cgroup.clone()) };
+    tree.kill(&SystemClock::new(), LONG).unwrap();
+    child.wait().unwrap();
+    assert!(below.iter().all(|identity| !identity.is_alive().unwrap()));
+    assert_eq!(cgroup.pids().unwrap(), Vec::<u32>::new());
+    // Nothing is left, and a root that has ended is no hindrance.
+    tree.kill(&SystemClock::new(), LONG).unwrap();
+    cgroup.remove().unwrap();
+    groups.remove().unwrap();
+}
+
+#[test]
 fn a_bounded_group_refuses_what_is_too_many() {
     let Some(groups) = Cgroups::discover(&format!("berth-test-bound-{}", std::process::id())) else {
         println!("SKIPPED: no control group may be made");

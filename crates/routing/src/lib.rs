@@ -6,9 +6,11 @@
 pub mod balance;
 pub mod health;
 pub mod host;
+pub mod names;
 pub mod snapshot;
 pub mod table;
 pub mod wire;
 
+pub use names::Names;
 pub use snapshot::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
 pub use table::{Flaw, InvalidSnapshot, Table};

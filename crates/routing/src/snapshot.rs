@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use berth_spec::{AppId, InstanceId, Millis};
+use berth_spec::{AppId, Gate, InstanceId, Millis};
 use serde::{Deserialize, Serialize};
 
 /// Which snapshot: the journal position that it was derived from. A newer snapshot has a greater generation.
@@ -55,6 +55,13 @@ pub struct AppRoute {
     /// How long a request may be held while no routed backend accepts a connection; nought when the app was
     /// scaled to nothing on purpose.
     pub hold: Millis,
+    /// Whether requests go to them at all. A version that does not know it lets them through.
+    #[serde(default, skip_serializing_if = "Gate::is_open")]
+    pub gate: Gate,
+    /// Where it is within the networks of its project's instances; see [`crate::names`]. A version that does not know of it serves no names,
+    /// and everything else as this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
 }
 
 /// A host name in lower case without a port: `shop.example.com`; or `*.example.com`, which matches every name with one label

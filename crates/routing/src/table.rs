@@ -157,13 +157,14 @@ fn is_normal(host: &str) -> bool {
 mod tests {
     use super::*;
     use crate::snapshot::AppRoute;
-    use berth_spec::Millis;
+    use berth_spec::{Gate, Millis};
     use proptest::prelude::*;
 
     fn snapshot(generation: u64, apps: &[(&str, &[&str])]) -> Snapshot {
         let apps = apps.iter().map(|(app, hosts)| {
             let hosts = hosts.iter().map(|host| Host((*host).to_owned())).collect();
-            (app_id(app), AppRoute { hosts, backends: Vec::new(), hold: Millis::from_secs(5) })
+            let hold = Millis::from_secs(5);
+            (app_id(app), AppRoute { hosts, backends: Vec::new(), hold, gate: Gate::Open, address: None })
         });
         Snapshot { format: Snapshot::FORMAT, generation: Generation(generation), apps: apps.collect() }
     }

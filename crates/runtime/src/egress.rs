@@ -2,36 +2,37 @@
 //!
 //! Everything that is made for an instance hangs on its network: with the last process and the last socket in it the kernel removes the pair,
 //! and with the pair the route here. So nothing has to be cleaned up, whoever was killed when. What stays is the table of the platform in the
-//! packet filter, which is the same for all instances and made anew at each start.
+//! packet filter, which is the same for all instances and made anew at a start before which anybody has changed the filter.
 //!
 //! Neither side has an address of a subnet: the instance has one of its own that a route here leads to, and sends everything to a gateway that is
 //! nobody. Both sides know the other's hardware address from the beginning.
 
-mod netlink;
+mod filter;
 mod rules;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use berth_clock::{Clock, random_bytes};
-use berth_process::{Launch, Mark, Program, Stdio};
-use rustix::fs::MemfdFlags;
+use berth_process::Mark;
+use berth_shim::netlink::{End, Mac, Netlink};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use self::netlink::{End, Mac, Netlink};
+use self::filter::Filter;
 pub use self::rules::resolv_conf;
 use crate::layout::short;
 
 /// What the names of the interfaces here begin with; the rest is from the instance's token.
 const LINK_PREFIX: &str = "bv";
-/// Where instances have their addresses: a range for the measurement of routers (RFC 2544), which no network uses for anything.
+/// What nobody on the machine's networks is at: a range for the measurement of routers (RFC 2544), which no network uses for anything. The
+/// lower half has the addresses of instances; the upper one is within their networks alone, for the names of apps and for gateways.
 const POOL: &str = "198.18.0.0/15";
 const POOL_FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-/// How many addresses; the last one of the range is the gateway.
-const POOL_SIZE: u32 = (1 << 17) - 3;
+/// How many addresses instances have.
+const POOL_SIZE: u32 = (1 << 16) - 2;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 19, 255, 254);
 /// How often another address is tried when one is taken: with half of the range in use a hundred misses in a row are no chance.
 const TRIES: usize = 100;
@@ -42,6 +43,7 @@ const MAC_HERE: Mac = [0x02, 0xBE, 0x47, 0, 0, 1];
 #[derive(Debug)]
 pub(crate) struct WayOut {
     table: String,
+    filter: Filter,
 }
 
 impl WayOut {
@@ -55,14 +57,14 @@ impl WayOut {
         let table = format!("berth_{}", safe.collect::<String>());
         // Another table than the platform's, whose instances may be running.
         let tried = format!("{table}_try");
-        filter(&(rules::table(&tried, &BTreeSet::new()) + &rules::removal(&tried)))?;
-        Ok(Self { table })
+        filter::load(&(rules::table(&tried, &BTreeSet::new()) + &rules::removal(&tried)))?;
+        Ok(Self { table, filter: Filter::default() })
     }
 
-    /// Makes the rules as they have to be, whatever they are - somebody may have emptied the whole filter - and has this machine pass packets on.
+    /// Makes the rules as they have to be, whatever they are - somebody may have emptied the whole filter since - and has this machine pass packets on.
     fn apply(&self) -> io::Result<()> {
         const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-        filter(&rules::table(&self.table, &rules::nameservers(&resolv_conf())))?;
+        self.filter.hold(rules::table(&self.table, &rules::nameservers(&resolv_conf())))?;
         if fs::read_to_string(FORWARD)?.trim() == "0" {
             fs::write(FORWARD, "1")?;
         }
@@ -71,7 +73,7 @@ impl WayOut {
 
     /// Takes the rules away.
     pub(crate) fn close(&self) -> io::Result<()> {
-        filter(&rules::removal(&self.table))
+        filter::load(&rules::removal(&self.table))
     }
 
     /// A network with a way out for the instance of `token`. It is there as long as somebody holds it or is in it. Blocks.
@@ -153,23 +155,4 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
         let thread = std::thread::Builder::new().name("network".to_owned()).spawn_scoped(scope, work)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
-}
-
-/// Has the packet filter take `rules`, all of them or none.
-fn filter(rules: &str) -> io::Result<()> {
-    let memory =
-        |name: &str| Ok::<_, io::Error>(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?));
-    let (mut input, mut said) = (memory("berth-rules")?, memory("berth-nft")?);
-    input.write_all(rules.as_bytes())?;
-    input.rewind()?;
-    let launch = Launch::new(Program::Nft).args(["-f", "-"]).dir("/");
-    let launch = launch.stdin(Stdio::Fd(input.into())).stderr(Stdio::Fd(said.try_clone()?.into()));
-    let status = launch.start().map_err(io::Error::other)?.wait()?;
-    if status.success() {
-        return Ok(());
-    }
-    let mut words = String::new();
-    said.rewind()?;
-    said.read_to_string(&mut words)?;
-    Err(io::Error::other(format!("nft ended with {status}: {}", words.trim())))
 }

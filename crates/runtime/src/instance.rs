@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use berth_process::{CgroupKind, Identity, Limits, Mark, User};
+use berth_routing::Names;
 use berth_shim::config::{Backoff, Network, Restart};
 use berth_shim::record::Record;
 use berth_shim::wire::Exit;
-use berth_spec::manifest::{Egress, Resources};
-use berth_spec::{AppId, Command, InstanceId, Isolation, Millis, Timestamp};
+use berth_spec::manifest::{Alias, Egress, Resources};
+use berth_spec::{AppId, AppName, Command, InstanceId, Isolation, Millis, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::attach::{Attach, Attached};
@@ -49,6 +50,8 @@ pub struct InstanceSpec {
     pub network: Network,
     /// What it may connect to from a network of its own; the machine's network keeps nobody from anything.
     pub egress: Egress,
+    /// What it also calls other apps of its project, beside their names.
+    pub aliases: BTreeMap<Alias, AppName>,
     /// Limits of each of its processes.
     pub limits: Limits,
     /// What becomes of it when it exits.
@@ -252,6 +255,8 @@ pub struct Capabilities {
     pub own_network: bool,
     /// Why an instance in such a network has no way out, when that is so.
     pub no_egress: Option<String>,
+    /// Whether instances reach other apps of their project by name.
+    pub names: bool,
 }
 
 /// Starts, adopts, watches and stops instances. Every call may be repeated, and may have been cut short before.
@@ -282,6 +287,9 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
 
     /// One instance, with a look at where it listens.
     fn observe<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed>;
+
+    /// Tells which apps there are in each project. Instances that may call them find them by their names from then on, also those that run.
+    fn tell_names(&self, names: Names) -> Answer<'_, ()>;
 
     /// Stops an instance and waits until no process of it is left.
     fn stop<'a>(&'a self, id: &'a InstanceId, how: Stop) -> Answer<'a, Observed>;

@@ -42,6 +42,11 @@ impl Layout {
         self.instance(id).join("root")
     }
 
+    /// Its `/etc/hosts`, where that names apps of its project.
+    pub(crate) fn hosts(&self, id: &InstanceId) -> PathBuf {
+        self.instance(id).join("hosts")
+    }
+
     pub(crate) fn log(&self, id: &InstanceId) -> PathBuf {
         self.logs.join(id.to_string())
     }
@@ -101,10 +106,10 @@ impl Layout {
         let dial = dial_folder(&self.run);
         make(&dial, 0o700)?;
         match self.edge {
-            // By its group edge passes, and nobody else: an app has another user and another group.
+            // By its group edge passes and looks, and nobody else: an app has another user and another group.
             Some(edge) => {
                 std::os::unix::fs::chown(&dial, None, Some(edge))?;
-                fs::set_permissions(&dial, Permissions::from_mode(0o710))
+                fs::set_permissions(&dial, Permissions::from_mode(0o750))
             }
             None => Ok(()),
         }

@@ -9,6 +9,7 @@
 mod attach;
 mod egress;
 mod error;
+mod hosts;
 mod instance;
 mod layout;
 mod listener;
@@ -33,5 +34,5 @@ pub use instance::{
 };
 pub use layout::{Layout, dial_folder};
 pub use logs::{Follow, InstanceLog};
-pub use plain::{PlainRuntime, check_daemon, daemon_sockets};
+pub use plain::{CommandSandbox, PlainRuntime, check_daemon, daemon_sockets};
 pub use port::PORTS;

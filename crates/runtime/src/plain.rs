@@ -1,9 +1,11 @@
 //! The backend of Berth's own: a process tree per instance under a shim of its own, with or without isolation, or in a container.
 
 mod adopt;
+mod command;
 mod contain;
 mod launch;
 mod link;
+mod naming;
 mod network;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use berth_clock::Clock;
-use berth_process::{BootId, Cgroup, Cgroups, Mark, SealedImage, Tree};
+use berth_process::{BootId, Cgroup, Cgroups, Controller, Disk, Mark, SealedImage, Tree};
+use berth_routing::Names;
 use berth_shim::config::Restart;
 use berth_shim::wire::ToShim;
 use berth_spec::{AppId, InstanceId, Isolation, ProcessName};
@@ -33,6 +36,7 @@ use crate::listener;
 use crate::logs::InstanceLog;
 use crate::record::StartRecord;
 use crate::sandbox::{Abilities, Policy};
+pub use command::CommandSandbox;
 use contain::Containers;
 pub use contain::{check_daemon, daemon_sockets};
 
@@ -75,6 +79,12 @@ struct Inner {
     own_network: bool,
     /// The way out of such networks, or why there is none.
     way_out: Result<WayOut, String>,
+    /// Whether instances reach other apps by name.
+    serves_names: bool,
+    /// The apps that there are.
+    names: Mutex<Arc<Names>>,
+    /// Held while what an instance knows of them is changed.
+    naming: Mutex<()>,
     entries: Mutex<BTreeMap<InstanceId, Arc<Entry>>>,
     events: broadcast::Sender<RuntimeEvent>,
     gates: [tokio::sync::Mutex<()>; GATES],
@@ -96,6 +106,7 @@ struct Parts {
     cgroups: Option<Cgroups>,
     policy: Policy,
     own_network: bool,
+    names: bool,
     containers: Option<Containers>,
 }
 
@@ -123,9 +134,10 @@ impl PlainRuntime {
         layout.prepare().map_err(during("making the folders of the runtime"))?;
         let shim = SealedImage::new("berth-shim", SHIM).map_err(during("holding the shim in memory"))?;
         let cgroups = Cgroups::discover(&format!("berth-{}", layout.platform));
-        let policy = policy(&shim, cgroups.as_ref(), wanted)?;
-        let own_network = policy.own_network();
-        let parts = Parts { shim, cgroups, policy, own_network, containers: None };
+        let disk = Disk::of(&layout.instances).map_err(during("looking for the home's disk"))?;
+        let policy = policy(&shim, cgroups.as_ref(), disk, wanted)?;
+        let (own_network, names) = (policy.own_network(), policy.names());
+        let parts = Parts { shim, cgroups, policy, own_network, names, containers: None };
         Self::assemble(layout, clock, parts)
     }
 
@@ -143,13 +155,18 @@ impl PlainRuntime {
         let containers = Containers::open(&layout, sockets)?;
         let policy = Policy::new(containers.level(), Abilities::of_containers());
         let containers = Some(containers);
-        Self::assemble(layout, clock, Parts { shim, cgroups: None, policy, own_network: true, containers })
+        let (own_network, names) = (true, false);
+        let parts = Parts { shim, cgroups: None, policy, own_network, names, containers };
+        Self::assemble(layout, clock, parts)
     }
 
     fn assemble(layout: Layout, clock: Arc<dyn Clock>, parts: Parts) -> Result<Self, RuntimeError> {
         let inner = Inner {
             way_out: network::way_out(parts.own_network, &layout.platform),
             own_network: parts.own_network,
+            serves_names: parts.names,
+            names: Mutex::default(),
+            naming: Mutex::default(),
             shim: parts.shim,
             cgroups: parts.cgroups,
             policy: parts.policy,
@@ -239,11 +256,19 @@ impl Inner {
                 Err(RuntimeError::Occupied(spec.id))
             };
         }
-        let (inner, id) = (Arc::clone(&self), spec.id.clone());
+        let (inner, id, names) = (Arc::clone(&self), spec.id.clone(), self.names());
         let launched = blocking(move || launch::launch(&inner, &spec, ends.as_ref())).await?;
         let met = link::meet(&launched.socket, launched.record.token);
         match met.await {
-            Ok(met) => self.link(launched.record, met, launched.child),
+            Ok(met) => {
+                let observed = self.link(launched.record, met, launched.child)?;
+                if !Arc::ptr_eq(&names, &self.names()) {
+                    // What was told while it was not known yet.
+                    let inner = Arc::clone(&self);
+                    blocking(move || inner.rename(&id)).await;
+                }
+                Ok(observed)
+            }
             Err(what) => {
                 let inner = Arc::clone(&self);
                 blocking(move || {
@@ -422,6 +447,7 @@ impl Runtime for PlainRuntime {
             freezes: self.inner.cgroups.is_some() || containers.is_some(),
             own_network: self.inner.own_network,
             no_egress: self.inner.way_out.as_ref().err().cloned(),
+            names: self.inner.serves_names,
         }
     }
 
@@ -459,6 +485,10 @@ impl Runtime for PlainRuntime {
 
     fn observe<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {
         Box::pin(self.inner.observe(id))
+    }
+
+    fn tell_names(&self, names: Names) -> Answer<'_, ()> {
+        Box::pin(to_its_end(Arc::clone(&self.inner).tell_names(names)))
     }
 
     fn stop<'a>(&'a self, id: &'a InstanceId, how: Stop) -> Answer<'a, Observed> {
@@ -511,16 +541,20 @@ impl Runtime for PlainRuntime {
 fn policy(
     shim: &SealedImage,
     cgroups: Option<&Cgroups>,
+    disk: Option<Disk>,
     wanted: Option<Isolation>,
 ) -> Result<Policy, RuntimeError> {
-    let controllers = cgroups.map(Cgroups::controllers).unwrap_or_default();
+    let mut controllers = cgroups.map(Cgroups::controllers).unwrap_or_default();
+    if disk.is_none() {
+        controllers.remove(&Controller::Disk);
+    }
     let found = Abilities::find(shim, controllers);
     let abilities = found.map_err(during("trying what this machine isolates with"))?;
     let best = abilities.best();
     match wanted {
-        Some(level) if level <= best => Ok(Policy::new(level, abilities)),
+        Some(level) if level <= best => Ok(Policy::new(level, abilities).on(disk)),
         // Nothing is run unprotected because nobody thought of it.
-        None if best > Isolation::Plain => Ok(Policy::new(best, abilities)),
+        None if best > Isolation::Plain => Ok(Policy::new(best, abilities).on(disk)),
         _ => {
             let missing = abilities.missing(best);
             Err(RuntimeError::Isolation { wanted, best, missing })

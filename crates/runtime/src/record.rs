@@ -1,15 +1,20 @@
 //! `start.json`: what is known of an instance when nobody is left to ask.
 //!
-//! It is made durable before anything of the instance is, so that nothing that was made can be forgotten. The names of
+//! It is written before anything of the instance is made, so that nothing that was made can be forgotten. The names of
 //! the socket and the control group follow from the token. It holds no environment: that has secrets.
+//!
+//! Nothing waits for the disk: whoever is killed has written what he has written, and a power cut that takes a record with it takes the
+//! instance too. What it leaves of it is no record, or an empty one.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use berth_process::{BootId, Identity, Mark};
 use berth_shim::config::Network;
-use berth_spec::InstanceId;
+use berth_spec::manifest::Alias;
+use berth_spec::{AppName, InstanceId};
 use serde::{Deserialize, Serialize};
 
 /// The greatest format that this version reads. It writes the least one that has what it says, so that a version before it adopts what it
@@ -25,6 +30,8 @@ pub(crate) struct StartRecord {
     pub(crate) boot: BootId,
     pub(crate) port: Option<u16>,
     pub(crate) network: Network,
+    /// What it also calls other apps of its project.
+    pub(crate) aliases: BTreeMap<Alias, AppName>,
     /// The shim, once it has been started; a hint that saves a search.
     pub(crate) shim: Option<Identity>,
 }
@@ -40,6 +47,9 @@ struct Stored {
     /// Since format 2.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     own_network: bool,
+    /// A version that does not know of it changes no names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    aliases: BTreeMap<Alias, AppName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shim: Option<StoredProcess>,
 }
@@ -51,7 +61,7 @@ struct StoredProcess {
 }
 
 impl StartRecord {
-    /// Writes the record into `folder`, durably: after a power cut there is the old one or the new one.
+    /// Writes the record into `folder`, in one step for whoever reads it.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         let stored = Stored {
             format: if self.network == Network::Own { 2 } else { 1 },
@@ -60,22 +70,23 @@ impl StartRecord {
             boot: self.boot.to_string(),
             port: self.port,
             own_network: self.network == Network::Own,
+            aliases: self.aliases.clone(),
             shim: self.shim.as_ref().map(|shim| StoredProcess { pid: shim.pid, starttime: shim.starttime }),
         };
         let temporary = folder.join("start.json.new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(&stored)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, folder.join(NAME))?;
-        File::open(folder)?.sync_all()
+        fs::write(&temporary, serde_json::to_vec(&stored)?)?;
+        fs::rename(&temporary, folder.join(NAME))
     }
 
-    /// The record in `folder`, `None` when there is none.
+    /// The record in `folder`, `None` when there is none, or what a power cut left of one: no bytes, or none but zeros.
     pub(crate) fn read(folder: &Path) -> io::Result<Option<Self>> {
         let text = match fs::read(folder.join(NAME)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
+        if text.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
         Self::parse(&text).map(Some)
     }
 
@@ -91,7 +102,8 @@ impl StartRecord {
         let shim =
             stored.shim.map(|shim| Identity { boot: boot.clone(), pid: shim.pid, starttime: shim.starttime });
         let network = if stored.own_network { Network::Own } else { Network::Host };
-        Ok(Self { id: stored.id, token, boot, port: stored.port, network, shim })
+        let aliases = stored.aliases;
+        Ok(Self { id: stored.id, token, boot, port: stored.port, network, aliases, shim })
     }
 }
 
@@ -120,6 +132,7 @@ mod tests {
             boot: boot.clone(),
             port: Some(20_001),
             network: Network::Own,
+            aliases: [("db".parse().unwrap(), AppName::new("shop-db").unwrap())].into(),
             shim: Some(Identity { boot, pid: 7, starttime: 9 }),
         };
         record.write(dir.path()).unwrap();
@@ -128,6 +141,10 @@ mod tests {
         let later = fs::read_to_string(&path).unwrap().replace("\"format\":2", "\"format\":3");
         fs::write(&path, later).unwrap();
         assert!(StartRecord::read(dir.path()).is_err());
+        for left in [vec![], vec![0; 200]] {
+            fs::write(&path, left).unwrap();
+            assert_eq!(StartRecord::read(dir.path()).unwrap(), None);
+        }
     }
 
     #[test]

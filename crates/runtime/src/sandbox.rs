@@ -10,4 +10,4 @@ mod seccomp;
 mod view;
 
 pub(crate) use abilities::Abilities;
-pub(crate) use policy::{Places, Policy};
+pub(crate) use policy::{Places, Policy, hostname};

@@ -7,6 +7,7 @@ mod backup;
 mod cron;
 mod diff;
 mod domains;
+mod gate;
 mod git;
 mod history;
 mod images;
@@ -92,6 +93,7 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route(route::PLATFORM, get(platform::status))
         .route(route::PLATFORM_DOWN, post(platform::down))
+        .route(route::PLATFORM_UPGRADE, post(platform::upgrade))
         .route(route::PLATFORM_BACKUP, get(backup::save))
         .route(route::PLATFORM_TIMELINE, get(history::platform_timeline))
         .route(route::OPENAPI, get(openapi::serve))
@@ -110,6 +112,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::LOGS, get(logs::lines))
         .route(route::INSTANCES, get(apps::instances))
         .route(route::SCALE, get(apps::scale).put(apps::change_scale))
+        .route(route::GATE, put(gate::change))
         .route(route::DOMAINS, get(domains::list).patch(domains::change))
         .route(route::VOLUMES, get(volumes::list))
         .route(route::VOLUME, delete(volumes::remove))

@@ -1,8 +1,10 @@
 //! Saving the platform while it runs: a copy of the journal, and what the state at its end needs.
 //!
 //! The copy has a last event, and everything else follows from the state at that event: the artifacts of releases that may serve or be rolled
-//! back to, their source trees with all chunks. Nothing is collected as garbage meanwhile. Logs, caches of builds and what is seen of
+//! back to, their source trees with all chunks, and of each volume a snapshot. Nothing is collected as garbage meanwhile. Logs, caches of builds and what is seen of
 //! instances are not saved: instances are started anew.
+
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,14 +15,16 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 use berth_backup::{BackupError, Foot, Head, KeyFile, Place, Writer};
 use berth_build::{Part, read_artifact};
+use berth_clock::Clock;
 use berth_control::invariant::kept_artifacts;
 use berth_control::state::{App, Life, Phase, State};
 use berth_journal::{Journal, ReplayError};
 use berth_source::{ChunkId, ChunkStore, StoreError, TreeId};
-use berth_spec::{AppId, EnvName, TenantName, Timestamp};
+use berth_spec::{AppId, EnvName, TenantName, VolumeName};
 use tokio::runtime::Handle;
 
-use crate::desk::Desk;
+use self::snapshot::Taken;
+use crate::desk::{Asker, Desk};
 use crate::git::bundle::Saved;
 use crate::machine::{Machine, in_full};
 use crate::replay::{self, Unfoldable};
@@ -45,6 +49,9 @@ pub enum SaveError {
     /// Stored sources could not be read.
     #[error("a stored source could not be read")]
     Store(#[from] StoreError),
+    /// A snapshot of a volume could not be read.
+    #[error("a snapshot of a volume could not be read")]
+    Volume(#[from] berth_volume::VolumeError),
 }
 
 impl From<io::Error> for SaveError {
@@ -70,12 +77,16 @@ pub struct Saving {
     pub key_id: String,
     /// The key itself, where it is to be saved too.
     pub key: Option<KeyFile>,
-    /// Now.
-    pub now: Timestamp,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who asks, in whose name snapshots are taken.
+    pub asker: Asker,
     /// The machine with the repositories, which are saved by git.
     pub machine: Arc<Machine>,
     /// What waits for git.
     pub runtime: Handle,
+    /// Whether volumes are saved.
+    pub volumes: bool,
 }
 
 /// The copy of the journal, gone when it is dropped.
@@ -132,6 +143,9 @@ impl Saving {
         for app in live() {
             self.repository(app, &mut writer)?;
         }
+        for app in live().filter(|_| self.volumes) {
+            self.volumes(app, &mut writer)?;
+        }
         Ok(writer.finish()?.1)
     }
 
@@ -144,7 +158,7 @@ impl Saving {
             format: Head::FORMAT,
             platform: self.platform.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            created_at: self.now,
+            created_at: self.clock.now(),
             home: self.home.display().to_string(),
             edge: Some(edge),
             api: Some(api),
@@ -220,6 +234,47 @@ impl Saving {
             }
         }
         Ok(())
+    }
+
+    /// The volumes of an app. One of which no snapshot can be taken is no reason to save nothing.
+    fn volumes(&self, app: &App, writer: &mut Writer<impl Write>) -> Result<(), SaveError> {
+        for volume in self.machine.volumes_to_save(app).0.list(&app.id)? {
+            match self.runtime.block_on(self.take(&app.id, &volume)) {
+                Ok(taken) => {
+                    let saved = self.volume(app, &volume, &taken, writer);
+                    self.runtime.block_on(self.remove(&app.id, &volume, taken));
+                    saved?;
+                }
+                Err(error) => {
+                    crate::events::could_not("take a snapshot of a volume to save it", &error);
+                    writer.missing(&Place::Volume(app.id.clone(), volume));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn volume(
+        &self,
+        app: &App,
+        volume: &VolumeName,
+        taken: &Taken,
+        writer: &mut Writer<impl Write>,
+    ) -> Result<(), SaveError> {
+        let (store, numbers) = self.machine.volumes_to_save(app);
+        let which = (&app.id, volume, &taken.name);
+        // A tar says how long a file is before the file comes, and a second copy may have no room.
+        let size = store.packed_size(which, numbers.as_ref())?;
+        std::thread::scope(|scope| {
+            let (content, packed) = io::pipe()?;
+            let pack = || store.pack(which, numbers.as_ref(), packed);
+            let packing = std::thread::Builder::new().name("volume".to_owned()).spawn_scoped(scope, pack)?;
+            let written = writer.file(&Place::Volume(app.id.clone(), volume.clone()), false, size, content);
+            let packed = packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // When nobody reads on, the other one fails too, and is not the reason.
+            written?;
+            Ok(packed?)
+        })
     }
 
     fn artifact(&self, app: &AppId, id: &str, writer: &mut Writer<impl Write>) -> Result<(), SaveError> {

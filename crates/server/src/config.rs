@@ -55,6 +55,8 @@ pub struct ControlConfig {
     pub backend: Backend,
     /// What one push may bring.
     pub push_bounds: PushBounds,
+    /// What builds may have.
+    pub build_bounds: BuildBounds,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
 }
@@ -93,6 +95,49 @@ impl PushBounds {
             bytes: number(bytes)?.map_or(default.bytes, |mebibytes: u64| mebibytes.saturating_mul(1 << 20)),
             silence: number(silence)?.map_or(default.silence, Duration::from_secs),
         })
+    }
+}
+
+/// What builds may have. An operator may set it; docs/environment.md says how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BuildBounds {
+    /// The most bytes of memory of one build; three quarters of the machine's unless it is said.
+    pub memory: Option<u64>,
+    /// In which network builds are that may have one; the best one that serves unless it is said.
+    pub network: Option<BuildNetwork>,
+}
+
+/// In which network builds are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuildNetwork {
+    /// In one of their own, with a way out to everything but this machine.
+    Own,
+    /// In that of the machine.
+    Machine,
+}
+
+impl BuildBounds {
+    /// The variables of the platform's environment that set them: the memory in MiB, the network by name.
+    pub const VARIABLES: [&str; 2] = ["BERTH_BUILD_MEMORY_MIB", "BERTH_BUILD_NETWORK"];
+
+    /// As the variables say, by whoever looks them up.
+    ///
+    /// # Errors
+    /// The name of a variable that says something else, and what it may say.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, (&'static str, &'static str)> {
+        let [memory, network] = Self::VARIABLES;
+        let memory = match variable(memory).map(|text| text.parse::<u64>()) {
+            None => None,
+            Some(Ok(mebibytes @ 1..)) => Some(mebibytes.saturating_mul(1 << 20)),
+            Some(_) => return Err((memory, "a whole number above nought")),
+        };
+        let network = match variable(network).as_deref() {
+            None => None,
+            Some("own") => Some(BuildNetwork::Own),
+            Some("machine") => Some(BuildNetwork::Machine),
+            Some(_) => return Err((network, "`own` or `machine`")),
+        };
+        Ok(Self { memory, network })
     }
 }
 
@@ -181,6 +226,12 @@ impl UidPlan {
         self.base + Self::OWN
     }
 
+    /// The users of the volumes of the app in `slot`; `None` beyond [`Self::SLOTS`].
+    #[must_use]
+    pub fn of_volumes(self, slot: u32) -> Option<berth_volume::Numbers> {
+        Some(berth_volume::Numbers { own: self.app(slot)?, images: self.images()..self.base + Self::BLOCK })
+    }
+
     /// The user and group of the app in `slot`; `None` beyond [`Self::SLOTS`].
     #[must_use]
     pub const fn app(self, slot: u32) -> Option<u32> {
@@ -204,7 +255,7 @@ pub fn cgroup_folders(platform: &str) -> [String; 2] {
 /// What control may ask of the supervisor: one line each, ended by a newline.
 ///
 /// Both are of one version, since the supervisor starts control from its own executable; the lines need no version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SupervisorRequest {
     /// Kill edge and start it anew: it did not answer in time.
     RestartEdge,
@@ -216,6 +267,11 @@ pub enum SupervisorRequest {
         apps: u32,
         /// The longest time that their shutdown rules allow, in milliseconds.
         within_ms: u64,
+    },
+    /// Become another program, which lies in `bin/` of the home.
+    Upgrade {
+        /// Its name there, `berth-` and twelve hexadecimal digits.
+        program: String,
     },
 }
 
@@ -230,6 +286,7 @@ impl fmt::Display for SupervisorRequest {
             Self::RestartEdge => f.write_str("restart-edge"),
             Self::Down => f.write_str("down"),
             Self::Stopping { apps, within_ms } => write!(f, "stopping {apps} {within_ms}"),
+            Self::Upgrade { program } => write!(f, "upgrade {program}"),
         }
     }
 }
@@ -247,6 +304,7 @@ impl FromStr for SupervisorRequest {
         let parsed = match words.as_slice() {
             ["restart-edge"] => Some(Self::RestartEdge),
             ["down"] => Some(Self::Down),
+            ["upgrade", program] => Some(Self::Upgrade { program: (*program).to_owned() }),
             ["stopping", apps, within_ms] => apps
                 .parse()
                 .ok()
@@ -268,6 +326,7 @@ mod tests {
             SupervisorRequest::RestartEdge,
             SupervisorRequest::Down,
             SupervisorRequest::Stopping { apps: u32::MAX, within_ms: u64::MAX },
+            SupervisorRequest::Upgrade { program: "berth-0123456789ab".to_owned() },
         ] {
             let line = request.to_string();
             assert!(line.len() < SupervisorRequest::LINE_MAX);
@@ -293,6 +352,22 @@ mod tests {
             assert_eq!(set(Some(bad), None), Err("BERTH_PUSH_MAX_MIB"));
             assert_eq!(set(None, Some(bad)), Err("BERTH_PUSH_SILENCE_S"));
         }
+    }
+
+    #[test]
+    fn the_bounds_of_builds_are_read_or_an_error() {
+        let set = |memory: Option<&str>, network: Option<&str>| {
+            let values = [memory.map(str::to_owned), network.map(str::to_owned)];
+            BuildBounds::read(|name| {
+                BuildBounds::VARIABLES.iter().zip(&values).find(|(known, _)| **known == name)?.1.clone()
+            })
+        };
+        assert_eq!(set(None, None), Ok(BuildBounds::default()));
+        let said = BuildBounds { memory: Some(512 << 20), network: Some(BuildNetwork::Machine) };
+        assert_eq!(set(Some("512"), Some("machine")), Ok(said));
+        assert_eq!(set(None, Some("own")).unwrap().network, Some(BuildNetwork::Own));
+        assert_eq!(set(Some("0"), None), Err(("BERTH_BUILD_MEMORY_MIB", "a whole number above nought")));
+        assert_eq!(set(None, Some("none")), Err(("BERTH_BUILD_NETWORK", "`own` or `machine`")));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use berth_control::state::App;
 use berth_control::world::{Edge, EdgeProcess, Probed};
 use berth_process::Identity;
 use berth_routing::wire::{FrameError, FromEdge, Health, ToEdge, encode};
-use berth_routing::{Endpoint, Generation, Snapshot};
+use berth_routing::{Endpoint, Generation, Names, Snapshot};
 use berth_spec::{AppId, InstanceId};
 use tokio::sync::watch;
 
@@ -203,6 +203,12 @@ impl EdgeLink {
         });
         self.newest.send_replace(Arc::new(newer));
         Ok(true)
+    }
+
+    /// The names of apps as of the newest snapshot that is durable.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        Names::of(&self.newest.borrow().snapshot)
     }
 
     /// Has the apps looked at again that wait for a snapshot to be durable or applied.

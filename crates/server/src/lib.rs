@@ -31,8 +31,9 @@ use std::time::Duration;
 
 use berth_control::command::Command;
 use berth_control::event::Grant;
-use berth_control::route::DEFAULT_NAME;
+use berth_control::route::{DEFAULT_NAME, snapshot};
 use berth_journal::{Journal, OpenError, Options, ReplayError};
+use berth_routing::Names;
 use berth_spec::{ProjectId, ProjectName, TenantName};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -119,6 +120,8 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     let machine = Machine::open(&config, &desk).await.map_err(RunError::Machine)?;
     let machine = Arc::new(machine);
     machine.clear_orphaned_commands().await;
+    // Before any instance is started that would look for them.
+    machine.tell_names(desk.read(|state| Names::of(&snapshot(state)))).await;
     let (down, going_down) = watch::channel(false);
     let api = Arc::new(Api {
         desk: desk.clone(),
@@ -137,7 +140,7 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     let api_tcp = TcpListener::from_std(config.api_tcp).map_err(system("listening for the API"))?;
     let edge_uid = group.unwrap_or(config.owner_uid);
     tasks.spawn(Arc::clone(&edge).serve(edge_socket, vec![0, config.owner_uid, edge_uid], desk.clone()));
-    tasks.spawn(publish(Arc::clone(&edge), desk.clone()));
+    tasks.spawn(publish(Arc::clone(&edge), Arc::clone(&machine), desk.clone()));
     tasks.spawn(Arc::clone(&machine).watch());
     let reconciler =
         Reconciler::new(desk.clone(), Arc::clone(&edge), Arc::clone(&machine), Arc::clone(&clock));
@@ -226,13 +229,16 @@ const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Makes the routing of what is durable known, whenever something became durable. Snapshots coalesce: what happens while one is written
 /// is in the next.
-async fn publish(edge: Arc<EdgeLink>, desk: Desk) {
+async fn publish(edge: Arc<EdgeLink>, machine: Arc<Machine>, desk: Desk) {
     let mut durable = desk.durable();
     loop {
         durable.borrow_and_update();
         let (link, at) = (Arc::clone(&edge), desk.clone());
         match tokio::task::spawn_blocking(move || link.publish(&at)).await {
-            Ok(Ok(true)) => edge.wake_waiting(&desk),
+            Ok(Ok(true)) => {
+                machine.tell_names(edge.names()).await;
+                edge.wake_waiting(&desk);
+            }
             Ok(Ok(false)) => {}
             Ok(Err(error)) => {
                 events::snapshot_not_written(&error);

@@ -1,6 +1,7 @@
 //! The machine as the reconcilers see and move it: instances, builds, release commands, sources, and the way to the supervisor.
 
 pub mod app_log;
+mod building;
 mod dockerfile;
 mod environment;
 mod evidence;
@@ -12,6 +13,7 @@ mod releases;
 pub mod runs;
 mod source;
 mod surroundings;
+mod upgrade;
 mod volume_work;
 mod volumes;
 
@@ -23,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use berth_build::{ArtifactId, Builder, Config as BuildConfig, Keeping, Platform, ToolchainPlaces};
+use berth_build::{ArtifactId, Builder};
 use berth_clock::Clock;
 use berth_contract::{ChunkHash, TreeId};
 use berth_control::event::Ordinal;
@@ -31,7 +33,7 @@ use berth_control::plan::APPLY_DEADLINE;
 use berth_control::report::SourceDiff;
 use berth_control::world::Seen;
 use berth_image::hosted::{Bounds, Hosted, Repository};
-use berth_process::Cgroups;
+use berth_routing::Names;
 use berth_runtime::{Layout, Network, PlainRuntime, Runtime, User};
 use berth_source::ChunkStore;
 use berth_spec::name::{RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -44,29 +46,12 @@ use crate::events;
 use crate::git::Repositories;
 use crate::secrets::Vault;
 use app_log::AppLog;
+use building::Building;
 use images::{Images, OwnRegistry};
 use jobs::Jobs;
 pub use output::BuildOutput;
 use source::Sources;
 
-/// How many builds run at once: each is a compiler that takes all it gets.
-const BUILDS: usize = 2;
-/// How long the commands of one build may take.
-const BUILD_TIMEOUT: Millis = Millis::from_secs(30 * 60);
-/// How many processes the builds of one app may have at once: far more than any compiler starts.
-const BUILD_PROCESSES: u64 = 4_096;
-/// How many bytes a build may have on the disk while it runs, its app's caches included: a large Rust workspace has some 10 GiB.
-const BUILD_WEIGHT: u64 = 24 << 30;
-/// How many bytes of the disk builds leave alone, a twentieth of a small one: the journal and the logs live on the same one.
-const RESERVE: u64 = 256 << 20;
-/// Below how many free bytes, or a fifth of a small disk, what builds keep is removed before the next one.
-const LOW_WATER: u64 = 2 << 30;
-/// How many bytes of caches and layers that no artifact needs are kept for one app.
-const CACHE_PER_APP: u64 = 12 << 30;
-/// How many for all apps together.
-const CACHE_IN_ALL: u64 = 48 << 30;
-/// After which time without a build they go.
-const CACHE_UNUSED: Millis = Millis::from_secs(30 * 24 * 3_600);
 /// Of how many ended instances of an app the logs are kept.
 const LOGS_KEPT: usize = 20;
 
@@ -75,6 +60,10 @@ const LOGS_KEPT: usize = 20;
 pub struct Machine {
     runtime: Arc<dyn Runtime>,
     builder: Builder,
+    /// What stands around the commands of builds.
+    build_isolation: Isolation,
+    /// In which network they are, in words.
+    build_network: String,
     images: Images,
     hosted: Hosted,
     volumes: berth_volume::Store,
@@ -147,11 +136,9 @@ impl Machine {
             }
         };
         let runtime = runtime.map_err(|error| in_full(&error))?;
+        let Building { builder, isolation, network } = building::open(config, &runtime)?;
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         runtime.adopt_all().await.map_err(|error| in_full(&error))?;
-        let disk = rustix::fs::statvfs(&config.home)
-            .map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
-        let builder = Builder::new(build_config(config, disk), Arc::clone(&clock));
         builder.sweep().await.map_err(|error| in_full(&error))?;
         let volumes = berth_volume::Store::new(config.home.join("volumes"));
         volumes.sweep().map_err(|error| in_full(&error))?;
@@ -161,13 +148,15 @@ impl Machine {
             OwnRegistry { address: config.api_addr, vault: Arc::clone(&vault), clock: Arc::clone(&clock) };
         let hosted = Hosted::new(
             config.home.join("registry"),
-            Bounds { reserve: RESERVE.min(disk / 20), ..Bounds::default() },
+            Bounds { reserve: building::reserve_of(&config.home), ..Bounds::default() },
         );
         // A line is lost rather than that control waits for a supervisor that does not read.
         supervisor.set_nonblocking(true).map_err(|error| in_full(&error))?;
         let machine = Self {
             runtime,
             builder,
+            build_isolation: isolation,
+            build_network: network,
             images: Images::open(&config.home, config.uid_plan, own).map_err(|error| in_full(&error))?,
             hosted,
             volumes,
@@ -221,6 +210,12 @@ impl Machine {
     #[must_use]
     pub fn build_processes(&self) -> Option<u64> {
         self.builder.processes_max(self.uid_plan.is_some())
+    }
+
+    /// In which network the commands of builds are, in words.
+    #[must_use]
+    pub fn build_network(&self) -> &str {
+        &self.build_network
     }
 
     /// The log of an app.
@@ -414,6 +409,13 @@ impl Machine {
         plan.app(slot).map(|uid| User { uid, gid: uid, groups: vec![plan.platform_gid()] })
     }
 
+    /// Tells instances which apps there are in their projects.
+    pub async fn tell_names(&self, names: Names) {
+        if let Err(error) = self.runtime.tell_names(names).await {
+            events::could_not("tell instances which apps there are", &in_full(&error));
+        }
+    }
+
     /// In which network instances are: each in one of its own wherever that can be.
     fn network(&self) -> Network {
         if self.runtime.capabilities().own_network { Network::Own } else { Network::Host }
@@ -474,28 +476,6 @@ pub fn end_instances(
     };
     let runtime = runtime.map_err(|error| in_full(&error))?;
     runtime.end_all().map_err(|error| in_full(&error))
-}
-
-/// How this platform builds, on a disk of so many bytes.
-fn build_config(config: &ControlConfig, disk: u64) -> BuildConfig {
-    BuildConfig {
-        chunks: config.home.join("chunks"),
-        artifacts: config.home.join("artifacts"),
-        builds: config.home.join("builds"),
-        passage_gid: config.uid_plan.map(UidPlan::platform_gid),
-        sealed_uid: config.uid_plan.map(UidPlan::sealed),
-        parallel: BUILDS,
-        timeout: BUILD_TIMEOUT,
-        toolchains: ToolchainPlaces::from_env(),
-        platform: Platform::current(),
-        cgroups: Cgroups::discover(&format!("berth-builds-{}", config.platform)),
-        env: berth_build::handed_on(),
-        processes_max: BUILD_PROCESSES,
-        weight_max: BUILD_WEIGHT,
-        reserve: RESERVE.min(disk / 20),
-        low_water: LOW_WATER.min(disk / 5),
-        keeping: Keeping { per_app: CACHE_PER_APP, in_all: CACHE_IN_ALL, unused: CACHE_UNUSED },
-    }
 }
 
 /// An error with all that caused it, for where it ends up as text.

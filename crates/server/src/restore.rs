@@ -1,4 +1,4 @@
-//! Laying a backup out as the parts of a home: journal, sources, artifacts. Whoever calls makes the rest of the home, and makes it count only
+//! Laying a backup out as the parts of a home: journal, sources, artifacts, volumes. Whoever calls makes the rest of the home, and makes it count only
 //! once this has ended well.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use berth_control::invariant::kept_artifacts;
 use berth_control::state::{Life, State};
 use berth_journal::{Journal, OpenError, Options, Position, ReadError, ReplayError};
 use berth_source::{ChunkStore, StoreError, Tree};
-use berth_spec::{AppId, TenantName};
+use berth_spec::{AppId, TenantName, VolumeName};
 
 use crate::config::UidPlan;
 use crate::git::bundle;
@@ -58,6 +58,9 @@ pub enum RestoreError {
     /// An artifact could not be laid out.
     #[error("an artifact of the backup could not be laid out")]
     Artifact(#[from] BuildError),
+    /// A volume could not be laid out.
+    #[error("a volume of the backup could not be laid out")]
+    Volume(#[from] berth_volume::VolumeError),
     /// Something that the journal needs is not there.
     #[error("the backup lacks {0}, which its journal needs")]
     Incomplete(String),
@@ -168,6 +171,7 @@ impl Laying<'_> {
             Place::Bundle(app) => self.repository(&app, 0, reader),
             Place::Shallow(app) if size <= bundle::SHALLOW_MAX => self.repository(&app, 1, reader),
             Place::Shallow(app) => Err(lost(&app.to_string()).into()),
+            Place::Volume(app, volume) => self.volume(&app, &volume, reader),
             Place::Note(app, id) => {
                 let id: ArtifactId = id.parse().map_err(|_no_id| lost(&id))?;
                 let path = self.shelf.note(&app, &id)?;
@@ -270,6 +274,19 @@ impl Laying<'_> {
         let dir = path.parent().unwrap_or(self.at);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
         write_new(path, reader)
+    }
+
+    fn volume(
+        &self,
+        app: &AppId,
+        volume: &VolumeName,
+        reader: &mut Reader<impl Read>,
+    ) -> Result<(), RestoreError> {
+        let slot = self.state.as_ref().and_then(|state| state.apps.get(app)).map(|app| app.slot);
+        let slot = slot.ok_or_else(|| RestoreError::Incomplete(format!("the app {app} of a volume")))?;
+        let numbers = self.plan.and_then(|plan| plan.of_volumes(slot));
+        let path = berth_volume::Store::new(self.at.join("volumes")).ensure(app, volume, None)?;
+        Ok(berth_volume::unpack(&path, numbers.as_ref(), reader)?)
     }
 
     /// Seals the artifact that was being laid out.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use berth_clock::Clock;
 
-use crate::config::{ControlConfig, KeyEncryptionKey, PushBounds};
+use crate::config::{BuildBounds, ControlConfig, KeyEncryptionKey, PushBounds};
 
 /// The user who owns the home.
 pub(crate) const OWNER: u32 = 4_242;
@@ -38,6 +38,7 @@ pub(crate) fn config(dir: &Path, clock: Arc<dyn Clock>) -> (ControlConfig, Vec<U
         isolation: Some(berth_spec::Isolation::Plain),
         backend: berth_spec::Backend::Native,
         push_bounds: PushBounds::default(),
+        build_bounds: BuildBounds::default(),
         clock,
     };
     (config, vec![leash.1, ready.1, supervisor.1])

@@ -2,6 +2,8 @@
 //!
 //! Not through its arguments or environment: those are on show in `/proc`, and an app's environment holds secrets.
 
+use std::net::Ipv4Addr;
+
 use crate::sandbox::Sandbox;
 use crate::tlv::{self, Fields, Malformed, put, put_i32, put_u64};
 
@@ -87,6 +89,21 @@ pub enum Network {
     Own,
 }
 
+/// The way from an instance to other apps, which are at addresses of a network beside its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Internal {
+    /// The network of these addresses.
+    pub network: Ipv4Addr,
+    /// How many bits of it all of them have.
+    pub bits: u8,
+    /// The address that the instance has towards it. It is not of that network.
+    pub own: Ipv4Addr,
+    /// What leads there. It is not of that network.
+    pub gateway: Ipv4Addr,
+    /// The ports of these addresses at which somebody may be from the beginning.
+    pub ports: Vec<u16>,
+}
+
 /// Everything that a shim needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartConfig {
@@ -132,6 +149,8 @@ pub struct StartConfig {
     pub namespace: Option<i32>,
     /// Whether it is in its network from the beginning, as in a container.
     pub is_in_network: bool,
+    /// The way to other apps; `None` for none. Only in a network of its own.
+    pub internal: Option<Internal>,
 }
 
 impl StartConfig {
@@ -182,6 +201,9 @@ impl StartConfig {
         if self.is_in_network {
             put(&mut out, 25, &[]);
         }
+        if let Some(internal) = &self.internal {
+            put(&mut out, 26, &encode_internal(internal));
+        }
         if let Some(sandbox) = &self.sandbox {
             put(&mut out, 30, &sandbox.encode());
         }
@@ -228,6 +250,7 @@ impl StartConfig {
                 23 => config.network = Network::Own,
                 24 => config.namespace = Some(tlv::small(field)?),
                 25 => config.is_in_network = true,
+                26 => config.internal = Some(decode_internal(field)?),
                 30 => config.sandbox = Some(Sandbox::decode(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
@@ -235,7 +258,9 @@ impl StartConfig {
         config.check()
     }
 
-    fn blank() -> Self {
+    /// A configuration that says nothing yet: as little as there can be of each.
+    #[must_use]
+    pub fn blank() -> Self {
         Self {
             instance: String::new(),
             token: [0; 16],
@@ -258,6 +283,7 @@ impl StartConfig {
             network: Network::Host,
             namespace: None,
             is_in_network: false,
+            internal: None,
         }
     }
 
@@ -272,7 +298,8 @@ impl StartConfig {
         if self.streams.is_some() && self.restart == Restart::Always {
             return Err(Malformed("what is attached to somebody cannot be started again"));
         }
-        if (self.dial.is_some() || self.namespace.is_some()) && self.network == Network::Host {
+        let is_about_its_own = self.dial.is_some() || self.namespace.is_some() || self.internal.is_some();
+        if is_about_its_own && self.network == Network::Host {
             return Err(Malformed("sockets of the machine's network are nobody's to hand out"));
         }
         if self.log.segment_bytes == 0 || self.log.segments == 0 {
@@ -299,6 +326,30 @@ fn decode_streams(bytes: &[u8]) -> Result<Streams, Malformed> {
         return Err(Malformed("a stream is none that was inherited"));
     }
     Ok(Streams { input, output, errors, terminal: terminal == 1 })
+}
+
+fn encode_internal(internal: &Internal) -> Vec<u8> {
+    let addresses = [internal.network, internal.own, internal.gateway].map(|it| it.octets());
+    let mut out = vec![internal.bits];
+    out.extend(addresses.concat());
+    out.extend(internal.ports.iter().flat_map(|port| port.to_le_bytes()));
+    out
+}
+
+fn decode_internal(bytes: &[u8]) -> Result<Internal, Malformed> {
+    let cut = Malformed("the way to other apps is cut short");
+    let ([bits, addresses @ ..], ports) = bytes.split_first_chunk::<13>().ok_or(cut)?;
+    let at = |first: usize| {
+        let octets: Option<[u8; 4]> = addresses.get(first..first + 4)?.try_into().ok();
+        octets.map(Ipv4Addr::from)
+    };
+    let (Some(network), Some(own), Some(gateway)) = (at(0), at(4), at(8)) else { return Err(cut) };
+    let (ports, rest) = ports.as_chunks::<2>();
+    if !rest.is_empty() || *bits > 32 {
+        return Err(Malformed("the way to other apps makes no sense"));
+    }
+    let ports = ports.iter().map(|port| u16::from_le_bytes(*port)).collect();
+    Ok(Internal { network, bits: *bits, own, gateway, ports })
 }
 
 fn decode_limit(bytes: &[u8]) -> Result<(u32, u64), Malformed> {
@@ -344,6 +395,16 @@ mod tests {
         let dialled =
             StartConfig { dial: Some(8), network: Network::Own, namespace: Some(9), ..small.clone() };
         assert_eq!(StartConfig::decode(&dialled.encode()).unwrap(), dialled);
+        let internal = Internal {
+            network: Ipv4Addr::new(198, 19, 0, 0),
+            bits: 17,
+            own: Ipv4Addr::new(198, 19, 128, 1),
+            gateway: Ipv4Addr::new(198, 19, 128, 2),
+            ports: vec![80, 5_432],
+        };
+        let named = StartConfig { dial: None, namespace: None, internal: Some(internal), ..dialled.clone() };
+        assert_eq!(StartConfig::decode(&named.encode()).unwrap(), named);
+        assert!(StartConfig::decode(&StartConfig { network: Network::Host, ..named }.encode()).is_err());
         assert!(StartConfig::decode(&StartConfig { network: Network::Host, ..dialled }.encode()).is_err());
         let own = Some(Streams { input: 0, output: 6, errors: 7, terminal: false });
         assert!(StartConfig::decode(&StartConfig { streams: own, ..attached }.encode()).is_err());

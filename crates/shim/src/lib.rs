@@ -2,7 +2,8 @@
 //!
 //! This library is what the shim and those who talk to it agree on: the start configuration ([`config`], and [`sandbox`] for what
 //! stands around an app) and the messages ([`wire`]) behind the feature `protocol`, how sockets of an instance's network are asked for ([`dial`])
-//! and what a shim in a container is handed over ([`door`]) behind the feature `dial`, the form of a log record ([`record`]), and behind the
+//! and what a shim in a container is handed over ([`door`]) behind the feature `dial`, how interfaces
+//! and routes are made ([`netlink`]) behind the feature `netlink`, the form of a log record ([`record`]), and behind the
 //! feature `segment` the reading of the log segments. The program is in `src/bin/berth-shim`.
 //!
 //! The shim is exempt from the one door to time: it links nothing of Berth's, and asks the kernel itself.
@@ -14,6 +15,8 @@ pub mod config;
 pub mod dial;
 #[cfg(feature = "dial")]
 pub mod door;
+#[cfg(feature = "netlink")]
+pub mod netlink;
 pub mod record;
 #[cfg(feature = "protocol")]
 pub mod sandbox;

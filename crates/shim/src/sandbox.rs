@@ -155,6 +155,9 @@ pub struct Landlock {
     pub writable: Vec<String>,
     /// The only TCP port to which the app may bind; `None` leaves ports alone.
     pub port: Option<u16>,
+    /// Whether what is written is moved between folders, as compilers and package managers do. The first version of Landlock forbids that
+    /// whatever the rules say, so that a kernel which has no other goes without those about files.
+    pub moves: bool,
 }
 
 const DIRECTORY: u8 = 1;
@@ -330,6 +333,9 @@ impl Landlock {
         if let Some(port) = self.port {
             put_u64(&mut out, 3, port.into());
         }
+        if self.moves {
+            put(&mut out, 4, &[]);
+        }
         out
     }
 
@@ -344,6 +350,7 @@ impl Landlock {
                     let port = u16::try_from(tlv::number(field)?);
                     landlock.port = Some(port.map_err(|_ignored| Malformed("a port is none"))?);
                 }
+                4 => landlock.moves = true,
                 _ => return Err(Malformed("a field of Landlock is not known")),
             }
         }
@@ -397,7 +404,12 @@ mod tests {
             users: Some(IdRange { inner: 0, outer: 100_000, count: 65_536 }),
             capabilities: 0x1_0000_0001,
             filter: vec![7; 16],
-            landlock: Some(Landlock { readable: vec![path()], writable: vec![path()], port: Some(80) }),
+            landlock: Some(Landlock {
+                readable: vec![path()],
+                writable: vec![path()],
+                port: Some(80),
+                moves: true,
+            }),
             doors: vec!["/d".to_owned(), "/e".to_owned()],
             oom_counter: Some("/o".to_owned()),
         }

@@ -8,7 +8,7 @@ use berth_control::event::{Grant, RunMode, SealedSecret, VolumeDeed, VolumeWork}
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::{App, State};
 use berth_spec::manifest::{Concurrency, CronEntry, Manifest, Strategy, Volume};
-use berth_spec::{AppId, CronName, EnvName, HostName, Millis, ProcessName, ReleaseNumber};
+use berth_spec::{AppId, CronName, EnvName, Gate, HostName, Millis, ProcessName, ReleaseNumber};
 
 use crate::builder;
 use crate::chance::Chance;
@@ -155,6 +155,9 @@ impl Users {
             }
             23..=26 => domains(of, chance),
             27..=28 => Wish::Run(Box::new(self.run(chance))),
+            32..=33 => {
+                Wish::ChangeGate { gate: [Gate::Open, Gate::Paused, Gate::Maintenance][chance.below(3)] }
+            }
             30..=31 => Wish::WorkOnVolume { work: self.volume_work(chance) },
             29 => Wish::RunCron { entry: cron_name(chance), token: format!("cron-{}", self.count) },
             _ => Wish::Deploy(Box::new(self.deploy(&app, chance))),

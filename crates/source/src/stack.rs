@@ -8,7 +8,7 @@ mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_spec::manifest::{MANIFEST_MAX, VOLUMES_MAX};
+use berth_spec::manifest::{Alias, MANIFEST_MAX, VOLUMES_MAX};
 use berth_spec::{AppName, Manifest, Problems, ProcessName};
 
 use crate::import::problem;
@@ -51,6 +51,8 @@ pub struct Told {
 pub struct Service {
     /// Its name in the form of an app's.
     pub name: AppName,
+    /// What the others call it, in the form that names have; none when nothing can be called so.
+    pub alias: Option<Alias>,
     /// Its app, of which only the name is missing.
     pub manifest: Manifest,
     /// The directory that it is built from, relative to the file; none when it is an image.
@@ -102,9 +104,17 @@ pub fn read(file: &str, text: &str, variable: &dyn Fn(&str) -> Option<String>) -
             "services" => services = reader.services(value),
             // Which service has one is said there.
             "volumes" => reader.volumes(value),
-            "networks" => reader.tell(value, key, "all apps of a project are in networks of their own, and none reaches another by its name yet"),
+            "networks" => reader.tell(
+                value,
+                key,
+                "each app is in a network of its own, and all of a project reach each other by name",
+            ),
             "configs" | "secrets" => {
-                reader.refuse(value, key, "not available in this version: `berth secrets set` keeps what is secret");
+                reader.refuse(
+                    value,
+                    key,
+                    "not available in this version: `berth secrets set` keeps what is secret",
+                );
             }
             "include" => reader.refuse(value, key, "each file is a stack of its own here: name it with -f"),
             key if key.starts_with("x-") => {}
@@ -168,7 +178,8 @@ impl Reader<'_> {
             let what = format!("services.{name}");
             match service::app_name(name) {
                 Ok(app) => {
-                    let made = service::read(self, &what, app.clone(), value);
+                    let mut made = service::read(self, &what, app.clone(), value);
+                    made.alias = name.to_ascii_lowercase().parse().ok();
                     if services.insert(app, (value.line, made)).is_some() {
                         self.refuse(value, &what, "another service has the same name as an app");
                     }

@@ -10,6 +10,8 @@
 pub mod backend;
 pub mod command;
 pub mod dotenv;
+pub mod gate;
+pub mod health;
 pub mod host;
 pub mod id;
 pub mod isolation;
@@ -24,6 +26,7 @@ pub mod unit;
 pub use backend::Backend;
 pub use command::{Command, CommandError, RelativeDir};
 pub use dotenv::Dotenv;
+pub use gate::Gate;
 pub use host::{HostName, InvalidHost};
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use isolation::Isolation;

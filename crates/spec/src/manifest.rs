@@ -272,6 +272,9 @@ pub struct Http {
     pub port: Option<u16>,
     /// Hosts whose requests go to the app, beside its default one; in the order written, none twice.
     pub hosts: Vec<HostName>,
+    /// Whether no host leads to it, and other apps of its project alone call it: `public = false` as people write it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
     /// How readiness is probed.
     pub readiness: Readiness,
 }
@@ -325,6 +328,9 @@ impl Default for Shutdown {
 pub struct Network {
     /// What they may connect to.
     pub egress: Egress,
+    /// What the app also calls other apps of its project, beside `NAME.internal`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<Alias, AppName>,
 }
 
 impl Network {
@@ -340,14 +346,17 @@ impl Network {
 pub enum Egress {
     /// Nothing.
     None,
-    /// Everything else.
+    /// Other apps of its project, by their names.
+    Internal,
+    /// These, and everything else.
     #[default]
     Internet,
 }
 
 impl Egress {
     /// All of them, with the names that berth.toml has for them.
-    pub const NAMED: [(&'static str, Self); 2] = [("internet", Self::Internet), ("none", Self::None)];
+    pub const NAMED: [(&'static str, Self); 3] =
+        [("internet", Self::Internet), ("internal", Self::Internal), ("none", Self::None)];
 }
 
 /// The signals that ask a process to end.
@@ -451,6 +460,22 @@ pub(crate) use checked_text;
 checked_text! {
     /// The path of a health check: begins with `/`, visible ASCII, no fragment.
     CheckPath, check_path, InvalidPath("{0:?} is not the path of a check");
+    /// What an app calls another one: a word of `/etc/hosts` without a dot, so that it stands for no name of elsewhere.
+    Alias, check_alias, InvalidAlias("{0:?} is no name to call an app by");
+}
+
+fn check_alias(text: &str) -> Option<String> {
+    let is_end =
+        |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let inner = |byte: u8| is_end(Some(byte)) || matches!(byte, b'-' | b'_');
+    let fits = is_end(text.bytes().next())
+        && is_end(text.bytes().last())
+        && text.len() <= 63
+        && text.bytes().all(inner)
+        // One that is a number would be an address.
+        && !text.bytes().all(|byte| byte.is_ascii_digit())
+        && text != "localhost";
+    fits.then(|| text.to_owned())
 }
 
 fn check_path(text: &str) -> Option<String> {

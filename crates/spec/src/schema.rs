@@ -144,6 +144,8 @@ struct Http {
     /// The port the app listens on where it has a network of its own. Elsewhere Berth chooses PORT.
     #[schemars(range(min = 1))]
     port: Option<u16>,
+    /// Whether hosts lead to the app. Where not, other apps of its project call it by name, and nobody else does. True when left out.
+    public: Option<bool>,
     /// Hosts whose requests go to the app, beside its default one.
     #[schemars(length(max = 100))]
     hosts: Option<Vec<String>>,
@@ -191,6 +193,8 @@ struct Shutdown {
 struct Network {
     /// What instances may connect to. internet when left out.
     egress: Option<Egress>,
+    /// What the app calls other apps of its project, beside `NAME.internal`: `db = "shop-db"`.
+    names: Option<BTreeMap<String, String>>,
 }
 
 #[derive(JsonSchema)]
@@ -198,7 +202,9 @@ struct Network {
 enum Egress {
     /// Nothing.
     None,
-    /// Everything but the platform, this machine, other instances and metadata services.
+    /// Other apps of the project, by their names.
+    Internal,
+    /// These, and everything but the platform, this machine, other instances and metadata services.
     Internet,
 }
 
@@ -215,6 +221,10 @@ struct Resources {
     processes: Option<u64>,
     /// How much /tmp takes, or what is written to an image's root. 512Mi when left out.
     tmp: Option<Size>,
+    /// How much is read in a second from the disk that the platform's home is on.
+    disk_read: Option<Size>,
+    /// How much is written to it in a second.
+    disk_write: Option<Size>,
 }
 
 /// A size: `256Mi`, `1.5Gi`, `512M`.

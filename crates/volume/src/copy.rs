@@ -17,6 +17,8 @@ use crate::walk::{DEPTH_MAX, names, open_dir_at, too_deep};
 const PIECE: usize = 1 << 20;
 /// The longest list of names of attributes, and the longest value, as the kernel has them.
 const ATTRIBUTES_MAX: usize = 64 << 10;
+/// What the names of attributes begin with that programs set.
+const OF_USERS: &[u8] = b"user.";
 
 /// A copy that is being made.
 struct Copy<'t> {
@@ -207,18 +209,32 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// The attributes that programs set; those of the system and of security are not a volume's to have.
 fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    set_attributes(to, &attributes(from)?)
+}
+
+/// The attributes that programs set, by their names; those of the system and of security are not a volume's to have.
+pub(crate) fn attributes(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut list = vec![0_u8; ATTRIBUTES_MAX];
-    let length = match rustix::fs::flistxattr(from, &mut list[..]) {
-        Err(Errno::NOTSUP) => return Ok(()),
+    let length = match rustix::fs::flistxattr(file, &mut list[..]) {
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
         length => length?,
     };
     let all = list.get(..length).unwrap_or_default().split(|byte| *byte == 0);
-    for name in all.filter(|name| name.starts_with(b"user.")) {
+    let mut found = Vec::new();
+    for name in all.filter(|name| name.starts_with(OF_USERS)) {
         let mut value = vec![0_u8; ATTRIBUTES_MAX];
-        let length = rustix::fs::fgetxattr(from, name, &mut value[..])?;
-        rustix::fs::fsetxattr(to, name, value.get(..length).unwrap_or_default(), XattrFlags::empty())?;
+        let length = rustix::fs::fgetxattr(file, name, &mut value[..])?;
+        value.truncate(length);
+        found.push((name.to_vec(), value));
+    }
+    Ok(found)
+}
+
+/// Gives a file attributes, of users alone.
+pub(crate) fn set_attributes(file: &OwnedFd, attributes: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
+    for (name, value) in attributes.iter().filter(|(name, _)| name.starts_with(OF_USERS)) {
+        rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty())?;
     }
     Ok(())
 }

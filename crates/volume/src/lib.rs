@@ -5,6 +5,7 @@
 //! costs more than time. Snapshots are kept beside them, in `.snapshots`.
 #![warn(missing_docs)]
 
+mod archive;
 mod copy;
 mod error;
 mod owner;
@@ -12,6 +13,7 @@ mod snapshot;
 mod store;
 mod walk;
 
+pub use archive::{Numbers, unpack};
 pub use error::VolumeError;
 pub use owner::Owner;
 pub use store::Store;

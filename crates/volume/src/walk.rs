@@ -27,6 +27,8 @@ pub(crate) struct Found<'a> {
     pub(crate) dir: BorrowedFd<'a>,
     /// What it is called there.
     pub(crate) name: &'a CStr,
+    /// Its path below the top.
+    pub(crate) path: &'a [u8],
     /// What it was when it was looked at; a link itself, not what it leads to.
     pub(crate) stat: Stat,
 }
@@ -58,8 +60,8 @@ pub(crate) fn walk(
     top: BorrowedFd<'_>,
     mut visit: impl FnMut(&Found<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut open = vec![(top.try_clone_to_owned()?, names(top)?)];
-    while let Some((dir, left)) = open.last_mut() {
+    let mut open = vec![(top.try_clone_to_owned()?, names(top)?, Vec::new())];
+    while let Some((dir, left, above)) = open.last_mut() {
         let Some(name) = left.pop() else {
             open.pop();
             continue;
@@ -69,7 +71,8 @@ pub(crate) fn walk(
             found => found?,
         };
         let is_folder = FileType::from_raw_mode(stat.st_mode).is_dir();
-        visit(&Found { dir: dir.as_fd(), name: &name, stat })?;
+        let mut path = [above.as_slice(), name.to_bytes()].concat();
+        visit(&Found { dir: dir.as_fd(), name: &name, path: &path, stat })?;
         if !is_folder {
             continue;
         }
@@ -81,7 +84,8 @@ pub(crate) fn walk(
                 }
                 let below = below?;
                 let names = names(&below)?;
-                open.push((below, names));
+                path.push(b'/');
+                open.push((below, names, path));
             }
         }
     }

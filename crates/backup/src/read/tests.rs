@@ -163,7 +163,7 @@ fn huge_lengths_are_not_believed() {
     }
     let newer = Head { format: Head::FORMAT + 1, ..head() };
     let archive = Writer::begin(Vec::new(), &newer).unwrap().finish().unwrap().0;
-    assert!(matches!(verify(&archive[..]), Err(BackupError::Newer { found: 3 })));
+    assert!(matches!(verify(&archive[..]), Err(BackupError::Newer { found }) if found == Head::FORMAT + 1));
     for other in [&b""[..], b"PK\x03\x04 something else", &[0; 4_096]] {
         assert!(verify(other).is_err());
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use berth_clock::SystemClock;
-use berth_server::config::{ControlConfig, PushBounds};
+use berth_server::config::{BuildBounds, ControlConfig, PushBounds};
 
 use super::{RoleError, Ties, take};
 use crate::args::ControlArgs;
@@ -40,8 +40,9 @@ pub(super) fn run(args: &ControlArgs) -> Result<(), RoleError> {
         api_addr: args.api_addr,
         isolation: args.isolation,
         backend: args.backend.unwrap_or_default(),
-        // The supervisor has refused what is no number.
+        // The supervisor has refused what makes no sense.
         push_bounds: PushBounds::read(|name| std::env::var(name).ok()).unwrap_or_default(),
+        build_bounds: BuildBounds::read(|name| std::env::var(name).ok()).unwrap_or_default(),
         clock: Arc::new(SystemClock::new()),
     };
     berth_server::run(config)?;

@@ -1,5 +1,6 @@
 //! `up --detach`: a supervisor in the background, and the wait for its word.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
@@ -26,21 +27,7 @@ pub(super) fn start(args: &UpArgs, home: &Path) -> Result<(), UpError> {
         .group(Group::Session);
     let starter = launch.inherit(&theirs).map_err(UpError::system("hand on a pipe"))?;
     launch = launch.arg("--starter").arg(starter.to_string());
-    for (option, address) in [("--edge", args.edge), ("--api", args.api)] {
-        if let Some(address) = address {
-            launch = launch.arg(option).arg(address.to_string());
-        }
-    }
-    if let Some(level) = args.isolation {
-        launch = launch.arg("--isolation").arg(level.name());
-    }
-    if let Some(backend) = args.backend {
-        launch = launch.arg("--backend").arg(backend.name());
-    }
-    if args.json {
-        launch = launch.arg("--json");
-    }
-    let mut supervisor = launch.start()?;
+    let mut supervisor = launch.args(options(args)).start()?;
     // Ours must go, or we would wait for a word from ourselves.
     drop(theirs);
     let mut text = Vec::new();
@@ -56,4 +43,16 @@ pub(super) fn start(args: &UpArgs, home: &Path) -> Result<(), UpError> {
         Outcome::Up(message) => writeln!(io::stdout(), "{message}").map_err(UpError::system("print")),
         Outcome::Failed(problem) => Err(UpError::Told(problem)),
     }
+}
+
+/// What `up` was asked for, but the home, as arguments again.
+pub(super) fn options(args: &UpArgs) -> Vec<OsString> {
+    let given = [
+        ("--edge", args.edge.map(|address| address.to_string())),
+        ("--api", args.api.map(|address| address.to_string())),
+        ("--isolation", args.isolation.map(|level| level.name().to_owned())),
+        ("--backend", args.backend.map(|backend| backend.name().to_owned())),
+    ];
+    let given = given.into_iter().filter_map(|(option, value)| Some([option.into(), value?.into()]));
+    given.flatten().chain(args.json.then(|| "--json".into())).collect()
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use berth_process::{Child, Launch, LaunchError, Limits, Program, Stdio, User};
-use berth_server::config::{BUILDS_ENVIRONMENT, PushBounds};
+use berth_server::config::{BUILDS_ENVIRONMENT, BuildBounds, PushBounds};
 use berth_server::edge_link::EdgeClaims;
 use berth_spec::{Backend, Isolation};
 use rustix::pipe::PipeFlags;
@@ -186,8 +186,8 @@ impl Site {
     fn control(&self, launch: Launch) -> io::Result<(Launch, UnixStream)> {
         let (requests, theirs) = UnixStream::pair()?;
         requests.set_nonblocking(true)?;
-        let environment =
-            CONTROL_ENVIRONMENT.into_iter().chain(BUILDS_ENVIRONMENT).chain(PushBounds::VARIABLES);
+        let bounds = PushBounds::VARIABLES.into_iter().chain(BuildBounds::VARIABLES);
+        let environment = CONTROL_ENVIRONMENT.into_iter().chain(BUILDS_ENVIRONMENT).chain(bounds);
         let launch = environment.fold(launch, Launch::env_from_ours);
         // Two controls at once would be two writers of one journal: the kernel sees to it that ours does not outlive us
         // even where it hangs and does not read its leash.

@@ -14,6 +14,7 @@ use rustix::event::Timespec;
 use super::launch::RoleKind;
 use super::orphans::Orphan;
 use super::role::{Role, RoleState};
+use super::service_manager;
 use super::watch::{Phase, Watch, WatchError};
 
 /// How long control may take before it has said how long the apps need.
@@ -76,6 +77,7 @@ impl Watch<'_> {
         let now = self.clock.monotonic();
         match &mut self.phase {
             Phase::Starting | Phase::Serving => {
+                service_manager::stopping();
                 self.phase = Phase::Stopping(Stop {
                     stage: Stage::Tell,
                     deadline: now + UNTIL_TOLD,

@@ -40,6 +40,8 @@ pub(crate) struct Watch<'a> {
     pub(super) voice: Voice,
     signals: Signals,
     logs_checked: Duration,
+    /// The program to become.
+    successor: Option<String>,
 }
 
 #[derive(Debug)]
@@ -50,12 +52,14 @@ pub(super) enum Phase {
 }
 
 /// What a turn of the loop came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// Go on.
     Quiet,
     /// Both roles serve; said once.
     Up,
+    /// The program that was staged under this name is to take over.
+    Upgrade(String),
     /// Everything has ended.
     Down,
 }
@@ -88,6 +92,7 @@ impl<'a> Watch<'a> {
             voice,
             signals,
             logs_checked: now,
+            successor: None,
         }
     }
 
@@ -109,7 +114,7 @@ impl<'a> Watch<'a> {
         let result = self.look_and_act();
         match &result {
             Ok(Turn::Quiet) => self.wait()?,
-            Ok(Turn::Up | Turn::Down) => {}
+            Ok(Turn::Up | Turn::Upgrade(_) | Turn::Down) => {}
             Err(_) => self.abandon(),
         }
         result
@@ -128,7 +133,8 @@ impl<'a> Watch<'a> {
                 self.enter_service()?;
                 Ok(Turn::Up)
             }
-            Phase::Starting | Phase::Serving => Ok(Turn::Quiet),
+            Phase::Serving => Ok(self.successor.take().map_or(Turn::Quiet, Turn::Upgrade)),
+            Phase::Starting => Ok(Turn::Quiet),
             Phase::Stopping(_) => Ok(if self.advance_stop()? { Turn::Down } else { Turn::Quiet }),
         }
     }
@@ -156,6 +162,7 @@ impl<'a> Watch<'a> {
                 SupervisorRequest::RestartEdge => self.edge.signal(Signal::KILL),
                 SupervisorRequest::Down if !matches!(self.phase, Phase::Stopping(_)) => self.stop(),
                 SupervisorRequest::Down => {}
+                SupervisorRequest::Upgrade { program } => self.successor = Some(program),
                 SupervisorRequest::Stopping { apps, within_ms } => {
                     self.announce_stopping(apps, Duration::from_millis(within_ms));
                 }

@@ -24,9 +24,10 @@ use crate::layer::{Layers, Shared};
 use crate::layout::{KEPT, write_synced};
 use crate::relocate::relocate;
 use crate::remove::{open_dir, open_dir_at, remove_all};
-use crate::run::{Run, Watch};
+use crate::run::{Run, Sight, Watch};
 use crate::seal::{SealedOwner, seal};
 use crate::toolchain::Toolchain;
+use crate::tools::{self, Private};
 use crate::within::Spot;
 
 /// A disk with less than so many bytes left is taken for the reason why a command failed.
@@ -60,6 +61,7 @@ pub(super) struct Work {
     pub(super) tmp: PathBuf,
     pub(super) cache: PathBuf,
     pub(super) layers: Layers,
+    sight: Sight,
     mark: Mark,
     cgroup: Option<Cgroup>,
     toolchain: Option<Toolchain>,
@@ -167,16 +169,13 @@ impl Inside {
             self.make_own(plan, own)?;
         }
         let recipe = &plan.detection.recipe;
-        let mut caches: BTreeSet<&str> = recipe.caches.values().map(String::as_str).collect();
-        if plan.toolchain.is_some() {
-            caches.extend(["cargo", "target"]);
-        }
+        let caches = plan.caches(&cache);
         let kept = self.layout.kept(&request.app);
         if !caches.is_empty() || !recipe.kept.is_empty() {
             self.layout.make(&self.layout.builds, &kept)?;
         }
-        for name in caches {
-            self.make_own(plan, &cache.join(name))?;
+        for own in &caches {
+            self.make_own(plan, own)?;
         }
         let toolchain = plan.toolchain.clone();
         let toolchain = toolchain.map(|it| it.reachable(&self.layout, request.user.is_some())).transpose()?;
@@ -185,12 +184,37 @@ impl Inside {
         materialise(&plan.tree, &plan.store, open.as_fd(), owner)?;
         kept::move_in(&kept, recipe.kept.clone(), &src, owner).map_err(failed(&kept, "moved"))?;
         let layers = Layers::new(&self.layout, &request.app, self.sealed_owner(plan), owner);
-        let cgroup = self.config.cgroups.as_ref().map(|groups| {
-            groups.create_limited(&cgroup_name(&dir), &Quota::of_processes(self.config.processes_max))
-        });
+        let quota =
+            Quota { memory: self.config.memory_max, ..Quota::of_processes(self.config.processes_max) };
+        let cgroups = self.config.cgroups.as_ref();
+        let cgroup = cgroups.map(|groups| groups.create_limited(&cgroup_name(&dir), &quota));
         let cgroup = cgroup.transpose().map_err(failed(&dir, "given a control group"))?;
         let deadline = self.clock.monotonic() + self.config.timeout.as_duration();
-        Ok(Work { src, tmp, cache, layers, mark, cgroup, toolchain, deadline })
+        let writable = caches.into_iter().chain([src.clone(), tmp.clone()]).collect();
+        let sight = self.sight(plan, &dir, toolchain.as_ref(), writable)?;
+        Ok(Work { src, tmp, cache, layers, sight, mark, cgroup, toolchain, deadline })
+    }
+
+    /// What a build in the work directory `dir` sees of the machine, with what that takes.
+    fn sight(
+        &self,
+        plan: &Plan,
+        dir: &Path,
+        toolchain: Option<&Toolchain>,
+        writable: BTreeSet<PathBuf>,
+    ) -> Result<Sight, BuildError> {
+        let (root, scratch) = (dir.join("root"), dir.join("scratch"));
+        self.make_own(plan, &scratch)?;
+        fs::create_dir(&root).map_err(failed(&root, "made"))?;
+        let installed = &self.config.toolchains;
+        let home = installed.managers.get("home").map(PathBuf::as_path);
+        let private = Private { home, builds: &self.layout.builds };
+        let mut readable = tools::places(&plan.tools, toolchain, &private);
+        readable.extend(self.config.env.values().flat_map(|value| paths_in(value)));
+        if plan.request.user.is_none() {
+            readable.extend(tools::own_folders(installed, &private));
+        }
+        Ok(Sight { root, scratch, readable, writable })
     }
 
     /// Whom what is sealed belongs to.
@@ -255,12 +279,20 @@ impl Inside {
             mark: work.mark,
             cgroup: work.cgroup.clone(),
             processes_max: self.config.processes_max,
+            memory_max: self.config.memory_max,
             own_user: plan.request.user.is_some(),
             limit: self.config.timeout,
             left: work.deadline.saturating_sub(self.clock.monotonic()),
             offline: plan.request.manifest.build.offline,
+            enclosure: self.config.enclosure.as_ref(),
+            sight: work.sight.clone(),
             watch: Watch {
-                dirs: vec![work.src.clone(), work.tmp.clone(), work.cache.clone()],
+                dirs: vec![
+                    work.src.clone(),
+                    work.tmp.clone(),
+                    work.sight.scratch.clone(),
+                    work.cache.clone(),
+                ],
                 weight_max: self.config.weight_max,
                 disk: self.layout.builds.clone(),
                 reserve: self.config.reserve,
@@ -386,6 +418,23 @@ pub(super) fn ground(plan: &Plan, work: &Work) -> Result<Ground, BuildError> {
     Ground::new(&work.src, plan.request.user.clone()).map_err(|error| BuildError::Start(error.into()))
 }
 
+impl Plan {
+    /// The folders, in that of the app's caches, that are kept for the commands of this build.
+    fn caches(&self, cache: &Path) -> BTreeSet<PathBuf> {
+        let own = self.detection.recipe.caches.values().map(String::as_str);
+        let of_cargo: &[&str] = if self.toolchain.is_some() { &["cargo", "target"] } else { &[] };
+        own.chain(of_cargo.iter().copied()).map(|name| cache.join(name)).collect()
+    }
+}
+
+/// The files and folders of this machine that a variable names which says how a network is reached: certificates, and mirrors on the disk.
+fn paths_in(value: &str) -> Vec<PathBuf> {
+    let parts = value.split([',', '|']).map(|part| part.strip_prefix("file://").unwrap_or(part));
+    let paths =
+        parts.filter(|part| part.starts_with('/')).flat_map(|part| part.split(':')).map(PathBuf::from);
+    paths.filter(|path| path.is_absolute() && path.parent().is_some() && fs::metadata(path).is_ok()).collect()
+}
+
 /// A static site whose directory is not there would be an app that answers 404 to everything.
 fn check_roots(plan: &Plan, staging: &Path) -> Result<(), BuildError> {
     for command in plan.detection.processes.values() {
@@ -404,4 +453,20 @@ fn check_roots(plan: &Plan, staging: &Path) -> Result<(), BuildError> {
 fn set_mode(path: &Path, mode: u32) -> Result<(), BuildError> {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
     fs::set_permissions(path, permissions).map_err(failed(path, "made"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_and_mirrors_on_the_disk_are_found_in_variables() {
+        let found = |value: &str| paths_in(value);
+        assert_eq!(found("/etc/passwd"), [PathBuf::from("/etc/passwd")]);
+        assert_eq!(found("/usr:/nowhere:/etc"), [PathBuf::from("/usr"), "/etc".into()]);
+        assert_eq!(found("file:///usr/lib,direct"), [PathBuf::from("/usr/lib")]);
+        for none in ["http://proxy:3128", "https://usr/simple", "off", "", "/", "a,b|c"] {
+            assert!(found(none).is_empty(), "{none}");
+        }
+    }
 }

@@ -59,6 +59,8 @@ impl Place {
             toolchains: ToolchainPlaces::from_env(),
             platform: Platform::current(),
             cgroups: None,
+            enclosure: None,
+            memory_max: None,
             env: BTreeMap::new(),
             processes_max: 4_096,
             weight_max: 1 << 34,

@@ -17,6 +17,9 @@ pub struct BackupArgs {
     /// Put the key in that opens the secrets; whoever has the file can read them then
     #[arg(long)]
     pub with_key: bool,
+    /// Leave the volumes out
+    #[arg(long)]
+    pub without_volumes: bool,
 }
 
 /// What to do with a backup.

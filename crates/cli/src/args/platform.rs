@@ -1,4 +1,4 @@
-//! `up`, `completions` and `man`.
+//! `up`, `upgrade`, `completions` and `man`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +29,14 @@ pub struct UpArgs {
     /// Deploy this directory once the platform is up
     #[arg(long, value_name = "PATH")]
     pub deploy: Option<PathBuf>,
+}
+
+/// `berth upgrade`
+#[derive(Debug, Clone, Args)]
+pub struct UpgradeArgs {
+    /// The program, a `berth` of another version
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
 }
 
 /// `berth completions`

@@ -20,6 +20,8 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         "a process that ends is started again by itself; `berth deploy` starts new instances",
     ),
     (&["ps:report", "dyno", "machine", "details"], "`berth ps` lists the instances"),
+    (&["maintenance:enable", "lock"], "`berth maintenance on` turns requests away with a page that says so"),
+    (&["maintenance:disable", "unlock"], "`berth maintenance off` lets requests through again"),
     (&["start"], "`berth up` starts the platform, `berth scale web=1` an app's process"),
     (&["logs:tail", "tail", "log"], "`berth logs -f` follows what an app writes"),
     (&["releases:rollback"], "`berth rollback` goes back, `berth releases` lists where to"),

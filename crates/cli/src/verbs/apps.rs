@@ -6,7 +6,7 @@ use berth_contract::{
     AppList, AppState, AppSummary, AppsQuery, Code, DestroyQuery, Exit, ExitStatus, Instance, InstanceList,
     InstanceState, ProcessCount, Scale, Volume,
 };
-use berth_spec::{AppId, Timestamp};
+use berth_spec::{AppId, Gate, Timestamp};
 use serde_json::json;
 
 use super::Session;
@@ -186,7 +186,10 @@ pub(super) fn apps_table(apps: &[AppSummary]) -> Table {
             .collect();
         table.row(vec![
             app.name.as_str().into(),
-            Cell::new(app.state.as_str(), style_of_app(app.state)),
+            match app.gate {
+                Gate::Open => Cell::new(app.state.as_str(), style_of_app(app.state)),
+                closed => Cell::new(format!("{}, {}", app.state.as_str(), closed.as_str()), Style::Warning),
+            },
             app.release.map_or("-".to_owned(), |release| release.to_string()).into(),
             processes.join(", ").into(),
             app.urls.first().cloned().unwrap_or_default().into(),

@@ -22,7 +22,8 @@ impl Session<'_> {
     pub(super) async fn backup(&mut self, args: BackupArgs) -> Result<ExitStatus, Failure> {
         let path = self.target(args.path).await?;
         let mut file = NewFile::create(&path)?;
-        let mut download = self.client.backup(&BackupQuery { key: args.with_key }).await?;
+        let mut download =
+            self.client.backup(&BackupQuery { key: args.with_key, volumes: !args.without_volumes }).await?;
         let mut bytes: u64 = 0;
         while let Some(piece) = download.next().await? {
             file.write(&piece)?;
@@ -112,11 +113,15 @@ fn show(path: &Path, list: bool, json: bool, screen: &mut Screen) -> Result<Exit
 }
 
 fn contents(head: &Head, foot: &Foot) -> String {
-    let artifacts = foot.sections.iter().filter(|section| section.name.starts_with("artifacts/")).count();
+    let below = |folder: &str| foot.sections.iter().filter(|it| it.name.starts_with(folder)).count() as u64;
+    let volumes = match below("volumes/") {
+        0 => String::new(),
+        some => format!("{}, ", counted(some, "volume")),
+    };
     format!(
-        "{}, {}, the journal up to {}",
+        "{}, {}, {volumes}the journal up to {}",
         counted(head.apps, "app"),
-        counted(artifacts as u64, "artifact"),
+        counted(below("artifacts/"), "artifact"),
         head.position
     )
 }
@@ -126,7 +131,7 @@ const MISSING_TOLD: usize = 5;
 
 fn tell_missing(foot: &Foot, screen: &mut Screen) -> io::Result<()> {
     for name in foot.missing.iter().take(MISSING_TOLD) {
-        screen.aside(&format!("not in it, since it was not there: {name}"))?;
+        screen.aside(&format!("not in it, since it was not there or not to be had: {name}"))?;
     }
     match foot.missing.len().saturating_sub(MISSING_TOLD) {
         0 => Ok(()),

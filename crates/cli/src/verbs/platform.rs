@@ -91,6 +91,10 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         },
         |most| format!("at most {most} processes each"),
     );
+    // A platform before this version does not say.
+    let network = Some(&platform.build_network).filter(|network| !network.is_empty());
+    let builds =
+        network.map_or_else(|| builds.clone(), |network| format!("{builds}; their network: {network}"));
     let mut facts = vec![
         ("platform", format!("{} (berth {})", platform.platform, platform.version)),
         ("home", platform.home.clone()),

@@ -19,7 +19,7 @@ use crate::table::{Cell, Table};
 const FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 /// Where services have no way to each other.
 const NO_NAMES: &str =
-    "services do not reach each other yet: no name of another one is served, so `http://api` leads nowhere";
+    "services do not reach each other on this machine, which has no names of apps: see `berth status`";
 
 /// A stack that was read.
 struct Loaded {
@@ -41,6 +41,11 @@ impl Session<'_> {
     async fn stack_up(&mut self, of: &OfStack, dry_run: bool) -> Result<ExitStatus, Failure> {
         for loaded in self.stacks(of)? {
             self.show_stack(&loaded, dry_run)?;
+            // A platform that does not answer is told of where something is done.
+            let is_one_app = self.json || loaded.stack.services.len() < 2;
+            if !is_one_app && self.client.platform().await.is_ok_and(|platform| !platform.names) {
+                self.screen.marked_aside("warning:", Style::Warning, NO_NAMES)?;
+            }
             if loaded.stack.is_refused() {
                 let detail = format!("{} has what cannot be kept, and nothing of it was done", loaded.file);
                 return Err(Failure::local(
@@ -184,15 +189,11 @@ impl Session<'_> {
             let refused = if told.refused { "refused: " } else { "" };
             self.point(&format!("{}:{} {refused}{}: {}", loaded.file, told.line, told.what, told.why))?;
         }
-        if loaded.stack.services.len() > 1 {
-            self.screen.marked_aside("warning:", Style::Warning, NO_NAMES)?;
-        }
         Ok(())
     }
 
     fn app_of(&self, loaded: &Loaded, service: &Service) -> Result<AppId, Failure> {
-        let name = format!("{}-{}", loaded.name, service.name);
-        let name = AppName::new(&name).map_err(|bad| {
+        let name = AppName::new(&app_name(loaded, service)).map_err(|bad| {
             Failure::local(
                 Code::UsageInvalid,
                 bad.to_string(),
@@ -318,6 +319,11 @@ fn of_file(file: &str) -> Option<String> {
     (!stem.is_empty()).then(|| stem.to_owned())
 }
 
+/// What the app of a service is called.
+fn app_name(loaded: &Loaded, service: &Service) -> String {
+    format!("{}-{}", loaded.name, service.name)
+}
+
 fn described(loaded: &Loaded, service: &Service) -> String {
     let what = match (&service.context, &service.manifest.build.image) {
         (Some(context), _) => format!("built from {context}"),
@@ -330,6 +336,9 @@ fn described(loaded: &Loaded, service: &Service) -> String {
     }
     if let Some(port) = service.manifest.http.port {
         text.push_str(&format!(", HTTP at its port {port}"));
+        if service.manifest.http.internal {
+            text.push_str(" for the others alone");
+        }
     }
     if let Some((_, count)) = service.replicas.as_ref().filter(|_| !service.is_job) {
         text.push_str(&format!(", {count} instances"));
@@ -344,6 +353,11 @@ fn described(loaded: &Loaded, service: &Service) -> String {
 /// What a service is made from: its directory, or nothing for an image, and the manifest that its part of the file is.
 fn source_of(loaded: &Loaded, service: &Service) -> Result<Source, Failure> {
     let mut manifest = service.manifest.clone();
+    for other in &loaded.stack.services {
+        if let (Some(alias), Ok(app)) = (&other.alias, AppName::new(&app_name(loaded, other))) {
+            manifest.network.names.insert(alias.clone(), app);
+        }
+    }
     for file in &service.env_files {
         let text = read_file(&loaded.directory, &file.path)?;
         let Some(text) = text else {

@@ -196,6 +196,28 @@ const VOLUMES: &str = r#"{"volumes":[
 {"name":"uploads","path":"/srv/uploads","processes":[],"size":null,"enforced":false,"used":null,"entries":null,"instances":[],"place":"/home/volumes/default/default/shop/uploads"}]}"#;
 const LINES: &str = "id: a\nevent: line\ndata: {\"cursor\":\"a\",\"at\":1795233785042,\"instance\":\"default/default/shop/web.7\",\"process\":\"web\",\"stream\":\"stdout\",\"text\":\"hello\"}\n\n";
 
+/// What prints something that it only looked at.
+const SHOWN: &[&str] = &[
+    "status",
+    "apps",
+    "releases",
+    "releases v3",
+    "ps",
+    "scale",
+    "config",
+    "config:list",
+    "secrets",
+    "domains",
+    "maintenance",
+    "cron",
+    "volumes",
+    "logs",
+    "why",
+    "timeline",
+    "timeline --all",
+    "version",
+];
+
 #[test]
 fn output_golden() {
     let path = |tail: &str| format!("GET {APP}{tail}");
@@ -233,25 +255,7 @@ fn output_golden() {
         answers.iter().map(|(path, body)| (path.as_str(), 200, body.as_str())).collect();
     let platform = Platform::run(&answers);
     let mut shown = String::new();
-    for verb in [
-        "status",
-        "apps",
-        "releases",
-        "releases v3",
-        "ps",
-        "scale",
-        "config",
-        "config:list",
-        "secrets",
-        "domains",
-        "cron",
-        "volumes",
-        "logs",
-        "why",
-        "timeline",
-        "timeline --all",
-        "version",
-    ] {
+    for &verb in SHOWN {
         let of_app = !["status", "apps", "timeline --all", "version"].contains(&verb);
         let line = if of_app { format!("{verb} -a shop") } else { verb.to_owned() };
         let (status, out, err) = platform.berth(&line, "");

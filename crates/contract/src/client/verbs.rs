@@ -15,11 +15,12 @@ use super::{Client, ClientError, Download, EventStream, UPLOADS_AT_ONCE};
 use crate::app::{App, AppList, AppsQuery, CreateApp, InstanceList, Scale};
 use crate::cron::{CronHistory, CronList};
 use crate::domains::{DomainList, DomainsChanged, DomainsPatch};
+use crate::gate::{GateChange, GateChanged};
 use crate::git::{ConnectGit, Git, GitBranch, GitConnected, GitPass};
 use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
 use crate::images::Images;
 use crate::logs::{LogLine, LogQuery};
-use crate::platform::{BackupQuery, Platform, PlatformDown};
+use crate::platform::{BackupQuery, Platform, PlatformDown, Upgrade, UpgradeBegun};
 use crate::release::{ProgressEvent, Release, ReleaseDiff, ReleaseList, RollBack, SubmitRelease};
 use crate::run::Run;
 use crate::settings::{Config, ConfigChanged, ConfigPatch, SecretNames, SecretsChanged, SecretsPatch};
@@ -40,9 +41,15 @@ impl Client {
         self.change(Method::POST, route::PLATFORM_DOWN.to_owned(), &json!({})).await
     }
 
+    /// Has another program, which lies on the platform's machine, take the platform over.
+    pub async fn upgrade(&self, upgrade: &Upgrade) -> Result<UpgradeBegun, ClientError> {
+        self.change(Method::POST, route::PLATFORM_UPGRADE.to_owned(), upgrade).await
+    }
+
     /// The platform as one archive.
     pub async fn backup(&self, query: &BackupQuery) -> Result<Download, ClientError> {
-        let pairs = [("key", query.key.then(|| "true".to_owned()))];
+        let yes = |is: bool| is.then(|| "true".to_owned());
+        let pairs = [("key", yes(query.key)), ("volumes", yes(query.volumes))];
         Download::begin(self, route::query(route::PLATFORM_BACKUP, &pairs)).await
     }
 
@@ -209,6 +216,11 @@ impl Client {
         patch: &DomainsPatch,
     ) -> Result<DomainsChanged, ClientError> {
         self.change(Method::PATCH, route::below_app(app, "domains"), patch).await
+    }
+
+    /// Opens or closes an app to requests; returns once edge goes by it.
+    pub async fn change_gate(&self, app: &AppId, change: &GateChange) -> Result<GateChanged, ClientError> {
+        self.change(Method::PUT, route::below_app(app, "gate"), change).await
     }
 
     /// What an app runs by a schedule.

@@ -31,6 +31,10 @@ pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event
             let (app, created) = app_for(state, id, add.is_empty())?;
             Ok(created.into_iter().chain(change_domains(state, &app, add, remove)?).collect())
         }
+        Wish::ChangeGate { gate } => {
+            let app = alive(state, id)?;
+            Ok(if app.gate == *gate { Vec::new() } else { vec![Event::GateChanged { gate: *gate }] })
+        }
         Wish::Run(wish) => run(alive(state, id)?, wish),
         Wish::RunCron { entry, token } => cron::run_now(alive(state, id)?, entry, token),
         Wish::WorkOnVolume { work } => work_on_volume(alive(state, id)?, work),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use berth_spec::Timestamp;
 use berth_spec::manifest::{Manifest, Strategy};
+use berth_spec::{Gate, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::*;
@@ -86,7 +86,7 @@ fn by_recipe(artifact: Artifact) -> Artifact {
 }
 
 /// An artifact that is an image, of which nothing was built.
-fn of_image(artifact: Artifact) -> Artifact {
+fn of_image(artifact: Artifact, health_path: Option<&str>) -> Artifact {
     let digest = format!("sha256:{}", "5e".repeat(32));
     let image = Image {
         reference: format!("registry.example.com/shop:1.4@{digest}"),
@@ -95,6 +95,7 @@ fn of_image(artifact: Artifact) -> Artifact {
         workdir: "/srv".to_owned(),
         port: Some(8080),
         stop_signal: Some(3),
+        health_path: health_path.map(str::to_owned),
     };
     Artifact { image: Some(Box::new(image)), ..artifact }
 }
@@ -122,7 +123,8 @@ fn release_samples() -> Vec<Event> {
         submitted(5, rollback(true), Some(built())),
         Event::ReleaseBuilt { number: v(1), artifact: built() },
         Event::ReleaseBuilt { number: v(2), artifact: by_recipe(built()) },
-        Event::ReleaseBuilt { number: v(3), artifact: of_image(built()) },
+        Event::ReleaseBuilt { number: v(3), artifact: of_image(built(), None) },
+        Event::ReleaseBuilt { number: v(3), artifact: of_image(built(), Some("/up")) },
         Event::ActivationBegan { number: v(1) },
         Event::ReleaseCommandFinished { number: v(1) },
         Event::ProcessesHandedOver { number: v(1), processes: [web(), worker()].into() },
@@ -240,6 +242,8 @@ fn app_samples() -> Vec<Event> {
         },
         Event::SecretsChanged { set: [(env("API_KEY"), sealed)].into(), unset: [env("OLD_KEY")].into() },
         Event::ScaleChanged { processes: [(web(), 2), (worker(), 1)].into() },
+        Event::GateChanged { gate: Gate::Maintenance },
+        Event::GateChanged { gate: Gate::Open },
         Event::DomainsChanged {
             added: ["*.shop.example.com", "xn--bcher-kva.example"].map(|host| host.parse().unwrap()).into(),
             removed: ["old.example.com".parse().unwrap()].into(),

@@ -57,7 +57,13 @@ fn a_snapshot_shows_what_the_state_routes_and_no_endpoint_twice() {
     for host in ["shop.localhost", "*.localhost"] {
         let mut claimed = good.clone();
         let hosts = vec![berth_routing::Host(host.to_owned())];
-        let route = berth_routing::AppRoute { hosts, backends: Vec::new(), hold: berth_spec::Millis(0) };
+        let route = berth_routing::AppRoute {
+            hosts,
+            backends: Vec::new(),
+            hold: berth_spec::Millis(0),
+            gate: berth_spec::Gate::Open,
+            address: None,
+        };
         claimed.apps.insert("acme/prod/other".parse().unwrap(), route);
         assert_eq!(id(check_routes(&scene.state, &claimed)), Some("RTE-6"), "{host}");
     }

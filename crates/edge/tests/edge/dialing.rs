@@ -40,7 +40,8 @@ fn shim(folder: &Path) -> Receiver<Asked> {
 fn answer(mut line: UnixStream, tell: &Sender<Asked>) {
     let mut question = [0];
     while line.read_exact(&mut question).is_ok() {
-        let count = dial::asked(&question).unwrap();
+        // What edge asks of the way to other apps is another test's.
+        let Some(count) = dial::asked(&question) else { return };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let make = |_| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
         let sockets: Vec<OwnedFd> = (0..count).map(make).collect();

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use berth_edge::{ExitReason, Limits, handover};
 use berth_routing::wire::{FromEdge, ToEdge};
 use berth_routing::{Generation, Role};
+use berth_spec::Gate;
 
 use crate::world::{Client, HANG, Instance, Options, World, instance, shop};
 
@@ -266,4 +267,54 @@ fn one_edge_takes_over_from_another_without_a_failed_request() {
         stop.store(true, SeqCst);
     });
     drop(after);
+}
+
+/// The same routes with the gate as given.
+fn with_gate(mut snapshot: berth_routing::Snapshot, gate: Gate) -> berth_routing::Snapshot {
+    snapshot.apps.values_mut().for_each(|app| app.gate = gate);
+    snapshot
+}
+
+#[test]
+fn requests_for_a_paused_app_wait_until_they_are_let_through() {
+    let (mirror, _seen) = Instance::mirror();
+    let routed = [(mirror.addr, Role::Routed)];
+    let mut world = World::serving(&with_gate(shop(1, &routed), Gate::Paused));
+    let mut clients: Vec<Client> = (0..3).map(|_| world.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(GET));
+    world.apply(&with_gate(shop(2, &routed), Gate::Open));
+    for client in &mut clients {
+        assert_eq!(client.response(true).unwrap().status, 200);
+    }
+}
+
+#[test]
+fn an_app_under_maintenance_answers_nobody_and_is_told_when_to_come_back() {
+    let (mirror, seen) = Instance::mirror();
+    let routed = [(mirror.addr, Role::Routed)];
+    let mut world = World::serving(&with_gate(shop(1, &routed), Gate::Maintenance));
+    let answer = world.get("shop.localhost", "/");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("60")));
+    assert!(answer.body.contains("app_in_maintenance"), "{}", answer.body);
+    assert!(
+        seen.try_iter().all(|request| !request.contains("shop.localhost")),
+        "but for probes it was not asked"
+    );
+    world.apply(&with_gate(shop(2, &routed), Gate::Open));
+    assert_eq!(world.get("shop.localhost", "/").status, 200);
+}
+
+/// What is being answered when the gate closes is answered.
+#[test]
+fn a_gate_that_closes_cuts_nothing_off() {
+    let (instance, began, go) = gated();
+    let routed = [(instance.addr, Role::Routed)];
+    let mut world = World::serving(&shop(1, &routed));
+    let mut client = world.client();
+    client.send(GET);
+    began.recv_timeout(HANG).unwrap();
+    world.apply(&with_gate(shop(2, &routed), Gate::Maintenance));
+    assert_eq!(world.get("shop.localhost", "/").status, 503);
+    go.send(()).unwrap();
+    assert_eq!(client.response(true).unwrap().status, 200);
 }

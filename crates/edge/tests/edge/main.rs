@@ -5,6 +5,7 @@ mod dialing;
 mod following;
 mod health;
 mod instances;
+mod internal;
 mod passing;
 mod strictness;
 mod world;

@@ -289,6 +289,8 @@ pub(crate) fn with_probe(generation: u64, backends: &[(SocketAddr, Role)], path:
         hosts: vec![Host("shop.*".to_owned()), Host("shop.example.com".to_owned())],
         backends: backends.collect(),
         hold: Millis::from_secs(20),
+        gate: berth_spec::Gate::Open,
+        address: None,
     };
     Snapshot {
         format: Snapshot::FORMAT,

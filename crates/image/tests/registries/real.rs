@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use berth_image::registry::{Config, Dialer};
 use berth_image::{Image, Limits, Registries, Store};
+use futures_util::future::BoxFuture;
 use tokio::process::{Child, Command};
 
 use crate::{quick, wanted};
@@ -40,10 +44,15 @@ struct Registry {
 
 impl Registry {
     async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With more lines of its configuration, below `http`.
+    async fn start_with(http: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{http}",
             dir.path().join("data").display()
         );
         let path = dir.path().join("config.yml");
@@ -105,6 +114,7 @@ impl Registry {
     async fn push(&self, format: &str, compression: &str) -> String {
         let name = format!("{}/team/app:{format}-{compression}", self.address);
         let (from, to) = (format!("oci:{}:app", self.path("layout")), format!("docker://{name}"));
+        // By its address it is anybody's word over TLS, and plain text without.
         let how =
             ["copy", "--dest-tls-verify=false", "--format", format, "--dest-compress-format", compression];
         run("skopeo", &[&how[..], &["--dest-compress", &from, &to]].concat()).await;
@@ -196,4 +206,104 @@ async fn what_skopeo_pushed_is_pulled_and_is_what_umoci_unpacks() {
     let theirs = tree(&PathBuf::from(registry.path("bundle")).join("rootfs"));
     assert_eq!(ours, theirs);
     assert!(ours.contains_key(Path::new("opaque/new")) && !ours.contains_key(Path::new("opaque/old")));
+}
+
+/// The name of the registry in its certificate.
+const NAMED: &str = "secure.test";
+/// The address of the registry, for the program that pulls.
+const ADDRESS: &str = "BERTH_TEST_REGISTRY";
+
+/// A network in which every host is at one address.
+#[derive(Debug)]
+struct At(SocketAddr);
+
+impl Dialer for At {
+    fn resolve<'a>(&'a self, _host: &'a str, _port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async { Ok(vec![self.0]) })
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<tokio::net::TcpStream>> {
+        Box::pin(tokio::net::TcpStream::connect(address))
+    }
+}
+
+/// Pulls from the registry that is named in the environment, and says how that went. Whom a machine trusts is told by its environment too, so
+/// that this is a program of its own.
+#[tokio::test]
+async fn role_pull_by_name() {
+    let Ok(address) = std::env::var(ADDRESS) else { return };
+    let address: SocketAddr = address.parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Limits::default()).unwrap();
+    let registries = Registries::over(Config { attempts: 1, ..quick() }, Arc::new(At(address)));
+    let name = format!("{NAMED}:{}/team/app:oci-gzip", address.port());
+    match store.pull(&registries, &wanted(&name), &|_| ()).await {
+        Ok(pulled) => println!("pulled {}", pulled.digest),
+        Err(error) => println!("refused {error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_registry_with_tls_is_believed_when_its_authority_is_trusted() {
+    if !are_installed(&["docker-registry", "skopeo", "umoci", "openssl"]) {
+        return;
+    }
+    let keys = tempfile::tempdir().unwrap();
+    let at = |name: &str| keys.path().join(name).to_str().unwrap().to_owned();
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let (authority, authority_key) = (at("authority.pem"), at("authority.key"));
+    let made = [
+        "req",
+        "-x509",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=authority",
+        "-out",
+        &authority,
+        "-keyout",
+        &authority_key,
+    ];
+    run("openssl", &[&made[..], &key].concat()).await;
+    let (certificate, own_key, wish, names) = (at("own.pem"), at("own.key"), at("own.csr"), at("names"));
+    let asked = ["req", "-subj", "/CN=registry", "-out", &wish, "-keyout", &own_key];
+    run("openssl", &[&asked[..], &key].concat()).await;
+    fs::write(&names, format!("subjectAltName=DNS:{NAMED},IP:127.0.0.1\n")).unwrap();
+    let signed = [
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        &wish,
+        "-CA",
+        &authority,
+        "-CAkey",
+        &authority_key,
+        "-CAcreateserial",
+    ];
+    run("openssl", &[&signed[..], &["-extfile", &names, "-out", &certificate]].concat()).await;
+    let registry =
+        Registry::start_with(&format!("  tls:\n    certificate: {certificate}\n    key: {own_key}\n")).await;
+    registry.make().await;
+    let pushed = registry.push("oci", "gzip").await;
+    let pull = async |trusted: Option<&str>| {
+        let own = std::env::current_exe().unwrap();
+        let mut pull = program(own.to_str().unwrap(), &["--exact", "real::role_pull_by_name", "--nocapture"]);
+        pull.env(ADDRESS, registry.address.to_string());
+        trusted.map(|file| pull.env("SSL_CERT_FILE", file));
+        String::from_utf8(pull.output().await.unwrap().stdout).unwrap()
+    };
+    let told = program(
+        "skopeo",
+        &["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &format!("docker://{pushed}")],
+    );
+    let told = { told }.output().await.unwrap();
+    let digest = String::from_utf8(told.stdout).unwrap();
+    let trusting = pull(Some(&authority)).await;
+    assert!(trusting.contains(&format!("pulled {}", digest.trim())), "{trusting}");
+    // Without a word, and with that of somebody else.
+    for wary in [pull(None).await, pull(Some(&certificate)).await] {
+        assert!(wary.contains("refused ") && !wary.contains("pulled "), "{wary}");
+    }
 }

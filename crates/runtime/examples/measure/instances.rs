@@ -43,19 +43,20 @@ pub(crate) struct Wish<'a> {
 }
 
 pub(crate) async fn measure(home: &Path, wish: &Wish<'_>) -> Outcome<()> {
-    let runtime = Arc::new(crate::open(home)?);
-    let level = runtime.capabilities().isolation;
-    if !runtime.capabilities().own_network {
+    let bench = Bench::new(crate::open(home)?, dial_folder(&home.join("run")));
+    let level = bench.runtime.capabilities().isolation;
+    if !bench.runtime.capabilities().own_network {
         return Err("this user cannot make networks".into());
     }
-    let bench = Bench { folder: dial_folder(&home.join("run")), runtime, clock: SystemClock::new() };
     let mut peers =
         wish.peers.iter().map(|name| Peer::new(name, wish.scratch)).collect::<Outcome<Vec<_>>>()?;
-    let (mut ours, mut out, mut theirs) = (Vec::new(), Vec::new(), vec![Vec::new(); peers.len()]);
+    let (mut ours, mut named, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    let mut theirs = vec![Vec::new(); peers.len()];
     // The first of each finds cold caches and is not counted.
     for round in 0..=wish.starts {
         let counts = round > 0;
         ours.extend(Some(bench.start(Egress::None).await?).filter(|_| counts));
+        named.extend(Some(bench.start(Egress::Internal).await?).filter(|_| counts));
         out.extend(Some(bench.start(Egress::Internet).await?).filter(|_| counts));
         for (peer, times) in peers.iter_mut().zip(&mut theirs) {
             times.extend(Some(peer.start(round)?).filter(|_| counts));
@@ -69,20 +70,26 @@ pub(crate) async fn measure(home: &Path, wish: &Wish<'_>) -> Outcome<()> {
     println!(
         "{}",
         json!({
-            "level": level, "start_ms": ours, "start_with_a_way_out_ms": out, "peers": starts,
-            "wake_ms": wakes, "many": many,
+            "level": level, "start_ms": ours, "start_with_names_ms": named, "start_with_a_way_out_ms": out,
+            "peers": starts, "wake_ms": wakes, "many": many,
         })
     );
     Ok(())
 }
 
-struct Bench {
-    runtime: Arc<PlainRuntime>,
+/// A runtime whose instances are measured.
+pub(crate) struct Bench {
+    pub(crate) runtime: Arc<PlainRuntime>,
+    /// Where edge would ask for sockets of their networks.
     folder: PathBuf,
-    clock: SystemClock,
+    pub(crate) clock: SystemClock,
 }
 
 impl Bench {
+    pub(crate) fn new(runtime: PlainRuntime, folder: PathBuf) -> Self {
+        Self { runtime: Arc::new(runtime), folder, clock: SystemClock::new() }
+    }
+
     fn spec(number: usize, egress: Egress) -> Outcome<InstanceSpec> {
         let mut spec = crate::spec(number, &APP)?;
         spec.resources = Resources {
@@ -109,7 +116,7 @@ impl Bench {
     }
 
     /// A connection as edge makes its first one to an instance.
-    fn connect(&self, observed: &Observed) -> Outcome<TcpStream> {
+    pub(crate) fn connect(&self, observed: &Observed) -> Outcome<TcpStream> {
         let name = observed.dialer().ok_or("it has a network of its own")?;
         let mut line = UnixStream::connect(self.folder.join(format!("{name}.sock")))?;
         line.write_all(&dial::request(1))?;

@@ -1,9 +1,10 @@
 //! Measures instances, for `cargo xtask bench runtime` and `bench network`.
 //!
 //! `measure latency`: requests into an instance's own network. `measure instances STARTS MANY SCRATCH [PEER ...]`: starts, memory, freezing,
-//! beside peers. Each prints one object of JSON.
+//! beside peers. `measure commands COUNT`: what a command of a build costs more in its sandbox.  Each prints one object of JSON.
 #![expect(clippy::print_stdout, reason = "what it prints is its result")]
 
+mod commands;
 mod instances;
 mod latency;
 mod peers;
@@ -48,7 +49,8 @@ fn main() -> Outcome<()> {
             };
             runtime.block_on(instances::measure(home.path(), &wish))
         }
-        _ => Err("measure latency, or measure instances STARTS MANY SCRATCH [PEER ...]".into()),
+        ["commands", count] => commands::measure(home.path(), count.parse()?),
+        _ => Err("measure latency, commands COUNT, or instances STARTS MANY SCRATCH [PEER ...]".into()),
     };
     measured.and(leave_nothing(home.path()))
 }
@@ -92,6 +94,7 @@ fn spec(number: usize, command: &[&str]) -> Outcome<InstanceSpec> {
         port: PortWish::Any { exclude: BTreeSet::new() },
         network: Network::Own,
         egress: Egress::None,
+        aliases: BTreeMap::new(),
         limits: Limits::default(),
         restart: Restart::Never,
         backoff: Backoff::default(),

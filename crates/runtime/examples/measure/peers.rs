@@ -63,7 +63,10 @@ impl Peer {
         let (pid, end) = match &self.launcher {
             Launcher::Runc => self.runc(name)?,
             Launcher::Bwrap => self.bwrap()?,
-            Launcher::Docker(_) => self.docker(name)?,
+            Launcher::Docker(_) => {
+                let (pid, id) = docker_start(&self.scratch, "bench", &name)?;
+                (pid, End::Docker(id))
+            }
         };
         first_byte(&self.clock, || connect_within(pid))?;
         let took = millis(self.clock.monotonic() - began);
@@ -74,7 +77,7 @@ impl Peer {
             }
             End::Runc(name) => succeed(self.runc_command().args(["delete", "--force", &name]))?,
             End::Docker(id) => {
-                self.call("DELETE", &format!("/containers/{id}?force=1"), &Value::Null)?;
+                call(&self.scratch, "DELETE", &format!("/containers/{id}?force=1"), &Value::Null)?;
             }
         }
         Ok(took)
@@ -117,30 +120,6 @@ impl Peer {
         let pid = told["child-pid"].as_u64().ok_or("bwrap told no process")?;
         Ok((pid.try_into()?, End::Kill(child)))
     }
-
-    /// By its API, with limits, its own seccomp profile, and the network `none`, which spares it a bridge.
-    fn docker(&self, name: String) -> Outcome<(u32, End)> {
-        let wanted = json!({
-            "Image": "bench", "Cmd": APP, "User": USER.to_string(),
-            "HostConfig": {
-                "NetworkMode": "none", "Memory": 256 << 20, "NanoCpus": 2_000_000_000_u64, "PidsLimit": 256,
-                "CapDrop": ["ALL"], "ReadonlyRootfs": true, "SecurityOpt": ["no-new-privileges"],
-                "Tmpfs": { "/tmp": "" },
-            },
-        });
-        let made = self.call("POST", &format!("/containers/create?name={name}"), &wanted)?;
-        let id = made["Id"].as_str().ok_or_else(|| format!("docker made nothing: {made}"))?.to_owned();
-        let started = self.call("POST", &format!("/containers/{id}/start"), &Value::Null)?;
-        let shown = self.call("GET", &format!("/containers/{id}/json"), &Value::Null)?;
-        let pid = shown["State"]["Pid"].as_u64().filter(|pid| *pid > 0);
-        let pid = pid.ok_or_else(|| format!("docker started nothing: {started}"))?;
-        Ok((pid.try_into()?, End::Docker(id)))
-    }
-
-    /// One call of Docker's API; by HTTP/1.0, so that the answer is what comes until the end.
-    fn call(&self, method: &str, path: &str, body: &Value) -> Outcome<Value> {
-        call(&self.scratch, method, path, body)
-    }
 }
 
 impl Drop for Peer {
@@ -157,7 +136,27 @@ impl Drop for Peer {
     }
 }
 
-fn call(scratch: &Path, method: &str, path: &str, body: &Value) -> Outcome<Value> {
+/// By Docker's API, with limits, its own seccomp profile, and the network `none`, which spares it a bridge. Gives the app's process and the container.
+pub(crate) fn docker_start(scratch: &Path, image: &str, name: &str) -> Outcome<(u32, String)> {
+    let wanted = json!({
+        "Image": image, "Cmd": APP, "User": USER.to_string(),
+        "HostConfig": {
+            "NetworkMode": "none", "Memory": 256 << 20, "NanoCpus": 2_000_000_000_u64, "PidsLimit": 256,
+            "CapDrop": ["ALL"], "ReadonlyRootfs": true, "SecurityOpt": ["no-new-privileges"],
+            "Tmpfs": { "/tmp": "" },
+        },
+    });
+    let made = call(scratch, "POST", &format!("/containers/create?name={name}"), &wanted)?;
+    let id = made["Id"].as_str().ok_or_else(|| format!("docker made nothing: {made}"))?.to_owned();
+    let started = call(scratch, "POST", &format!("/containers/{id}/start"), &Value::Null)?;
+    let shown = call(scratch, "GET", &format!("/containers/{id}/json"), &Value::Null)?;
+    let pid = shown["State"]["Pid"].as_u64().filter(|pid| *pid > 0);
+    let pid = pid.ok_or_else(|| format!("docker started nothing: {started}"))?;
+    Ok((pid.try_into()?, id))
+}
+
+/// One call of Docker's API; by HTTP/1.0, so that the answer is what comes until the end.
+pub(crate) fn call(scratch: &Path, method: &str, path: &str, body: &Value) -> Outcome<Value> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let mut stream = UnixStream::connect(scratch.join("docker.sock"))?;
     let head = "HTTP/1.0\r\nhost: docker\r\ncontent-type: application/json";
@@ -169,7 +168,7 @@ fn call(scratch: &Path, method: &str, path: &str, body: &Value) -> Outcome<Value
 }
 
 /// A connection to the app, by a socket of the network that this process is in.
-fn connect_within(pid: u32) -> Outcome<TcpStream> {
+pub(crate) fn connect_within(pid: u32) -> Outcome<TcpStream> {
     let network = fs::File::open(format!("/proc/{pid}/ns/net"))?;
     // A thread of its own, which ends there.
     let made = std::thread::spawn(move || -> rustix::io::Result<OwnedFd> {
@@ -243,11 +242,11 @@ fn dockerd(scratch: &Path) -> Outcome<Child> {
     clippy::disallowed_methods,
     reason = "what is measured is how long these take, not what guards them"
 )]
-fn program(name: &str) -> Command {
+pub(crate) fn program(name: &str) -> Command {
     Command::new(name)
 }
 
-fn succeed(command: &mut Command) -> Outcome<()> {
+pub(crate) fn succeed(command: &mut Command) -> Outcome<()> {
     let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
     if ended.success() { Ok(()) } else { Err(format!("{command:?} ended with {ended}").into()) }
 }

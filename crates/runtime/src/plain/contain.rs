@@ -170,8 +170,8 @@ impl Containers {
     }
 
     fn container(&self, inner: &Inner, spec: &InstanceSpec, door: &Path) -> Result<Container, RuntimeError> {
-        let places =
-            Places { root: inner.layout.root(&spec.id), tmp: inner.layout.tmp(&spec.id), cgroup: None };
+        let (root, tmp) = (inner.layout.root(&spec.id), inner.layout.tmp(&spec.id));
+        let places = Places { root, tmp, cgroup: None, hosts: None };
         let view = inner.policy.view(spec, &places);
         let mut container = Container {
             name: self.name(spec.token),

@@ -69,6 +69,7 @@ pub(super) fn launch(
         boot: inner.boot.clone(),
         port,
         network: spec.network,
+        aliases: spec.aliases.clone(),
         shim: None,
     };
     record.write(&folder).map_err(during("writing start.json"))?;
@@ -101,11 +102,14 @@ fn spawn(
     if let Some(lease) = &lease {
         vessel.inherit(&lease.holder).map_err(&inherit)?;
     }
-    let dial = network::dial_listener(&inner.layout, record)?;
+    let config = config(inner, spec)?;
+    if config.internal.is_some() {
+        inner.write_hosts(spec).map_err(during("writing the names of apps"))?;
+    }
+    let dial = network::dial_listener(&inner.layout, record, config.internal.is_some())?;
     let dial = dial.map(|dial| vessel.inherit(&dial)).transpose().map_err(&inherit)?;
     let streams = ends.map(|ends| ends.inherited(|end| vessel.inherit(end)));
     let streams = streams.transpose().map_err(&inherit)?;
-    let config = config(inner, spec)?;
     let config = StartConfig {
         argv,
         env: assignments(spec, env),
@@ -161,7 +165,8 @@ impl Vessel {
         match self {
             Self::Process(launch) => {
                 let (root, tmp) = (inner.layout.root(&spec.id), inner.layout.tmp(&spec.id));
-                let sandbox = inner.policy.sandbox(spec, &Places { root, tmp, cgroup })?;
+                let hosts = config.internal.is_some().then(|| inner.layout.hosts(&spec.id));
+                let sandbox = inner.policy.sandbox(spec, &Places { root, tmp, cgroup, hosts })?;
                 let namespace = network::with_way_out(inner, spec)?;
                 let namespace = namespace.map(|made| launch.inherit(&made)).transpose().map_err(&inherit)?;
                 Ok(StartConfig { sandbox, namespace, ..config })
@@ -261,6 +266,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         network: spec.network,
         namespace: None,
         is_in_network: false,
+        internal: network::internal(inner, spec),
     })
 }
 
@@ -301,12 +307,12 @@ fn assignments(spec: &InstanceSpec, env: BTreeMap<String, String>) -> Vec<String
     entries.chain([spec.token.assignment()]).collect()
 }
 
-fn memory_file(bytes: &[u8]) -> io::Result<File> {
+pub(super) fn memory_file(bytes: &[u8]) -> io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("berth-shim-start", MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;
     Ok(file)
 }
 
-fn text(path: &Path) -> Result<String, RuntimeError> {
+pub(super) fn text(path: &Path) -> Result<String, RuntimeError> {
     path.to_str().map(str::to_owned).ok_or(RuntimeError::Invalid("a path is not UTF-8"))
 }

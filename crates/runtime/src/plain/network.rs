@@ -1,9 +1,10 @@
-//! An instance in a network of its own: its port, and the socket at which edge asks its shim for the way in.
+//! An instance in a network of its own: its port, the socket at which edge asks its shim for the way in, and the way to other apps.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
-use berth_shim::config::Network;
+use berth_routing::names;
+use berth_shim::config::{Internal, Network};
 use berth_spec::manifest::Egress;
 
 use super::{Inner, remove_file};
@@ -22,12 +23,31 @@ pub(super) fn port(wish: &PortWish) -> Option<u16> {
     }
 }
 
-/// The socket at which edge asks, if there is anything to be reached.
+/// The way to other apps of the project, if it has one. Those ports at which there is an app now are open before it starts, so that what it
+/// calls then waits for edge.
+pub(super) fn internal(inner: &Inner, spec: &InstanceSpec) -> Option<Internal> {
+    if spec.network == Network::Host || spec.egress == Egress::None || !inner.serves_names {
+        return None;
+    }
+    let names = inner.names();
+    let more = names.beside(&spec.id.app).into_iter().flat_map(|project| &project.ports);
+    let more = more.copied().filter(|port| *port != names::HTTP_PORT);
+    Some(Internal {
+        network: names::NETWORK,
+        bits: names::NETWORK_BITS,
+        own: names::OWN,
+        gateway: names::GATEWAY,
+        ports: std::iter::once(names::HTTP_PORT).chain(more).collect(),
+    })
+}
+
+/// The socket at which edge asks, if there is anything to be reached, or anything that it `reaches`.
 pub(super) fn dial_listener(
     layout: &Layout,
     record: &StartRecord,
+    reaches: bool,
 ) -> Result<Option<UnixListener>, RuntimeError> {
-    if record.network == Network::Host || record.port.is_none() {
+    if record.network == Network::Host || (record.port.is_none() && !reaches) {
         return Ok(None);
     }
     let socket = layout.dial_socket(record.token).map_err(during("naming a socket"))?;

@@ -59,6 +59,12 @@ impl Abilities {
         self.can(if self.root { "network" } else { "user-network" })
     }
 
+    /// Whether such a network can have a way to other apps.
+    #[must_use]
+    pub(crate) fn internal(&self) -> bool {
+        self.can(if self.root { "internal" } else { "user-internal" })
+    }
+
     /// The highest level there is here.
     #[must_use]
     pub(crate) fn best(&self) -> Isolation {
@@ -100,7 +106,8 @@ impl Abilities {
         }
         let unlimited: Vec<&str> = Controller::ALL
             .into_iter()
-            .filter(|controller| !self.controllers.contains(controller))
+            // Where the home is on no disk of its own there is nothing to be done about it.
+            .filter(|controller| *controller != Controller::Disk && !self.controllers.contains(controller))
             .map(Controller::name)
             .collect();
         if !unlimited.is_empty() {

@@ -1,18 +1,19 @@
 //! The sandbox of one instance, from what it is to be and what the machine can do.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use berth_process::{Cgroup, Controller, Quota, User};
+use berth_process::{Cgroup, Controller, Disk, DiskSpeed, Enclosed, Quota, User};
 use berth_shim::config::Network;
 use berth_shim::sandbox::{IdRange, Landlock, Room, Sandbox, View};
 use berth_spec::Isolation;
 
 use super::abilities::Abilities;
 use super::seccomp;
-use super::view::{self, AppIds, Scene};
+use super::view::{self, AppIds, CommandScene, Scene};
 use crate::egress::resolv_conf;
 use crate::error::RuntimeError;
-use crate::instance::{InstanceSpec, Root};
+use crate::instance::{InstanceSpec, Mount, Root};
 
 /// How many processes and threads an instance may have when nobody says: far more than any app has, far fewer than a machine bears.
 const PROCESSES: u64 = 4_096;
@@ -20,6 +21,10 @@ const PROCESSES: u64 = 4_096;
 const TMP: u64 = 512 << 20;
 /// Of how many bytes of room there is one file: small ones must not take more of the kernel's memory than large ones.
 const BYTES_PER_INODE: u64 = 8 << 10;
+/// The root of what has the machine's programs: folders, links and a few short files.
+const FRAME: Room = Room { bytes: 1 << 20, inodes: 2_048 };
+/// The name of the host that a build is on.
+const BUILD_HOST: &str = "build";
 /// How many users an image has.
 const IMAGE_USERS: u32 = 65_536;
 
@@ -42,6 +47,8 @@ pub(crate) struct Policy {
     pub(crate) level: Isolation,
     pub(crate) abilities: Abilities,
     filter: Vec<u8>,
+    /// The disk whose speed is limited, where that can be.
+    disk: Option<Disk>,
 }
 
 /// The paths and groups of one instance.
@@ -53,12 +60,19 @@ pub(crate) struct Places<'a> {
     pub(crate) tmp: PathBuf,
     /// Its control group.
     pub(crate) cgroup: Option<&'a Cgroup>,
+    /// The file that is its `/etc/hosts`, where others change that.
+    pub(crate) hosts: Option<PathBuf>,
 }
 
 impl Policy {
     /// The policy at `level`, which must be one that there is.
     pub(crate) fn new(level: Isolation, abilities: Abilities) -> Self {
-        Self { level, abilities, filter: seccomp::filter() }
+        Self { level, abilities, filter: seccomp::filter(), disk: None }
+    }
+
+    /// With limits for how fast that disk is read and written.
+    pub(crate) fn on(self, disk: Option<Disk>) -> Self {
+        Self { disk, ..self }
     }
 
     /// Whether apps have roots of their own.
@@ -69,6 +83,11 @@ impl Policy {
     /// Whether an instance can have a network of its own: as an ordinary user that takes a user namespace.
     pub(crate) fn own_network(&self) -> bool {
         self.abilities.own_network() && (self.abilities.root || self.has_view())
+    }
+
+    /// Whether instances reach other apps by name: what names lead to stands in a file of a root of their own.
+    pub(crate) fn names(&self) -> bool {
+        self.own_network() && self.has_view() && self.abilities.internal()
     }
 
     /// Whether shims make user namespaces for themselves.
@@ -83,6 +102,10 @@ impl Policy {
             memory: resources.memory,
             cpu_millis: resources.cpu_millis,
             processes: Some(resources.processes.unwrap_or(PROCESSES)),
+            disk: self
+                .disk
+                .filter(|_| resources.disk_read.or(resources.disk_write).is_some())
+                .map(|disk| DiskSpeed { disk, read: resources.disk_read, write: resources.disk_write }),
         }
     }
 
@@ -110,7 +133,7 @@ impl Policy {
             Isolation::Plain => Some(sandbox),
             Isolation::Confined => {
                 let (readable, writable) = view::confined(&spec.dir, &places.tmp, &spec.mounts);
-                let landlock = Some(Landlock { readable, writable, port: None });
+                let landlock = Some(Landlock { readable, writable, ..Landlock::default() });
                 Some(Sandbox { landlock, filter: self.filter.clone(), ..sandbox })
             }
             Isolation::Namespaces | Isolation::Full => Some(Sandbox {
@@ -122,11 +145,71 @@ impl Policy {
                 landlock: Some(Landlock {
                     readable: vec!["/".to_owned()],
                     writable: view::writable(&spec.root, &spec.mounts),
-                    port: None,
+                    ..Landlock::default()
                 }),
                 ..sandbox
             }),
         })
+    }
+
+    /// What stands around a command of a build. `covered` is what it never sees: the platform's own files.
+    ///
+    /// There is no user namespace for it as root: its user has no rights that one could take, and the groups by which it reads what earlier
+    /// builds made, and the owners that tools look at, are those of the machine.
+    pub(crate) fn around(&self, command: &Enclosed, covered: &Path, network: Network) -> Sandbox {
+        // Without rules about files: what may be written to is what is mounted so. With it there are no abstract sockets of the machine's.
+        let apart = Landlock { moves: true, ..Landlock::default() };
+        match self.level {
+            Isolation::Plain => Sandbox::default(),
+            Isolation::Confined => {
+                let own =
+                    |path: &PathBuf, writable| Mount { source: path.clone(), target: path.clone(), writable };
+                let mut mounts: Vec<Mount> = command.readable.iter().map(|path| own(path, false)).collect();
+                mounts.extend(command.writable.iter().map(|path| own(path, true)));
+                // Many a build script writes there, and there is no other one to give it.
+                let tmp = Path::new("/tmp");
+                let (readable, writable) = view::confined(command.program.ground().dir(), tmp, &mounts);
+                let landlock = Some(Landlock { readable, writable, ..apart });
+                Sandbox { landlock, filter: self.filter.clone(), ..Sandbox::default() }
+            }
+            Isolation::Namespaces | Isolation::Full => Sandbox {
+                view: Some(self.view_of_command(command, covered, network)),
+                as_ordinary_user: self.as_ordinary_user(),
+                filter: self.filter.clone(),
+                landlock: Some(apart),
+                ..Sandbox::default()
+            },
+        }
+    }
+
+    fn view_of_command(&self, command: &Enclosed, covered: &Path, network: Network) -> View {
+        let cgroups = self.cgroups(command.cgroup.as_ref());
+        let resolver = (network == Network::Own).then(resolv_conf);
+        // Names of mirrors are often written there, and it is no secret how this machine is reached from itself.
+        let hosts = if command.offline {
+            String::new()
+        } else {
+            fs::read_to_string("/etc/hosts").unwrap_or_default()
+        };
+        let entries = view::of_command(&CommandScene {
+            readable: &command.readable,
+            writable: &command.writable,
+            tmp: &command.tmp,
+            covered,
+            ids: ids(command.program.ground().user()),
+            hostname: BUILD_HOST,
+            hosts: &hosts,
+            resolver: resolver.as_deref(),
+            cgroups: &cgroups,
+        });
+        View {
+            place: command.root.to_string_lossy().into_owned(),
+            hostname: BUILD_HOST.to_owned(),
+            layers: Vec::new(),
+            room: FRAME,
+            read_only: true,
+            entries,
+        }
     }
 
     /// The users of the app's namespace: its own alone, or as many as an image has.
@@ -155,15 +238,14 @@ impl Policy {
     pub(crate) fn view(&self, spec: &InstanceSpec, places: &Places<'_>) -> View {
         let bytes = spec.resources.tmp.unwrap_or(TMP);
         let tmp = Room { bytes, inodes: (bytes / BYTES_PER_INODE).max(64) };
-        let hostname: String = spec.id.short().replace('.', "-").chars().take(63).collect();
+        let hostname = hostname(spec);
         let (layers, room, read_only) = match &spec.root {
-            // Folders, links and a few short files.
-            Root::Host => (Vec::new(), Room { bytes: 1 << 20, inodes: 2_048 }, true),
+            Root::Host => (Vec::new(), FRAME, true),
             Root::Layers { lower, .. } => {
                 (lower.iter().map(|path| path.to_string_lossy().into_owned()).collect(), tmp, false)
             }
         };
-        let cgroups = self.cgroups(places);
+        let cgroups = self.cgroups(places.cgroup);
         // What listens at the machine's loopback is not to be reached from a network of its own.
         let resolver = (spec.network == Network::Own).then(resolv_conf);
         let scene = Scene {
@@ -174,6 +256,7 @@ impl Policy {
             hostname: &hostname,
             tmp,
             resolver: resolver.as_deref(),
+            hosts: places.hosts.as_deref(),
             cgroups: &cgroups,
         };
         let entries = view::entries(&scene);
@@ -182,17 +265,24 @@ impl Policy {
     }
 
     /// The app's own control groups, where runtimes of languages look for the limits that they adapt to.
-    fn cgroups(&self, places: &Places<'_>) -> Vec<(String, String)> {
-        let Some(group) = places.cgroup else { return Vec::new() };
+    fn cgroups(&self, group: Option<&Cgroup>) -> Vec<(String, String)> {
+        let Some(group) = group else { return Vec::new() };
         let own = |controller: &Controller| {
             let dir = group.dir(*controller).to_string_lossy().into_owned();
             let below = if group.is_beside(*controller) { controller.name() } else { "" };
             (dir, format!("/sys/fs/cgroup/{below}").trim_end_matches('/').to_owned())
         };
-        let mut seen: Vec<_> = self.abilities.controllers.iter().map(own).collect();
+        // Nothing adapts to how fast a disk may be, and most instances are in no group for it.
+        let told = self.abilities.controllers.iter().filter(|controller| **controller != Controller::Disk);
+        let mut seen: Vec<_> = told.map(own).collect();
         seen.dedup();
         seen
     }
+}
+
+/// What an instance calls itself.
+pub(crate) fn hostname(spec: &InstanceSpec) -> String {
+    spec.id.short().replace('.', "-").chars().take(63).collect()
 }
 
 fn ids(user: Option<&User>) -> AppIds {

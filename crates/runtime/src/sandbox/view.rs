@@ -2,21 +2,24 @@
 //!
 //! An app from source has the machine's programs and libraries, read-only, with an `/etc` that tells nothing of the machine; an image has
 //! its own files. Both have their artifact or volumes, a `/tmp` in memory, a small `/dev`, and a `/proc` of their own processes, of
-//! which what tells about the machine is hidden.
+//! which what tells about the machine is hidden. A command of a build sees what an app from source does, with the build's folders in place
+//! of the artifact.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_shim::sandbox::{BindMode, Entry, Room};
 
+use crate::hosts;
 use crate::instance::{Mount, Root};
 
 /// Folders of the machine that have its programs and libraries. Where one is a link, as `/bin` mostly is, the app gets the link.
 const PROGRAMS: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix"];
 
 /// What programs need of the machine's configuration and no more: certificates, how libraries are found, which of several programs a
-/// name stands for, settings of language runtimes and fonts, names of protocols, the time zone.
-const SETTINGS: [&str; 28] = [
+/// name stands for, which distribution it is (what is built for one must find the same when it runs), settings of language runtimes and
+/// fonts, names of protocols, the time zone.
+const SETTINGS: &[&str] = &[
     "/etc/ssl",
     "/etc/pki",
     "/etc/ca-certificates",
@@ -27,9 +30,16 @@ const SETTINGS: [&str; 28] = [
     "/etc/ld.so.conf.d",
     "/etc/ld-musl-x86_64.path",
     "/etc/alternatives",
+    "/etc/os-release",
     "/etc/localtime",
     "/etc/timezone",
     "/etc/mime.types",
+    // What people include from a configuration of their own; the rest of the folder may hold the machine's keys and passwords.
+    "/etc/nginx/fastcgi.conf",
+    "/etc/nginx/fastcgi_params",
+    "/etc/nginx/mime.types",
+    "/etc/nginx/scgi_params",
+    "/etc/nginx/uwsgi_params",
     "/etc/protocols",
     "/etc/services",
     "/etc/fonts",
@@ -45,6 +55,17 @@ const SETTINGS: [&str; 28] = [
     "/etc/java",
     "/etc/elixir",
     "/etc/bash.bashrc",
+];
+
+/// What tools that build need beside that: where they look for packages, on this machine.
+const SETTINGS_OF_BUILDS: [&str; 7] = [
+    "/etc/gitconfig",
+    "/etc/npmrc",
+    "/etc/pip.conf",
+    "/etc/gemrc",
+    "/etc/maven",
+    "/etc/gradle",
+    "/etc/dotnet",
 ];
 
 /// Libraries that a distribution keeps among data.
@@ -73,6 +94,8 @@ const FROZEN: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/
 
 /// How much `/dev/shm` takes, as with Docker.
 const SHARED_MEMORY: Room = Room { bytes: 64 << 20, inodes: 4_096 };
+/// How much room there is for what covers a folder: the folders on the way to what lies within it.
+const COVER: Room = Room { bytes: 256 << 10, inodes: 256 };
 /// How much `/run` takes: sockets and files of process ids.
 const RUN: Room = Room { bytes: 8 << 20, inodes: 4_096 };
 
@@ -95,6 +118,8 @@ pub(super) struct Scene<'a> {
     pub(super) tmp: Room,
     /// The text of `/etc/resolv.conf`; `None` for the machine's own.
     pub(super) resolver: Option<&'a str>,
+    /// The file that is its `/etc/hosts`; `None` for one that never changes.
+    pub(super) hosts: Option<&'a Path>,
     /// Folders of the app's control groups, and where they are to be seen.
     pub(super) cgroups: &'a [(String, String)],
 }
@@ -108,19 +133,16 @@ pub(super) fn entries(scene: &Scene<'_>) -> Vec<Entry> {
             entries.push(Entry::Directory { path: scene.dir.to_string_lossy().into_owned() });
         }
     }
-    names(scene, &mut entries);
-    devices(&mut entries);
-    entries.push(Entry::Processes { path: "/proc".to_owned() });
-    entries.extend(HIDDEN.map(|path| Entry::Mask { path: path.to_owned() }));
-    entries.extend(FROZEN.map(|path| Entry::Freeze { path: path.to_owned() }));
-    // Programs ask it how many processors there are.
-    entries.push(read("/sys/devices/system/cpu", true));
-    let own = scene.cgroups.iter().map(|(source, path)| Entry::Bind {
-        source: source.clone(),
-        path: path.clone(),
-        how: BindMode { optional: true, ..BindMode::default() },
-    });
-    entries.extend(own);
+    let path = "/etc/hosts".to_owned();
+    let hosts = match scene.hosts {
+        Some(file) => {
+            let source = file.to_string_lossy().into_owned();
+            Entry::Bind { source, path, how: BindMode::default() }
+        }
+        None => Entry::File { path, text: hosts::own(scene.hostname) },
+    };
+    names(scene.hostname, hosts, scene.resolver, &mut entries);
+    kernel(scene.cgroups, &mut entries);
     entries.extend(scene.mounts.iter().map(|mount| Entry::Bind {
         source: mount.source.to_string_lossy().into_owned(),
         path: mount.target.to_string_lossy().into_owned(),
@@ -129,8 +151,82 @@ pub(super) fn entries(scene: &Scene<'_>) -> Vec<Entry> {
     entries
 }
 
+/// What the view of a command of a build is made from.
+#[derive(Debug)]
+pub(super) struct CommandScene<'a> {
+    pub(super) readable: &'a [PathBuf],
+    pub(super) writable: &'a [PathBuf],
+    /// The folder that is its `/tmp`.
+    pub(super) tmp: &'a Path,
+    /// What is never seen, also where it lies among the machine's programs: the platform's own files.
+    pub(super) covered: &'a Path,
+    pub(super) ids: AppIds,
+    pub(super) hostname: &'a str,
+    /// More lines of `/etc/hosts`.
+    pub(super) hosts: &'a str,
+    /// As for an app.
+    pub(super) resolver: Option<&'a str>,
+    pub(super) cgroups: &'a [(String, String)],
+}
+
+/// The entries of the root of a command of a build, in order.
+pub(super) fn of_command(scene: &CommandScene<'_>) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    programs(&mut entries);
+    entries.extend(SETTINGS_OF_BUILDS.iter().map(|path| read(path, true)));
+    if PROGRAMS.iter().any(|path| scene.covered.starts_with(path)) {
+        let path = scene.covered.to_string_lossy().into_owned();
+        entries.push(Entry::Memory { path, room: COVER, exec: false });
+    }
+    let bind = |source: &Path, path: &Path, writable: bool| Entry::Bind {
+        source: source.to_string_lossy().into_owned(),
+        path: path.to_string_lossy().into_owned(),
+        // A tool may have been removed meanwhile; that is for whoever looks for it to say.
+        how: BindMode { writable, optional: !writable, ..BindMode::default() },
+    };
+    // A build leaves far more there than memory has room for, and is weighed.
+    entries.push(bind(scene.tmp, Path::new("/tmp"), true));
+    furniture(scene.ids, &mut entries);
+    let text = format!("{}{}", hosts::own(scene.hostname), scene.hosts);
+    let hosts = Entry::File { path: "/etc/hosts".to_owned(), text };
+    names(scene.hostname, hosts, scene.resolver, &mut entries);
+    kernel(scene.cgroups, &mut entries);
+    let seen = PROGRAMS.iter().chain(SETTINGS);
+    let is_seen =
+        |path: &Path| seen.clone().any(|seen| path.starts_with(seen)) && !path.starts_with(scene.covered);
+    entries.extend(scene.readable.iter().filter(|path| !is_seen(path)).map(|path| bind(path, path, false)));
+    entries.extend(scene.writable.iter().map(|path| bind(path, path, true)));
+    entries
+}
+
+/// Devices, processes, and what tells how much of the machine there is.
+fn kernel(cgroups: &[(String, String)], entries: &mut Vec<Entry>) {
+    devices(entries);
+    entries.push(Entry::Processes { path: "/proc".to_owned() });
+    entries.extend(HIDDEN.map(|path| Entry::Mask { path: path.to_owned() }));
+    entries.extend(FROZEN.map(|path| Entry::Freeze { path: path.to_owned() }));
+    // Programs ask it how many processors there are.
+    entries.push(read("/sys/devices/system/cpu", true));
+    entries.extend(cgroups.iter().map(|(source, path)| Entry::Bind {
+        source: source.clone(),
+        path: path.clone(),
+        how: BindMode { optional: true, ..BindMode::default() },
+    }));
+}
+
 /// The machine's programs, and folders that can be written to.
 fn host(scene: &Scene<'_>, entries: &mut Vec<Entry>) {
+    programs(entries);
+    entries.push(Entry::Memory { path: "/tmp".to_owned(), room: scene.tmp, exec: true });
+    furniture(scene.ids, entries);
+    // Beneath what is already there, as /usr, it is there already.
+    if !PROGRAMS.iter().any(|path| scene.dir.starts_with(path)) && scene.dir != Path::new("/") {
+        entries.push(read(&scene.dir.to_string_lossy(), false));
+    }
+}
+
+/// The machine's programs, and what they need of its settings.
+fn programs(entries: &mut Vec<Entry>) {
     for path in PROGRAMS {
         match fs::read_link(path) {
             Ok(to) => {
@@ -140,34 +236,30 @@ fn host(scene: &Scene<'_>, entries: &mut Vec<Entry>) {
         }
     }
     entries.extend(SETTINGS.iter().chain(&LIBRARIES).map(|path| read(path, true)));
+}
+
+/// What every program expects of a machine beside its `/tmp`.
+fn furniture(ids: AppIds, entries: &mut Vec<Entry>) {
     let link = |path: &str, to: &str| Entry::Link { path: path.to_owned(), to: to.to_owned() };
     entries.extend([
-        Entry::Memory { path: "/tmp".to_owned(), room: scene.tmp, exec: true },
         Entry::Memory { path: "/run".to_owned(), room: RUN, exec: false },
         link("/var/tmp", "/tmp"),
         link("/var/run", "/run"),
         link("/etc/mtab", "/proc/self/mounts"),
-        Entry::File { path: "/etc/passwd".to_owned(), text: passwd(scene.ids) },
-        Entry::File { path: "/etc/group".to_owned(), text: group(scene.ids) },
+        Entry::File { path: "/etc/passwd".to_owned(), text: passwd(ids) },
+        Entry::File { path: "/etc/group".to_owned(), text: group(ids) },
         Entry::File {
             path: "/etc/nsswitch.conf".to_owned(),
             text: "passwd: files\ngroup: files\nhosts: files dns\n".to_owned(),
         },
     ]);
-    // Beneath what is already there, as /usr, it is there already.
-    if !PROGRAMS.iter().any(|path| scene.dir.starts_with(path)) && scene.dir != Path::new("/") {
-        entries.push(read(&scene.dir.to_string_lossy(), false));
-    }
 }
 
 /// Who the app's host is, and how it finds others.
-fn names(scene: &Scene<'_>, entries: &mut Vec<Entry>) {
-    let hostname = scene.hostname;
-    let hosts =
-        format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n");
-    entries.push(Entry::File { path: "/etc/hosts".to_owned(), text: hosts });
+fn names(hostname: &str, hosts: Entry, resolver: Option<&str>, entries: &mut Vec<Entry>) {
+    entries.push(hosts);
     entries.push(Entry::File { path: "/etc/hostname".to_owned(), text: format!("{hostname}\n") });
-    match scene.resolver {
+    match resolver {
         Some(text) => {
             entries.push(Entry::File { path: "/etc/resolv.conf".to_owned(), text: text.to_owned() });
         }
@@ -230,7 +322,7 @@ pub(super) fn confined(dir: &Path, tmp: &Path, mounts: &[Mount]) -> (Vec<String>
         "/etc/nsswitch.conf",
     ];
     let more = ["/proc", "/sys/devices/system/cpu", "/run/systemd/resolve", "/dev/pts"];
-    let paths = PROGRAMS.iter().chain(&SETTINGS).chain(&LIBRARIES).chain(&known).chain(&more);
+    let paths = PROGRAMS.iter().chain(SETTINGS).chain(&LIBRARIES).chain(&known).chain(&more);
     let mut readable: Vec<String> = paths.map(|path| (*path).to_owned()).collect();
     readable.push(text(dir));
     readable.extend(mounts.iter().filter(|mount| !mount.writable).map(|mount| text(&mount.source)));
@@ -253,6 +345,7 @@ mod tests {
             hostname: "web-1",
             tmp: Room { bytes: 1, inodes: 1 },
             resolver: None,
+            hosts: None,
             cgroups: &[],
         })
     }
@@ -280,6 +373,60 @@ mod tests {
         }
         assert!(binds(&entries).iter().any(|(source, how)| *source == "/artifact" && !how.optional));
         assert_eq!(writable(&Root::Host, &[volume]), ["/tmp", "/run", "/dev", "/proc", "/data"]);
+    }
+
+    fn command_scene(readable: &[PathBuf], writable: &[PathBuf], covered: &str) -> Vec<Entry> {
+        of_command(&CommandScene {
+            readable,
+            writable,
+            tmp: Path::new("/home/b/builds/app/0/scratch"),
+            covered: Path::new(covered),
+            ids: AppIds { uid: 7, gid: 8 },
+            hostname: "build",
+            hosts: "10.0.0.9\tmirror\n",
+            resolver: None,
+            cgroups: &[],
+        })
+    }
+
+    #[test]
+    fn a_command_of_a_build_has_its_own_folders_and_nothing_around_them() {
+        let readable = ["/root/.rustup/toolchains/stable".into(), "/usr/local/go".into()];
+        let writable = ["/home/b/builds/app/0/src".into()];
+        let entries = command_scene(&readable, &writable, "/home/b");
+        let writes: Vec<&str> = binds(&entries)
+            .into_iter()
+            .filter(|(source, how)| how.writable && !source.starts_with("/dev/"))
+            .map(|(source, _)| source)
+            .collect();
+        assert_eq!(writes, ["/home/b/builds/app/0/scratch", "/home/b/builds/app/0/src"]);
+        let sources: Vec<&str> = binds(&entries).into_iter().map(|(source, _)| source).collect();
+        assert!(sources.contains(&"/root/.rustup/toolchains/stable"));
+        // It is there with all of /usr.
+        assert!(!sources.contains(&"/usr/local/go"));
+        for secret in ["/", "/home", "/home/b", "/home/b/builds", "/root", "/var", "/etc", "/run", "/proc"] {
+            assert!(!sources.contains(&secret), "{secret}");
+        }
+        let hosts = entries.iter().find_map(|entry| match entry {
+            Entry::File { path, text } if path == "/etc/hosts" => Some(text.as_str()),
+            _ => None,
+        });
+        assert!(hosts.unwrap().ends_with("10.0.0.9\tmirror\n"));
+    }
+
+    #[test]
+    fn a_platform_among_the_programs_is_covered_before_its_builds_folders_are_put_there() {
+        let tool = ["/opt/berth/builds/.toolchains/node-20".into()];
+        let own = ["/opt/berth/builds/app/0/src".into()];
+        let entries = command_scene(&tool, &own, "/opt/berth");
+        let at = |wanted: &dyn Fn(&Entry) -> bool| entries.iter().position(wanted).unwrap();
+        let cover = at(&|it| matches!(it, Entry::Memory { path, .. } if path == "/opt/berth"));
+        for path in tool.iter().chain(&own) {
+            let path = path.to_str().unwrap();
+            assert!(cover < at(&|it| matches!(it, Entry::Bind { source, .. } if source == path)));
+        }
+        let elsewhere = command_scene(&tool, &own, "/home/b");
+        assert!(!elsewhere.iter().any(|it| matches!(it, Entry::Memory { path, .. } if path.contains("/b"))));
     }
 
     #[test]

@@ -3,7 +3,11 @@
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 
+use berth_routing::{AppRoute, Generation, Names, Snapshot, names};
 use berth_runtime::{InstanceSpec, Listener, Network, OWN_PORT, Observed, PORTS, PortWish, RuntimeError};
+
+use berth_spec::manifest::Egress;
+use berth_spec::{AppId, Millis};
 
 use super::Bench;
 use crate::world::{connect, dial_path, is_running, name_behind, number_after};
@@ -116,6 +120,24 @@ pub(super) async fn where_it_listens_in_its_own_network_is_seen(bench: Bench) {
     let looked = bench.runtime().observe(&spec.id).await.unwrap().listener;
     assert_eq!(looked, Listener::Elsewhere { ports: vec![port] });
     bench.end(&spec.id).await;
+}
+
+pub(super) async fn other_apps_are_found_by_name(bench: Bench) {
+    let app: AppId = "default/default/shop-db".parse().unwrap();
+    let route = AppRoute { hosts: Vec::new(), backends: Vec::new(), hold: Millis(0), gate: berth_spec::Gate::Open, address: names::address(6) };
+    let snapshot = Snapshot::new(Generation(1), [(app.clone(), route)].into());
+    bench.runtime().tell_names(Names::of(&snapshot)).await.unwrap();
+    let look = "for name in shop-db.internal db localhost; do getent ahostsv4 $name | head -n 1; done; cat /proc/net/dev";
+    let spec = InstanceSpec {
+        network: Network::Own,
+        egress: Egress::Internal,
+        aliases: [("db".parse().unwrap(), app.app)].into(),
+        ..bench.shell(look)
+    };
+    let said = bench.run(&spec).await.1;
+    let starts = said.iter().take(3).map(|line| line.split_whitespace().next().unwrap());
+    assert_eq!(starts.collect::<Vec<_>>(), ["198.19.0.7", "198.19.0.7", "127.0.0.1"], "{said:?}");
+    assert!(said.iter().any(|line| line.trim_start().starts_with("berth0:")), "{said:?}");
 }
 
 pub(super) async fn the_machines_network_is_to_be_had(bench: Bench) {

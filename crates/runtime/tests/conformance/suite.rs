@@ -110,6 +110,8 @@ pub(crate) enum Need {
     User,
     /// A network of its own.
     Network,
+    /// Names of other apps.
+    Names,
     /// That it can be made to stand still.
     Freezer,
     /// The layers of an image as its root.
@@ -143,6 +145,10 @@ impl Need {
             Self::Network => (
                 capabilities.own_network,
                 "Where instances can have no network of their own they share the machine's.",
+            ),
+            Self::Names => (
+                capabilities.names,
+                "Below `namespaces`, with Docker, and where the kernel has no pairs of interfaces (veth), apps have no names for each other.",
             ),
             Self::Freezer => (
                 capabilities.freezes,
@@ -349,6 +355,7 @@ behaviours! {
         the_way_in_outlives_control [Need::Network],
         the_way_in_ends_with_the_instance [Need::Network],
         where_it_listens_in_its_own_network_is_seen [Need::Network],
+        other_apps_are_found_by_name [Need::Names],
         the_machines_network_is_to_be_had,
         ports_of_the_machine_are_given_once,
         a_port_that_is_taken_is_refused,

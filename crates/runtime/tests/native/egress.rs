@@ -23,11 +23,21 @@ const API: u16 = 7_070;
 const SERVER: &str = "203.0.113.80";
 const PRIVATE: &str = "10.9.8.7";
 const METADATA: [&str; 3] = ["169.254.169.254", "100.100.100.200", "168.63.129.16"];
+/// The metadata service of a cloud by IPv6.
+const METADATA_6: &str = "fd00:ec2::254";
+
+fn ip(line: &str) -> String {
+    run("ip", line)
+}
+
+fn nft(line: &str) -> String {
+    run("nft", line)
+}
 
 #[expect(clippy::disallowed_methods, reason = "the test lays cables, which nothing of ours does for it")]
-fn ip(line: &str) -> String {
-    let output = Command::new("ip").args(line.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
+fn run(program: &str, line: &str) -> String {
+    let output = Command::new(program).args(line.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{program} {line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -48,15 +58,17 @@ fn machine() {
         tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
         cable.recv().unwrap();
         ip("addr add 192.0.2.2/24 dev net0");
+        ip("addr add 2001:db8::2/64 dev net0 nodad");
         ip("link set net0 up");
         for address in [SERVER, PRIVATE].iter().chain(&METADATA) {
             ip(&format!("addr add {address}/32 dev lo"));
         }
-        let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+        ip(&format!("addr add {METADATA_6}/128 dev lo"));
+        let listener = TcpListener::bind("[::]:80").unwrap();
         tell.send(std::num::NonZero::<i32>::MIN).unwrap();
         for peer in listener.incoming() {
             let mut peer = peer.unwrap();
-            let address = peer.peer_addr().unwrap().ip().to_string();
+            let address = peer.peer_addr().unwrap().ip().to_canonical().to_string();
             // Whoever only looked whether it connects is gone.
             drop(peer.write_all(address.as_bytes()));
         }
@@ -64,8 +76,10 @@ fn machine() {
     let internet = told.recv().unwrap();
     ip(&format!("link add up0 type veth peer name net0 netns {internet}"));
     ip(&format!("addr add {MACHINE}/24 dev up0"));
+    ip("addr add 2001:db8::1/64 dev up0 nodad");
     ip("link set up0 up");
     ip("route add default via 192.0.2.2");
+    ip("-6 route add default via 2001:db8::2");
     laid.send(()).unwrap();
     told.recv().unwrap();
     let mut seen = String::new();
@@ -157,7 +171,8 @@ fn an_app_reaches_the_internet_and_the_private_network_as_the_machine() {
 #[test]
 fn attack_on_metadata_addresses_from_a_network_with_a_way_out() {
     on_a_machine(async |world, runtime| {
-        let targets = METADATA.map(|address| format!("{address}:80"));
+        let mut targets = METADATA.map(|address| format!("{address}:80")).to_vec();
+        targets.push(format!("[{METADATA_6}]:80"));
         for target in &targets {
             TcpStream::connect(target).expect("the machine itself reaches it");
         }
@@ -199,17 +214,28 @@ fn an_app_without_egress_reaches_nothing() {
     });
 }
 
-/// Somebody empties the packet filter, as a firewall's restart does: the next start makes the rules anew.
+/// Somebody empties the packet filter, as a firewall's restart does: the next start makes the rules anew. While nobody does they are left alone.
 #[test]
 fn rules_that_somebody_removed_are_there_again_at_the_next_start() {
     on_a_machine(async |world, runtime| {
         let targets = [SERVER, METADATA[0]].map(|address| format!("{address}:80"));
-        for _ in 0..2 {
+        let mut tables = Vec::new();
+        for changes in ["", "", "flush ruleset", "add table inet another", ""] {
+            if !changes.is_empty() {
+                nft(changes);
+            }
             let tried = try_all(&world, &runtime, Egress::Internet, &targets).await;
             // Without rules nothing would come back from the server, and everything go to the metadata service.
-            assert_eq!(reached(&tried), targets[..1]);
-            runtime.end_all().unwrap();
+            assert_eq!(reached(&tried), targets[..1], "after {changes:?}");
+            let listed = nft("-a list ruleset");
+            let ours = listed.lines().find(|line| line.contains("table inet berth_")).unwrap().to_owned();
+            tables.push(ours);
         }
+        // A table that is made anew has another number.
+        let anew: Vec<bool> = tables.windows(2).map(|pair| pair[0] != pair[1]).collect();
+        assert_eq!(anew, [false, true, true, false], "{tables:?}");
+        runtime.end_all().unwrap();
+        assert!(!nft("list tables").contains("berth_"));
     });
 }
 

@@ -148,7 +148,7 @@ async fn attack_on_anothers_dial_socket() {
         (metadata.mode() & 0o777, metadata.uid(), metadata.gid())
     };
     assert_eq!(mode(&path), (0o660, 0, world.edge()));
-    assert_eq!(mode(path.parent().unwrap()), (0o710, 0, world.edge()));
+    assert_eq!(mode(path.parent().unwrap()), (0o750, 0, world.edge()));
     end(&world, &runtime, &victim).await;
 }
 

@@ -165,6 +165,9 @@ fn role_attack() {
             }
         }
         println!("tried all");
+        if std::env::var("STAYS").is_ok() {
+            wait_for_ever();
+        }
     }
 }
 

@@ -115,6 +115,7 @@ impl World {
             port: PortWish::Any { exclude: BTreeSet::new() },
             network: Network::Host,
             egress: Egress::None,
+            aliases: BTreeMap::new(),
             limits: Limits { open_files: Some(256), ..Limits::default() },
             restart: Restart::Always,
             backoff: Backoff { first: 1, most: 4, good_life: 3_600_000 },

@@ -7,6 +7,7 @@ mod adoption;
 mod attacks;
 #[path = "../native/egress.rs"]
 mod egress;
+mod internal;
 #[path = "../native/lives.rs"]
 mod lives;
 #[path = "../native/network.rs"]

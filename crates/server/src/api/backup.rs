@@ -19,6 +19,7 @@ use super::Api;
 use super::auth::{Peer, Principal};
 use super::problem::{Query, Refused};
 use crate::backup::Saving;
+use crate::desk::Asker;
 use crate::events;
 
 /// How much is sent at a time, and how many of those wait for a reader: half a megabyte in all.
@@ -43,7 +44,8 @@ pub(super) async fn save(
     }
     let busy = || Problem::new(Code::Overloaded, "another backup is being made");
     let turn = api.machine.begin_saving().ok_or_else(|| busy().next("try again when it is done"))?;
-    let saving = saving(&api, query.key);
+    let asker = Asker { actor: principal.name.clone(), correlation: principal.correlation.clone() };
+    let saving = saving(&api, &query, asker);
     let (pieces, waiting) = mpsc::channel::<io::Result<Bytes>>(WAITING);
     let runtime = Handle::current();
     drop(tokio::task::spawn_blocking(move || {
@@ -60,7 +62,7 @@ pub(super) async fn save(
     Ok(([(CONTENT_TYPE, route::TAR)], Body::from_stream(body)).into_response())
 }
 
-fn saving(api: &Api, with_key: bool) -> Saving {
+fn saving(api: &Api, query: &BackupQuery, asker: Asker) -> Saving {
     let identity = &api.identity;
     let key = || {
         let token = std::fs::read_to_string(identity.home.join("keys/owner-token")).ok();
@@ -73,10 +75,12 @@ fn saving(api: &Api, with_key: bool) -> Saving {
         platform: identity.platform.clone(),
         addresses: [identity.edge.to_string(), identity.api.to_string()],
         key_id: api.vault.key_id(),
-        key: with_key.then(key),
-        now: api.clock.now(),
+        key: query.key.then(key),
+        clock: Arc::clone(&api.clock),
+        asker,
         machine: Arc::clone(&api.machine),
         runtime: Handle::current(),
+        volumes: query.volumes,
     }
 }
 

@@ -213,6 +213,7 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::SecretsChanged { .. }
             | Event::ScaleChanged { .. }
             | Event::DomainsChanged { .. }
+            | Event::GateChanged { .. }
             | Event::GitChanged { .. }
             | Event::HookFailed { .. }
             | Event::ReleaseSubmitted(_)

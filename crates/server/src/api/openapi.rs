@@ -8,6 +8,7 @@ use utoipa::openapi::OpenApi as Document;
 #[openapi(paths(
     super::platform::status,
     super::platform::down,
+    super::platform::upgrade,
     super::backup::save,
     super::history::platform_timeline,
     super::upload::missing,
@@ -36,6 +37,7 @@ use utoipa::openapi::OpenApi as Document;
     super::cron::run,
     super::domains::list,
     super::domains::change,
+    super::gate::change,
     super::volumes::list,
     super::volumes::remove,
     super::volumes::snapshots,

@@ -20,6 +20,7 @@ use super::Api;
 pub(super) fn summary(api: &Api, app: &Arc<KnownApp>) -> AppSummary {
     let processes = counts(api, app);
     AppSummary {
+        gate: app.gate,
         id: app.id.clone(),
         name: app.id.app.clone(),
         state: state(app, &processes),

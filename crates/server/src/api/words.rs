@@ -4,6 +4,7 @@ use berth_control::event::{
     Event, Exit, GitSettings, GoneCause, Reason, RunEnd, RunMode, RunStop, StopReason, VolumeDeed,
     VolumeWork, WarmEnd,
 };
+use berth_spec::Gate;
 
 /// What happened, in one line that reads after its time and its actor.
 #[must_use]
@@ -27,6 +28,7 @@ pub(super) fn say(event: &Event) -> String {
             let removed = removed.iter().map(|host| format!("removed the domain {host}"));
             added.chain(removed).collect::<Vec<String>>().join(", ")
         }
+        Event::GateChanged { gate } => gate_is(*gate).to_owned(),
         Event::RunAssigned { run, release, command, cron: Some(cron), .. } => {
             let what = format!("ran {} as run.{run} in {release}", cron.entry);
             let late = missed(cron.missed);
@@ -305,6 +307,14 @@ pub(super) fn shown(event: &Event) -> serde_json::Value {
         }
     }
     data.take()
+}
+
+fn gate_is(gate: Gate) -> &'static str {
+    match gate {
+        Gate::Open => "let requests through",
+        Gate::Paused => "had requests wait",
+        Gate::Maintenance => "turned requests away: under maintenance",
+    }
 }
 
 #[cfg(test)]

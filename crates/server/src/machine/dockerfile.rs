@@ -13,9 +13,10 @@ use berth_source::tree::{ChunkRef, Node};
 use berth_source::{ChunkStore, Dockerignore, Tree};
 use tokio_util::sync::CancellationToken;
 
+use super::building::BUILD_TIMEOUT;
 use super::images::{artifact_of, failure as image_failure};
 use super::output::BuildOutput;
-use super::{BUILD_TIMEOUT, Machine, in_full};
+use super::{Machine, in_full};
 use crate::tasks;
 
 /// The longest `.dockerignore` that is read, in bytes.

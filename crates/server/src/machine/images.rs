@@ -15,32 +15,35 @@ use berth_control::event::{Artifact, Failure, Image};
 use berth_control::state::{App, Life, Release};
 use berth_control::world::Build;
 use berth_image::hosted::Kept;
-use berth_image::registry::{Config, Credentials};
+use berth_image::registry::Config;
 use berth_image::{
     Digest, ImageConfig, ImageError, Limits, Ownership, Platform, Reference, Registries, Step, Store, Wanted,
 };
 use berth_runtime::{Root, User};
+use berth_spec::health::asked_path;
+use berth_spec::manifest::CheckPath;
 use berth_spec::{AppId, Command, ProcessName, ReleaseNumber, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::building::{BUILD_TIMEOUT, RESERVE};
 use super::output::BuildOutput;
-use super::{BUILD_TIMEOUT, Machine, RESERVE, in_full};
+use super::{Machine, in_full};
 use crate::api::Refused;
 use crate::config::UidPlan;
 use crate::git::{PASS_FOR_MS, Pass};
 use crate::secrets::Vault;
 use crate::{events, registry, tasks};
 
-/// Below the home: who the platform says that it is, to each registry. In the form of Docker's `config.json`.
-const CREDENTIALS: &str = "keys/registries.json";
+/// Below the home: who the platform says that it is, to each registry, in the form of Docker's `config.json`, and how it reaches them.
+const REGISTRIES: &str = "keys/registries.json";
 /// The longest such file, in bytes.
-const CREDENTIALS_MAX: u64 = 1 << 20;
+const REGISTRIES_MAX: u64 = 1 << 20;
 
 /// Images on this machine, and where they come from.
 #[derive(Debug, Clone)]
 pub(super) struct Images {
     store: Store,
-    credentials: PathBuf,
+    settings: PathBuf,
     /// As root, the user outside that is every image's root.
     uid_base: Option<u32>,
     own: OwnRegistry,
@@ -69,7 +72,7 @@ impl Images {
     pub(super) fn open(home: &Path, users: Option<UidPlan>, own: OwnRegistry) -> Result<Self, ImageError> {
         let limits = Limits { reserve: RESERVE, ..Limits::default() };
         let store = Store::open(&home.join("images"), limits)?;
-        Ok(Self { store, credentials: home.join(CREDENTIALS), uid_base: users.map(UidPlan::images), own })
+        Ok(Self { store, settings: home.join(REGISTRIES), uid_base: users.map(UidPlan::images), own })
     }
 
     /// Whose the files of unpacked layers are.
@@ -95,23 +98,23 @@ impl Images {
         })
     }
 
-    /// Registries as `app` may ask them for `reference`, with the credentials as they are now: whoever changes the file restarts nothing.
+    /// Registries as `app` may ask them for `reference`, by the settings as they are now: whoever changes the file restarts nothing.
     fn registries(&self, app: &AppId, reference: &Reference) -> Result<Registries, ImageError> {
-        let unreadable = |why: String| ImageError::Denied { registry: CREDENTIALS.to_owned(), why };
-        let mut credentials = match std::fs::metadata(&self.credentials) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Credentials::default(),
+        let unreadable = |why: String| ImageError::Denied { registry: REGISTRIES.to_owned(), why };
+        let mut config = match std::fs::metadata(&self.settings) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Config::default(),
             Err(error) => return Err(unreadable(error.to_string())),
-            Ok(stat) if stat.len() > CREDENTIALS_MAX => return Err(unreadable("it is too long".to_owned())),
+            Ok(stat) if stat.len() > REGISTRIES_MAX => return Err(unreadable("it is too long".to_owned())),
             Ok(_) => {
-                let text = std::fs::read_to_string(&self.credentials)
-                    .map_err(|error| unreadable(error.to_string()))?;
-                Credentials::from_docker_config(&text)?
+                let text =
+                    std::fs::read_to_string(&self.settings).map_err(|error| unreadable(error.to_string()))?;
+                Config::from_file(&text)?
             }
         };
         if registry::is_own(reference, self.own.address) {
-            credentials.set(reference.registry(), "berth", self.own.pass(app, reference)?.into());
+            config.credentials.set(reference.registry(), "berth", self.own.pass(app, reference)?.into());
         }
-        Ok(Registries::new(Config { credentials, ..Config::default() }))
+        Ok(Registries::new(config))
     }
 
     /// The name, held to what it means now.
@@ -143,14 +146,7 @@ impl Images {
         output.push(&format!("pulling {}", wanted.reference));
         let pulled = self.store.pull(&registries, &wanted, &progress).await?;
         let config = pulled.image.config;
-        let image = Image {
-            reference: name.to_owned(),
-            manifest: pulled.image.manifest.to_string(),
-            user: config.user.clone(),
-            workdir: config.workdir.clone(),
-            port: config.ports.iter().find(|port| !port.udp).map(|port| port.number),
-            stop_signal: config.stop_signal,
-        };
+        let image = described(name.to_owned(), pulled.image.manifest.to_string(), &config);
         // A user that is not in the image would be found when the first instance starts.
         berth_image::user::resolve(&pulled.image.layers, &config.user)?;
         Ok((image, config, pulled.image.bytes))
@@ -327,6 +323,22 @@ fn environment(config: &ImageConfig) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// What is kept of an image's configuration.
+fn described(reference: String, manifest: String, config: &ImageConfig) -> Image {
+    let check = config.healthcheck.as_ref().map(|check| check.command.join(" "));
+    // What is no path of ours is not asked for.
+    let path = check.and_then(|check| asked_path(&check)).filter(|path| path.parse::<CheckPath>().is_ok());
+    Image {
+        reference,
+        manifest,
+        user: config.user.clone(),
+        workdir: config.workdir.clone(),
+        port: config.ports.iter().find(|port| !port.udp).map(|port| port.number),
+        stop_signal: config.stop_signal,
+        health_path: path,
+    }
+}
+
 /// The artifact of an image that was built here, still without an id, and what is kept of it.
 pub(super) fn artifact_of(
     built: &berth_image::Pulled,
@@ -334,14 +346,7 @@ pub(super) fn artifact_of(
     processes: BTreeMap<ProcessName, Command>,
 ) -> Result<(Artifact, Vec<u8>), Failure> {
     let config = &built.image.config;
-    let image = Image {
-        reference: format!("{name}@{}", built.digest),
-        manifest: built.digest.to_string(),
-        user: config.user.clone(),
-        workdir: config.workdir.clone(),
-        port: config.ports.iter().find(|port| !port.udp).map(|port| port.number),
-        stop_signal: config.stop_signal,
-    };
+    let image = described(format!("{name}@{}", built.digest), built.digest.to_string(), config);
     let description = serde_json::to_vec_pretty(&image).expect("plain data has a JSON");
     let artifact = Artifact {
         processes: processes_of(processes, config)?,

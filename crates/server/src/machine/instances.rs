@@ -306,6 +306,7 @@ impl Machine {
             port,
             network,
             egress: release.manifest.network.egress,
+            aliases: release.manifest.network.names.clone(),
             limits: limits(),
             restart: Restart::Always,
             backoff: Backoff::default(),
@@ -506,10 +507,13 @@ pub(super) fn exit(exit: &berth_runtime::Exit) -> Exit {
 }
 
 fn memory_is_short() -> bool {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    field("MemAvailable:").zip(field("MemTotal:")).is_some_and(|(free, all)| free < all / MEMORY_SHORT)
+    let free = meminfo("MemAvailable:");
+    free.zip(meminfo("MemTotal:")).is_some_and(|(free, all)| free < all / MEMORY_SHORT)
+}
+
+/// A line of what the kernel tells of the machine's memory, in KiB.
+pub(super) fn meminfo(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }

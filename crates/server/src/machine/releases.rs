@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use berth_build::{BuildError, BuildRequest, LogLine, Mask, Sink};
+use berth_contract::Code;
 use berth_control::event::{Artifact, Failure};
 use berth_control::report;
 use berth_control::state::{App, Release};
@@ -92,6 +93,12 @@ impl Machine {
             detail: vec![detail],
             ..Failure::new("build_failed", "the build could not begin")
         };
+        if let Some(why) = self.builds_too_little(&release.manifest) {
+            return Err(Failure::new(
+                Code::IsolationTooLow.as_str(),
+                format!("the build could not begin: {why}"),
+            ));
+        }
         let tree = release.tree.parse().map_err(|error| unusable(format!("{error}")))?;
         let secrets =
             environment::secrets(app, release, &self.vault).map_err(|error| unusable(in_full(&error)))?;
@@ -179,6 +186,7 @@ impl Machine {
             port: PortWish::None,
             network,
             egress: release.manifest.network.egress,
+            aliases: release.manifest.network.names.clone(),
             limits: limits(),
             restart: Restart::Never,
             backoff: Backoff::default(),

@@ -266,6 +266,7 @@ impl Machine {
             port: PortWish::None,
             network,
             egress: release.manifest.network.egress,
+            aliases: release.manifest.network.names.clone(),
             limits: limits(),
             restart: Restart::Never,
             backoff: Backoff::default(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use berth_build::installation;
 use berth_contract::Code;
 use berth_control::state::{App, Release};
 use berth_runtime::{Mount, Network, Resources, Root, User};
@@ -70,6 +71,16 @@ impl Machine {
         Some(format!("its manifest asks for the isolation `{wants}` at least, and this platform has `{has}`"))
     }
 
+    /// Why what stands around the commands of a build is less than the manifest asks for, when it is. Where instances are in containers their
+    /// level is another one.
+    pub(super) fn builds_too_little(&self, manifest: &Manifest) -> Option<String> {
+        let has = self.build_isolation;
+        let wants = manifest.isolation.filter(|wants| has < *wants)?;
+        Some(format!(
+            "its manifest asks for the isolation `{wants}` at least, and builds of this platform have `{has}`"
+        ))
+    }
+
     /// Folders of the machine that the processes of a release need beside their artifact.
     fn tools(&self, release: &Release) -> BTreeSet<PathBuf> {
         let tools = release.artifact.iter().flat_map(|artifact| &artifact.tools);
@@ -80,40 +91,5 @@ impl Machine {
             places.insert(self.places.exe.clone());
         }
         places
-    }
-}
-
-/// The folder that a tool is installed in, by that of its programs: they need its libraries too. None for those of the system, which
-/// every instance has.
-fn installation(programs: &Path) -> Option<PathBuf> {
-    let system = ["/usr", "/bin", "/sbin", "/opt", "/nix"].iter().any(|folder| programs.starts_with(folder));
-    if system || programs == Path::new("/") {
-        return None;
-    }
-    let whole = match programs.parent() {
-        Some(parent) if programs.ends_with("bin") && parent.parent().is_some() => parent,
-        _ => programs,
-    };
-    Some(whole.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tool_is_had_with_its_libraries_and_nothing_around_it() {
-        let of = |programs: &str| {
-            installation(Path::new(programs)).map(|place| place.to_string_lossy().into_owned())
-        };
-        assert_eq!(
-            of("/home/a/.nvm/versions/node/v20/bin").as_deref(),
-            Some("/home/a/.nvm/versions/node/v20")
-        );
-        assert_eq!(of("/srv/tools/deno").as_deref(), Some("/srv/tools/deno"));
-        assert_eq!(of("/usr/local/bin"), None);
-        // The top of the machine is no installation.
-        assert_eq!(of("/bin"), None);
-        assert_eq!(of("/tools/bin").as_deref(), Some("/tools"));
     }
 }

@@ -41,6 +41,7 @@ impl Runtime for Deaf {
             freezes: false,
             own_network: false,
             no_egress: None,
+            names: false,
         }
     }
 
@@ -70,6 +71,10 @@ impl Runtime for Deaf {
 
     fn observe<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {
         unknown(id)
+    }
+
+    fn tell_names(&self, _names: berth_routing::Names) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
     }
 
     fn stop<'a>(&'a self, id: &'a InstanceId, _how: Stop) -> Answer<'a, Observed> {

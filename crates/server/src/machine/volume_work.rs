@@ -10,8 +10,9 @@ use berth_runtime::{Frozen, RuntimeError};
 use berth_spec::{AppId, InstanceId, VolumeName};
 use berth_volume::VolumeError;
 
+use super::building::RESERVE;
 use super::volumes::blocking;
-use super::{Machine, RESERVE, in_full};
+use super::{Machine, in_full};
 use crate::{events, tasks};
 
 /// The field of [`Machine`].

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use berth_control::state::{App, Life, Release};
 use berth_runtime::{Mount, Root, User};
 use berth_spec::{AppId, Isolation, ProcessName, SnapshotName, VolumeName};
-use berth_volume::{Owner, Used, VolumeError};
+use berth_volume::{Numbers, Owner, Used, VolumeError};
 
 use super::instances::START_FAILED;
 use super::{Machine, NotStarted, in_full};
-use crate::config::UidPlan;
 use crate::{events, tasks};
 
 impl Machine {
@@ -46,8 +45,7 @@ impl Machine {
     /// Whose the volumes of an app have to be when its instances run as `user` in `root`.
     fn owner(&self, app: &App, root: &Root, user: Option<&User>) -> Option<Owner> {
         let (plan, user) = (self.uid_plan?, user?);
-        let images = plan.images()..plan.base() + UidPlan::BLOCK;
-        let own = plan.app(app.slot)?;
+        let Numbers { own, images } = plan.of_volumes(app.slot)?;
         let former = vec![own..own + 1, images.clone()];
         Some(match root {
             Root::Host => Owner { uid: user.uid, gid: user.gid, users: user.uid..user.uid + 1, former },
@@ -55,6 +53,11 @@ impl Machine {
                 Owner { uid: uid_base + user.uid, gid: uid_base + user.gid, users: images, former }
             }
         })
+    }
+
+    /// All volumes, and whose files are in those of `app`; `None` where all are of one user.
+    pub(crate) fn volumes_to_save(&self, app: &App) -> (&berth_volume::Store, Option<Numbers>) {
+        (&self.volumes, self.uid_plan.and_then(|plan| plan.of_volumes(app.slot)))
     }
 
     /// Where a volume lies.

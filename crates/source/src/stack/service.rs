@@ -14,7 +14,7 @@ const IDLE: [(&str, &str); 20] = [
     ("hostname", "an instance is called by its process and number"),
     ("domainname", "an instance is called by its process and number"),
     ("networks", "each app is in a network of its own"),
-    ("links", "no app reaches another by its name yet"),
+    ("links", "all services of the file reach each other by name"),
     ("labels", "nobody reads them here"),
     ("annotations", "nobody reads them here"),
     ("logging", "`berth logs` has what it writes"),
@@ -66,12 +66,15 @@ struct Parts {
     command_line: Option<String>,
     entrypoint: Option<Vec<String>>,
     port: Option<u16>,
+    /// Whether others than the services of the file are meant to reach it.
+    is_public: bool,
     replicas: Option<u32>,
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, what: &str, name: AppName, node: &Node) -> Service {
     let mut service = Service {
         name,
+        alias: None,
         manifest: berth_spec::Manifest::default(),
         context: None,
         env_files: Vec::new(),
@@ -96,7 +99,10 @@ pub(super) fn read(reader: &mut Reader<'_>, what: &str, name: AppName, node: &No
             "entrypoint" => parts.entrypoint = entrypoint(reader, &full, value),
             "environment" => environment(reader, &full, value, &mut service),
             "env_file" => env_files(reader, value, &mut service),
-            "ports" | "expose" => ports(reader, &full, value, &mut parts),
+            "ports" | "expose" => {
+                parts.is_public |= key == "ports";
+                ports(reader, &full, value, &mut parts);
+            }
             "volumes" => volumes(reader, &full, value, &mut service),
             "depends_on" => depends_on(reader, &full, value, &mut service),
             "healthcheck" => healthcheck(reader, &full, value, &mut service),
@@ -189,6 +195,7 @@ fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, servic
         Some(Err(bad)) => reader.refuse(node, what, &bad.to_string()),
     }
     service.manifest.http.port = parts.port;
+    service.manifest.http.internal = !parts.is_public;
     service.replicas = parts.replicas.map(|count| (process.clone(), count));
     if parts.replicas.is_some_and(|count| count > 1) && !service.manifest.volumes.is_empty() {
         reader.refuse(
@@ -419,7 +426,7 @@ fn healthcheck(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut 
         match key {
             "test" => {
                 let all: Vec<String> = value.items().iter().filter_map(Node::plain).collect();
-                match asked_path(&all.join(" ")).and_then(|path| path.parse().ok()) {
+                match berth_spec::health::asked_path(&all.join(" ")).and_then(|path| path.parse().ok()) {
                     Some(path) => readiness.path = Some(path),
                     None => reader.tell(value, &full, "a check that is a command is not run: that its port is open decides, unless it answers at /healthz or /up"),
                 }
@@ -442,15 +449,6 @@ fn healthcheck(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut 
             _ => reader.refuse(value, &full, "not known here"),
         }
     }
-}
-
-/// The path in `curl -f http://localhost:3000/up`.
-fn asked_path(test: &str) -> Option<String> {
-    let (_, rest) = test.split_once("http://")?;
-    let address = rest.split(|c: char| c.is_whitespace() || "\"'|;&".contains(c)).next()?;
-    let (host, path) = address.split_once('/').unwrap_or((address, ""));
-    let host = host.split(':').next()?;
-    ["localhost", "127.0.0.1", "0.0.0.0"].contains(&host).then(|| format!("/{path}"))
 }
 
 fn deploy(reader: &mut Reader<'_>, full: &str, value: &Node, parts: &mut Parts) {

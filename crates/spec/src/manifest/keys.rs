@@ -39,8 +39,11 @@ pub(super) const DEPLOY: Keys = Keys {
     known: &["release_command", "strategy", "timeout", "warm"],
     later: &["canary"],
 };
-pub(super) const HTTP: Keys =
-    Keys { section: "http", known: &["port", "hosts", "checks"], later: &["force_https", "concurrency"] };
+pub(super) const HTTP: Keys = Keys {
+    section: "http",
+    known: &["port", "public", "hosts", "checks"],
+    later: &["force_https", "concurrency"],
+};
 pub(super) const CHECK: Keys =
     Keys { section: "http.checks", known: &["type", "path", "interval", "timeout", "grace"], later: &[] };
 pub(super) const SHUTDOWN: Keys =
@@ -51,10 +54,13 @@ pub(super) const CRON: Keys = Keys {
     later: &[],
 };
 
-pub(super) const NETWORK: Keys = Keys { section: "network", known: &["egress"], later: &[] };
+pub(super) const NETWORK: Keys = Keys { section: "network", known: &["egress", "names"], later: &[] };
 
-pub(super) const RESOURCES: Keys =
-    Keys { section: "resources.NAME", known: &["cpu", "memory", "processes", "tmp"], later: &[] };
+pub(super) const RESOURCES: Keys = Keys {
+    section: "resources.NAME",
+    known: &["cpu", "disk_read", "disk_write", "memory", "processes", "tmp"],
+    later: &[],
+};
 pub(super) const ISOLATION: Keys = Keys { section: "isolation", known: &["minimum"], later: &[] };
 pub(super) const VOLUMES: Keys =
     Keys { section: "volumes", known: &["name", "path", "size", "processes"], later: &[] };

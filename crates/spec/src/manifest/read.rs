@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Keys};
 use super::{
-    Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
+    Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
 use super::{cron, resources, volumes};
@@ -327,11 +327,16 @@ fn deploy(section: &mut Section<'_, '_, '_>) -> Deploy {
 }
 
 fn http(section: &mut Section<'_, '_, '_>) -> Http {
-    Http {
-        port: section.get("port", port),
-        hosts: hosts(section),
-        readiness: checks(section).unwrap_or_default(),
+    let internal = section.get("public", truth) == Some(false);
+    let hosts = hosts(section);
+    if internal
+        && !hosts.is_empty()
+        && let Some((key, _)) = section.table.get_key_value("hosts")
+    {
+        let wrong = Wrong::new("an app that is not public has no hosts");
+        section.problems.note(&key.span(), wrong.instead("leave out `hosts`, or `public = false`"));
     }
+    Http { port: section.get("port", port), hosts, internal, readiness: checks(section).unwrap_or_default() }
 }
 
 fn port(value: &DeValue<'_>) -> Result<u16, Wrong> {
@@ -437,15 +442,27 @@ fn shutdown(section: &mut Section<'_, '_, '_>) -> Shutdown {
 }
 
 fn network(section: &mut Section<'_, '_, '_>) -> Network {
-    let egress = section.get("egress", |value| match value.as_str() {
-        Some("internal") => {
-            let wrong = Wrong::new("egress `internal` is not available in this version of Berth");
-            Err(wrong.instead("write \"none\" or \"internet\""))
-        }
-        _ => one_of(&Egress::NAMED)(value),
-    });
-    Network { egress: egress.unwrap_or_default() }
+    let egress: Egress = section.get("egress", one_of(&Egress::NAMED)).unwrap_or_default();
+    let mut names = BTreeMap::new();
+    for (key, value) in section.table_at("names").into_iter().flatten() {
+        let hint = "write a word like `db`: a-z, 0-9, `-` and `_`";
+        let alias = key.get_ref().parse::<Alias>().map_err(|bad| Wrong::new(bad).instead(hint));
+        let alias = section.note(key.span(), alias);
+        let app = section.note(value.span(), parsed(value.get_ref()));
+        names.extend(alias.zip(app));
+    }
+    if names.len() > NAMES_MAX
+        && let Some((key, _)) = section.table.get_key_value("names")
+    {
+        section
+            .problems
+            .note(&key.span(), Wrong::new(format!("an app has at most {NAMES_MAX} names for others")));
+    }
+    Network { egress, names }
 }
+
+/// So many names fit into what a small file takes.
+const NAMES_MAX: usize = 100;
 
 fn isolation(section: &mut Section<'_, '_, '_>) -> Option<Isolation> {
     section.get("minimum", one_of(&Isolation::NAMED))

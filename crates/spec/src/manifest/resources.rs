@@ -17,6 +17,8 @@ const MEMORY_MIN: Bytes = Bytes(8 << 20);
 const BYTES_MAX: Bytes = Bytes(64 << 40);
 /// The least of `/tmp`.
 const TMP_MIN: Bytes = Bytes(64 << 10);
+/// The least speed of a disk, in bytes per second: with less a program does not come off it in a minute.
+const SPEED_MIN: Bytes = Bytes(64 << 10);
 /// The least of processes and threads: a shell and what it starts.
 const PROCESSES_MIN: u64 = 4;
 /// The most that Linux numbers.
@@ -42,6 +44,12 @@ pub struct Resources {
     /// Bytes of `/tmp`, or of what is written to an image's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmp: Option<u64>,
+    /// Bytes per second that are read from the platform's disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_read: Option<u64>,
+    /// Bytes per second that are written to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_write: Option<u64>,
 }
 
 impl Resources {
@@ -53,6 +61,8 @@ impl Resources {
             ("memory", self.memory.map(bytes)),
             ("processes", self.processes.map(|count| count.to_string())),
             ("tmp", self.tmp.map(bytes)),
+            ("disk_read", self.disk_read.map(bytes)),
+            ("disk_write", self.disk_write.map(bytes)),
         ];
         keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     }
@@ -112,6 +122,8 @@ fn resources(section: &mut Section<'_, '_, '_>) -> Resources {
             Err(Wrong::new(format!("that is not within {PROCESSES_MIN} to {PROCESSES_MAX}")))
         }),
         tmp: section.get("tmp", bytes(TMP_MIN)),
+        disk_read: section.get("disk_read", bytes(SPEED_MIN)),
+        disk_write: section.get("disk_write", bytes(SPEED_MIN)),
     }
 }
 
@@ -161,7 +173,7 @@ mod tests {
     #[test]
     fn limits_are_read_and_written() {
         let text = "[processes]\nweb = \"./serve\"\n[resources.web]\ncpu = 0.5\nmemory = \"256Mi\"\nprocesses = 200\n\
-            tmp = \"1G\"\n[resources.run]\ncpu = 2\n[resources.release-command]\nmemory = \"1.5Gi\"\n";
+            tmp = \"1G\"\ndisk_write = \"20Mi\"\n[resources.run]\ncpu = 2\n[resources.release-command]\nmemory = \"1.5Gi\"\n";
         let manifest = Manifest::parse(text).unwrap();
         let of = |name: &str| manifest.resources[&ProcessName::new(name).unwrap()];
         let web = Resources {
@@ -169,6 +181,8 @@ mod tests {
             cpu_millis: Some(500),
             processes: Some(200),
             tmp: Some(1_000_000_000),
+            disk_read: None,
+            disk_write: Some(20 << 20),
         };
         assert_eq!(of("web"), web);
         assert_eq!(of("run").cpu_millis, Some(2_000));

@@ -465,10 +465,45 @@ fn egress_is_a_policy_that_is_there() {
     let default = read("internet").unwrap();
     assert_eq!(default, Manifest::default());
     assert!(!serde_json::to_string(&default).unwrap().contains("network"));
-    for (policy, word) in [("internal", "not available in this version"), ("all", "internet")] {
-        let problems = read(policy).unwrap_err().to_string();
-        assert!(problems.contains(word), "{problems}");
+    assert_eq!(read("internal").unwrap().network.egress, Egress::Internal);
+    let problems = read("all").unwrap_err().to_string();
+    assert!(problems.contains("internet, internal, none"), "{problems}");
+}
+
+#[test]
+fn an_app_that_is_not_public_has_no_hosts() {
+    let manifest = Manifest::parse("[http]\npublic = false\n").unwrap();
+    assert!(manifest.http.internal);
+    assert_eq!(Manifest::parse(&manifest.write(&[], &[])).unwrap(), manifest);
+    let public = Manifest::parse("[http]\npublic = true\n").unwrap();
+    assert_eq!(public, Manifest::default());
+    assert!(!serde_json::to_string(&public).unwrap().contains("internal"), "the version before reads it");
+    let problems =
+        Manifest::parse("[http]\npublic = false\nhosts = [\"a.example.com\"]\n").unwrap_err().to_string();
+    assert!(problems.contains("an app that is not public has no hosts"), "{problems}");
+}
+
+#[test]
+fn other_apps_are_called_as_the_file_says() {
+    let text = "[network]\negress = \"internal\"\n\n[network.names]\ndb = \"shop-db\"\nmy_cache-2 = \"shop-cache\"\n";
+    let manifest = Manifest::parse(text).unwrap();
+    let names: Vec<(&str, &str)> =
+        manifest.network.names.iter().map(|(alias, app)| (alias.as_str(), app.as_str())).collect();
+    assert_eq!(names, [("db", "shop-db"), ("my_cache-2", "shop-cache")]);
+    assert_eq!(Manifest::parse(&manifest.write(&[], &[])).unwrap(), manifest);
+    assert_eq!(
+        serde_json::from_str::<Manifest>(&serde_json::to_string(&manifest).unwrap()).unwrap(),
+        manifest
+    );
+    let long = "a".repeat(64);
+    for bad in ["localhost", "Db", "db.internal", "-db", "db_", "\"d b\"", "\"\"", "\"10\"", &long] {
+        let text = format!("[network.names]\n{bad} = \"shop-db\"\n");
+        assert!(Manifest::parse(&text).is_err(), "{bad}");
     }
+    assert!(Manifest::parse("[network.names]\ndb = \"Shop\"\n").is_err());
+    let many: String = (0..101).map(|number| format!("n{number} = \"shop\"\n")).collect();
+    let problems = Manifest::parse(&format!("[network.names]\n{many}")).unwrap_err().to_string();
+    assert!(problems.contains("at most 100"), "{problems}");
 }
 
 #[test]

@@ -70,6 +70,9 @@ impl Manifest {
         };
         let egress: Keys = unlike("egress", &network.egress, &Egress::default(), named).into_iter().collect();
         out.section("network", "What instances reach.", &egress);
+        let names: Keys =
+            network.names.iter().map(|(alias, app)| (alias.to_string(), text(app.as_str()))).collect();
+        out.section("network.names", "What this app calls others.", &names);
         for (index, (name, of)) in resources.iter().enumerate() {
             let what = if index == 0 { "How much of the machine one instance may take." } else { "" };
             out.section(&format!("resources.{name}"), what, &of.written());
@@ -200,12 +203,16 @@ fn deploy_keys(deploy: &Deploy) -> Keys {
 
 /// The keys of `[http]` and those of its check.
 fn http_keys(http: &Http) -> (Keys, Keys) {
-    let Http { port, hosts, readiness } = http;
+    let Http { port, hosts, internal, readiness } = http;
     let list = |hosts: &Vec<super::HostName>| {
         let hosts: Vec<String> = hosts.iter().map(|host| text(host.as_str())).collect();
         format!("[{}]", hosts.join(", "))
     };
-    let keys = [given("port", port.map(|port| port.to_string())), unlike("hosts", hosts, &Vec::new(), list)];
+    let keys = [
+        given("port", port.map(|port| port.to_string())),
+        given("public", internal.then(|| "false".to_owned())),
+        unlike("hosts", hosts, &Vec::new(), list),
+    ];
     let default = Readiness::default();
     let Readiness { path, interval, timeout, grace } = readiness;
     let checks = [

@@ -1,7 +1,7 @@
 //! Plays apps on their bad days. The first argument is the part: see `main`.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, exit};
@@ -29,6 +29,12 @@ fn main() {
         // Answers everything, also the health check, with this status.
         ["status", status] => serve(port(), status),
         ["silent"] => idle(),
+        // Listens at all addresses, those too at which other apps are called.
+        ["everywhere"] => serve_at(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port())), "200 OK"),
+        // Speaks first, and then says again what it hears, line by line, until it hears `bye`.
+        ["echo"] => echo(),
+        // Calls an app for ever.
+        ["call", target] => call_for_ever(target),
         // Listens, but not where it was told to.
         ["elsewhere"] => serve(0, "200 OK"),
         ["stubborn"] => {
@@ -125,7 +131,67 @@ fn make_noise(bytes: u64) {
 }
 
 fn serve(port: u16, status: &str) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
+    serve_at(TcpListener::bind((Ipv4Addr::LOCALHOST, port)), status);
+}
+
+fn echo() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port())).expect("the port is free");
+    for mut stream in listener.incoming().flatten() {
+        thread::spawn(move || {
+            let release = env::var("RELEASE_VERSION").unwrap_or_default();
+            writeln!(stream, "hello from {release}")?;
+            for line in BufReader::new(stream.try_clone()?).lines() {
+                let line = line?;
+                writeln!(stream, "{line}")?;
+                if line == "bye" {
+                    break;
+                }
+            }
+            Ok::<(), io::Error>(())
+        });
+    }
+}
+
+fn call_for_ever(target: &str) {
+    loop {
+        println!("called: {}", call(target));
+        // wait: for nothing; this is its pace.
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Asks `host:port/path`, and gives the status and the body, or what went wrong.
+fn call(target: &str) -> String {
+    let (host, path) = target.split_once('/').unwrap_or((target, ""));
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let answer = send(host, request.as_bytes());
+    let status = answer.split(' ').nth(1).unwrap_or_default();
+    match answer.split_once("\r\n\r\n") {
+        Some((_, body)) => format!("{status} {body}"),
+        None => answer,
+    }
+}
+
+/// Sends `bytes` to `host:port` and gives all that comes back, or what went wrong.
+fn send(host: &str, bytes: &[u8]) -> String {
+    let exchanged = || {
+        let mut stream = if host.contains(':') { TcpStream::connect(host) } else { TcpStream::connect((host, 80)) }?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.write_all(bytes)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok::<_, io::Error>(String::from_utf8_lossy(&answer).into_owned())
+    };
+    exchanged().unwrap_or_else(|problem| format!("failed: {problem}"))
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digit = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    (0..text.len()).step_by(2).filter_map(digit).collect()
+}
+
+fn serve_at(listener: io::Result<TcpListener>, status: &str) {
+    let listener = listener.expect("the port is free");
     println!("listens on {}", listener.local_addr().expect("it listens").port());
     let status = status.to_owned();
     for stream in listener.incoming().flatten() {
@@ -138,10 +204,8 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
     reader.read_line(&mut first)?;
-    let mut line = String::new();
-    while reader.read_line(&mut line)? > 2 {
-        line.clear();
-    }
+    let mut head = first.clone();
+    while reader.read_line(&mut head)? > 2 {}
     let path = first.split(' ').nth(1).unwrap_or("/");
     let variable = |name: &str| env::var(name).unwrap_or_else(|_| "unset".to_owned());
     let body = match path {
@@ -153,8 +217,14 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
         "/instance" => variable("INSTANCE_ID"),
         "/visits" => visit(&variable("VOLUME_DATA"))?,
         "/written" => WRITTEN.load(Ordering::Relaxed).to_string(),
+        "/head" => head,
         _ => match path.strip_prefix("/env/") {
             Some(name) => variable(name),
+            None if path.starts_with("/call/") => call(&path["/call/".len()..]),
+            None if path.starts_with("/send/") => {
+                let (host, bytes) = path["/send/".len()..].split_once('/').unwrap_or_default();
+                send(host, &from_hex(bytes))
+            }
             None => match path.strip_prefix("/read") {
                 Some(path) => fs::read_to_string(path).unwrap_or_else(|problem| problem.kind().to_string()),
                 None => "here".to_owned(),

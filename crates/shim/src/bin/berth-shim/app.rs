@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use berth_shim::config::StartConfig;
 use berth_shim::sandbox::{Sandbox, View};
@@ -59,6 +59,17 @@ impl Streams {
         }))
     }
 
+    /// What this process itself reads and writes.
+    pub(crate) fn own() -> io::Result<Self> {
+        let copy = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+        Ok(Self {
+            input: copy(io::stdin().as_fd())?,
+            output: copy(io::stdout().as_fd())?,
+            errors: copy(io::stderr().as_fd())?,
+            terminal: false,
+        })
+    }
+
     /// Nothing to read, and pipes to us to write to.
     fn logged(config: &StartConfig) -> Result<(Self, Pipes), Failed> {
         let input = std::fs::File::open("/dev/null").map_err(at(Step::Setup))?.into();
@@ -85,12 +96,16 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Failed> {
 }
 
 impl App {
-    /// Starts the app. What it reads and writes is the app's alone afterwards.
-    pub(crate) fn start(config: &StartConfig, streams: Option<Streams>) -> Result<(Self, Pipes), Failure> {
-        Self::fork(config, streams).map_err(|(step, errno)| Failure { step, errno })
+    /// Starts the app, the `first` one or another. What it reads and writes is the app's alone afterwards.
+    pub(crate) fn start(
+        config: &StartConfig,
+        streams: Option<Streams>,
+        first: bool,
+    ) -> Result<(Self, Pipes), Failure> {
+        Self::fork(config, streams, first).map_err(|(step, errno)| Failure { step, errno })
     }
 
-    fn fork(config: &StartConfig, streams: Option<Streams>) -> Result<(Self, Pipes), Failed> {
+    fn fork(config: &StartConfig, streams: Option<Streams>, first: bool) -> Result<(Self, Pipes), Failed> {
         let texts = Texts::of(config)?;
         let (streams, pipes) = match streams {
             Some(streams) => (streams, [None, None]),
@@ -104,7 +119,7 @@ impl App {
         };
         let become_app = |parent| become_app(config, &texts, parent, &streams);
         if let Some((sandbox, view)) = config.sandbox.as_ref().and_then(|it| Some((it, it.view.as_ref()?))) {
-            let (init, pid) = Init::start(&plan(config, sandbox, view), &become_app, &tell)?;
+            let (init, pid) = Init::start(&plan(config, sandbox, view), first, &become_app, &tell)?;
             return Ok((Self { pid, failure, init: Some(init) }, pipes));
         }
         let parent = rustix::process::getpid();
@@ -165,8 +180,8 @@ impl Texts {
 
 /// What init needs of the configuration.
 fn plan<'a>(config: &'a StartConfig, sandbox: &'a Sandbox, view: &'a View) -> Plan<'a> {
-    let doors = config.cgroup.iter().chain(&sandbox.doors).map(String::as_str).collect();
-    Plan { sandbox, view, doors, user: config.user.as_ref().map(|user| (user.uid, user.gid)) }
+    let (group, doors) = (config.cgroup.as_deref(), sandbox.doors.iter().map(String::as_str).collect());
+    Plan { sandbox, view, group, doors, user: config.user.as_ref().map(|user| (user.uid, user.gid)) }
 }
 
 /// Turns the forked child into the app. Gives what failed.
@@ -188,7 +203,7 @@ fn prepare(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) 
             .cgroup
             .iter()
             .chain(more)
-            .try_for_each(|door| std::fs::write(door, "0"))
+            .try_for_each(|door| system::enter_group(door))
             .map_err(at(Step::Cgroup))?;
     }
     if streams.terminal {

@@ -3,7 +3,8 @@
 //! One thread, one loop over poll(2): signals, the app's output, the clients of the socket. It starts the app, pumps
 //! its output into log segments, starts it again when it exits, and ends the whole tree when it is told to. Usage:
 //! `berth-shim <instance> <descriptor>`, the descriptor being that of a memory file with the start configuration; in a container
-//! `berth-shim <instance> <path>`, the path being that of the socket behind which it is handed all that; or `berth-shim probe`.
+//! `berth-shim <instance> <path>`, the path being that of the socket behind which it is handed all that; `berth-shim within <descriptor>`
+//! for one command, whose streams and end are the caller's; or `berth-shim probe`.
 //! Other inherited descriptors (the lease of the instance's port) are merely held open, for as long as it lives.
 //!
 //! It asks the kernel for the time itself, and is exempt from the ban on that: it must link nothing of Berth's.
@@ -12,6 +13,7 @@ mod app;
 mod backoff;
 mod client;
 mod dialer;
+mod internal;
 mod log;
 mod lookup;
 mod network;
@@ -19,6 +21,7 @@ mod sandbox;
 mod supervise;
 mod sweep;
 mod system;
+mod within;
 
 use std::io::Read as _;
 use std::process::ExitCode;
@@ -32,14 +35,20 @@ const BROKEN: u8 = 71;
 
 /// The word that has it try what a sandbox takes, and say what came of it. The id of an instance holds slashes.
 const PROBE: &str = "probe";
+/// The word that has it run one command.
+const WITHIN: &str = "within";
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|word| word == PROBE) {
+    let word = std::env::args().nth(1).unwrap_or_default();
+    if word == PROBE {
         return sandbox::probe().map_or(ExitCode::from(BROKEN), |()| ExitCode::SUCCESS);
     }
     let Some(config) = read_config() else {
         return ExitCode::from(BAD_CONFIG);
     };
+    if word == WITHIN {
+        return within::run(&config);
+    }
     match supervise::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(BROKEN),

@@ -18,16 +18,20 @@ pub(crate) fn enter(made: Option<RawFd>) -> io::Result<()> {
             let network = Some(LinkNameSpaceType::Network);
             rustix::thread::move_into_link_name_space(system::inherited(made)?.as_fd(), network)?;
         }
-        None => {
-            // SAFETY: the shim has one thread and shares nothing that a network of its own would change.
-            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
-        }
+        None => unshare()?,
     }
     raise_loopback()?;
     // Nobody else is there whose ports had to be kept from the app: it may listen on 80, as the images of web servers do, and ping.
     // A kernel that does not have these, or a file system that is read-only, leaves them as they are.
     system::unheeded(fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
     system::unheeded(fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"));
+    Ok(())
+}
+
+/// Moves this process into a new network, in which nothing is up.
+pub(crate) fn unshare() -> io::Result<()> {
+    // SAFETY: the shim has one thread and shares nothing that a network of its own would change.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
     Ok(())
 }
 

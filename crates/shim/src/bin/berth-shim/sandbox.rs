@@ -16,6 +16,8 @@ use std::io;
 
 use rustix::thread::UnshareFlags;
 
+use crate::internal;
+
 /// Goes into a user namespace in which this process is who it is and may make other namespaces. Nobody else exists there.
 pub(crate) fn enter_user_namespace() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -47,11 +49,13 @@ pub(crate) fn probe() -> io::Result<()> {
 type Trial = fn() -> io::Result<()>;
 
 /// What is tried, by the names that the runtime knows.
-const TRIALS: [(&str, Trial); 6] = [
+const TRIALS: [(&str, Trial); 8] = [
     ("namespaces", init::try_namespaces),
     ("user-namespaces", || enter_user_namespace().and_then(|()| init::try_namespaces())),
     ("network", || kernel::unshare(UnshareFlags::NEWNET)),
     ("user-network", || enter_user_namespace().and_then(|()| kernel::unshare(UnshareFlags::NEWNET))),
+    ("internal", internal::attempt),
+    ("user-internal", || enter_user_namespace().and_then(|()| internal::attempt())),
     ("landlock", || confine::landlock_version().map(drop)),
     ("seccomp", || confine::filter(&ALLOW_ALL)),
 ];

@@ -14,6 +14,7 @@ use crate::app::{App, Pipes, Streams};
 use crate::backoff::Waits;
 use crate::client::{self, Client};
 use crate::dialer::Dialer;
+use crate::internal::Internal;
 use crate::log::Log;
 use crate::network;
 use crate::sandbox;
@@ -87,6 +88,8 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         // Before anything of the app is: it inherits the network, and no socket of another one.
         network::enter(config.namespace)?;
     }
+    // Before the app is started, which may call others at once.
+    let internal = config.internal.as_ref().map(Internal::open).transpose()?;
     let listener = system::listener(config.listener)?;
     listener.set_nonblocking(true)?;
     let signals = system::signals()?;
@@ -96,7 +99,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         phase: Phase::Waiting { until: now, wall: system::wall() },
         pipes: [None, None],
         streams: Streams::inherited(&config)?,
-        dialer: Dialer::inherited(&config)?,
+        dialer: Dialer::inherited(&config, internal)?,
         stop_by: None,
         leave: false,
         waits: Waits::new(config.backoff),
@@ -187,7 +190,7 @@ impl Shim {
 
     fn start(&mut self, now: u64) {
         self.restarts += u64::from(self.exit_count > 0);
-        match App::start(&self.config, self.streams.take()) {
+        match App::start(&self.config, self.streams.take(), self.exit_count == 0) {
             Ok((app, pipes)) => {
                 self.pipes = pipes;
                 self.enter(Phase::Running { app, since: now, wall: system::wall() });

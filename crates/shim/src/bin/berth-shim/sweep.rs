@@ -41,21 +41,40 @@ fn send(pid: i32, signal: Signal) {
 
 /// The living descendants of this process.
 fn descendants() -> Vec<i32> {
-    let processes: Vec<(i32, i32)> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid: i32| {
-            parent_of(&fs::read(format!("/proc/{pid}/stat")).ok()?).map(|parent| (pid, parent))
-        })
-        .collect();
-    let mut found = vec![rustix::process::getpid().as_raw_pid()];
+    let own = rustix::process::getpid().as_raw_pid();
+    // Kernels may be built without these lists. To look at every process takes longer the more instances the machine has.
+    let all = fs::read(format!("/proc/self/task/{own}/children")).is_err().then(processes);
+    let mut found = vec![own];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
-        found.extend(processes.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        match &all {
+            Some(all) => found.extend(all.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid)),
+            None => found.extend(children(parent)),
+        }
         next += 1;
     }
     found.split_off(1)
+}
+
+/// The living processes and their parents.
+fn processes() -> Vec<(i32, i32)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| living(pid).map(|parent| (pid, parent))).collect()
+}
+
+/// The living children of a process, which its threads have. The kernel may leave out one of a process whose children end meanwhile; when that process
+/// ends too, all that it leaves are our own, and of those none is left out, since nobody but us reaps them.
+fn children(parent: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids = lists.flat_map(|list| list.split_whitespace().map(str::parse).collect::<Vec<_>>());
+    pids.flatten().filter(|pid| living(*pid).is_some()).collect()
+}
+
+/// The parent of a process that lives.
+fn living(pid: i32) -> Option<i32> {
+    parent_of(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// When this process started, in clock ticks since boot.

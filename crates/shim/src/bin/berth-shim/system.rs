@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Says that an outcome changes nothing: what failed has either happened already or has nobody to be told to.
@@ -40,6 +41,12 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
     Ok(fd)
+}
+
+/// A TCP socket of the network that this process is in just now.
+pub(crate) fn tcp_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?)
 }
 
 /// The user of whoever connected. Not by rustix, which has no process id of nought: that is what the kernel tells within a container of a
@@ -211,4 +218,17 @@ pub(crate) fn exec(
 pub(crate) fn end_child(status: i32) -> ! {
     // SAFETY: ends the process at once.
     unsafe { libc::_exit(status) }
+}
+
+/// Moves this process, which has one thread, into the control group behind `door`, a `cgroup.procs`.
+///
+/// By the file for threads where there is one, in v1: to move a whole process the kernel waits until no process of the machine is in the middle of
+/// starting a thread, to move the thread that asks it does not (commit 9a3284fad42f, Linux 5.5).
+pub(crate) fn enter_group(door: &str) -> io::Result<()> {
+    let threads = door.strip_suffix("cgroup.procs").map(|folder| format!("{folder}tasks"));
+    let entered = threads.map(|threads| std::fs::OpenOptions::new().write(true).open(threads));
+    match entered {
+        Some(Ok(mut threads)) => io::Write::write_all(&mut threads, b"0"),
+        _ => std::fs::write(door, "0"),
+    }
 }

@@ -92,7 +92,8 @@ fn landlock(rules: &Landlock) -> io::Result<()> {
         | if version >= 2 { access::REFER } else { 0 }
         | if version >= 3 { access::TRUNCATE } else { 0 }
         | if version >= 5 { access::IOCTL_DEV } else { 0 };
-    let files = if rules.readable.is_empty() && rules.writable.is_empty() { 0 } else { files };
+    let about_files = !(rules.readable.is_empty() && rules.writable.is_empty());
+    let files = if about_files && (version >= 2 || !rules.moves) { files } else { 0 };
     let network = if version >= 4 && rules.port.is_some() { access::BIND_TCP } else { 0 };
     let scoped = if version >= 6 { access::SCOPED } else { 0 };
     let fields = if version >= 6 { 3 } else { 1 + usize::from(version >= 4) };

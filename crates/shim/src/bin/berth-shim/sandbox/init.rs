@@ -11,6 +11,7 @@ use std::time::Duration;
 use berth_shim::sandbox::{BindMode, Entry, IdRange, Room, Sandbox, View};
 use berth_shim::wire::Step;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
@@ -40,13 +41,17 @@ pub(crate) struct Init {
 struct Inside {
     report: OwnedFd,
     lifeline: OwnedFd,
+    /// Whether it is in the group that holds all already.
+    is_within: bool,
 }
 
 /// What init and the app need of the rest.
 pub(crate) struct Plan<'a> {
     pub(crate) sandbox: &'a Sandbox,
     pub(crate) view: &'a View,
-    /// The control groups to be entered.
+    /// The control group that holds all, if there is one.
+    pub(crate) group: Option<&'a str>,
+    /// Those that limit, where they are others.
     pub(crate) doors: Vec<&'a str>,
     /// The app's user and group, as they are within its user namespace.
     pub(crate) user: Option<(u32, u32)>,
@@ -57,6 +62,7 @@ impl Init {
     /// what fails, inside. Gives the app's pid, or init's when the app did not begin.
     pub(crate) fn start(
         plan: &Plan<'_>,
+        first: bool,
         app: &dyn Fn(Pid) -> Failed,
         tell: &dyn Fn(Failed),
     ) -> Result<(Self, u32), Failed> {
@@ -65,10 +71,16 @@ impl Init {
         let (report, inside) = sockets.map_err(at(Step::Fork))?;
         kernel::pass_credentials(report.as_fd()).map_err(at(Step::Fork))?;
         let (lifeline, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(at(Step::Fork))?;
-        let Some(pid) = kernel::clone(namespaces()).map_err(at(Step::Namespaces))? else {
+        // Where that is not to be had it enters by itself. So does whoever comes after a sweep: kernels from 6.14 to 6.18 at least take a child that is born into a
+        // group for one that `cgroup.kill` has missed, if there ever was such an order (they compare with the parent's group).
+        let born_within = plan.group.filter(|_| first).and_then(|door| clone_into(door).ok());
+        let is_within = born_within.is_some();
+        let born =
+            born_within.map_or_else(|| kernel::clone(namespaces()), Ok).map_err(at(Step::Namespaces))?;
+        let Some(pid) = born else {
             // What the shim alone may hold.
             drop((report, held));
-            let inside = Inside { report: inside, lifeline };
+            let inside = Inside { report: inside, lifeline, is_within };
             match inside.run(plan, app, tell) {
                 Ok(()) => system::end_child(0),
                 Err(failed) => tell(failed),
@@ -113,6 +125,14 @@ fn begun(report: &OwnedFd) -> io::Result<Option<u32>> {
     Ok(pid.filter(|_| spoke).and_then(|pid| u32::try_from(pid).ok()))
 }
 
+/// Forks into new namespaces and into the control group behind `door`.
+fn clone_into(door: &str) -> io::Result<Option<u32>> {
+    let folder = door.strip_suffix("/cgroup.procs").ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let group = rustix::fs::open(folder, flags, rustix::fs::Mode::empty())?;
+    kernel::clone_into(namespaces(), group.as_fd())
+}
+
 fn namespaces() -> UnshareFlags {
     UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS
 }
@@ -120,7 +140,12 @@ fn namespaces() -> UnshareFlags {
 impl Inside {
     fn run(self, plan: &Plan<'_>, app: &dyn Fn(Pid) -> Failed, tell: &dyn Fn(Failed)) -> Result<(), Failed> {
         self.hold_on()?;
-        plan.doors.iter().try_for_each(|door| std::fs::write(door, "0")).map_err(at(Step::Cgroup))?;
+        let group = plan.group.filter(|_| !self.is_within);
+        group
+            .iter()
+            .chain(&plan.doors)
+            .try_for_each(|door| system::enter_group(door))
+            .map_err(at(Step::Cgroup))?;
         // Only now: the group that a process is in becomes the top of what it sees.
         kernel::unshare(UnshareFlags::NEWCGROUP).map_err(at(Step::Namespaces))?;
         rustix::system::sethostname(plan.view.hostname.as_bytes()).map_err(at(Step::Namespaces))?;

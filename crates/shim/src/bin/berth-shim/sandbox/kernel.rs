@@ -23,6 +23,21 @@ pub(super) fn clone(namespaces: UnshareFlags) -> io::Result<Option<u32>> {
     Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
 }
 
+/// As [`clone`], with the child in the control group whose folder `group` is, from its first moment: to enter one later makes the kernel wait until no
+/// process of the machine is between two instructions that a move could disturb, which takes longer than all the rest of a start. Since Linux 5.7,
+/// and of v2 alone.
+pub(super) fn clone_into(namespaces: UnshareFlags, group: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    const INTO_CGROUP: u64 = 1 << 33;
+    // As the kernel's struct clone_args is: flags, pidfd, two thread ids, exit signal, stack, its size, tls, set_tid, its size, cgroup.
+    let mut arguments = [0_u64; 11];
+    arguments[0] = u64::from(namespaces.bits()) | INTO_CGROUP;
+    arguments[4] = u64::from(libc::SIGCHLD.unsigned_abs());
+    arguments[10] = u64::from(group.as_raw_fd().unsigned_abs());
+    // SAFETY: as in `clone`; the arguments live through the call, and their size is what is said.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) })?;
+    Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
+}
+
 /// Leaves namespaces for new ones.
 pub(super) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
     let flags = c_int::try_from(namespaces.bits()).map_err(|_too_great| io::ErrorKind::InvalidInput)?;

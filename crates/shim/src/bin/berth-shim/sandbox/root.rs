@@ -226,6 +226,8 @@ fn file(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
         return Ok(there);
     }
     let (parent, name) = beside(root, path)?;
+    // One that leads nowhere.
+    remove_link(&parent, name)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     drop(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
     Ok(look(root, path, OFlags::PATH)?)

@@ -1,158 +1,16 @@
 //! Builds as they happen: laid out, run as the build's user, sealed; failed, cancelled, twice at once, on a full disk.
-//!
-//! As root they run under a uid of their own, as they do on a platform; as an ordinary user under our own.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
-use berth_build::{
-    BuildError, BuildRequest, Builder, Built, Config, Keeping, LogLine, Platform, Sink, ToolchainPlaces,
-};
+use berth_build::{BuildError, Builder};
 use berth_clock::SystemClock;
 use berth_process::{Ground, Group, Launch, Mark, User};
-use berth_source::{ChunkStore, TreeId, walk};
-use berth_spec::{AppId, Command, Manifest, Millis};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use berth_spec::{Command, Millis};
+use std::sync::Arc;
 
-/// Far from any platform's block of uids.
-const BUILD_UID: u32 = 2_100_000_017;
-const APP_GID: u32 = 2_100_000_016;
-const SEALED_UID: u32 = 2_100_000_002;
-
-fn as_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// Keeps lines, and lets a test wait for one.
-struct Lines {
-    all: Mutex<Vec<String>>,
-    count: watch::Sender<usize>,
-}
-
-impl Sink for Lines {
-    fn line(&self, line: LogLine) {
-        let mut all = self.all.lock().unwrap();
-        all.push(line.text);
-        self.count.send_replace(all.len());
-    }
-}
-
-impl Lines {
-    async fn wait_for(&self, prefix: &str) -> String {
-        let mut count = self.count.subscribe();
-        loop {
-            if let Some(line) = self.all.lock().unwrap().iter().find(|line| line.starts_with(prefix)) {
-                return line.clone();
-            }
-            count.changed().await.unwrap();
-        }
-    }
-
-    fn text(&self) -> String {
-        self.all.lock().unwrap().join("\n")
-    }
-}
-
-struct Place {
-    dir: tempfile::TempDir,
-    builder: Builder,
-    app: AppId,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self::with(|_| {})
-    }
-
-    fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        let mut config = Config {
-            chunks: dir.path().join("chunks"),
-            artifacts: dir.path().join("artifacts"),
-            builds: dir.path().join("builds"),
-            passage_gid: None,
-            sealed_uid: as_root().then_some(SEALED_UID),
-            parallel: 2,
-            timeout: Millis::from_secs(300),
-            toolchains: ToolchainPlaces::from_env(),
-            platform: Platform::current(),
-            cgroups: None,
-            env: BTreeMap::new(),
-            processes_max: 4_096,
-            weight_max: 1 << 34,
-            reserve: 0,
-            low_water: 0,
-            keeping: Keeping { per_app: 1 << 34, in_all: 1 << 34, unused: Millis::from_secs(3_600) },
-        };
-        change(&mut config);
-        let builder = Builder::new(config, Arc::new(SystemClock::new()));
-        Self { dir, builder, app: "default/default/shop".parse().unwrap() }
-    }
-
-    fn path(&self, relative: &str) -> PathBuf {
-        self.dir.path().join(relative)
-    }
-
-    /// Packs files and keeps their tree as the CLI and the server do.
-    fn tree(&self, files: &[(&str, &str)]) -> TreeId {
-        let source = tempfile::tempdir().unwrap();
-        for (path, content) in files {
-            let path = source.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
-        let packed = walk::pack(source.path()).unwrap();
-        let store = ChunkStore::open(&self.path("chunks"), &self.app.tenant).unwrap();
-        for chunk in packed.tree().chunks() {
-            store.put(&chunk, &packed.read(&chunk).unwrap()).unwrap();
-        }
-        store.put_tree(packed.tree()).unwrap()
-    }
-
-    fn request(&self, tree: TreeId, manifest: &str) -> (BuildRequest, Arc<Lines>) {
-        let lines = Arc::new(Lines { all: Mutex::default(), count: watch::Sender::new(0) });
-        let user = User { uid: BUILD_UID, gid: APP_GID, groups: vec![] };
-        let request = BuildRequest {
-            app: self.app.clone(),
-            tree,
-            manifest: Manifest::parse(manifest).unwrap(),
-            user: as_root().then_some(user),
-            app_gid: as_root().then_some(APP_GID),
-            env: BTreeMap::new(),
-            secrets: vec!["hunter2".to_owned()],
-            sink: lines.clone(),
-            cancel: CancellationToken::new(),
-        };
-        (request, lines)
-    }
-
-    async fn build(&self, files: &[(&str, &str)], manifest: &str) -> (Result<Built, BuildError>, Arc<Lines>) {
-        let (request, lines) = self.request(self.tree(files), manifest);
-        (self.builder.build(request).await, lines)
-    }
-
-    /// What must hold after every build: nothing is left of the work, and nothing half done stands.
-    fn assert_clean(&self) {
-        let works = self.path("builds/default/default/shop");
-        assert_eq!(names(&works), [""; 0]);
-        let artifacts = names(&self.path("artifacts/default/default/shop"));
-        assert!(artifacts.iter().all(|name| !name.starts_with('.')), "{artifacts:?}");
-    }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
+use crate::place::{APP_GID, BUILD_UID, Place, SEALED_UID, as_root, config, is_running, names};
 
 #[tokio::test]
 async fn a_static_directory_is_sealed_and_not_built_again() {
@@ -251,9 +109,9 @@ async fn hostile_outcomes_never_reach_outside() {
             format!("[build]\ncommand = {command:?}\noutput = {output:?}\n[processes]\nweb = \"x\"");
         let (outcome, _) = place.build(&[("f", "x")], &manifest).await;
         if let Ok(built) = &outcome {
-            // As root the work directory is not the build's: `src` stays what it was, only emptied, and the link
+            // As root, or where something stands around it, the work directory is not the build's: `src` stays what it was, only emptied, and the link
             // lands in it. A link leads no reader of an artifact anywhere that its own user may not go.
-            assert!(as_root() && *output == ".", "{command}");
+            assert!((as_root() || crate::ENCLOSED) && *output == ".", "{command}");
             assert_eq!(names(&built.dir), ["outside"]);
         }
         place.assert_clean();
@@ -266,13 +124,15 @@ async fn hostile_outcomes_never_reach_outside() {
 #[tokio::test]
 async fn what_takes_too_long_is_ended_with_all_it_started() {
     let place = Place::with(|config| config.timeout = Millis(400));
-    let manifest = "[build]\ncommand = \"setsid sleep 1000 & echo pid $!; wait\"\n[processes]\nweb = \"x\"";
-    let (outcome, lines) = place.build(&[("a", "x")], manifest).await;
+    // By its pid it would not be known out here.
+    let sleeper = format!("1000.{}", std::process::id());
+    let manifest = format!(
+        "[build]\ncommand = \"setsid sleep {sleeper} & echo started; wait\"\n[processes]\nweb = \"x\""
+    );
+    let (outcome, lines) = place.build(&[("a", "x")], &manifest).await;
     assert_eq!(outcome.unwrap_err().code(), "build_timed_out");
-    let pid = lines.wait_for("pid ").await;
-    let left = berth_process::procfs::stat(pid.trim_start_matches("pid ").parse().unwrap()).unwrap();
-    // Its orphans are reaped by whoever is the reaper here; dead is enough.
-    assert!(left.is_none_or(|stat| stat.is_dead()), "{pid} still runs");
+    lines.wait_for("started").await;
+    assert!(!is_running(&sleeper), "it still runs");
     place.assert_clean();
 }
 
@@ -381,24 +241,7 @@ async fn a_full_disk_is_named_and_leaves_nothing_half_done() {
     let large = "x".repeat(3 * 1024 * 1024);
     let tree = place.tree(&[("index.html", &large)]);
     let writes = place.tree(&[("index.html", "small")]);
-    let config = Config {
-        chunks: place.path("chunks"),
-        artifacts: small.join("artifacts"),
-        builds: small.join("builds"),
-        passage_gid: None,
-        sealed_uid: Some(SEALED_UID),
-        parallel: 1,
-        timeout: Millis::from_secs(60),
-        toolchains: ToolchainPlaces::from_env(),
-        platform: Platform::current(),
-        cgroups: None,
-        env: BTreeMap::new(),
-        processes_max: 4_096,
-        weight_max: 1 << 34,
-        reserve: 0,
-        low_water: 0,
-        keeping: Keeping { per_app: 1 << 34, in_all: 1 << 34, unused: Millis::from_secs(3_600) },
-    };
+    let config = config(&place.path(""), &small);
     place.builder = Builder::new(config, Arc::new(SystemClock::new()));
     let (laying, _) = place.request(tree, "");
     assert_eq!(place.builder.build(laying).await.unwrap_err().code(), "disk_full");

@@ -1,7 +1,7 @@
-//! As much of rtnetlink(7) as an instance's way out takes: a pair of interfaces, an address, routes, neighbours.
+//! As much of rtnetlink(7) as the networks of instances take: a pair of interfaces, an address, routes, neighbours.
 //!
-//! By hand, since the crates for it bring an async stack of their own for what are five messages. Each is sent with the order to answer, and the
-//! answer is waited for; the kernel gives it before the send returns.
+//! By hand, since the crates for it bring an async stack of their own for what are six messages. Each is sent with the order to answer, and the
+//! answer is waited for; the kernel gives it before the send returns. Every error is what the kernel says.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -27,25 +27,30 @@ const ON_LINK: u32 = 4;
 const NESTED: u16 = 0x8000;
 
 /// An interface's hardware address.
-pub(super) type Mac = [u8; 6];
+pub type Mac = [u8; 6];
 
 /// A connection to the kernel about one network: that of the thread which opened it, for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub struct Netlink {
     socket: OwnedFd,
     sequence: u32,
 }
 
 /// One end of a pair.
 #[derive(Debug)]
-pub(super) struct End<'a> {
-    pub(super) name: &'a str,
-    pub(super) mac: Mac,
+pub struct End<'a> {
+    /// What it is called, in at most 15 bytes.
+    pub name: &'a str,
+    /// Its hardware address.
+    pub mac: Mac,
 }
 
 impl Netlink {
     /// Opens one about the network that the calling thread is in. The protocol is nought: links, addresses, routes.
-    pub(super) fn open() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open() -> io::Result<Self> {
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
         // The kernel, which is nobody's process.
         rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0))?;
@@ -53,12 +58,10 @@ impl Netlink {
     }
 
     /// Makes a pair of interfaces, both down, since neither can be up before the other is there: `here`, and `there` in the network `network`.
-    pub(super) fn add_pair(
-        &mut self,
-        here: &End<'_>,
-        there: &End<'_>,
-        network: BorrowedFd<'_>,
-    ) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add_pair(&mut self, here: &End<'_>, there: &End<'_>, network: BorrowedFd<'_>) -> io::Result<()> {
         let mut message = Message::new(NEW_LINK, CREATE | EXCLUSIVE, &link_head(0, 0));
         message.end(here);
         message.nested(18, |info| {
@@ -75,12 +78,18 @@ impl Netlink {
     }
 
     /// Brings the interface `index` up.
-    pub(super) fn raise(&mut self, index: u32) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn raise(&mut self, index: u32) -> io::Result<()> {
         self.ask(Message::new(NEW_LINK, 0, &link_head(index, UP)))
     }
 
     /// Gives the interface `index` an address of its own, with nobody beside it.
-    pub(super) fn add_address(&mut self, index: u32, address: Ipv4Addr) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add_address(&mut self, index: u32, address: Ipv4Addr) -> io::Result<()> {
         let head = [&[IPV4, 32, 0, 0][..], &index.to_ne_bytes()].concat();
         let mut message = Message::new(NEW_ADDRESS, CREATE | EXCLUSIVE, &head);
         message.attribute(2, &address.octets());
@@ -89,7 +98,10 @@ impl Netlink {
     }
 
     /// Has everything go through `gateway`, which is behind the interface `index` though no address there says so.
-    pub(super) fn add_default_route(&mut self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add_default_route(&mut self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
         let mut message = Message::new(NEW_ROUTE, CREATE | EXCLUSIVE, &route_head(0, 0, ON_LINK));
         message.attribute(5, &gateway.octets());
         message.attribute(4, &index.to_ne_bytes());
@@ -97,7 +109,10 @@ impl Netlink {
     }
 
     /// Has what goes to `address` leave by the interface `index`; an error when there is such a route, whoever made it.
-    pub(super) fn add_host_route(&mut self, index: u32, address: Ipv4Addr) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`], or what else the kernel says.
+    pub fn add_host_route(&mut self, index: u32, address: Ipv4Addr) -> io::Result<()> {
         // The scope of a link.
         let mut message = Message::new(NEW_ROUTE, CREATE | EXCLUSIVE, &route_head(32, 253, 0));
         message.attribute(1, &address.octets());
@@ -105,9 +120,42 @@ impl Netlink {
         self.ask(message)
     }
 
+    /// Has what goes to the network of `address` and so many `bits` go through `gateway`, which is behind the interface `index`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add_route(
+        &mut self,
+        index: u32,
+        (address, bits): (Ipv4Addr, u8),
+        gateway: Ipv4Addr,
+    ) -> io::Result<()> {
+        let mut message = Message::new(NEW_ROUTE, CREATE | EXCLUSIVE, &route_head(bits, 0, ON_LINK));
+        message.attribute(1, &address.octets());
+        message.attribute(5, &gateway.octets());
+        message.attribute(4, &index.to_ne_bytes());
+        self.ask(message)
+    }
+
+    /// Has every address of the network of `address` and so many `bits` be one of this network's own, at the interface `index`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add_local_route(&mut self, index: u32, (address, bits): (Ipv4Addr, u8)) -> io::Result<()> {
+        // The local table, the scope of a host, a route that ends here.
+        let head = [&[IPV4, bits, 0, 0, 255, 4, 254, 2][..], &0_u32.to_ne_bytes()].concat();
+        let mut message = Message::new(NEW_ROUTE, CREATE | EXCLUSIVE, &head);
+        message.attribute(1, &address.octets());
+        message.attribute(4, &index.to_ne_bytes());
+        self.ask(message)
+    }
+
     /// Says for ever which hardware address `address` has, so that nobody asks: a question that is asked before the other end is up is
     /// asked again only a second later.
-    pub(super) fn add_neighbour(&mut self, index: u32, address: Ipv4Addr, mac: Mac) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add_neighbour(&mut self, index: u32, address: Ipv4Addr, mac: Mac) -> io::Result<()> {
         let head = [&[IPV4, 0, 0, 0][..], &index.to_ne_bytes(), &PERMANENT.to_ne_bytes(), &[0, 0]].concat();
         let mut message = Message::new(NEW_NEIGHBOUR, CREATE | EXCLUSIVE, &head);
         message.attribute(1, &address.octets());
@@ -116,7 +164,10 @@ impl Netlink {
     }
 
     /// The number of the interface called `name`.
-    pub(super) fn index(&self, name: &str) -> io::Result<u32> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn index(&self, name: &str) -> io::Result<u32> {
         Ok(rustix::net::netdevice::name_to_index(&self.socket, name)?)
     }
 

@@ -1,0 +1,169 @@
+//! Becoming another program: the process stays, and with it whatever watches it; the rest is what happens after a supervisor was killed.
+//!
+//! Control ends with the leash, edge goes on serving until the new supervisor has its listeners and a new edge serves, and the new control
+//! adopts the instances. A program that does not bring the platform up becomes the one before it again, whose path is in the environment until
+//! then. One that does not even come so far is what the guard is for: the old program, which waits beside it and takes its place when it is gone.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::IntoRawFd as _;
+use std::path::{Path, PathBuf};
+
+use berth_process::{Child, Group, Launch, Program, Stdio};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::FdFlags;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::detach;
+use super::launch::Site;
+use crate::args::UpArgs;
+use crate::report;
+
+/// The program to become again when this one does not bring the platform up.
+const FALLBACK: &str = "BERTH_FALLBACK";
+/// The process of the guard.
+const GUARD: &str = "BERTH_GUARD";
+/// What staged programs are called in `bin/`; the rest is the beginning of their hash.
+const STAGED: &str = "berth-";
+/// The program that ran before the newest upgrade.
+const PREVIOUS: &str = "previous";
+
+/// What becomes of an upgrade that does not come up.
+#[derive(Debug)]
+pub(super) struct Fallback {
+    program: PathBuf,
+    guard: Option<Pid>,
+}
+
+impl Fallback {
+    /// That of the upgrade that this program was begun by, if it was.
+    pub(super) fn from_environment() -> Option<Self> {
+        let guard = std::env::var(GUARD).ok().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        std::env::var_os(FALLBACK).map(|program| Self { program: program.into(), guard })
+    }
+
+    /// The platform is up: nothing is waited for any more. The guard is our child, so that its number is nobody else's.
+    pub(super) fn let_go(&self) {
+        if let Some(guard) = self.guard
+            && let Err(error) = rustix::process::kill_process(guard, Signal::TERM)
+        {
+            tracing::warn!(%error, "the guard of the upgrade is gone already");
+        }
+    }
+
+    /// Becomes the program that ran before. Returns when that fails alone.
+    pub(super) fn become_it(&self, args: &UpArgs, home: &Path, in_background: bool) -> io::Error {
+        self.let_go();
+        become_program(&self.program, args, home, in_background, &[])
+    }
+}
+
+/// Becomes the program that was staged as `name`. Returns when that fails alone: everything is as it was then.
+pub(super) fn begin(args: &UpArgs, site: &Site, name: &str, in_background: bool) -> io::Error {
+    let bin = site.home.path.join("bin");
+    let known =
+        name.strip_prefix(STAGED).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if !known {
+        return io::Error::new(io::ErrorKind::InvalidInput, "that is the name of no staged program");
+    }
+    let previous = bin.join(PREVIOUS);
+    let began = crate::exe::keep_as(&previous).and_then(|()| guard(args, &site.home.path));
+    let guard = match began {
+        Ok(guard) => guard,
+        Err(error) => return error,
+    };
+    tracing::info!(program = name, guard = guard.pid(), "becoming another program");
+    let more = [(FALLBACK, previous.into_os_string()), (GUARD, guard.pid().to_string().into())];
+    let error = become_program(&bin.join(name), args, &site.home.path, in_background, &more);
+    if let Err(error) = guard.signal(Signal::KILL) {
+        tracing::warn!(%error, "the guard of the upgrade is gone already");
+    }
+    error
+}
+
+/// Starts the guard.
+fn guard(args: &UpArgs, home: &Path) -> io::Result<Child> {
+    let launch = Launch::new(Program::Own)
+        .arg0("berth")
+        .args(["__guard", "--home"])
+        .arg(home)
+        .args(detach::options(args));
+    let launch = launch.envs(std::env::vars_os()).dir("/").group(Group::Session);
+    launch.stdout(Stdio::Inherited).stderr(Stdio::Inherited).start().map_err(io::Error::other)
+}
+
+/// Waits for the end of the supervisor, whose child this process is, and takes its place. Whoever brought the platform up ends this first.
+pub(crate) fn stand_guard(args: &UpArgs) -> io::Error {
+    let supervisor = match rustix::process::getppid() {
+        Some(pid) => rustix::process::pidfd_open(pid, PidfdFlags::empty()),
+        None => Err(rustix::io::Errno::SRCH),
+    };
+    let supervisor = match supervisor {
+        Ok(supervisor) => supervisor,
+        // It is gone already.
+        Err(rustix::io::Errno::SRCH) => return take_over(args),
+        Err(error) => return error.into(),
+    };
+    loop {
+        match rustix::event::poll(&mut [PollFd::new(&supervisor, PollFlags::IN)], None) {
+            Ok(_) => return take_over(args),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return error.into(),
+        }
+    }
+}
+
+fn take_over(args: &UpArgs) -> io::Error {
+    // The very file that runs, whatever lies at its path by now.
+    match &args.home {
+        Some(home) => become_program(Path::new("/proc/self/exe"), args, home, true, &[]),
+        None => io::ErrorKind::InvalidInput.into(),
+    }
+}
+
+/// The platform is up: staged programs that do not run are removed.
+pub(super) fn sweep(home: &Path) {
+    let own = fs::read_link("/proc/self/exe").unwrap_or_default();
+    let entries = fs::read_dir(home.join("bin")).into_iter().flatten().flatten();
+    let staged = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(STAGED));
+    for path in staged.map(|entry| entry.path()).filter(|path| *path != own) {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(error = report::chain(&error), "a staged program stays");
+        }
+    }
+}
+
+fn become_program(
+    path: &Path,
+    args: &UpArgs,
+    home: &Path,
+    in_background: bool,
+    more: &[(&str, OsString)],
+) -> io::Error {
+    let mut words: Vec<OsString> = Vec::new();
+    if in_background {
+        // Whoever waited for the platform to be up has been told long ago.
+        let nobody = match OpenOptions::new().write(true).open("/dev/null") {
+            Ok(nobody) => nobody,
+            Err(error) => return error,
+        };
+        if let Err(error) = rustix::io::fcntl_setfd(&nobody, FdFlags::empty()) {
+            return error.into();
+        }
+        let starter = nobody.into_raw_fd().to_string();
+        words.extend([
+            "__supervisor".into(),
+            "--home".into(),
+            home.into(),
+            "--starter".into(),
+            starter.into(),
+        ]);
+    } else {
+        words.extend(["--home".into(), home.into(), "up".into()]);
+    }
+    words.extend(detach::options(args));
+    let environment = std::env::vars_os().filter(|(name, _)| name != FALLBACK && name != GUARD);
+    let more = more.iter().map(|(name, value)| (OsString::from(name), value.clone()));
+    berth_process::become_program(path, "berth", words, environment.chain(more))
+}

@@ -1,0 +1,69 @@
+//! `upgrade`.
+
+use std::time::Duration;
+
+use berth_contract::{Code, ExitStatus, Platform, Upgrade};
+
+use super::Session;
+use crate::args::UpgradeArgs;
+use crate::failure::Failure;
+
+/// Between two looks whether the other program runs.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often to look: control gets two seconds to end, and a platform of ten thousand apps ten to start; three attempts of each role.
+const LOOKS: u32 = 1_200;
+
+impl Session<'_> {
+    pub(super) async fn upgrade(&mut self, args: &UpgradeArgs) -> Result<ExitStatus, Failure> {
+        let path = self.environment.directory.join(&args.from);
+        let before = self.client.platform().await?;
+        let begun = self.client.upgrade(&Upgrade { from: path.to_string_lossy().into_owned() }).await?;
+        if begun.runs {
+            return self.show(&begun, |session| {
+                Ok(session
+                    .screen
+                    .line(&format!("berth {} runs already: it is the same program", begun.version))?)
+            });
+        }
+        self.screen.status("the other program takes over")?;
+        let now = self.taken_over(&before).await;
+        self.screen.clear_status()?;
+        match now {
+            Some(now) if now.program.ends_with(&begun.program) => self.show(&begun, |session| {
+                session.screen.line(&format!("berth {} runs in place of {}", begun.version, begun.before))?;
+                session.hint(&format!(
+                    "put {} where the platform is started from, or the next start is the old one's",
+                    path.display()
+                ))
+            }),
+            Some(_) => Err(Failure::local(
+                Code::UpgradeFailed,
+                format!(
+                    "berth {} did not bring the platform up; the program before it runs again",
+                    begun.version
+                ),
+                "logs/platform/supervisor.log in the home says why",
+            )),
+            None => Err(Failure::local(
+                Code::UpgradeFailed,
+                "the platform was not heard of again",
+                "`berth status` asks for it; logs/platform/supervisor.log in its home says what happened",
+            )),
+        }
+    }
+
+    /// The platform under another control than before; `None` when none is heard of for long.
+    async fn taken_over(&self, before: &Platform) -> Option<Platform> {
+        for _ in 0..LOOKS {
+            // wait: for the platform, which nobody else can tell of while no control runs.
+            tokio::time::sleep(LOOK).await;
+            let Ok(now) = self.client.platform().await else { continue };
+            let other = now.roles.iter().any(|role| role.name == "control" && !before.roles.contains(role));
+            // The one that ended is not started again: it is the other program's, or that of the one before which took its place.
+            if other {
+                return Some(now);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,143 @@
+//! Connections from one app to another that are not HTTP: bytes both ways, whatever they mean.
+//!
+//! Where one begins is chosen as for a request, and one that finds no instance is held as a request is. It stays with its instance. When
+//! nothing more is to be sent there, it ends as soon as nothing passes on it for a while: what keeps connections in store makes new ones then,
+//! and a drain waits for those alone that are in use.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use berth_routing::balance::Hold;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::fleet::{InFlight, Named};
+use crate::forward::PAUSED_HOLD;
+use crate::upstream::UpstreamStream;
+use crate::worker::{Choice, Target, Worker};
+
+/// How long nothing passes on a connection that is not in use: several times the way to a database and back.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Passes on what comes from `caller` to the app `target`, if that listens at `port`, and back. It takes up `_room` as long.
+pub(crate) async fn pass(
+    worker: Rc<Worker>,
+    caller: TcpStream,
+    target: Named,
+    port: u16,
+    _room: OwnedSemaphorePermit,
+) {
+    let _counted = worker.tunnel_opened();
+    let Some((lease, mut app)) = find(&worker, &Target::Named(target), port).await else { return };
+    let passed = Cell::new(0);
+    let mut caller = Counted { socket: caller, passed: &passed };
+    tokio::select! {
+        // How it ended both sides have seen.
+        _ended = copy_bidirectional(&mut caller, &mut app) => {}
+        () = out_of_use(&worker, lease.backend().key, &passed) => {}
+    }
+}
+
+/// An instance of the app that takes a connection at `port`, once there is one.
+async fn find(worker: &Rc<Worker>, target: &Target, port: u16) -> Option<(InFlight, UpstreamStream)> {
+    let started = worker.now();
+    let mut hold = None;
+    let mut tried = Vec::new();
+    let mut elsewhere = false;
+    loop {
+        match worker.choose(target, &tried, None) {
+            Choice::NoApp | Choice::Maintenance => return None,
+            Choice::Backend(lease) if lease.backend().place.port() != Some(port) => {
+                elsewhere = true;
+                tried.push(lease.backend().key);
+            }
+            Choice::Backend(lease) => match worker.open(&lease).await {
+                Ok(app) => return Some((lease, app)),
+                Err(error) => {
+                    let backend = lease.backend();
+                    tracing::debug!(instance = %backend.instance, %error, "an instance takes no connection");
+                    tried.push(backend.key);
+                }
+            },
+            Choice::Wait(_) if elsewhere => return None,
+            waits => {
+                let budget = if let Choice::Wait(budget) = waits { budget } else { PAUSED_HOLD };
+                let hold = hold.get_or_insert_with(|| Hold::new(started, budget));
+                let pause = hold.wait(worker.now())?;
+                if !worker.wait(pause).await {
+                    return None;
+                }
+                tried.clear();
+            }
+        }
+    }
+}
+
+/// Comes true when nothing more is to be sent to `backend` and nothing passes any more.
+async fn out_of_use(worker: &Rc<Worker>, backend: u64, passed: &Cell<u64>) {
+    loop {
+        let stirred = worker.stirred();
+        if !worker.routes(backend) {
+            break;
+        }
+        stirred.await;
+    }
+    loop {
+        let before = passed.get();
+        // wait: for nothing to pass for so long.
+        tokio::time::sleep(IDLE).await;
+        if passed.get() == before {
+            return;
+        }
+    }
+}
+
+/// A socket that counts what passes in either direction.
+struct Counted<'a> {
+    socket: TcpStream,
+    passed: &'a Cell<u64>,
+}
+
+impl Counted<'_> {
+    fn count(&self, bytes: usize) {
+        self.passed.set(self.passed.get().wrapping_add(bytes as u64));
+    }
+}
+
+impl AsyncRead for Counted<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        this.count(buffer.filled().len() - before);
+        read
+    }
+}
+
+impl AsyncWrite for Counted<'_> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = &written {
+            this.count(*count);
+        }
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
