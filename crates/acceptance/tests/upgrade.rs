@@ -95,11 +95,15 @@ fn a_program_that_does_not_come_up_gives_way_to_the_one_before_it() {
         let refused = upgrade(&platform, from);
         assert!(refused.status == 4 && refused.stderr.contains("upgrade_refused"), "{refused:?}");
     }
-    // One that ends at once.
-    let failed = upgrade(&platform, &script(&platform, "crashes", "exit 3"));
-    assert!(failed.status == 1 && failed.stderr.contains("upgrade_failed"), "{failed:?}");
-    assert!(wait_until(PATIENCE, || platform.role("edge").len() == 1));
-    assert_eq!(platform.role("control").len(), 1);
+    // One that ends at once, and one that tells an error first: a variable that no supervisor takes.
+    let poisoned = format!("BERTH_PUSH_MAX_MIB=none exec {} \"$@\"", berth().display());
+    for (name, rest) in [("crashes", "exit 3"), ("errs", poisoned.as_str()), ("crashes-again", "exit 3")] {
+        let failed = upgrade(&platform, &script(&platform, name, rest));
+        assert!(failed.status == 1 && failed.stderr.contains("upgrade_failed"), "{name}: {failed:?}");
+        assert!(failed.stderr.contains("the program before it runs again"), "{name}: {failed:?}");
+        assert!(wait_until(PATIENCE, || platform.role("edge").len() == 1), "{name}");
+        assert_eq!(platform.role("control").len(), 1, "{name}");
+    }
     let outcome = load.stop();
     println!("{outcome}");
     outcome.assert_clean(&active(), &[]);

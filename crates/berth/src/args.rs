@@ -20,7 +20,7 @@ pub(crate) enum Role {
     #[command(name = "__supervisor")]
     Supervisor(SupervisorArgs),
     #[command(name = "__guard")]
-    Guard(UpArgs),
+    Guard(GuardArgs),
     #[command(name = "__control")]
     Control(ControlArgs),
     #[command(name = "__edge")]
@@ -57,6 +57,16 @@ pub(crate) struct SupervisorArgs {
     /// The pipe to the one who waits for it to be up.
     #[arg(long)]
     pub(crate) starter: RawFd,
+}
+
+/// A guard of an upgrade.
+#[derive(Debug, Args)]
+pub(crate) struct GuardArgs {
+    #[command(flatten)]
+    pub(crate) up: UpArgs,
+    /// The supervisor, whose child the guard is.
+    #[arg(long)]
+    pub(crate) supervisor: i32,
 }
 
 /// What every role is given.

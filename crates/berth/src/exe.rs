@@ -29,15 +29,21 @@ pub(crate) fn keep_as(path: &Path) -> io::Result<()> {
     let own = Path::new("/proc/self/exe");
     let beside = path.with_extension("new");
     place(own, &fs::read_link(own)?, &beside)?;
-    fs::rename(&beside, path)
+    fs::rename(&beside, path)?;
+    // Between two names of one file rename(2) does nothing, and the one beside would stay.
+    absent(&beside)
+}
+
+fn absent(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Links where that is safe: the same file system, our own file, executable by all already. Otherwise copies.
 fn place(own: &Path, source: &Path, beside: &Path) -> io::Result<()> {
-    match fs::remove_file(beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    absent(beside)?;
     let running = fs::metadata(own)?;
     let is_ours = running.uid() == rustix::process::geteuid().as_raw();
     let serves_all = running.mode() & 0o777 == 0o755;
@@ -56,6 +62,18 @@ fn place(own: &Path, source: &Path, beside: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kept_twice_is_one_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let kept = temp.path().join("previous");
+        for _ in 0..2 {
+            keep_as(&kept).unwrap();
+            let names: Vec<_> =
+                fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(names, ["previous"]);
+        }
+    }
 
     #[test]
     fn a_copy_is_executable_by_all_and_whole() {

@@ -4,10 +4,11 @@
 //! adopts the instances. A program that does not bring the platform up becomes the one before it again, whose path is in the environment until
 //! then. One that does not even come so far is what the guard is for: the old program, which waits beside it and takes its place when it is gone.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::IntoRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use berth_process::{Child, Group, Launch, Program, Stdio};
@@ -17,7 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::detach;
 use super::launch::Site;
-use crate::args::UpArgs;
+use crate::args::{GuardArgs, UpArgs};
 use crate::report;
 
 /// The program to become again when this one does not bring the platform up.
@@ -52,10 +53,15 @@ impl Fallback {
         }
     }
 
-    /// Becomes the program that ran before. Returns when that fails alone.
+    /// Becomes the program that ran before, in the environment that it ran in. Returns when that fails alone.
     pub(super) fn become_it(&self, args: &UpArgs, home: &Path, in_background: bool) -> io::Error {
+        // The guard has it; ours may be what the program did not come up in.
+        let environment = match self.guard.map(environment_of) {
+            Some(Ok(environment)) => environment,
+            Some(Err(_)) | None => std::env::vars_os().collect(),
+        };
         self.let_go();
-        become_program(&self.program, args, home, in_background, &[])
+        become_program(&self.program, args, home, in_background, environment)
     }
 }
 
@@ -75,7 +81,9 @@ pub(super) fn begin(args: &UpArgs, site: &Site, name: &str, in_background: bool)
     };
     tracing::info!(program = name, guard = guard.pid(), "becoming another program");
     let more = [(FALLBACK, previous.into_os_string()), (GUARD, guard.pid().to_string().into())];
-    let error = become_program(&bin.join(name), args, &site.home.path, in_background, &more);
+    let more = more.map(|(name, value)| (OsString::from(name), value));
+    let environment = without_ours(std::env::vars_os()).chain(more).collect();
+    let error = become_program(&bin.join(name), args, &site.home.path, in_background, environment);
     if let Err(error) = guard.signal(Signal::KILL) {
         tracing::warn!(%error, "the guard of the upgrade is gone already");
     }
@@ -86,25 +94,25 @@ pub(super) fn begin(args: &UpArgs, site: &Site, name: &str, in_background: bool)
 fn guard(args: &UpArgs, home: &Path) -> io::Result<Child> {
     let launch = Launch::new(Program::Own)
         .arg0("berth")
-        .args(["__guard", "--home"])
+        .args(["__guard", "--supervisor", &std::process::id().to_string(), "--home"])
         .arg(home)
         .args(detach::options(args));
-    let launch = launch.envs(std::env::vars_os()).dir("/").group(Group::Session);
+    let launch = launch.envs(without_ours(std::env::vars_os())).dir("/").group(Group::Session);
     launch.stdout(Stdio::Inherited).stderr(Stdio::Inherited).start().map_err(io::Error::other)
 }
 
 /// Waits for the end of the supervisor, whose child this process is, and takes its place. Whoever brought the platform up ends this first.
-pub(crate) fn stand_guard(args: &UpArgs) -> io::Error {
-    let supervisor = match rustix::process::getppid() {
-        Some(pid) => rustix::process::pidfd_open(pid, PidfdFlags::empty()),
-        None => Err(rustix::io::Errno::SRCH),
+pub(crate) fn stand_guard(args: &GuardArgs) -> io::Error {
+    let (args, pid) = (&args.up, Pid::from_raw(args.supervisor));
+    let supervisor = match pid.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) {
+        Some(Ok(supervisor)) => supervisor,
+        Some(Err(rustix::io::Errno::SRCH)) | None => return take_over(args),
+        Some(Err(error)) => return error.into(),
     };
-    let supervisor = match supervisor {
-        Ok(supervisor) => supervisor,
-        // It is gone already.
-        Err(rustix::io::Errno::SRCH) => return take_over(args),
-        Err(error) => return error.into(),
-    };
+    // Compared after opening: one that ended before has left us another parent, and its number perhaps to somebody else.
+    if rustix::process::getppid() != pid {
+        return take_over(args);
+    }
     loop {
         match rustix::event::poll(&mut [PollFd::new(&supervisor, PollFlags::IN)], None) {
             Ok(_) => return take_over(args),
@@ -117,9 +125,29 @@ pub(crate) fn stand_guard(args: &UpArgs) -> io::Error {
 fn take_over(args: &UpArgs) -> io::Error {
     // The very file that runs, whatever lies at its path by now.
     match &args.home {
-        Some(home) => become_program(Path::new("/proc/self/exe"), args, home, true, &[]),
+        Some(home) => {
+            become_program(Path::new("/proc/self/exe"), args, home, true, std::env::vars_os().collect())
+        }
         None => io::ErrorKind::InvalidInput.into(),
     }
+}
+
+/// The variables of an environment but those by which an upgrade is told of, which are of one upgrade alone.
+fn without_ours(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> impl Iterator<Item = (OsString, OsString)> {
+    variables.filter(|(name, _)| name != FALLBACK && name != GUARD)
+}
+
+/// The environment that a child of ours was started with.
+fn environment_of(child: Pid) -> io::Result<Vec<(OsString, OsString)>> {
+    let text = fs::read(format!("/proc/{}/environ", child.as_raw_pid()))?;
+    let pairs = text.split(|byte| *byte == 0).filter_map(|entry| {
+        let at = entry.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = entry.split_at(at);
+        Some((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(value.get(1..)?).to_owned()))
+    });
+    Ok(pairs.collect())
 }
 
 /// The platform is up: staged programs that do not run are removed.
@@ -139,7 +167,7 @@ fn become_program(
     args: &UpArgs,
     home: &Path,
     in_background: bool,
-    more: &[(&str, OsString)],
+    environment: Vec<(OsString, OsString)>,
 ) -> io::Error {
     let mut words: Vec<OsString> = Vec::new();
     if in_background {
@@ -163,7 +191,5 @@ fn become_program(
         words.extend(["--home".into(), home.into(), "up".into()]);
     }
     words.extend(detach::options(args));
-    let environment = std::env::vars_os().filter(|(name, _)| name != FALLBACK && name != GUARD);
-    let more = more.iter().map(|(name, value)| (OsString::from(name), value.clone()));
-    berth_process::become_program(path, "berth", words, environment.chain(more))
+    berth_process::become_program(path, "berth", words, environment)
 }

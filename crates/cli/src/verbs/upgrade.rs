@@ -58,9 +58,10 @@ impl Session<'_> {
             // wait: for the platform, which nobody else can tell of while no control runs.
             tokio::time::sleep(LOOK).await;
             let Ok(now) = self.client.platform().await else { continue };
-            let other = now.roles.iter().any(|role| role.name == "control" && !before.roles.contains(role));
-            // The one that ended is not started again: it is the other program's, or that of the one before which took its place.
-            if other {
+            // Both are new once the platform is up: control, and an edge beside the one that drains.
+            let is_new =
+                |name: &str| now.roles.iter().any(|it| it.name == name && !before.roles.contains(it));
+            if is_new("control") && is_new("edge") {
                 return Some(now);
             }
         }
