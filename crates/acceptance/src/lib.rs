@@ -3,6 +3,7 @@
 //! Everything here panics with what it found when something is not as it should be: it is called by tests alone.
 #![warn(missing_docs)]
 
+mod acme;
 mod actor;
 mod api;
 mod binary;
@@ -17,6 +18,7 @@ mod source;
 mod tracer;
 mod victims;
 
+pub use acme::AcmeServer;
 pub use actor::Actor;
 pub use api::{Api, Reply, exchange};
 pub use binary::{actor_binary, actor_source, berth, example, example_binary};

@@ -79,6 +79,7 @@ struct Greeting {
     run_dir: PathBuf,
     edge: SocketAddr,
     api: SocketAddr,
+    https: Option<SocketAddr>,
 }
 
 /// What a verb of the command line printed.
@@ -200,6 +201,12 @@ impl Platform {
     #[must_use]
     pub fn edge(&self) -> SocketAddr {
         self.greeting.edge
+    }
+
+    /// Where apps are reached by HTTPS, if they are.
+    #[must_use]
+    pub fn https(&self) -> Option<SocketAddr> {
+        self.greeting.https
     }
 
     /// Where the API is reached.
@@ -489,5 +496,6 @@ fn read_greeting(words: &mut BufReader<ChildStdout>) -> Result<Greeting, String>
         run_dir: text("run")?.into(),
         edge: address("edge")?,
         api: address("api")?,
+        https: address("https").ok(),
     })
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use berth_spec::{Backend, Isolation};
+use berth_spec::{Backend, HttpsAddress, Isolation};
 use clap::{Args, Parser, Subcommand};
 
 /// A role, as a supervisor, a shim or `up --detach` asks for it.
@@ -36,6 +36,8 @@ pub(crate) struct UpArgs {
     pub(crate) home: Option<PathBuf>,
     #[arg(long)]
     pub(crate) edge: Option<SocketAddr>,
+    #[arg(long)]
+    pub(crate) https: Option<HttpsAddress>,
     #[arg(long)]
     pub(crate) api: Option<SocketAddr>,
     /// The level at which instances are isolated
@@ -103,6 +105,8 @@ pub(crate) struct ControlArgs {
     #[arg(long)]
     pub(crate) edge_addr: SocketAddr,
     #[arg(long)]
+    pub(crate) https_addr: Option<SocketAddr>,
+    #[arg(long)]
     pub(crate) api_addr: SocketAddr,
     #[arg(long)]
     pub(crate) isolation: Option<Isolation>,
@@ -117,6 +121,8 @@ pub(crate) struct EdgeArgs {
     pub(crate) role: RoleArgs,
     #[arg(long)]
     pub(crate) listener: Vec<RawFd>,
+    #[arg(long)]
+    pub(crate) secure: Vec<RawFd>,
     #[arg(long)]
     pub(crate) handover: RawFd,
     #[arg(long)]

@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use berth_server::config::{KeyEncryptionKey, UidPlan};
+use berth_spec::HttpsAddress;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use create::{create, is_empty_but, prepare_directory, sync};
@@ -45,6 +46,9 @@ pub(crate) struct Platform {
     pub(crate) edge: Option<SocketAddr>,
     /// Where the API listened last; the default of the next start.
     pub(crate) api: Option<SocketAddr>,
+    /// Where edge served HTTPS last; the default of the next start at the same address for HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) https: Option<HttpsAddress>,
 }
 
 /// Why a home cannot be used.
@@ -120,8 +124,14 @@ impl Home {
     }
 
     /// Keeps the addresses as the next start's defaults.
-    pub(crate) fn remember(&mut self, edge: SocketAddr, api: SocketAddr) -> Result<(), HomeError> {
-        let platform = Platform { edge: Some(edge), api: Some(api), ..self.platform.clone() };
+    pub(crate) fn remember(
+        &mut self,
+        edge: SocketAddr,
+        https: HttpsAddress,
+        api: SocketAddr,
+    ) -> Result<(), HomeError> {
+        let platform =
+            Platform { edge: Some(edge), api: Some(api), https: Some(https), ..self.platform.clone() };
         if platform != self.platform {
             write_platform(&self.path, &platform)?;
             self.platform = platform;

@@ -57,6 +57,7 @@ fn bring_up(up: &berth_cli::UpArgs, globals: &Globals) -> Result<ExitCode, UpErr
     let args = UpArgs {
         home,
         edge: up.edge,
+        https: up.https,
         api: up.api,
         isolation: up.isolation,
         backend: up.backend,

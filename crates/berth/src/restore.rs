@@ -159,6 +159,7 @@ fn restore(
         uid_base,
         edge: head.edge.as_ref().and_then(|text| text.parse().ok()),
         api: head.api.as_ref().and_then(|text| text.parse().ok()),
+        https: None,
     };
     home::write_platform(&at, &platform)?;
     halt()?;

@@ -20,14 +20,16 @@ mod watch;
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_cli::{Code, Environment, Problem};
 use berth_clock::SystemClock;
+use berth_edge::handover::Listeners;
 use berth_process::{Group, Launch, Program, Stdio};
 use berth_server::config::{BuildBounds, PushBounds};
+use berth_spec::HttpsAddress;
 use rustix::process::Signal;
 
 use crate::args::{SupervisorArgs, UpArgs};
@@ -40,7 +42,7 @@ use crate::{exe, inherit, report};
 use launch::{Kind, RoleKind, Site};
 use lock::{HomeLock, LockError};
 use orphans::Orphan;
-use sockets::{SocketError, Sockets};
+use sockets::{Edge, SocketError, Sockets};
 use upgrade::Fallback;
 pub(crate) use upgrade::stand_guard;
 use voice::{Outcome, Voice};
@@ -260,14 +262,25 @@ fn open_site(
     let edge = args.edge.or(home.platform.edge).unwrap_or((Ipv4Addr::LOCALHOST, EDGE_PORT).into());
     let api = args.api.or(home.platform.api).unwrap_or((Ipv4Addr::LOCALHOST, API_PORT).into());
     let edge_user = home.uid_plan().map(|plan| plan.edge());
+    let edge = at_edge(args, &home, edge);
     let sockets = Sockets::bind(edge, api, inherited, run_dir, edge_user)?;
-    home.remember(sockets.edge_addr, sockets.api_addr)?;
+    // What could not be had this time is wanted the next time.
+    let https = sockets.https_addr.map_or(edge.https, HttpsAddress::At);
+    home.remember(sockets.edge_addr, https, sockets.api_addr)?;
     lock.announce(sockets.edge_addr, sockets.api_addr).map_err(UpError::system("write its lock"))?;
     let exe = exe::publish(&home)?;
     let kind = Kind { isolation: args.isolation, backend: args.backend.unwrap_or_default() };
     let site =
         Site::new(home, run_dir.to_owned(), sockets, exe, kind).map_err(UpError::system("open the logs"))?;
     Ok((site, orphans))
+}
+
+/// Where apps are served, HTTPS with HTTP at `http`.
+fn at_edge(args: &UpArgs, home: &Home, http: SocketAddr) -> Edge {
+    // Where HTTPS was beside another address it says nothing of this one.
+    let last = home.platform.https.filter(|_| home.platform.edge == Some(http));
+    let https = args.https.or(last).unwrap_or_else(|| HttpsAddress::beside(http));
+    Edge { http, https, insists: args.https.is_some() }
 }
 
 fn watch_until_down(
@@ -350,21 +363,28 @@ fn greeting(args: &UpArgs, site: &Site, detached: bool) -> String {
             "run": site.run_dir.display().to_string(),
             "platform": site.home.platform.platform,
             "edge": edge.to_string(),
+            "https": site.sockets.https_addr.map(|address| address.to_string()),
             "api": api.to_string(),
             "pid": std::process::id(),
         })
         .to_string();
     }
     let end = if detached { "`berth down` stops it and its apps" } else { "Ctrl-C stops it and its apps" };
+    let https = site.sockets.https_addr.map_or_else(String::new, |https| {
+        format!("\n        https://APP.localhost:{} (at {https})", https.port())
+    });
     format!(
-        "Berth is up; {end}.\n  apps  http://APP.localhost:{} (at {edge})\n  API   http://{api}\n  home  {home}",
+        "Berth is up; {end}.\n  apps  http://APP.localhost:{} (at {edge}){https}\n  API   http://{api}\n  home  {home}",
         edge.port()
     )
 }
 
 /// Waits for orphaned controls to be gone, and gets an orphaned edge's listeners. Gives the edges that go on serving until
 /// ours does.
-fn settle_orphans(orphans: Vec<Orphan>, run_dir: &Path) -> Result<(Vec<Orphan>, Vec<TcpListener>), UpError> {
+fn settle_orphans(
+    orphans: Vec<Orphan>,
+    run_dir: &Path,
+) -> Result<(Vec<Orphan>, Listeners<TcpListener>), UpError> {
     let (controls, edges): (Vec<Orphan>, Vec<Orphan>) =
         orphans.into_iter().partition(|orphan| orphan.kind == RoleKind::Control);
     for control in controls {
@@ -374,18 +394,21 @@ fn settle_orphans(orphans: Vec<Orphan>, run_dir: &Path) -> Result<(Vec<Orphan>, 
         }
     }
     if edges.is_empty() {
-        return Ok((edges, Vec::new()));
+        return Ok((edges, Listeners::default()));
     }
     match handover::ask(run_dir) {
         Ok(listeners) => {
-            tracing::info!(listeners = listeners.len(), "an orphaned edge handed its listeners over");
+            tracing::info!(
+                listeners = listeners.plain.len() + listeners.secure.len(),
+                "an orphaned edge handed its listeners over"
+            );
             Ok((edges, listeners))
         }
         // It holds listeners that the kernel deals connections to, and does not serve: better to refuse for a moment.
         Err(error) => {
             tracing::warn!(error = report::chain(&error), "an orphaned edge does not answer: killing it");
             edges.iter().try_for_each(kill_orphan)?;
-            Ok((Vec::new(), Vec::new()))
+            Ok((Vec::new(), Listeners::default()))
         }
     }
 }

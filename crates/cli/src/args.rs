@@ -2,6 +2,7 @@
 
 mod apps;
 mod backup;
+mod certs;
 mod cron;
 mod domains;
 mod gate;
@@ -28,6 +29,7 @@ use crate::completion;
 
 pub use apps::{AppOrder, AppsArgs, DestroyArgs, ScaleArgs};
 pub use backup::{BackupAction, BackupArgs, BackupFile, RestoreArgs};
+pub use certs::{AcmeArgs, CertsAction, CertsArgs, ProofArg};
 pub use cron::{CronAction, CronArgs};
 pub use domains::{DomainsAction, DomainsArgs};
 pub use gate::{MaintenanceArgs, Switch};
@@ -165,6 +167,8 @@ pub enum Verb {
     Secrets(SecretsArgs),
     /// List or change the hosts that lead to an app (also `domains:add` and so on)
     Domains(DomainsArgs),
+    /// Show the certificates and how each host stands, have them come by themselves, or bring one (also `certs:add` and so on)
+    Certs(CertsArgs),
     /// Turn requests away with a page that says so, or show whether they are
     Maintenance(MaintenanceArgs),
     /// Have requests wait, each for 30 seconds at most, until `berth resume`

@@ -2,6 +2,7 @@
 
 mod apps;
 mod backup;
+mod certs;
 mod cron;
 mod deploy;
 mod diff;
@@ -112,6 +113,7 @@ pub(crate) async fn perform(
         Verb::Config(args) => session.config(args).await,
         Verb::Secrets(args) => session.secrets(args).await,
         Verb::Domains(args) => session.domains(args).await,
+        Verb::Certs(args) => session.certs(args).await,
         Verb::Maintenance(args) => session.maintenance(args).await,
         Verb::Pause(of) => session.gate(&of, berth_spec::Gate::Paused).await,
         Verb::Resume(of) => session.gate(&of, berth_spec::Gate::Open).await,

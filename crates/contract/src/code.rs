@@ -85,6 +85,9 @@ macro_rules! codes {
 }
 
 codes! {
+    AcmeRefused = "acme_refused", 502, Failed, "The ACME server refused";
+    AcmeUnreachable = "acme_unreachable", 502, Unreachable, "The ACME server cannot be asked";
+    AcmeUnset = "acme_unset", 409, Refused, "No ACME server is set";
     AppDestroying = "app_destroying", 409, Refused, "The app is being destroyed";
     AppExists = "app_exists", 409, Refused, "The app exists already";
     AppNotFound = "app_not_found", 404, NotFound, "There is no such app";
@@ -93,6 +96,8 @@ codes! {
     BuildCancelled = "build_cancelled", 500, Failed, "The build was cancelled";
     BuildFailed = "build_failed", 500, Failed, "The build failed";
     BuildTimedOut = "build_timed_out", 500, Failed, "The build took longer than it may";
+    CertificateInvalid = "certificate_invalid", 422, Refused, "The certificate cannot be used";
+    CertificateNotFound = "certificate_not_found", 404, NotFound, "There is no such certificate";
     ChunkMismatch = "chunk_mismatch", 422, Refused, "The bytes of a chunk do not have its hash";
     ChunksMissing = "chunks_missing", 409, Refused, "The tree names chunks that were not uploaded";
     CloneFailed = "clone_failed", 500, Failed, "The connected repository could not be fetched";

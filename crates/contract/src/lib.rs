@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod app;
+pub mod certificate;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod code;
@@ -30,6 +31,10 @@ pub mod volume;
 pub use app::{
     App, AppList, AppState, AppSummary, AppsQuery, CreateApp, Exit, Instance, InstanceList, InstanceState,
     ProcessCount, Scale,
+};
+pub use certificate::{
+    Acme, AcmeSettings, Authority, Certificate, CertificateHost, CertificateList, CertificateOrigin,
+    CertificateRenewal, CertificateState, CertificateUpload, ExternalAccount, Proof,
 };
 pub use code::{Code, ExitStatus};
 pub use cron::{CronEntry, CronHistory, CronList, CronPast, CronState};

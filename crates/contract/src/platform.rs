@@ -20,6 +20,9 @@ pub struct Platform {
     pub program: String,
     /// Where edge listens for requests to apps: `127.0.0.1:8080`.
     pub edge: String,
+    /// Where it serves HTTPS: `127.0.0.1:8443`. Nothing where it does not.
+    #[serde(default)]
+    pub https: Option<String>,
     /// Where the API listens: `127.0.0.1:7070`.
     pub api: String,
     /// The Unix socket of the API.

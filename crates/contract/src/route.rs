@@ -21,6 +21,16 @@ pub const PLATFORM_UPGRADE: &str = "/api/v1/platform/upgrade";
 pub const PLATFORM_BACKUP: &str = "/api/v1/platform/backup";
 /// What happened on the whole platform.
 pub const PLATFORM_TIMELINE: &str = "/api/v1/timeline";
+/// The certificates.
+pub const CERTIFICATES: &str = "/api/v1/certificates";
+/// One of them.
+pub const CERTIFICATE: &str = "/api/v1/certificates/{certificate}";
+/// Certificates that are to be had now.
+pub const CERTIFICATE_RENEWALS: &str = "/api/v1/certificate-renewals";
+/// The ACME server that certificates are had from.
+pub const ACME: &str = "/api/v1/acme";
+/// The machine's own authority for certificates.
+pub const AUTHORITY: &str = "/api/v1/authority";
 /// The OpenAPI document.
 pub const OPENAPI: &str = "/api/v1/openapi.json";
 /// Asks which chunks of a list the tenant does not have.

@@ -9,8 +9,8 @@ use berth_spec::{
 };
 
 use crate::event::{
-    Artifact, Event, Exit, Failure, GitSettings, GoneCause, Grant, Ordinal, RunEnd, RunMode, RunNumber,
-    SealedSecret, StopReason, Stream, VolumeWork, WarmEnd,
+    Artifact, CertificateChange, Event, Exit, Failure, GitSettings, GoneCause, Grant, Ordinal, RunEnd,
+    RunMode, RunNumber, SealedSecret, StopReason, Stream, VolumeWork, WarmEnd,
 };
 
 /// A wish or a fact, to be decided on.
@@ -20,6 +20,8 @@ pub enum Command {
     EnsureProject { project: ProjectId },
     /// Makes a token valid.
     IssueToken { token: String, sha256: String, grants: Vec<Grant> },
+    /// Changes the certificates, or how they are had.
+    ChangeCertificates { change: Box<CertificateChange> },
     /// Writes down that an invariant was found broken.
     ReportBreach { invariant: String, detail: String },
     /// A wish about one app.

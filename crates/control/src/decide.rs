@@ -42,6 +42,11 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
                 Event::TokenIssued { token: token.clone(), sha256: sha256.clone(), grants: grants.clone() };
             Ok(Decision { stream: Stream::Platform, events: vec![event] })
         }
+        Command::ChangeCertificates { change } => {
+            let changes = state.platform.certificates.changes(change);
+            let events = changes.then(|| Event::CertificatesChanged { change: change.clone() });
+            Ok(Decision { stream: Stream::Platform, events: events.into_iter().collect() })
+        }
         Command::ReportBreach { invariant, detail } => {
             let event = Event::InvariantBroken { invariant: invariant.clone(), detail: detail.clone() };
             Ok(Decision { stream: Stream::Platform, events: vec![event] })

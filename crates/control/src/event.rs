@@ -15,6 +15,7 @@ use berth_spec::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use crate::certificate::CertificateChange;
 pub use crate::volume::{VolumeDeed, VolumeWork};
 
 /// The number of an instance within its app; see [`berth_spec::InstanceId`].
@@ -72,6 +73,8 @@ pub enum Event {
     TokenRevoked { token: String },
     /// An invariant was found broken; see docs/invariants.md.
     InvariantBroken { invariant: String, detail: String },
+    /// There are other certificates, or they are had in another way.
+    CertificatesChanged { change: Box<CertificateChange> },
 
     // An app's stream.
     /// The app exists from here on, with the uid slot that its processes run under.
@@ -521,6 +524,7 @@ impl Event {
             Self::TokenIssued { .. } => "token_issued",
             Self::TokenRevoked { .. } => "token_revoked",
             Self::InvariantBroken { .. } => "invariant_broken",
+            Self::CertificatesChanged { .. } => "certificates_changed",
             Self::AppCreated { .. } => "app_created",
             Self::ConfigChanged { .. } => "config_changed",
             Self::SecretsChanged { .. } => "secrets_changed",

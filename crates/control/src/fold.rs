@@ -57,6 +57,7 @@ impl Platform {
                 self.tokens.remove(token);
             }
             Event::InvariantBroken { .. } => self.breaches += 1,
+            Event::CertificatesChanged { change } => self.certificates.apply(change),
             Event::AppCreated { .. }
             | Event::ConfigChanged { .. }
             | Event::SecretsChanged { .. }
@@ -163,7 +164,8 @@ impl App {
             | Event::ProjectCreated { .. }
             | Event::TokenIssued { .. }
             | Event::TokenRevoked { .. }
-            | Event::InvariantBroken { .. } => {}
+            | Event::InvariantBroken { .. }
+            | Event::CertificatesChanged { .. } => {}
         }
     }
 

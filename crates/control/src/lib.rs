@@ -5,6 +5,7 @@
 //! the state that is durable, [`state::State::apply`] folds the events. The way of the world: [`plan::plan`] compares an app with
 //! what is seen of it ([`world`]) and proposes actions; the facts among them are commands again.
 
+pub mod certificate;
 pub mod command;
 pub mod cron;
 pub mod decide;

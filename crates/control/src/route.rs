@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use berth_routing::names;
-use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
+use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Https, Probe, ProbePath, Role, Snapshot};
+use berth_spec::manifest::Http;
 use berth_spec::{AppId, HostName, Millis};
 
+use crate::certificate;
 use crate::state::{App, Instance, Life, Position, Release, State};
 
 /// How long edge holds a request while an app has no instance that takes connections: the budget of the design for the
@@ -69,7 +71,10 @@ pub fn changed_at(app: &App) -> Position {
 /// back, which what waits for the generation must learn.
 #[must_use]
 pub fn must_publish(last: &Snapshot, newer: &Snapshot, state: &State) -> bool {
-    newer.apps != last.apps || state.apps.values().any(|app| changed_at(app) > last.generation.0)
+    newer.apps != last.apps
+        || newer.certificates != last.certificates
+        || newer.challenges != last.challenges
+        || state.apps.values().any(|app| changed_at(app) > last.generation.0)
 }
 
 /// Whether `last` does not show `app` as it is: [`must_publish`] for one app.
@@ -84,7 +89,8 @@ pub fn is_behind(last: &Snapshot, app: &App) -> bool {
 pub fn snapshot(state: &State) -> Snapshot {
     let alive = state.apps.values().filter(|app| app.life != Life::Destroyed);
     let apps: BTreeMap<AppId, AppRoute> = alive.map(|app| (app.id.clone(), app_route(app))).collect();
-    Snapshot::new(Generation(state.position), apps)
+    let (certificates, challenges) = (certificate::routes(state), certificate::challenges(state));
+    Snapshot { certificates, challenges, ..Snapshot::new(Generation(state.position), apps) }
 }
 
 fn app_route(app: &App) -> AppRoute {
@@ -114,7 +120,13 @@ fn app_route(app: &App) -> AppRoute {
         hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
         gate: app.gate,
         address,
+        https: app.serving_release().map(|release| https(&release.manifest.http)).unwrap_or_default(),
     }
+}
+
+fn https(http: &Http) -> Https {
+    let hsts = http.hsts.map_or(0, |time| u32::try_from(time.as_duration().as_secs()).unwrap_or(u32::MAX));
+    Https { force: http.force_https.unwrap_or(true), hsts }
 }
 
 /// Where the instance is reached, once it has a port.

@@ -14,6 +14,7 @@ use berth_spec::{
     ReleaseNumber, TenantId, Timestamp,
 };
 
+use crate::certificate::Certificates;
 use crate::cron::CronProgress;
 use crate::event::{
     Artifact, CronRun, Failure, GitSettings, Grant, Ordinal, Reason, RunMode, RunNumber, StopReason, Stream,
@@ -83,6 +84,9 @@ pub struct Platform {
     pub next_slot: u32,
     /// How many breaches of an invariant were written.
     pub breaches: u64,
+    /// The certificates.
+    #[serde(default)]
+    pub certificates: Certificates,
 }
 
 /// A token for the API.

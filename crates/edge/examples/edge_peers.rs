@@ -93,13 +93,14 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
         hold: Millis::from_secs(5),
         gate: Gate::Open,
         address: None,
+        ..berth_routing::AppRoute::default()
     };
-    let snapshot =
-        Snapshot { format: Snapshot::FORMAT, generation: Generation(1), apps: [(app, route)].into() };
+    let snapshot = Snapshot::new(Generation(1), [(app, route)].into());
     fs::write(dir.join("current.json"), serde_json::to_vec(&snapshot).unwrap()).unwrap();
     let (_kept, stop) = tokio::sync::oneshot::channel();
     let config = Config {
         listeners: vec![TcpListener::bind(("127.0.0.1", port)).unwrap()],
+        secure: Vec::new(),
         routing_dir: OwnedFd::from(File::open(dir).unwrap()),
         dial_folder: "/nonexistent".into(),
         control_socket: dir.join("nobody.sock"),

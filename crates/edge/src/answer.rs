@@ -14,6 +14,7 @@ pub(crate) enum Reason {
     BadBody,
     UriTooLong,
     Connect,
+    Misdirected,
     NoApp,
     NotReady,
     NotRunning,
@@ -29,6 +30,7 @@ impl Reason {
             Self::BadRequest | Self::BadBody => StatusCode::BAD_REQUEST,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoApp => StatusCode::NOT_FOUND,
             Self::NotReady | Self::NotRunning | Self::Paused | Self::Maintenance | Self::Busy => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -43,6 +45,7 @@ impl Reason {
             Self::BadBody => "bad_request_body",
             Self::UriTooLong => "uri_too_long",
             Self::Connect => "method_not_allowed",
+            Self::Misdirected => "misdirected_request",
             Self::NoApp => "no_app_here",
             Self::NotReady => "app_not_ready",
             Self::NotRunning => "app_not_running",
@@ -59,6 +62,7 @@ impl Reason {
             Self::BadBody => "The body of this request broke off or is not framed correctly.",
             Self::UriTooLong => "The address is longer than 8192 bytes.",
             Self::Connect => "CONNECT is not supported here.",
+            Self::Misdirected => "This connection is for another host. Open one for this host.",
             Self::NoApp => "No app is at this host. Check the name, or add the host to an app.",
             Self::NotReady => "The app is not ready. Try again in a moment.",
             Self::NotRunning => {
@@ -125,6 +129,25 @@ pub(crate) fn refuse(
     response
 }
 
+/// What an ACME server looks for.
+pub(crate) fn prove(answer: String, mut record: Record) -> Response<ResponseBody> {
+    record.refused(StatusCode::OK.as_u16());
+    let mut response = Response::new(ResponseBody::own(Bytes::from(answer), record));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// Sends a client on to `location`, with the method and the body that it came with.
+pub(crate) fn redirect(location: HeaderValue, mut record: Record) -> Response<ResponseBody> {
+    let status = StatusCode::PERMANENT_REDIRECT;
+    record.refused(status.as_u16());
+    let mut response = Response::new(ResponseBody::own(Bytes::new(), record));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
@@ -141,6 +164,7 @@ mod tests {
             Reason::BadBody,
             Reason::UriTooLong,
             Reason::Connect,
+            Reason::Misdirected,
             Reason::NoApp,
             Reason::NotReady,
             Reason::NotRunning,

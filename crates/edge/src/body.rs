@@ -1,13 +1,16 @@
 //! Bodies on their way through, watched for what the retry rules, the pool and the log need to know.
 
 use std::cell::Cell;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use crate::client::Busy;
 use crate::fleet::InFlight;
@@ -34,21 +37,46 @@ impl RequestState {
     }
 }
 
+/// Why a request's body goes no further.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It broke off, or its framing is wrong.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// Nothing of it came for too long.
+    #[error("nothing of the body came for {0:?}")]
+    Stalled(Duration),
+}
+
+/// How long a body of HTTP/2 may stand still. Of HTTP/1 the whole connection stands still with it, which is seen there.
+#[derive(Debug)]
+struct Stall {
+    limit: Duration,
+    /// There while it stands still.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
 /// A request's body on its way to the app.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     inner: Option<Incoming>,
+    stall: Option<Stall>,
     state: Rc<RequestState>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming) -> Self {
-        if inner.is_end_stream() { Self::empty() } else { Self { inner: Some(inner), state: Rc::default() } }
+    /// `stall` is how long it may stand still by itself.
+    pub(crate) fn new(inner: Incoming, stall: Option<Duration>) -> Self {
+        if inner.is_end_stream() {
+            return Self::empty();
+        }
+        let stall = stall.map(|limit| Stall { limit, timer: None });
+        Self { inner: Some(inner), stall, state: Rc::default() }
     }
 
     pub(crate) fn empty() -> Self {
         let state = RequestState { ended: Cell::new(true), failed: Cell::new(false) };
-        Self { inner: None, state: Rc::new(state) }
+        Self { inner: None, stall: None, state: Rc::new(state) }
     }
 
     pub(crate) fn state(&self) -> Rc<RequestState> {
@@ -56,17 +84,32 @@ impl RequestBody {
     }
 }
 
+impl Stall {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
+        timer.as_mut().poll(cx).map(|()| Some(Err(BodyError::Stalled(self.limit))))
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        let frame = Pin::new(&mut *inner).poll_frame(cx);
+        let frame = Pin::new(&mut *inner).poll_frame(cx).map_err(BodyError::from);
+        let frame = match &mut this.stall {
+            Some(stall) if frame.is_pending() => stall.poll(cx),
+            Some(stall) => {
+                stall.timer = None;
+                frame
+            }
+            None => frame,
+        };
         match &frame {
             Poll::Ready(Some(Ok(_))) => this.state.ended.set(inner.is_end_stream()),
             Poll::Ready(Some(Err(_))) => this.state.failed.set(true),

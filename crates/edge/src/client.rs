@@ -9,24 +9,40 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use http::HeaderValue;
-use hyper::server::conn::http1;
+use berth_certificate::ALPN_PROTOCOL;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::access_log::Line;
+use crate::body::ResponseBody;
 use crate::client_stream::{ClientStream, Progress};
 use crate::fleet::Named;
 use crate::forward::forward;
 use crate::patience::{Patience, TooSlow, Waiting};
+use crate::tls::H2;
 use crate::worker::Worker;
 
 /// A request's head is at most so long; beyond it hyper answers 431. More than 100 headers are answered so too.
 const HEAD_MAX: usize = 32 << 10;
 /// hyper's buffer for one direction of one connection.
 const BUFFER_MAX: usize = 64 << 10;
+/// The same of a request of HTTP/2, where a header counts for 32 bytes more than it is long (RFC 9113, 6.5.2).
+const FRAMES_HEAD_MAX: u32 = 40 << 10;
+/// So many requests of one connection are answered at a time. Browsers want a hundred; each may hold a request and a response's buffer.
+const STREAMS_MAX: u32 = 128;
+/// So many requests may be taken back before they were looked at, or be ended by us for the client's fault, before the connection is ended: what
+/// the attacks called rapid reset (CVE-2023-44487) and MadeYouReset (CVE-2025-8671) live on.
+const RESETS_MAX: usize = 32;
+/// How many bytes of one request's body, and of all of a connection's, are on their way to us at most before somebody takes them.
+const WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
 /// How much a client may still send, and for how long, after a response that did not wait for its request's end.
 const LINGER_MAX: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -38,6 +54,8 @@ pub(crate) enum Origin {
     Outside {
         /// The address it came from.
         peer: HeaderValue,
+        /// The name that a client of HTTPS asked for in its handshake, in lower case.
+        secure: Option<String>,
     },
     /// From an instance, to an app of its project.
     Inside {
@@ -119,39 +137,21 @@ impl Drop for Busy {
     }
 }
 
-/// Serves the connection until it ends.
-pub(crate) async fn serve(worker: &Rc<Worker>, client: Rc<Client>, socket: TcpStream, origin: Origin) {
+/// Serves a connection of HTTP/1 until it ends.
+pub(crate) async fn serve<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let stream = ClientStream::new(socket, Arc::clone(&client.progress));
-    let service = service_fn(|request| {
-        let busy = Busy::new(&client.busy);
-        let origin = &origin;
-        async move {
-            let mut response = forward(worker, origin, request).await;
-            response.body_mut().hold(busy);
-            Ok::<_, Infallible>(response)
-        }
-    });
+    let service = service_fn(|request| answer(worker, &client, &origin, request));
     let mut connection = http1::Builder::new()
         .max_header_size(HEAD_MAX)
         .max_buf_size(BUFFER_MAX)
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let outcome = poll_fn(|cx| {
-        {
-            let mut waker = client.waker.borrow_mut();
-            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
-        }
-        match client.end.take() {
-            None => {}
-            Some(End::Gracefully) => Pin::new(&mut connection).graceful_shutdown(),
-            Some(End::AtOnce) => return Poll::Ready(None),
-        }
-        Pin::new(&mut connection).poll(cx).map(Some)
-    })
-    .await;
+    let outcome =
+        drive(&client, Pin::new(&mut connection), |connection| connection.graceful_shutdown()).await;
     if let Some(Err(error)) = &outcome
         && error.is_parse()
     {
@@ -163,6 +163,102 @@ pub(crate) async fn serve(worker: &Rc<Worker>, client: Rc<Client>, socket: TcpSt
     {
         linger(socket).await;
     }
+}
+
+/// Serves a connection that came by TLS, by what was agreed on in the handshake.
+pub(crate) async fn serve_secure(
+    worker: &Rc<Worker>,
+    client: Rc<Client>,
+    stream: TlsStream<TcpStream>,
+    peer: HeaderValue,
+) {
+    let session = stream.get_ref().1;
+    // Without a name no certificate was chosen, and no handshake came to its end.
+    let Some(name) = session.server_name().map(str::to_ascii_lowercase) else { return };
+    let frames = match session.alpn_protocol() {
+        None => false,
+        // Its client has seen the certificate, which is all that it came for.
+        Some(protocol) if protocol == ALPN_PROTOCOL => return,
+        Some(protocol) => protocol == H2,
+    };
+    let origin = Origin::Outside { peer, secure: Some(name) };
+    if frames {
+        serve_frames(worker, client, stream, origin).await;
+    } else {
+        serve(worker, client, stream, origin).await;
+    }
+}
+
+/// Serves a connection of HTTP/2 until it ends.
+async fn serve_frames<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = ClientStream::of_frames(socket, Arc::clone(&client.progress));
+    let (serving, served, origin) = (Rc::clone(worker), Rc::clone(&client), Rc::new(origin));
+    let service = service_fn(move |request| {
+        let (worker, client, origin) = (Rc::clone(&serving), Rc::clone(&served), Rc::clone(&origin));
+        async move { answer(&worker, &client, &origin, request).await }
+    });
+    let connection = http2::Builder::new(OnThread(Rc::clone(worker)))
+        .max_header_list_size(FRAMES_HEAD_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(BUFFER_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // Whoever broke off, or spoke nonsense, hears of it by the frame that ends the connection.
+    let _ended = drive(&client, connection, |connection| connection.graceful_shutdown()).await;
+}
+
+/// Runs what a connection does besides reading and writing on the thread that serves it.
+#[derive(Clone)]
+struct OnThread(Rc<Worker>);
+
+impl<F: Future + 'static> Executor<F> for OnThread {
+    fn execute(&self, task: F) {
+        self.0.spawn(async move {
+            let _nobody_asks = task.await;
+        });
+    }
+}
+
+async fn answer(
+    worker: &Rc<Worker>,
+    client: &Client,
+    origin: &Origin,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let busy = Busy::new(&client.busy);
+    let mut response = forward(worker, origin, request).await;
+    response.body_mut().hold(busy);
+    Ok(response)
+}
+
+/// Drives a connection to its end, or until the worker ends it at once: nothing then.
+async fn drive<C: Future>(
+    client: &Client,
+    mut connection: Pin<&mut C>,
+    end_gracefully: impl Fn(Pin<&mut C>),
+) -> Option<C::Output> {
+    poll_fn(|cx| {
+        {
+            let mut waker = client.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        match client.end.take() {
+            None => {}
+            Some(End::Gracefully) => end_gracefully(connection.as_mut()),
+            Some(End::AtOnce) => return Poll::Ready(None),
+        }
+        connection.as_mut().poll(cx).map(Some)
+    })
+    .await
 }
 
 fn log_refused(worker: &Worker, status: u16) {
@@ -184,7 +280,7 @@ fn log_refused(worker: &Worker, status: u16) {
 
 /// Takes in what a client still sends. Closing a socket with unread bytes in it resets the connection, and the client
 /// may then lose the response that said why.
-async fn linger(mut socket: TcpStream) {
+async fn linger(mut socket: impl AsyncRead + Unpin) {
     let mut scratch = [0; 8 << 10];
     let mut left = LINGER_MAX;
     let discard = async {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::strict::{Phase, Scanner};
 
@@ -55,6 +54,12 @@ impl Progress {
         }
     }
 
+    /// Frames came: the client has begun to speak, and whether it is in the middle of something the requests tell.
+    fn moved_frames(&self) {
+        self.heads.store(1, Relaxed);
+        self.moved.store(true, Relaxed);
+    }
+
     fn read(&self, scanner: &Scanner) {
         let phase = match scanner.phase() {
             Phase::Idle => 0,
@@ -84,25 +89,33 @@ enum Gate {
 /// A refused head is not answered here. Its offending byte is replaced by NUL, which hyper takes nowhere in a head, so
 /// that hyper answers 400 itself, after the answers to the requests before.
 #[derive(Debug)]
-pub(crate) struct ClientStream {
-    socket: TcpStream,
-    scanner: Scanner,
+pub(crate) struct ClientStream<S> {
+    socket: S,
+    /// None where the bytes are frames of HTTP/2, which leave nothing open about where a request ends.
+    scanner: Option<Scanner>,
     gate: Gate,
     progress: Arc<Progress>,
 }
 
-impl ClientStream {
-    pub(crate) fn new(socket: TcpStream, progress: Arc<Progress>) -> Self {
-        Self { socket, scanner: Scanner::new(), gate: Gate::Open, progress }
+impl<S> ClientStream<S> {
+    /// A client that speaks HTTP/1.
+    pub(crate) fn new(socket: S, progress: Arc<Progress>) -> Self {
+        Self { socket, scanner: Some(Scanner::new()), gate: Gate::Open, progress }
+    }
+
+    /// A client that speaks HTTP/2.
+    pub(crate) fn of_frames(socket: S, progress: Arc<Progress>) -> Self {
+        Self { socket, scanner: None, gate: Gate::Open, progress }
     }
 
     /// The socket, when the client may still be sending something that nobody will read.
-    pub(crate) fn unread(self) -> Option<TcpStream> {
-        (self.gate != Gate::Open || self.scanner.phase() != Phase::Idle).then_some(self.socket)
+    pub(crate) fn unread(self) -> Option<S> {
+        let between = self.scanner.is_none_or(|scanner| scanner.phase() == Phase::Idle);
+        (self.gate != Gate::Open || !between).then_some(self.socket)
     }
 }
 
-impl AsyncRead for ClientStream {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -131,8 +144,12 @@ impl AsyncRead for ClientStream {
         if fresh.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let scanned = this.scanner.scan(fresh);
-        this.progress.read(&this.scanner);
+        let Some(scanner) = &mut this.scanner else {
+            this.progress.moved_frames();
+            return Poll::Ready(Ok(()));
+        };
+        let scanned = scanner.scan(fresh);
+        this.progress.read(scanner);
         let Err(refusal) = scanned else { return Poll::Ready(Ok(())) };
         if refusal.in_head {
             if let Some(byte) = fresh.get_mut(refusal.at) {
@@ -151,7 +168,7 @@ impl AsyncRead for ClientStream {
     }
 }
 
-impl ClientStream {
+impl<S> ClientStream<S> {
     fn written(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.progress.wants_write.store(outcome.is_pending(), Relaxed);
         let count = ready!(outcome)?;
@@ -160,7 +177,7 @@ impl ClientStream {
     }
 }
 
-impl AsyncWrite for ClientStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.socket).poll_write(cx, bytes);

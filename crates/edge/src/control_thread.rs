@@ -1,13 +1,13 @@
 //! The thread that does not serve: follows control, orders the workers, probes, and answers for the process.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use berth_clock::Clock;
 use berth_routing::wire::Health;
 use berth_routing::{Generation, InvalidSnapshot, Snapshot};
 use berth_spec::{AppId, InstanceId};
@@ -17,10 +17,13 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::certificates::{Local, Shelf};
 use crate::fleet::{Fleet, Registry};
+use crate::handover::Listeners;
 use crate::ledger::Ledger;
 use crate::link::{self, Desk};
 use crate::probe::{Finding, Prober};
+use crate::tls::Chooser;
 use crate::worker::Standing;
 use crate::{EdgeError, ExitReason, boot, events, handover, internal};
 
@@ -49,7 +52,7 @@ pub(crate) struct Outside {
     pub(crate) stop: oneshot::Receiver<()>,
     pub(crate) terminate: tokio::signal::unix::Signal,
     pub(crate) owner_uid: u32,
-    pub(crate) listeners: Vec<OwnedFd>,
+    pub(crate) listeners: Listeners,
     /// Where the sockets of the shims are, and who is told of them.
     pub(crate) dial_folder: PathBuf,
     pub(crate) callers: Vec<mpsc::Sender<PathBuf>>,
@@ -62,6 +65,9 @@ pub(crate) struct ControlThread {
     findings: mpsc::Receiver<Finding>,
     desk: Rc<Desk>,
     signals: Signals,
+    shelf: Shelf,
+    /// Who chooses certificates, where there is a listener that shows them.
+    chooser: Option<Arc<Chooser>>,
     /// Woken by a worker that took a snapshot or ended, and by the last guard of a backend that drains.
     changed: Arc<Notify>,
     /// The newest snapshot that was given to the workers.
@@ -74,12 +80,7 @@ pub(crate) struct ControlThread {
 
 impl ControlThread {
     /// Starts from what control left.
-    pub(crate) fn boot(
-        routing: &OwnedFd,
-        dial_folder: PathBuf,
-        changed: Arc<Notify>,
-        signals: Signals,
-    ) -> Self {
+    pub(crate) fn boot(shelf: Shelf, dial_folder: PathBuf, changed: Arc<Notify>, signals: Signals) -> Self {
         let (prober, findings) = Prober::new();
         let mut thread = Self {
             registry: Registry::new(Arc::clone(&changed), dial_folder),
@@ -87,6 +88,8 @@ impl ControlThread {
             findings,
             desk: Rc::default(),
             signals,
+            shelf,
+            chooser: None,
             changed,
             offered: Arc::default(),
             listed: BTreeSet::new(),
@@ -94,7 +97,7 @@ impl ControlThread {
             apps: BTreeSet::new(),
             applied: None,
         };
-        match boot::snapshot(routing.as_fd()) {
+        match boot::snapshot(thread.shelf.routing()) {
             Ok(left) => {
                 if let Err(refusal) = thread.take(&left.unwrap_or_default()) {
                     events::snapshot_refused(&refusal);
@@ -110,9 +113,18 @@ impl ControlThread {
         Arc::clone(&self.offered)
     }
 
+    /// What chooses certificates from here on, by the newest snapshot and, for hosts below `localhost`, the machine's own authority.
+    pub(crate) fn choose_certificates(&mut self, clock: &Arc<dyn Clock>) -> Arc<Chooser> {
+        let local = self.shelf.authority().map(|authority| Local::new(authority, Arc::clone(clock)));
+        let chooser = Arc::new(Chooser::new(self.fleet(), local));
+        self.chooser = Some(Arc::clone(&chooser));
+        chooser
+    }
+
     /// Gives `snapshot` to the workers and probes what it names.
     fn take(&mut self, snapshot: &Snapshot) -> Result<(), InvalidSnapshot> {
-        let (fleet, targets, flaws) = self.registry.compile(snapshot, self.offered.generation())?;
+        let shown = self.shelf.show(snapshot);
+        let (fleet, targets, flaws) = self.registry.compile(snapshot, shown, self.offered.generation())?;
         flaws.iter().for_each(events::snapshot_flawed);
         self.listed = targets.iter().map(|target| target.backend.key).collect();
         let routed = targets.iter().filter(|target| fleet.routes(target.backend.key));
@@ -126,6 +138,9 @@ impl ControlThread {
             }
         }
         self.offered = Arc::new(fleet);
+        if let Some(chooser) = &self.chooser {
+            chooser.follow(&self.offered);
+        }
         self.signals.fleet.send_replace(Arc::clone(&self.offered));
         Ok(())
     }
@@ -262,7 +277,7 @@ async fn watch_leash(leash: Option<pipe::Receiver>) {
     events::supervisor_died();
 }
 
-async fn hand_over(socket: Option<UnixListener>, owner_uid: u32, listeners: Vec<OwnedFd>) {
+async fn hand_over(socket: Option<UnixListener>, owner_uid: u32, listeners: Listeners) {
     let Some(socket) = socket else { return };
     loop {
         let outcome = match socket.accept().await.and_then(|(peer, _)| peer.into_std()) {

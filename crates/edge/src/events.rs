@@ -21,6 +21,10 @@ pub(crate) fn boot_failed(error: &BootError) {
     );
 }
 
+pub(crate) fn certificate_unreadable(name: &str, error: &io::Error) {
+    error!(name, error = chain(error), "a certificate is left out");
+}
+
 pub(crate) fn applied(generation: Generation) {
     info!(%generation, "every thread uses the snapshot");
 }

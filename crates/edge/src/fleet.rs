@@ -10,10 +10,13 @@ use std::time::Duration;
 use berth_routing::balance::{self, Load};
 use berth_routing::names::DOMAIN;
 use berth_routing::wire::AppCounts;
-use berth_routing::{Endpoint, Flaw, Generation, InvalidSnapshot, Names, Probe, Role, Snapshot, Table};
+use berth_routing::{
+    Endpoint, Flaw, Generation, Https, InvalidSnapshot, Names, Probe, Role, Snapshot, Table,
+};
 use berth_spec::{AppId, Gate, InstanceId, ProjectId};
 use tokio::sync::Notify;
 
+use crate::certificates::Shown;
 use crate::dial::Place;
 
 /// One instance at one place, the same object from snapshot to snapshot.
@@ -125,6 +128,7 @@ impl Counters {
 pub(crate) struct App {
     pub(crate) hold: Duration,
     pub(crate) gate: Gate,
+    pub(crate) https: Https,
     pub(crate) counters: Arc<Counters>,
     routed: Vec<Arc<Backend>>,
 }
@@ -158,6 +162,7 @@ pub(crate) struct Fleet {
     names: Names,
     named: BTreeMap<Named, Arc<App>>,
     routed: BTreeSet<u64>,
+    shown: Shown,
     /// False when edge started without being able to read its snapshot: what it does not know may exist.
     pub(crate) complete: bool,
 }
@@ -169,6 +174,11 @@ impl Fleet {
 
     pub(crate) fn app(&self, host: &str) -> Option<&Arc<App>> {
         self.apps.get(self.table.app_at(host)?)
+    }
+
+    /// The certificates.
+    pub(crate) fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// The app that is called so.
@@ -222,10 +232,12 @@ impl Registry {
     pub(crate) fn compile(
         &mut self,
         snapshot: &Snapshot,
+        shown: Shown,
         applied: Generation,
     ) -> Result<(Fleet, Vec<Target>, Vec<Flaw>), InvalidSnapshot> {
         let (table, flaws) = Table::compile(snapshot, applied)?;
-        let mut fleet = Fleet { table, names: Names::of(snapshot), complete: true, ..Fleet::default() };
+        let mut fleet =
+            Fleet { table, names: Names::of(snapshot), shown, complete: true, ..Fleet::default() };
         let mut targets = Vec::new();
         let mut seen = BTreeSet::new();
         for (id, app) in &snapshot.apps {
@@ -245,7 +257,8 @@ impl Registry {
                 targets.push(Target { backend: state, probe: backend.probe.clone(), host: host.clone() });
             }
             let counters = Arc::clone(self.counters.entry(id.clone()).or_default());
-            let compiled = Arc::new(App { hold: app.hold.as_duration(), gate: app.gate, counters, routed });
+            let (hold, gate, https) = (app.hold.as_duration(), app.gate, app.https);
+            let compiled = Arc::new(App { hold, gate, https, counters, routed });
             if let Some(address) = app.address {
                 let named = Named { project: id.project_id(), address };
                 fleet.named.insert(named, Arc::clone(&compiled));
@@ -303,7 +316,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_routing::{AppRoute, Host, ProbePath};
+    use berth_routing::{AppRoute, Host, Https, ProbePath};
     use berth_spec::Millis;
 
     fn snapshot(generation: u64, roles: &[(u64, Role)]) -> Snapshot {
@@ -322,8 +335,17 @@ mod tests {
             hold: Millis::from_secs(5),
             gate: Gate::Open,
             address: Some(Ipv4Addr::new(198, 19, 0, 1)),
+            https: Https::default(),
         };
-        Snapshot { format: 1, generation: Generation(generation), apps: [(app, route)].into() }
+        Snapshot::new(Generation(generation), [(app, route)].into())
+    }
+
+    fn compile(
+        registry: &mut Registry,
+        snapshot: &Snapshot,
+        applied: Generation,
+    ) -> Result<(Fleet, Vec<Target>, Vec<Flaw>), InvalidSnapshot> {
+        registry.compile(snapshot, Shown::default(), applied)
     }
 
     fn listed(targets: &[Target]) -> BTreeSet<u64> {
@@ -333,11 +355,11 @@ mod tests {
     #[test]
     fn a_parked_backend_is_quiet_only_without_requests_and_connections() {
         let mut registry = Registry::new(Arc::default(), PathBuf::new());
-        let (before, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
+        let (before, ..) = compile(&mut registry, &snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
         let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
         let open = Open::new(lease.backend());
         let (after, targets, _) =
-            registry.compile(&snapshot(2, &[(1, Role::Parked)]), Generation(1)).unwrap();
+            compile(&mut registry, &snapshot(2, &[(1, Role::Parked)]), Generation(1)).unwrap();
         let listed = listed(&targets);
         assert!(registry.quiet(&after, &listed).is_empty());
         drop(lease);
@@ -350,7 +372,7 @@ mod tests {
     #[test]
     fn an_address_leads_to_its_app_within_its_project_alone() {
         let mut registry = Registry::new(Arc::default(), PathBuf::new());
-        let (fleet, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
+        let (fleet, ..) = compile(&mut registry, &snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
         let named = |project: &str, last: u8| {
             let named = Named { project: project.parse().unwrap(), address: Ipv4Addr::new(198, 19, 0, last) };
             fleet.named(&named).is_some()
@@ -365,10 +387,10 @@ mod tests {
     #[test]
     fn a_backend_that_left_is_remembered_until_it_is_quiet() {
         let mut registry = Registry::new(Arc::default(), PathBuf::new());
-        let (before, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
+        let (before, ..) = compile(&mut registry, &snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
         let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
         let (after, targets, _) =
-            registry.compile(&snapshot(2, &[(2, Role::Routed)]), Generation(1)).unwrap();
+            compile(&mut registry, &snapshot(2, &[(2, Role::Routed)]), Generation(1)).unwrap();
         assert!(registry.quiet(&after, &listed(&targets)).is_empty());
         drop(lease);
         let quiet = registry.quiet(&after, &listed(&targets));
@@ -380,7 +402,7 @@ mod tests {
     fn a_failing_backend_and_one_that_was_tried_are_passed_over() {
         let mut registry = Registry::new(Arc::default(), PathBuf::new());
         let roles = [(1, Role::Routed), (2, Role::Routed), (3, Role::Candidate)];
-        let (fleet, ..) = registry.compile(&snapshot(1, &roles), Generation(0)).unwrap();
+        let (fleet, ..) = compile(&mut registry, &snapshot(1, &roles), Generation(0)).unwrap();
         let app = fleet.app("shop.localhost").unwrap();
         let first = app.pick(&[], (0, 0)).unwrap();
         first.backend().failing.store(true, SeqCst);

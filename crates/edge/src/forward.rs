@@ -12,7 +12,8 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use crate::answer::{Reason, refuse};
+use crate::answer::{self, Reason, refuse};
+use crate::before::{Before, before_the_app};
 use crate::body::{Ending, RequestBody, RequestState, ResponseBody};
 use crate::client::Origin;
 use crate::fleet::InFlight;
@@ -64,6 +65,15 @@ pub(crate) async fn forward(
         Err(reason) => return refuse(reason, request.headers().get(header::ACCEPT), record),
     };
     record.set_host(host.clone());
+    let hsts = match before_the_app(worker, origin, &host, &request) {
+        Before::Go { hsts } => hsts,
+        Before::Prove(text) => return answer::prove(text, record),
+        Before::Redirect(location) => return answer::redirect(location, record),
+        Before::Refuse(reason) => return refuse(reason, request.headers().get(header::ACCEPT), record),
+    };
+    if request.version() == Version::HTTP_2 {
+        headers::join_cookies(request.headers_mut());
+    }
     let protocol = headers::upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
     let asks_upgrade = request.headers().contains_key(header::UPGRADE);
     let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut request));
@@ -71,7 +81,6 @@ pub(crate) async fn forward(
     if let Some(protocol) = &protocol {
         headers::set_upgrade(request.headers_mut(), protocol.clone());
     }
-    *request.version_mut() = Version::HTTP_11;
 
     let accept = request.headers().get(header::ACCEPT).cloned();
     let sent = match target_of(origin, &host) {
@@ -82,6 +91,9 @@ pub(crate) async fn forward(
         Ok(answer) => finish(worker, answer, client.zip(protocol), record, accept.as_ref()),
         Err(reason) => refuse(reason, accept.as_ref(), record),
     };
+    if hsts > 0 {
+        headers::set_hsts(response.headers_mut(), hsts);
+    }
     // After a request with an Upgrade header the scanner no longer reads along, so nothing may follow it.
     if (asks_upgrade || worker.is_draining()) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -111,6 +123,14 @@ fn check(request: &mut Request<Incoming>) -> Result<HeaderValue, Reason> {
     let web = uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
     if !web || normalise(authority.as_str().as_bytes()).is_err() {
         return Err(Reason::BadRequest);
+    }
+    if request.version() == Version::HTTP_2 {
+        // Two names for one host, of which one server believes this and the next one that (RFC 9113, 8.3.1).
+        let mut named = request.headers().get_all(header::HOST).iter();
+        let wanted = normalise(authority.as_str().as_bytes());
+        if named.any(|host| normalise(host.as_bytes()).ok() != wanted.as_ref().ok().cloned()) {
+            return Err(Reason::BadRequest);
+        }
     }
     // With an absolute target the Host header must still be there and valid, though it does not count.
     let host = request.headers().get(header::HOST);
@@ -149,6 +169,7 @@ async fn send(
     record: &mut Record,
 ) -> Result<Answer, Reason> {
     let (parts, body) = request.into_parts();
+    let stall = (parts.version == Version::HTTP_2).then_some(worker.limits().patience.stall);
     let mut errand = Errand {
         target,
         idempotent: is_idempotent(parts.method.as_str()),
@@ -158,7 +179,8 @@ async fn send(
         tried: Vec::new(),
         repeated: false,
     };
-    let mut request = Request::from_parts(parts, RequestBody::new(body));
+    let mut request = Request::from_parts(parts, RequestBody::new(body, stall));
+    *request.version_mut() = Version::HTTP_11;
     loop {
         let (lease, mut sender, reused) = errand.find(worker, record).await?;
         let spare = (reused && errand.can_repeat()).then(|| Spare::of(&request));

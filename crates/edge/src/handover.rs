@@ -26,6 +26,25 @@ const MESSAGE_MAX: usize = 256;
 struct Message {
     version: u32,
     listeners: usize,
+    /// How many of them, the last ones, are for HTTPS. A version that does not know of it takes them for others, which do not listen where it wants to.
+    #[serde(default)]
+    secure: usize,
+}
+
+/// Listeners that change hands.
+#[derive(Debug)]
+pub struct Listeners<S = OwnedFd> {
+    /// Those for HTTP.
+    pub plain: Vec<S>,
+    /// Those for HTTPS.
+    pub secure: Vec<S>,
+}
+
+/// None.
+impl<S> Default for Listeners<S> {
+    fn default() -> Self {
+        Self { plain: Vec::new(), secure: Vec::new() }
+    }
 }
 
 /// Why listeners could not be handed over.
@@ -46,16 +65,18 @@ pub enum HandoverError {
 }
 
 /// Sends `listeners` to `peer` if that is root's, `owner`'s or this process's own.
-pub(crate) fn send(peer: &UnixStream, owner: u32, listeners: &[OwnedFd]) -> Result<(), HandoverError> {
+pub(crate) fn send(peer: &UnixStream, owner: u32, listeners: &Listeners) -> Result<(), HandoverError> {
     let uid = rustix::net::sockopt::socket_peercred(peer).map_err(io::Error::from)?.uid.as_raw();
     if uid != 0 && uid != owner && uid != rustix::process::geteuid().as_raw() {
         return Err(HandoverError::NotAllowed { uid });
     }
-    let listeners = listeners.get(..listeners.len().min(LISTENERS_MAX)).unwrap_or_default();
-    let message = Message { version: VERSION, listeners: listeners.len() };
+    let secure = listeners.secure.len().min(LISTENERS_MAX / 2);
+    let plain = listeners.plain.len().min(LISTENERS_MAX - secure);
+    let message = Message { version: VERSION, listeners: plain + secure, secure };
     let mut line = serde_json::to_vec(&message).map_err(io::Error::other)?;
     line.push(b'\n');
-    let fds: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
+    let sent = listeners.plain.iter().take(plain).chain(listeners.secure.iter().take(secure));
+    let fds: Vec<BorrowedFd<'_>> = sent.map(AsFd::as_fd).collect();
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fits = control.push(SendAncillaryMessage::ScmRights(&fds));
@@ -69,7 +90,7 @@ pub(crate) fn send(peer: &UnixStream, owner: u32, listeners: &[OwnedFd]) -> Resu
 ///
 /// # Errors
 /// [`HandoverError`] when the edge refuses or is of another version.
-pub fn receive(edge: &UnixStream) -> Result<Vec<TcpListener>, HandoverError> {
+pub fn receive(edge: &UnixStream) -> Result<Listeners<TcpListener>, HandoverError> {
     let mut line = [0; MESSAGE_MAX];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -84,7 +105,11 @@ pub fn receive(edge: &UnixStream) -> Result<Vec<TcpListener>, HandoverError> {
     }
     let line = line.get(..count).unwrap_or_default();
     match serde_json::from_slice::<Message>(line) {
-        Ok(message) if message.version == VERSION && message.listeners == listeners.len() => Ok(listeners),
+        Ok(message) if message.version == VERSION && message.listeners == listeners.len() => {
+            let plain = listeners.len().checked_sub(message.secure).ok_or(HandoverError::Message)?;
+            let secure = listeners.split_off(plain);
+            Ok(Listeners { plain: listeners, secure })
+        }
         Ok(_) | Err(_) => Err(HandoverError::Message),
     }
 }

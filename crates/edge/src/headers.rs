@@ -44,9 +44,9 @@ impl RequestId {
 ///
 /// The order matters: `Connection` is obeyed before our headers are set, so that a client cannot name them there.
 pub(crate) fn to_app(headers: &mut HeaderMap, host: &HeaderValue, origin: &Origin, id: &RequestId) {
-    let (peer, caller) = match origin {
-        Origin::Outside { peer } => (peer, None),
-        Origin::Inside { peer, caller, .. } => (peer, Some(caller)),
+    let (peer, caller, proto) = match origin {
+        Origin::Outside { peer, secure } => (peer, None, if secure.is_some() { "https" } else { "http" }),
+        Origin::Inside { peer, caller, .. } => (peer, Some(caller), "http"),
     };
     let wants_trailers = headers
         .get_all(header::TE)
@@ -59,7 +59,7 @@ pub(crate) fn to_app(headers: &mut HeaderMap, host: &HeaderValue, origin: &Origi
     }
     headers.insert(header::HOST, host.clone());
     headers.insert(X_FORWARDED_FOR, peer.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.insert(X_FORWARDED_HOST, host.clone());
     if let Some(caller) = caller {
         headers.insert(X_BERTH_APP, caller.clone());
@@ -72,6 +72,27 @@ pub(crate) fn to_app(headers: &mut HeaderMap, host: &HeaderValue, origin: &Origi
     if !valid && let Ok(value) = HeaderValue::from_maybe_shared(id.traceparent.clone()) {
         headers.insert(TRACEPARENT, value);
         headers.remove("tracestate");
+    }
+}
+
+/// Makes one header of several `Cookie`, which HTTP/2 allows and HTTP/1 does not (RFC 9113, 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Says to a browser that it is to use HTTPS alone for so many seconds, unless the app says something of that itself.
+pub(crate) fn set_hsts(headers: &mut HeaderMap, seconds: u32) {
+    if !headers.contains_key(header::STRICT_TRANSPORT_SECURITY)
+        && let Ok(value) = HeaderValue::from_str(&format!("max-age={seconds}"))
+    {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
     }
 }
 
@@ -187,7 +208,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        let origin = Origin::Outside { peer: HeaderValue::from_static("10.0.0.1") };
+        let origin = Origin::Outside { peer: HeaderValue::from_static("10.0.0.1"), secure: None };
         to_app(&mut headers, &HeaderValue::from_static("shop.com"), &origin, &RequestId::new(7, 9));
         headers
     }

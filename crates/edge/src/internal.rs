@@ -24,7 +24,7 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::client::Origin;
+use crate::client::{self, Origin};
 use crate::fleet::Named;
 use crate::worker::{Worker, is_about_one_connection};
 use crate::{events, passage, prepare};
@@ -229,6 +229,8 @@ impl Caller {
         let own = worker.in_fleet(|fleet| fleet.address(&self.app)).unwrap_or(OWN);
         let Ok(peer) = HeaderValue::from_str(&own.to_string()) else { return };
         let origin = Origin::Inside { peer, caller: self.name.clone(), target };
-        worker.serve(socket, origin, Some(room));
+        worker.serve(Some(room), move |worker, client| async move {
+            client::serve(&worker, client, socket, origin).await;
+        });
     }
 }

@@ -12,8 +12,10 @@
 
 mod access_log;
 mod answer;
+mod before;
 mod body;
 mod boot;
+mod certificates;
 mod client;
 mod client_stream;
 mod control_thread;
@@ -32,6 +34,7 @@ mod patience;
 mod probe;
 mod record;
 mod strict;
+mod tls;
 mod upgrade;
 mod upstream;
 mod worker;
@@ -55,17 +58,22 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 pub use access_log::AccessLog;
+pub use certificates::AUTHORITY;
 pub use limits::Limits;
 pub use patience::Patience;
 
 use crate::access_log::{Buffer, Writer};
+use crate::certificates::Shelf;
 use crate::control_thread::{ControlThread, Hand, Outside, Signals};
-use crate::worker::{Orders, Standing, Worker};
+use crate::handover::Listeners;
+use crate::worker::{Orders, Secure, Standing, Worker};
 
 /// What an edge is started with.
 pub struct Config {
     /// Bound and listening sockets; each gets a thread of its own.
     pub listeners: Vec<TcpListener>,
+    /// Bound and listening sockets for HTTPS: none, or one for each thread.
+    pub secure: Vec<TcpListener>,
     /// The directory that holds `current.json`, opened.
     pub routing_dir: OwnedFd,
     /// The folder of the sockets at which shims are asked for the way into their instances' networks.
@@ -143,8 +151,12 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
         return Err(EdgeError::NoListener);
     }
     let limits = config.limits.within(raise_file_limit(), config.listeners.len());
-    let duplicates = config.listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
-    let duplicates = duplicates.collect::<io::Result<Vec<_>>>().map_err(setup("the listeners"))?;
+    let duplicates = |listeners: &[TcpListener]| {
+        let copies = listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
+        copies.collect::<io::Result<Vec<_>>>().map_err(setup("the listeners"))
+    };
+    let (plain, secure) = (duplicates(&config.listeners)?, duplicates(&config.secure)?);
+    let handed = Listeners { plain, secure };
     let runtime = runtime()?;
     let local = LocalSet::new();
     let entered = runtime.enter();
@@ -163,8 +175,8 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
             stop: watch::Sender::default(),
         };
         let (callers, orders): (Vec<_>, Vec<_>) = config.listeners.iter().map(|_| orders(&signals)).unzip();
-        let thread = ControlThread::boot(
-            &config.routing_dir,
+        let mut thread = ControlThread::boot(
+            Shelf::new(config.routing_dir),
             config.dial_folder.clone(),
             Arc::clone(&changed),
             signals,
@@ -172,9 +184,11 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
         let fleet = thread.fleet();
         let (mut hands, mut threads) = (Vec::new(), Vec::new());
         let count = config.listeners.len();
+        let mut secure = secure_listeners(&mut thread, config.secure, &config.clock)?;
         for (listener, orders) in config.listeners.into_iter().zip(orders) {
+            let secure = secure.next();
             let log = writer.as_ref().map(|writer| writer.buffer(&*config.clock));
-            let post = Post { listener, orders, limits, clock: Arc::clone(&config.clock), log };
+            let post = Post { listener, secure, orders, limits, clock: Arc::clone(&config.clock), log };
             let standing =
                 Arc::new(Standing { generation: fleet.generation().0.into(), changed: Arc::clone(&changed) });
             let (hand, joined) = start_worker(post, standing, Arc::clone(&fleet))?;
@@ -194,7 +208,7 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
             stop: config.stop,
             terminate,
             owner_uid: config.owner_uid,
-            listeners: duplicates,
+            listeners: handed,
             dial_folder: config.dial_folder,
             callers,
         };
@@ -221,6 +235,7 @@ fn orders(signals: &Signals) -> (mpsc::Sender<PathBuf>, Orders) {
 /// What one worker thread is started with.
 struct Post {
     listener: TcpListener,
+    secure: Option<Secure<TcpListener>>,
     orders: Orders,
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -240,6 +255,9 @@ fn start_worker(
         }
     }
     prepare(&post.listener).map_err(setup("a listener"))?;
+    if let Some(secure) = &post.secure {
+        prepare(&secure.listener).map_err(setup("a listener"))?;
+    }
     let runtime = runtime()?;
     let (farewell, ended) = oneshot::channel();
     let hand = Hand { standing: Arc::clone(&standing), ended };
@@ -247,11 +265,13 @@ fn start_worker(
         // Declared first, so that it goes last: after the sender below.
         let _farewell = Farewell(Arc::clone(&standing.changed));
         let farewell = farewell;
-        let worker = Worker::new(post.clock, post.limits, fleet, post.log);
+        let secure_port = post.secure.as_ref().map(|secure| secure.port);
+        let worker = Worker::new(post.clock, post.limits, fleet, post.log, secure_port);
         let local = LocalSet::new();
         let served = local.block_on(&runtime, async {
             let listener = tokio::net::TcpListener::from_std(post.listener)?;
-            Ok::<_, io::Error>(worker::run(worker, listener, post.orders, standing).await)
+            let secure = post.secure.map(Secure::into_async).transpose()?;
+            Ok::<_, io::Error>(worker::run(worker, listener, secure, post.orders, standing).await)
         });
         match served {
             // Nobody listens any more when the control thread has failed, which ends the process anyway.
@@ -262,6 +282,20 @@ fn start_worker(
     let thread =
         std::thread::Builder::new().name("edge".to_owned()).spawn(work).map_err(setup("a thread"))?;
     Ok((hand, thread))
+}
+
+/// Each of the listeners for HTTPS with what it accepts by.
+fn secure_listeners(
+    thread: &mut ControlThread,
+    listeners: Vec<TcpListener>,
+    clock: &Arc<dyn Clock>,
+) -> Result<std::vec::IntoIter<Secure<TcpListener>>, EdgeError> {
+    let Some(first) = listeners.first() else { return Ok(Vec::new().into_iter()) };
+    let port = first.local_addr().map_err(setup("a listener"))?.port();
+    let acceptor = tls::acceptor(thread.choose_certificates(clock));
+    let acceptor = acceptor.map_err(|error| setup("TLS")(io::Error::other(error)))?;
+    let secure = listeners.into_iter().map(|listener| Secure { listener, acceptor: acceptor.clone(), port });
+    Ok(secure.collect::<Vec<_>>().into_iter())
 }
 
 /// Options that accepted sockets inherit, which saves two system calls for each connection.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,13 +14,14 @@ use std::time::Duration;
 use berth_clock::{Clock, random_bytes};
 use berth_spec::Gate;
 use http::HeaderValue;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
 
 use crate::access_log::{Buffer, Line};
-use crate::client::{Client, End, Origin};
+use crate::client::{self, Client, End, Origin};
 use crate::dial::Dialers;
 use crate::fleet::{App, Fleet, InFlight, Named};
 use crate::headers::RequestId;
@@ -87,6 +89,8 @@ pub(crate) struct Worker {
     held: Cell<usize>,
     random: Cell<u64>,
     log: RefCell<Option<Buffer>>,
+    /// The port of the listener for HTTPS.
+    secure_port: Option<u16>,
     tasks: RefCell<JoinSet<()>>,
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -111,6 +115,7 @@ impl Worker {
         limits: Limits,
         fleet: Arc<Fleet>,
         log: Option<Buffer>,
+        secure_port: Option<u16>,
     ) -> Rc<Self> {
         let random = u64::from_le_bytes(random_bytes(&*clock));
         Rc::new(Self {
@@ -123,6 +128,7 @@ impl Worker {
             held: Cell::new(0),
             random: Cell::new(random),
             log: RefCell::new(log),
+            secure_port,
             tasks: RefCell::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
@@ -134,6 +140,10 @@ impl Worker {
 
     pub(crate) fn now(&self) -> Duration {
         self.clock.monotonic()
+    }
+
+    pub(crate) fn secure_port(&self) -> Option<u16> {
+        self.secure_port
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -303,26 +313,37 @@ impl Worker {
         }
     }
 
-    fn admit(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: std::net::SocketAddr) {
-        let Ok(peer) = HeaderValue::from_str(&peer.ip().to_canonical().to_string()) else { return };
-        self.serve(socket, Origin::Outside { peer }, None);
+    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+        let Some(peer) = named(peer) else { return };
+        self.serve(None, move |worker, client| async move {
+            client::serve(&worker, client, socket, Origin::Outside { peer, secure: None }).await;
+        });
     }
 
-    /// Serves HTTP on `socket`. What `room` it takes is free again when it ends.
-    pub(crate) fn serve(
+    fn admit_secure(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
+        let Some(peer) = named(peer) else { return };
+        self.serve(None, move |worker, client| async move {
+            // What a handshake fails of is the client's, or of somebody who looks around: there is nobody to be told.
+            let limit = worker.limits.patience.head;
+            let Ok(Ok(stream)) = tokio::time::timeout(limit, acceptor.accept(socket)).await else { return };
+            client::serve_secure(&worker, client, stream, peer).await;
+        });
+    }
+
+    /// Serves a client by `service`. What `room` it takes is free again when that ends.
+    pub(crate) fn serve<F: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
-        socket: tokio::net::TcpStream,
-        origin: Origin,
         room: Option<OwnedSemaphorePermit>,
+        service: impl FnOnce(Rc<Self>, Rc<Client>) -> F,
     ) {
         let number = self.next_client.get();
         self.next_client.set(number + 1);
         let client = Rc::new(Client::default());
         self.clients.borrow_mut().insert(number, Rc::clone(&client));
         let leaving = Leaving { worker: Rc::clone(self), number };
-        let worker = Rc::clone(self);
+        let service = service(Rc::clone(self), client);
         self.spawn(async move {
-            crate::client::serve(&worker, client, socket, origin).await;
+            service.await;
             drop((leaving, room));
         });
     }
@@ -334,6 +355,25 @@ impl Worker {
     fn remaining(&self) -> usize {
         self.clients.borrow().values().filter(|client| !client.is_idle()).count() + self.tunnels.get()
     }
+}
+
+/// A listener for HTTPS.
+pub(crate) struct Secure<L> {
+    pub(crate) listener: L,
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) port: u16,
+}
+
+impl Secure<std::net::TcpListener> {
+    pub(crate) fn into_async(self) -> io::Result<Secure<TcpListener>> {
+        let listener = TcpListener::from_std(self.listener)?;
+        Ok(Secure { listener, acceptor: self.acceptor, port: self.port })
+    }
+}
+
+/// A client's address as headers have it.
+fn named(peer: SocketAddr) -> Option<HeaderValue> {
+    HeaderValue::from_str(&peer.ip().to_canonical().to_string()).ok()
 }
 
 /// Takes a client off the list when its task ends, by a panic too.
@@ -353,6 +393,7 @@ impl Drop for Leaving {
 pub(crate) async fn run(
     worker: Rc<Worker>,
     listener: TcpListener,
+    secure: Option<Secure<TcpListener>>,
     mut orders: Orders,
     standing: Arc<Standing>,
 ) -> usize {
@@ -363,8 +404,9 @@ pub(crate) async fn run(
     while !*orders.stop.borrow() {
         let full = worker.clients.borrow().len() >= worker.limits.connections;
         tokio::select! {
-            accepted = listener.accept(), if accepting && !full => match accepted {
-                Ok((socket, peer)) => worker.admit(socket, peer),
+            accepted = accept(&listener, secure.as_ref()), if accepting && !full => match accepted {
+                Ok((socket, peer, None)) => worker.admit(socket, peer),
+                Ok((socket, peer, Some(secure))) => worker.admit_secure(socket, peer, secure.acceptor.clone()),
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     events::accept_failed(&error);
@@ -391,8 +433,22 @@ pub(crate) async fn run(
         }
     }
     // What waits in the accept queue is not lost: the socket lives on with the supervisor.
-    drop(listener);
+    drop((listener, secure));
     drain(&worker, orders, &standing, &mut ticks).await
+}
+
+/// A connection, with the listener for HTTPS if it came by that.
+async fn accept<'a>(
+    plain: &TcpListener,
+    secure: Option<&'a Secure<TcpListener>>,
+) -> io::Result<(TcpStream, SocketAddr, Option<&'a Secure<TcpListener>>)> {
+    let Some(secure) = secure else {
+        return plain.accept().await.map(|(socket, peer)| (socket, peer, None));
+    };
+    tokio::select! {
+        accepted = plain.accept() => accepted.map(|(socket, peer)| (socket, peer, None)),
+        accepted = secure.listener.accept() => accepted.map(|(socket, peer)| (socket, peer, Some(secure))),
+    }
 }
 
 async fn drain(

@@ -12,5 +12,8 @@ pub mod table;
 pub mod wire;
 
 pub use names::Names;
-pub use snapshot::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
+pub use snapshot::{
+    AppRoute, Backend, CertificateRoute, ChallengeRoute, Endpoint, Generation, Host, Https, Probe, ProbePath,
+    Role, Snapshot,
+};
 pub use table::{Flaw, InvalidSnapshot, Table};

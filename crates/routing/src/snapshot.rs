@@ -27,6 +27,61 @@ pub struct Snapshot {
     pub generation: Generation,
     /// The apps, by id; an app without hosts is probed but receives nothing.
     pub apps: BTreeMap<AppId, AppRoute>,
+    /// The certificates of hosts; each host once. A version that does not know of them serves no HTTPS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateRoute>,
+    /// What is answered to who wants a host proven. A version that does not know of them proves nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub challenges: Vec<ChallengeRoute>,
+}
+
+/// A certificate, which lies beside the snapshot in `certificates/` as `ID.pem`: the chain, and then the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRoute {
+    /// SHA-256 of it, in hex: another certificate has another name, so what was read once need not be read again.
+    pub id: String,
+    /// The hosts to whose clients it is shown; never one with `.*`.
+    pub hosts: Vec<Host>,
+}
+
+/// What an ACME server looks for to see that a host is ours: at a path of HTTP (RFC 8555, 8.3), or in a handshake (RFC 8737).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeRoute {
+    /// The host that is to be proven.
+    pub host: Host,
+    /// The last part of the path.
+    pub token: String,
+    /// What is answered there; SHA-256 of it is in the certificate that is shown in the handshake.
+    pub answer: String,
+}
+
+/// What is said to clients that could use HTTPS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Https {
+    /// Whether a request by plain HTTP for a host that has a certificate is sent there.
+    pub force: bool,
+    /// For how many seconds a browser is to use nothing else (RFC 6797); not said when nought.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub hsts: u32,
+}
+
+impl Default for Https {
+    fn default() -> Self {
+        Self { force: true, hsts: 0 }
+    }
+}
+
+impl Https {
+    /// Whether it is what an app has that says nothing of it.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_nought(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Snapshot {
@@ -41,12 +96,13 @@ impl Snapshot {
     pub fn new(generation: Generation, apps: BTreeMap<AppId, AppRoute>) -> Self {
         let backends = apps.values().flat_map(|route| &route.backends);
         let dials = backends.into_iter().any(|it| matches!(it.endpoint, Endpoint::Dialer { .. }));
-        Self { format: if dials { Self::FORMAT } else { 1 }, generation, apps }
+        let format = if dials { Self::FORMAT } else { 1 };
+        Self { format, generation, apps, ..Self::default() }
     }
 }
 
 /// How one app is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AppRoute {
     /// The hosts whose requests go to this app.
     pub hosts: Vec<Host>,
@@ -62,6 +118,9 @@ pub struct AppRoute {
     /// and everything else as this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// What is said to clients that could use HTTPS. A version that does not know of it has no HTTPS.
+    #[serde(default, skip_serializing_if = "Https::is_default")]
+    pub https: Https,
 }
 
 /// A host name in lower case without a port: `shop.example.com`; or `*.example.com`, which matches every name with one label

@@ -4,6 +4,7 @@ mod accept;
 mod apps;
 mod auth;
 mod backup;
+mod certificates;
 mod cron;
 mod diff;
 mod domains;
@@ -66,7 +67,7 @@ pub struct Api {
     pub journal: Arc<Journal>,
     pub edge: Arc<EdgeLink>,
     pub machine: Arc<Machine>,
-    pub vault: Vault,
+    pub vault: Arc<Vault>,
     pub clock: Arc<dyn Clock>,
     pub identity: Identity,
     /// Turned on to take the platform down.
@@ -80,6 +81,7 @@ pub struct Identity {
     pub home: std::path::PathBuf,
     pub socket: std::path::PathBuf,
     pub edge: std::net::SocketAddr,
+    pub https: Option<std::net::SocketAddr>,
     pub api: std::net::SocketAddr,
     pub supervisor_pid: Option<u32>,
     pub as_root: bool,
@@ -96,6 +98,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::PLATFORM_UPGRADE, post(platform::upgrade))
         .route(route::PLATFORM_BACKUP, get(backup::save))
         .route(route::PLATFORM_TIMELINE, get(history::platform_timeline))
+        .route(route::CERTIFICATES, get(certificates::list).post(certificates::upload))
+        .route(route::CERTIFICATE, delete(certificates::remove))
+        .route(route::CERTIFICATE_RENEWALS, post(certificates::renew))
+        .route(route::ACME, put(certificates::set_acme).delete(certificates::unset_acme))
+        .route(route::AUTHORITY, get(certificates::authority))
         .route(route::OPENAPI, get(openapi::serve))
         .route(route::CHUNKS_MISSING, post(upload::missing))
         .route(route::CHUNK, put(upload::put_chunk).layer(DefaultBodyLimit::max(upload::CHUNK_MAX)))

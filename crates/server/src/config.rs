@@ -47,6 +47,8 @@ pub struct ControlConfig {
     pub exe: PathBuf,
     /// Where edge listens, for the addresses that are shown to people.
     pub edge_addr: SocketAddr,
+    /// Where it serves HTTPS, if it does.
+    pub https_addr: Option<SocketAddr>,
     /// Where the API listens, for the same.
     pub api_addr: SocketAddr,
     /// The level at which instances are isolated; `None` for the best that the machine has.

@@ -351,9 +351,10 @@ impl DeskTask {
                 Command::App { app, .. } | Command::Fact { app, .. } => {
                     ledger.speculative().apps.get(app).cloned()
                 }
-                Command::EnsureProject { .. } | Command::IssueToken { .. } | Command::ReportBreach { .. } => {
-                    None
-                }
+                Command::EnsureProject { .. }
+                | Command::IssueToken { .. }
+                | Command::ChangeCertificates { .. }
+                | Command::ReportBreach { .. } => None,
             };
             let decided = ledger.submit(&command, meta.at, &meta.actor);
             (before, decided, ledger.speculative().position)

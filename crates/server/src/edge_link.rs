@@ -5,13 +5,14 @@
 //! and not before: a connection that ends proves nothing. One that has not said hello yet shows by its [claim](EdgeClaims), and counts as
 //! one that has applied nothing; so does none at all, since one is about to be started.
 
+mod certificates;
 mod claims;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use berth_routing::{Endpoint, Generation, Names, Snapshot};
 use berth_spec::{AppId, InstanceId};
 use tokio::sync::watch;
 
+pub use self::certificates::CertificateShelf;
 pub use self::claims::EdgeClaims;
 use crate::desk::Desk;
 use crate::events;
@@ -42,6 +44,7 @@ const EVIDENCE_BYTES: usize = 300;
 pub struct EdgeLink {
     dir: PathBuf,
     group: Option<u32>,
+    shelf: CertificateShelf,
     claims: EdgeClaims,
     known: Mutex<Known>,
     newest: watch::Sender<Arc<Newest>>,
@@ -50,6 +53,8 @@ pub struct EdgeLink {
     /// Whether every app has to be compared with the newest snapshot, and not only what changed since: at first, and while one that had
     /// to be written could not be.
     compare_all: AtomicBool,
+    /// The version of the platform's own stream that the newest snapshot shows.
+    platform: AtomicU64,
 }
 
 /// The newest snapshot that is durable, and the frame that tells edge of it.
@@ -141,7 +146,12 @@ impl EdgeLink {
     ///
     /// # Errors
     /// When the directory cannot be read. A snapshot that cannot be read is treated as none: it is derived anew at once.
-    pub fn open(dir: &Path, group: Option<u32>, claims: EdgeClaims) -> io::Result<Self> {
+    pub fn open(
+        dir: &Path,
+        group: Option<u32>,
+        claims: EdgeClaims,
+        shelf: CertificateShelf,
+    ) -> io::Result<Self> {
         let last = match std::fs::read(dir.join(CURRENT)) {
             Ok(bytes) => serde_json::from_slice::<Snapshot>(&bytes).ok(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -155,11 +165,13 @@ impl EdgeLink {
         Ok(Self {
             dir: dir.to_owned(),
             group,
+            shelf,
             claims,
             known: Mutex::new(known),
             newest: watch::Sender::new(Arc::new(newest)),
             applied: watch::Sender::new(Generation::default()),
             compare_all: AtomicBool::new(true),
+            platform: AtomicU64::new(0),
         })
     }
 
@@ -173,15 +185,19 @@ impl EdgeLink {
         // A copy shares every app, so the desk waits for as long as that takes and not until the routes are derived.
         let state = desk.read_changed(|state, changed| {
             let mut changed = changed.iter().filter_map(|id| state.apps.get(id));
-            (all || changed.any(|app| is_behind(&last.snapshot, app))).then(|| state.clone())
+            // Certificates are the platform's: they are compared when anything of it changed, which is seldom.
+            let platform = state.platform.version != self.platform.load(Ordering::Relaxed);
+            (all || platform || changed.any(|app| is_behind(&last.snapshot, app))).then(|| state.clone())
         });
         let Some(state) = state else {
             return Ok(false);
         };
         self.compare_all.store(true, Ordering::Relaxed);
         let newer = snapshot(&state);
+        let platform = state.platform.version;
         if !must_publish(&last.snapshot, &newer, &state) {
             self.compare_all.store(false, Ordering::Relaxed);
+            self.platform.store(platform, Ordering::Relaxed);
             return Ok(false);
         }
         if newer.generation <= last.snapshot.generation {
@@ -189,11 +205,15 @@ impl EdgeLink {
             return Ok(false);
         }
         events::breach(check_routes(&state, &newer));
+        // Before the snapshot that names them.
+        self.shelf.put(&newer, &state)?;
         let path = self.dir.join(CURRENT);
         let bytes = serde_json::to_vec(&newer)?;
         let newer = Newest::new(newer).map_err(io::Error::other)?;
         write_durably(&path, &bytes, self.group)?;
         self.compare_all.store(false, Ordering::Relaxed);
+        self.platform.store(platform, Ordering::Relaxed);
+        self.shelf.keep(&newer.snapshot);
         let generation = newer.snapshot.generation;
         events::snapshot_written(generation, newer.snapshot.apps.len());
         self.with(|known| {

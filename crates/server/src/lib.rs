@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod backup;
+mod certificates;
 pub mod config;
 pub mod desk;
 pub mod edge_link;
@@ -42,7 +43,7 @@ use tokio::task::JoinSet;
 use crate::api::Api;
 use crate::config::ControlConfig;
 use crate::desk::{Asker, Desk, SubmitError};
-use crate::edge_link::{EdgeClaims, EdgeLink};
+use crate::edge_link::{CertificateShelf, EdgeClaims, EdgeLink};
 use crate::machine::Machine;
 use crate::reconcile::Reconciler;
 use crate::replay::Unfoldable;
@@ -114,8 +115,12 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
 
     let group = config.uid_plan.map(config::UidPlan::edge);
     let claims = EdgeClaims::below(&config.run_dir);
-    let edge = EdgeLink::open(&config.home.join("routing"), group, claims)
-        .map_err(system("reading the routing snapshot"))?;
+    let vault = Arc::new(Vault::new(config.key_encryption_key.clone()));
+    let routing = config.home.join("routing");
+    let shelf = CertificateShelf::open(&routing, group, Arc::clone(&vault));
+    let shelf = shelf.map_err(system("making routing/certificates"))?;
+    let edge =
+        EdgeLink::open(&routing, group, claims, shelf).map_err(system("reading the routing snapshot"))?;
     let edge = Arc::new(edge);
     let machine = Machine::open(&config, &desk).await.map_err(RunError::Machine)?;
     let machine = Arc::new(machine);
@@ -128,7 +133,7 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
         journal: Arc::clone(&journal),
         edge: Arc::clone(&edge),
         machine: Arc::clone(&machine),
-        vault: Vault::new(config.key_encryption_key.clone()),
+        vault: Arc::clone(&vault),
         clock: Arc::clone(&clock),
         identity: identity(&config),
         down: down.clone(),
@@ -142,6 +147,7 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     tasks.spawn(Arc::clone(&edge).serve(edge_socket, vec![0, config.owner_uid, edge_uid], desk.clone()));
     tasks.spawn(publish(Arc::clone(&edge), Arc::clone(&machine), desk.clone()));
     tasks.spawn(Arc::clone(&machine).watch());
+    tasks.spawn(certificates::keep(desk.clone(), Arc::clone(&edge), vault, Arc::clone(&clock)));
     let reconciler =
         Reconciler::new(desk.clone(), Arc::clone(&edge), Arc::clone(&machine), Arc::clone(&clock));
     let reconciling = tasks.spawn(Arc::new(reconciler).run());
@@ -183,6 +189,7 @@ fn identity(config: &ControlConfig) -> api::Identity {
         home: config.home.clone(),
         socket: config.run_dir.join("api.sock"),
         edge: config.edge_addr,
+        https: config.https_addr,
         api: config.api_addr,
         supervisor_pid: std::os::unix::process::parent_id().into(),
         as_root: config.uid_plan.is_some(),

@@ -34,6 +34,7 @@ pub(crate) fn config(dir: &Path, clock: Arc<dyn Clock>) -> (ControlConfig, Vec<U
         uid_plan: None,
         exe: "/proc/self/exe".into(),
         edge_addr: address,
+        https_addr: None,
         api_addr: address,
         isolation: Some(berth_spec::Isolation::Plain),
         backend: berth_spec::Backend::Native,

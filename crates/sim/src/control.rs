@@ -158,7 +158,10 @@ impl Control {
         let at = out.chance.clock().now();
         let app = match command {
             Command::App { app, .. } | Command::Fact { app, .. } => Some(app.clone()),
-            Command::EnsureProject { .. } | Command::IssueToken { .. } | Command::ReportBreach { .. } => None,
+            Command::EnsureProject { .. }
+            | Command::IssueToken { .. }
+            | Command::ChangeCertificates { .. }
+            | Command::ReportBreach { .. } => None,
         };
         let before = app.as_ref().and_then(|app| self.ledger.speculative().apps.get(app)).cloned();
         let decided = self.ledger.submit(command, at, actor);

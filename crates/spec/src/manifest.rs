@@ -275,6 +275,12 @@ pub struct Http {
     /// Whether no host leads to it, and other apps of its project alone call it: `public = false` as people write it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
+    /// Whether a request by plain HTTP for a host that has a certificate is sent to HTTPS; it is when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force_https: Option<bool>,
+    /// For how long a browser that was here by HTTPS is to use nothing else (RFC 6797).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hsts: Option<Millis>,
     /// How readiness is probed.
     pub readiness: Readiness,
 }

@@ -149,6 +149,10 @@ struct Http {
     /// Hosts whose requests go to the app, beside its default one.
     #[schemars(length(max = 100))]
     hosts: Option<Vec<String>>,
+    /// Whether a request by plain HTTP for a host that has a certificate is sent to HTTPS. True when left out.
+    force_https: Option<bool>,
+    /// For how long a browser that was here by HTTPS is to use nothing else (Strict-Transport-Security). Not said when left out.
+    hsts: Option<Span>,
     /// How health is probed: at most one check.
     #[schemars(length(max = 1))]
     checks: Option<Vec<Check>>,

@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::Path;
 
+use berth_certificate::LocalAuthority;
 use berth_clock::{Clock, random_bytes};
+use berth_edge::AUTHORITY;
 use berth_server::config::UidPlan;
 
 use super::durable::sync_directory;
@@ -103,6 +105,8 @@ pub(crate) fn create(
     }
     set_modes(path, uid_base.map(UidPlan::new))?;
     halt()?;
+    make_authority(path, root, clock)?;
+    halt()?;
     let platform = match known {
         Some(platform) => platform,
         None => {
@@ -112,6 +116,7 @@ pub(crate) fn create(
                 uid_base,
                 edge: None,
                 api: None,
+                https: None,
             };
             write_platform(path, &platform)?;
             halt()?;
@@ -128,6 +133,23 @@ fn make_key(home: &Path, clock: &dyn Clock) -> Result<(), HomeError> {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             write_atomically(&home.join("keys"), "kek", &random_bytes::<32>(clock), 0o600)
+        }
+        Err(error) => Err(HomeError::io("examine", &path, error)),
+    }
+}
+
+/// Makes the machine's own authority for certificates, unless it is there: before the first edge, which issues by it. In its directory it belongs
+/// to edge's group by itself.
+fn make_authority(home: &Path, root: bool, clock: &dyn Clock) -> Result<(), HomeError> {
+    let routing = home.join("routing");
+    let path = routing.join(AUTHORITY);
+    match fs::symlink_metadata(&path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let now = i64::try_from(clock.now().0 / 1_000).unwrap_or(i64::MAX);
+            let pem = LocalAuthority::make(now)
+                .map_err(|error| HomeError::io("make an authority at", &path, io::Error::other(error)))?;
+            write_atomically(&routing, AUTHORITY, pem.as_bytes(), if root { 0o640 } else { 0o600 })
         }
         Err(error) => Err(HomeError::io("examine", &path, error)),
     }

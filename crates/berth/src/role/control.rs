@@ -37,6 +37,7 @@ pub(super) fn run(args: &ControlArgs) -> Result<(), RoleError> {
         owner_uid: owner,
         exe: args.exe.clone(),
         edge_addr: args.edge_addr,
+        https_addr: args.https_addr,
         api_addr: args.api_addr,
         isolation: args.isolation,
         backend: args.backend.unwrap_or_default(),

@@ -17,10 +17,13 @@ pub(super) fn run(args: &EdgeArgs) -> Result<(), RoleError> {
     let _claim: OwnedFd = take(args.claim)?;
     let listeners: Vec<TcpListener> =
         args.listener.iter().map(|number| take(*number)).collect::<Result<_, _>>()?;
+    let secure: Vec<TcpListener> =
+        args.secure.iter().map(|number| take(*number)).collect::<Result<_, _>>()?;
     // Edge stops by SIGTERM; this way is for its tests. The sender must live as long as edge does.
     let (_never, stop) = oneshot::channel();
     let config = Config {
         listeners,
+        secure,
         routing_dir: take(args.routing)?,
         dial_folder: args.dial.clone(),
         control_socket: args.control.clone(),

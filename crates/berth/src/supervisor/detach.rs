@@ -49,6 +49,7 @@ pub(super) fn start(args: &UpArgs, home: &Path) -> Result<(), UpError> {
 pub(super) fn options(args: &UpArgs) -> Vec<OsString> {
     let given = [
         ("--edge", args.edge.map(|address| address.to_string())),
+        ("--https", args.https.map(|address| address.to_string())),
         ("--api", args.api.map(|address| address.to_string())),
         ("--isolation", args.isolation.map(|level| level.name().to_owned())),
         ("--backend", args.backend.map(|backend| backend.name().to_owned())),

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use berth_edge::handover::{HandoverError, receive};
+use berth_edge::handover::{HandoverError, Listeners, receive};
 
 /// An edge that does not answer for this long is wedged.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ pub(crate) enum AskError {
 ///
 /// # Errors
 /// When nobody answers in time, or with something else: the edge is gone, hangs, or is of another version.
-pub(crate) fn ask(run_dir: &Path) -> Result<Vec<TcpListener>, AskError> {
+pub(crate) fn ask(run_dir: &Path) -> Result<Listeners<TcpListener>, AskError> {
     let stream = UnixStream::connect(run_dir.join("handover.sock")).map_err(AskError::Nobody)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(AskError::Nobody)?;
     Ok(receive(&stream)?)

@@ -199,6 +199,9 @@ impl Site {
         launch = pass(launch, "--edge-unix", &self.sockets.edge_unix)?;
         launch = pass(launch, "--supervisor", &theirs)?;
         launch = launch.arg("--edge-addr").arg(self.sockets.edge_addr.to_string());
+        if let Some(address) = self.sockets.https_addr {
+            launch = launch.arg("--https-addr").arg(address.to_string());
+        }
         launch = launch.arg("--api-addr").arg(self.sockets.api_addr.to_string());
         if let Some(level) = self.kind.isolation {
             launch = launch.arg("--isolation").arg(level.name());
@@ -216,6 +219,9 @@ impl Site {
         }
         for listener in &self.sockets.edge {
             launch = pass(launch, "--listener", listener)?;
+        }
+        for listener in &self.sockets.secure {
+            launch = pass(launch, "--secure", listener)?;
         }
         launch = pass(launch, "--handover", &self.sockets.handover)?;
         // A directory that is open, not a path: edge may look at nothing else in the home.

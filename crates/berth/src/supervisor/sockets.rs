@@ -10,9 +10,12 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use berth_edge::handover::Listeners;
+use berth_spec::HttpsAddress;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::port_holder;
+use crate::report;
 
 /// How many may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
@@ -31,6 +34,9 @@ pub(crate) struct Sockets {
     /// What edge accepts on, one for each core.
     pub(crate) edge: Vec<TcpListener>,
     pub(crate) edge_addr: SocketAddr,
+    /// The same for HTTPS; none where it is not served.
+    pub(crate) secure: Vec<TcpListener>,
+    pub(crate) https_addr: Option<SocketAddr>,
     pub(crate) api_tcp: TcpListener,
     pub(crate) api_addr: SocketAddr,
     pub(crate) api_unix: UnixListener,
@@ -38,7 +44,16 @@ pub(crate) struct Sockets {
     /// Bound beside its final name; see [`Self::publish_handover`].
     pub(crate) handover: UnixListener,
     /// Listeners with SO_REUSEPORT do not keep out others of the same user: this does.
-    _edge_claim: UnixListener,
+    _edge_claims: Vec<UnixListener>,
+}
+
+/// Where apps are served.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edge {
+    pub(crate) http: SocketAddr,
+    pub(crate) https: HttpsAddress,
+    /// Whether somebody wants HTTPS there: else the platform comes up without it rather than not at all.
+    pub(crate) insists: bool,
 }
 
 /// Why the platform cannot listen.
@@ -64,34 +79,42 @@ impl Sockets {
     /// Binds everything. `inherited` are an orphaned edge's listeners: they are used when they listen where we want to.
     /// `edge_uid` is the user that must be able to connect to `edge.sock`.
     pub(crate) fn bind(
-        edge: SocketAddr,
+        edge: Edge,
         api: SocketAddr,
-        inherited: Vec<TcpListener>,
+        inherited: Listeners<TcpListener>,
         run_dir: &Path,
         edge_uid: Option<u32>,
     ) -> Result<Self, SocketError> {
         if !api.ip().is_loopback() {
             return Err(SocketError::Exposed { addr: api });
         }
-        let inherited = if all_listen_at(&inherited, edge) { inherited } else { Vec::new() };
-        let edge_listeners = if inherited.is_empty() { bind_for_each_core(edge)? } else { inherited };
-        let edge_addr = local_address(&edge_listeners[0], edge)?;
-        // Whoever lives and listens there was met above.
-        let edge_claim =
-            patiently(|| claim(edge_addr), || true).map_err(|source| taken_or(edge_addr, "edge", source))?;
+        let plain = listeners(edge.http, "edge", inherited.plain)?;
+        let secure = match edge.https.address().map(|at| listeners(at, "https", inherited.secure)) {
+            Some(Err(error)) if !edge.insists => {
+                tracing::warn!(error = report::chain(&error), "apps are served without HTTPS");
+                None
+            }
+            secure => secure.transpose()?,
+        };
+        let (https_addr, secure, secure_claim) = match secure {
+            Some(Claimed { listeners, address, claim }) => (Some(address), listeners, Some(claim)),
+            None => (None, Vec::new(), None),
+        };
         let api_tcp = bind_patiently(api).map_err(|source| taken_or(api, "api", source))?;
         let api_addr = local_address(&api_tcp, api)?;
         let at = |name: &str| run_dir.join(name);
         Ok(Self {
-            edge: edge_listeners,
-            edge_addr,
+            edge: plain.listeners,
+            edge_addr: plain.address,
+            secure,
+            https_addr,
             api_tcp,
             api_addr,
             // Callers are known by their peer credentials; as a user the directory keeps all others out besides.
             api_unix: bind_unix(&at("api.sock"), 0o666, None)?,
             edge_unix: bind_unix(&at("edge.sock"), 0o600, edge_uid)?,
             handover: bind_unix(&at("handover.sock.new"), 0o600, None)?,
-            _edge_claim: edge_claim,
+            _edge_claims: [plain.claim].into_iter().chain(secure_claim).collect(),
         })
     }
 
@@ -100,6 +123,27 @@ impl Sockets {
     pub(crate) fn publish_handover(run_dir: &Path) -> io::Result<()> {
         fs::rename(run_dir.join("handover.sock.new"), run_dir.join("handover.sock"))
     }
+}
+
+/// Listeners with the name that says that they are ours.
+struct Claimed {
+    listeners: Vec<TcpListener>,
+    address: SocketAddr,
+    claim: UnixListener,
+}
+
+/// Listeners at `addr`, those of an orphaned edge where they listen there.
+fn listeners(
+    addr: SocketAddr,
+    option: &'static str,
+    inherited: Vec<TcpListener>,
+) -> Result<Claimed, SocketError> {
+    let inherited = if all_listen_at(&inherited, addr) { inherited } else { Vec::new() };
+    let listeners = if inherited.is_empty() { bind_for_each_core(addr, option)? } else { inherited };
+    let address = local_address(&listeners[0], addr)?;
+    // Whoever lives and listens there was met above.
+    let claim = patiently(|| claim(address), || true).map_err(|source| taken_or(address, option, source))?;
+    Ok(Claimed { listeners, address, claim })
 }
 
 /// The listener for `addr`, which may have port 0, are these.
@@ -111,8 +155,8 @@ fn all_listen_at(listeners: &[TcpListener], addr: SocketAddr) -> bool {
     })
 }
 
-fn bind_for_each_core(addr: SocketAddr) -> Result<Vec<TcpListener>, SocketError> {
-    let fail = |source| taken_or(addr, "edge", source);
+fn bind_for_each_core(addr: SocketAddr, option: &'static str) -> Result<Vec<TcpListener>, SocketError> {
+    let fail = |source| taken_or(addr, option, source);
     // With SO_REUSEPORT the bind would succeed beside another program of our user that set it, and the kernel would deal
     // the connections out to both. Without it the bind says whether anybody is there.
     if addr.port() != 0 {
@@ -226,8 +270,28 @@ mod tests {
         inherited: Vec<TcpListener>,
     ) -> (tempfile::TempDir, Result<Sockets, SocketError>) {
         let run = tempfile::tempdir().unwrap();
-        let sockets = Sockets::bind(edge, any(), inherited, run.path(), None);
+        let inherited = Listeners { plain: inherited, secure: Vec::new() };
+        let sockets = Sockets::bind(http(edge), any(), inherited, run.path(), None);
         (run, sockets)
+    }
+
+    fn http(edge: SocketAddr) -> Edge {
+        Edge { http: edge, https: HttpsAddress::Off, insists: false }
+    }
+
+    #[test]
+    fn https_that_nobody_insists_on_gives_way_to_who_is_there() {
+        let holder = TcpListener::bind(any()).unwrap();
+        let https = HttpsAddress::At(holder.local_addr().unwrap());
+        let run = tempfile::tempdir().unwrap();
+        let bind = |insists| {
+            Sockets::bind(Edge { http: any(), https, insists }, any(), Listeners::default(), run.path(), None)
+        };
+        assert_eq!(bind(false).unwrap().https_addr, None);
+        assert!(matches!(bind(true), Err(SocketError::Taken { option: "https", .. })));
+        drop(holder);
+        let sockets = bind(true).unwrap();
+        assert_eq!((sockets.https_addr, sockets.secure.len()), (https.address(), sockets.edge.len()));
     }
 
     #[test]
@@ -247,7 +311,7 @@ mod tests {
         let holder = TcpListener::bind(any()).unwrap();
         let run = tempfile::tempdir().unwrap();
         let api = holder.local_addr().unwrap();
-        let error = Sockets::bind(any(), api, vec![], run.path(), None).unwrap_err();
+        let error = Sockets::bind(http(any()), api, Listeners::default(), run.path(), None).unwrap_err();
         let message = error.to_string();
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
         assert!(
@@ -300,7 +364,13 @@ mod tests {
     #[test]
     fn the_api_stays_on_loopback() {
         let run = tempfile::tempdir().unwrap();
-        let error = Sockets::bind(any(), "0.0.0.0:7070".parse().unwrap(), vec![], run.path(), None);
+        let error = Sockets::bind(
+            http(any()),
+            "0.0.0.0:7070".parse().unwrap(),
+            Listeners::default(),
+            run.path(),
+            None,
+        );
         assert!(matches!(error, Err(SocketError::Exposed { .. })));
     }
 
@@ -308,7 +378,7 @@ mod tests {
     fn sockets_of_a_killed_platform_are_replaced() {
         let run = tempfile::tempdir().unwrap();
         for _ in 0..2 {
-            let sockets = Sockets::bind(any(), any(), vec![], run.path(), None).unwrap();
+            let sockets = Sockets::bind(http(any()), any(), Listeners::default(), run.path(), None).unwrap();
             Sockets::publish_handover(run.path()).unwrap();
             drop(sockets);
             let mode = |name: &str| fs::metadata(run.path().join(name)).unwrap().permissions().mode() & 0o777;

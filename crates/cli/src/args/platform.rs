@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use berth_spec::{Backend, Isolation};
+use berth_spec::{Backend, HttpsAddress, Isolation};
 use clap::Args;
 
 /// `berth up`
@@ -12,6 +12,9 @@ pub struct UpArgs {
     /// Where apps answer [default: as last time, at first 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub edge: Option<SocketAddr>,
+    /// Where apps answer by HTTPS, or off [default: as last time, at first the port that is to --edge as 443 is to 80: 8443]
+    #[arg(long, value_name = "ADDRESS")]
+    pub https: Option<HttpsAddress>,
     /// Where the API answers, on loopback [default: as last time, at first 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS")]
     pub api: Option<SocketAddr>,

@@ -98,7 +98,7 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("platform", format!("{} (berth {})", platform.platform, platform.version)),
         ("home", platform.home.clone()),
-        ("apps at", format!("http://{}", platform.edge)),
+        ("apps at", apps_at(platform)),
         ("api", format!("http://{}", platform.api)),
         ("processes", roles.join(", ")),
         ("isolation", isolation),
@@ -124,4 +124,10 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         facts.push(("faults", format!("{count}; see logs/platform/control.log in the home, and report it")));
     }
     facts
+}
+
+/// Where apps answer, in words.
+fn apps_at(platform: &Platform) -> String {
+    let https = platform.https.as_ref().map_or_else(String::new, |https| format!(", https://{https}"));
+    format!("http://{}{https}", platform.edge)
 }

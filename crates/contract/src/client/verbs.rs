@@ -3,7 +3,8 @@
 use std::io;
 
 use berth_spec::{
-    AppId, AppName, BranchName, CronName, ProjectId, ReleaseNumber, SnapshotName, TenantName, VolumeName,
+    AppId, AppName, BranchName, CronName, HostName, ProjectId, ReleaseNumber, SnapshotName, TenantName,
+    VolumeName,
 };
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -13,6 +14,7 @@ use serde_json::json;
 use super::connection::Call;
 use super::{Client, ClientError, Download, EventStream, UPLOADS_AT_ONCE};
 use crate::app::{App, AppList, AppsQuery, CreateApp, InstanceList, Scale};
+use crate::certificate::{Acme, AcmeSettings, Authority, Certificate, CertificateList, CertificateUpload};
 use crate::cron::{CronHistory, CronList};
 use crate::domains::{DomainList, DomainsChanged, DomainsPatch};
 use crate::gate::{GateChange, GateChanged};
@@ -202,6 +204,49 @@ impl Client {
         patch: &SecretsPatch,
     ) -> Result<SecretsChanged, ClientError> {
         self.change(Method::PATCH, route::below_app(app, "secrets"), patch).await
+    }
+
+    /// The certificates, and how each host stands.
+    pub async fn certificates(&self) -> Result<CertificateList, ClientError> {
+        self.get(route::CERTIFICATES.to_owned()).await
+    }
+
+    /// Brings a certificate; returns once edge shows it.
+    pub async fn upload_certificate(&self, upload: &CertificateUpload) -> Result<Certificate, ClientError> {
+        self.change(Method::POST, route::CERTIFICATES.to_owned(), upload).await
+    }
+
+    /// Removes a certificate; returns once edge does not show it any more.
+    pub async fn remove_certificate(&self, id: &str) -> Result<(), ClientError> {
+        let path = format!("{}/{id}", route::CERTIFICATES);
+        let call = Call::change(Method::DELETE, path, (self.inside.keys)(), Bytes::new(), "");
+        self.exchange(&call).await.map(drop)
+    }
+
+    /// Has a certificate asked for now.
+    pub async fn renew_certificate(&self, host: &HostName) -> Result<(), ClientError> {
+        let path = route::CERTIFICATE_RENEWALS.to_owned();
+        let body = json!({ "host": host }).to_string();
+        let call =
+            Call::change(Method::POST, path, (self.inside.keys)(), Bytes::from(body), "application/json");
+        self.exchange(&call).await.map(drop)
+    }
+
+    /// Has certificates come from an ACME server, and opens an account there.
+    pub async fn set_acme(&self, settings: &AcmeSettings) -> Result<Acme, ClientError> {
+        self.change(Method::PUT, route::ACME.to_owned(), settings).await
+    }
+
+    /// Has no more certificates asked for.
+    pub async fn unset_acme(&self) -> Result<(), ClientError> {
+        let call =
+            Call::change(Method::DELETE, route::ACME.to_owned(), (self.inside.keys)(), Bytes::new(), "");
+        self.exchange(&call).await.map(drop)
+    }
+
+    /// The machine's own authority.
+    pub async fn authority(&self) -> Result<Authority, ClientError> {
+        self.get(route::AUTHORITY.to_owned()).await
     }
 
     /// The hosts that lead to an app.

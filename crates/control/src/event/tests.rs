@@ -53,6 +53,21 @@ fn submitted(number: u64, reason: Reason, artifact: Option<Artifact>) -> Event {
     }))
 }
 
+fn certificate_stored() -> CertificateChange {
+    CertificateChange::Stored {
+        certificate: crate::certificate::Certificate {
+            id: "ab".repeat(32),
+            hosts: ["shop.example.com".parse().unwrap()].into(),
+            chain: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".to_owned(),
+            key: "AQ".to_owned(),
+            not_before: Timestamp(1_795_233_000_000),
+            not_after: Timestamp(1_803_009_000_000),
+            issuer: "Example CA R1".to_owned(),
+            origin: crate::certificate::Origin::Acme,
+        },
+    }
+}
+
 fn platform_samples() -> Vec<Event> {
     let tenant: TenantId = "acme".parse().unwrap();
     let project: ProjectId = "acme/shops".parse().unwrap();
@@ -66,6 +81,7 @@ fn platform_samples() -> Vec<Event> {
         Event::ProjectCreated { project },
         Event::TokenIssued { token: "ci".to_owned(), sha256: "ab".repeat(32), grants },
         Event::TokenRevoked { token: "ci".to_owned() },
+        Event::CertificatesChanged { change: Box::new(certificate_stored()) },
         Event::InvariantBroken {
             invariant: "RTE-1".to_owned(),
             detail: "acme/shops/shop instance 7 was to be stopped while edge may still reach it".to_owned(),

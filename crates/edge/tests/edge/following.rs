@@ -203,7 +203,9 @@ fn the_listeners_are_handed_over_and_serve_on() {
     let (mirror, _seen) = Instance::mirror();
     let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Routed)]));
     let listeners = handover::receive(&UnixStream::connect(&world.handover).unwrap()).unwrap();
-    assert_eq!(listeners.len(), 2);
+    assert_eq!((listeners.plain.len(), listeners.secure.len()), (2, 2));
+    assert!(listeners.secure.iter().all(|listener| listener.local_addr().unwrap() == world.secure));
+    let listeners = listeners.plain;
     for listener in &listeners {
         assert_eq!(listener.local_addr().unwrap(), world.addr);
     }
@@ -260,7 +262,7 @@ fn one_edge_takes_over_from_another_without_a_failed_request() {
         serves_on();
         let listeners = handover::receive(&UnixStream::connect(&before.handover).unwrap()).unwrap();
         let boot = Some(serde_json::to_vec(&snapshot).unwrap());
-        after = Some(World::start(Options { boot, listeners: Some(listeners), ..Options::default() }));
+        after = Some(World::start(Options { boot, listeners: Some(listeners.plain), ..Options::default() }));
         before.tell_to_stop();
         assert_eq!(before.ended(), ExitReason::Drained);
         serves_on();

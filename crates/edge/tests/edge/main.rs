@@ -4,6 +4,7 @@
 mod dialing;
 mod following;
 mod health;
+mod https;
 mod instances;
 mod internal;
 mod passing;

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use berth_clock::SystemClock;
-use berth_edge::{AccessLog, Config, EdgeError, ExitReason, Limits};
+use berth_certificate::LocalAuthority;
+use berth_clock::{Clock as _, SystemClock};
+use berth_edge::{AUTHORITY, AccessLog, Config, EdgeError, ExitReason, Limits};
 use berth_routing::wire::{Decoder, FromEdge, PROTOCOL, ToEdge, encode};
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
 use berth_spec::{AppId, InstanceId, Millis};
@@ -22,6 +23,8 @@ pub(crate) const HANG: Duration = Duration::from_secs(30);
 
 pub(crate) struct World {
     pub(crate) addr: SocketAddr,
+    /// Where it serves HTTPS.
+    pub(crate) secure: SocketAddr,
     pub(crate) control: Control,
     pub(crate) log: Arc<Mutex<Vec<u8>>>,
     pub(crate) handover: PathBuf,
@@ -76,18 +79,23 @@ impl World {
         if let Some(boot) = &options.boot {
             std::fs::write(home.path().join("current.json"), boot).unwrap();
         }
+        let now = i64::try_from(SystemClock::new().now().0 / 1_000).unwrap();
+        std::fs::write(home.path().join(AUTHORITY), LocalAuthority::make(now).unwrap()).unwrap();
         let control_socket = home.path().join("edge.sock");
         let control = UnixListener::bind(&control_socket).unwrap();
         let handover = home.path().join("handover.sock");
         let handover_listener = UnixListener::bind(&handover).unwrap();
         let listeners = options.listeners.unwrap_or_else(|| reuse_port_listeners(options.threads));
         let addr = listeners[0].local_addr().unwrap();
+        let secure = reuse_port_listeners(listeners.len());
+        let secure_addr = secure[0].local_addr().unwrap();
         let log = Arc::<Mutex<Vec<u8>>>::default();
         let sink = Sink(Arc::clone(&log));
         let (leash, supervisor) = std::io::pipe().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let config = Config {
             listeners,
+            secure,
             routing_dir: OwnedFd::from(std::fs::File::open(home.path()).unwrap()),
             dial_folder: home.path().to_owned(),
             control_socket,
@@ -105,6 +113,7 @@ impl World {
         let control = Control::accept(control);
         Self {
             addr,
+            secure: secure_addr,
             control,
             log,
             handover,
@@ -131,6 +140,17 @@ impl World {
         drop(listener);
         std::fs::remove_file(&path).unwrap();
         self.control = Control::accept(UnixListener::bind(&path).unwrap());
+    }
+
+    /// The certificate of its own authority.
+    pub(crate) fn authority(&self) -> String {
+        let pem = std::fs::read_to_string(self.home.path().join(AUTHORITY)).unwrap();
+        LocalAuthority::read(&pem).unwrap().root_pem().to_owned()
+    }
+
+    /// What tells it to stop.
+    pub(crate) fn stopper(&mut self) -> tokio::sync::oneshot::Sender<()> {
+        self.stop.take().unwrap()
     }
 
     /// The folder in which it looks for the sockets of shims.
@@ -291,11 +311,11 @@ pub(crate) fn with_probe(generation: u64, backends: &[(SocketAddr, Role)], path:
         hold: Millis::from_secs(20),
         gate: berth_spec::Gate::Open,
         address: None,
+        ..berth_routing::AppRoute::default()
     };
     Snapshot {
         format: Snapshot::FORMAT,
-        generation: Generation(generation),
-        apps: [(app("shop"), route)].into(),
+        ..Snapshot::new(Generation(generation), [(app("shop"), route)].into())
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         home: to_owner(&identity.home),
         program: std::fs::read_link("/proc/self/exe").map(|path| to_owner(&path)).unwrap_or_default(),
         edge: identity.edge.to_string(),
+        https: identity.https.map(|address| address.to_string()),
         api: identity.api.to_string(),
         socket: to_owner(&identity.socket),
         backend: backend(&capabilities),

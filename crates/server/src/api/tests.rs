@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 use super::auth::Peer;
 use super::*;
 use crate::desk::Asker;
+use crate::edge_link::CertificateShelf;
 use crate::stage::{OWNER, config};
 
 const A: &str = "/api/v1/tenants/default/projects/default/apps";
@@ -67,6 +68,7 @@ impl Stage {
         let (desk, task) =
             crate::desk::open(Arc::clone(&journal), Arc::clone(&config.clock), State::default()).await;
         let desk_task = tokio::spawn(task.run());
+        let vault = Arc::new(Vault::new(config.key_encryption_key.clone()));
         let api = Arc::new(Api {
             machine: Arc::new(Machine::open(&config, &desk).await.unwrap()),
             edge: Arc::new(
@@ -74,10 +76,11 @@ impl Stage {
                     &dir.path().join("routing"),
                     None,
                     crate::edge_link::EdgeClaims::below(dir.path()),
+                    CertificateShelf::open(&dir.path().join("routing"), None, Arc::clone(&vault)).unwrap(),
                 )
                 .unwrap(),
             ),
-            vault: Vault::new(config.key_encryption_key.clone()),
+            vault,
             clock: Arc::clone(&config.clock),
             identity: crate::identity(&config),
             down: watch::channel(false).0,
@@ -164,6 +167,7 @@ fn operations() -> Vec<(Method, String, Option<Value>)> {
             .replace("{number}", "1")
             .replace("{entry}", "nightly")
             .replace("{volume}", "data")
+            .replace("{certificate}", &"0".repeat(64))
             .replace("{snapshot}", "20261127T171530Z")
             .replace("{hash}", &"0".repeat(64));
         for method in methods.as_object().unwrap().keys() {
@@ -179,6 +183,9 @@ fn operations() -> Vec<(Method, String, Option<Value>)> {
                 (Method::PUT, "branch") => Some(json!({ "branch": "main" })),
                 (Method::PUT, "connection") => Some(json!({ "url": "https://git.example.com/a/b" })),
                 (Method::POST, "upgrade") => Some(json!({ "from": "/usr/local/bin/berth" })),
+                (Method::POST, "certificates") => Some(json!({ "chain": "", "key": "" })),
+                (Method::POST, "certificate-renewals") => Some(json!({ "host": "shop.example.com" })),
+                (Method::PUT, "acme") => Some(json!({ "directory": "http://acme.example.com" })),
                 (Method::PUT, "gate") => Some(json!({ "gate": "maintenance" })),
                 (Method::PUT, "scale") => Some(json!({ "web": 1 })),
                 _ => None,

@@ -14,6 +14,7 @@ pub(super) fn say(event: &Event) -> String {
         Event::ProjectCreated { project } => format!("created the project {project}"),
         Event::TokenIssued { token, .. } => format!("issued the token {token}"),
         Event::TokenRevoked { token } => format!("revoked the token {token}"),
+        Event::CertificatesChanged { change } => super::certificates::say(change),
         Event::InvariantBroken { invariant, detail } => format!("found {invariant} broken: {detail}"),
         Event::AppCreated { .. } => "created the app".to_owned(),
         Event::ConfigChanged { set, unset } => changes("configuration", set.keys(), unset.iter()),
@@ -291,6 +292,10 @@ pub(super) fn shown(event: &Event) -> serde_json::Value {
     if let Some(object) = data.as_object_mut() {
         match event {
             Event::TokenIssued { .. } => drop(object.remove("sha256")),
+            Event::CertificatesChanged { .. } => {
+                let change = object.get_mut("change").and_then(serde_json::Value::as_object_mut);
+                change.into_iter().for_each(super::certificates::without_secrets);
+            }
             Event::InstanceAssigned { .. } | Event::RunAssigned { .. } => drop(object.remove("token")),
             Event::GitChanged { .. } => {
                 let connection = object.get_mut("git").and_then(|git| git.get_mut("connection"));

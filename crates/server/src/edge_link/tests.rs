@@ -15,6 +15,11 @@ use tokio::net::UnixStream;
 use super::*;
 use crate::desk::{self, Asker};
 
+fn shelf(routing: &Path) -> CertificateShelf {
+    let vault = crate::secrets::Vault::new(crate::config::KeyEncryptionKey::new([7; 32]));
+    CertificateShelf::open(routing, None, Arc::new(vault)).unwrap()
+}
+
 struct Stage {
     dir: tempfile::TempDir,
     desk: Desk,
@@ -39,7 +44,10 @@ impl Stage {
         let clock = Arc::new(ManualClock::new(Timestamp(1), 7));
         let (desk, task) = desk::open(journal, clock, State::default()).await;
         let claims = EdgeClaims::below(dir.path());
-        let link = Arc::new(EdgeLink::open(&dir.path().join("routing"), None, claims).unwrap());
+        let link = Arc::new(
+            EdgeLink::open(&dir.path().join("routing"), None, claims, shelf(&dir.path().join("routing")))
+                .unwrap(),
+        );
         let stage = Self { dir, desk, link, _desk_task: tokio::spawn(task.run()) };
         stage.submit(Command::EnsureProject { project: "default/default".parse().unwrap() }).await;
         let deploy =
@@ -268,7 +276,7 @@ async fn what_could_not_be_written_is_written_later() {
     std::fs::rename(&away, &dir).unwrap();
     assert!(stage.link.publish(&stage.desk).unwrap(), "though nothing has changed since");
     assert!(stage.newest() > before);
-    let again = EdgeLink::open(&dir, None, stage.link.claims.clone()).unwrap();
+    let again = EdgeLink::open(&dir, None, stage.link.claims.clone(), shelf(&dir)).unwrap();
     assert_eq!(again.newest.borrow().snapshot, stage.link.newest.borrow().snapshot);
 }
 

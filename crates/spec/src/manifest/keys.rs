@@ -41,8 +41,8 @@ pub(super) const DEPLOY: Keys = Keys {
 };
 pub(super) const HTTP: Keys = Keys {
     section: "http",
-    known: &["port", "public", "hosts", "checks"],
-    later: &["force_https", "concurrency"],
+    known: &["port", "public", "hosts", "force_https", "hsts", "checks"],
+    later: &["concurrency"],
 };
 pub(super) const CHECK: Keys =
     Keys { section: "http.checks", known: &["type", "path", "interval", "timeout", "grace"], later: &[] };

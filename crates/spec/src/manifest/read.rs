@@ -26,6 +26,8 @@ use crate::unit::Millis;
 pub(super) const SECOND: Millis = Millis::from_secs(1);
 const HOUR: Millis = Millis::from_secs(3_600);
 pub(super) const DAY: Millis = Millis::from_secs(86_400);
+/// What browsers' lists of hosts that are HTTPS alone ask for, and nobody more.
+const TWO_YEARS: Millis = Millis::from_secs(2 * 365 * 86_400);
 /// The longest time between the signal and SIGKILL.
 const KILL_AFTER_MAX: Millis = Millis::from_secs(300);
 /// The most hosts of one app; each is a route at edge.
@@ -336,7 +338,14 @@ fn http(section: &mut Section<'_, '_, '_>) -> Http {
         let wrong = Wrong::new("an app that is not public has no hosts");
         section.problems.note(&key.span(), wrong.instead("leave out `hosts`, or `public = false`"));
     }
-    Http { port: section.get("port", port), hosts, internal, readiness: checks(section).unwrap_or_default() }
+    Http {
+        port: section.get("port", port),
+        hosts,
+        internal,
+        force_https: section.get("force_https", truth),
+        hsts: section.get("hsts", span(SECOND, TWO_YEARS)),
+        readiness: checks(section).unwrap_or_default(),
+    }
 }
 
 fn port(value: &DeValue<'_>) -> Result<u16, Wrong> {

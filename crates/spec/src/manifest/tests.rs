@@ -178,8 +178,6 @@ fn keys_of_features_that_have_not_landed_say_so() {
 strategy = "canary"
 [deploy.canary]
 steps = [5]
-[http]
-force_https = true
 [http.concurrency]
 soft_limit = 200
 [[http.checks]]
@@ -192,12 +190,12 @@ type = "postgres"
 availability = 99.9
 "#;
     let found = problems(text);
-    assert_eq!(found.len(), 8, "{found:#?}");
+    assert_eq!(found.len(), 7, "{found:#?}");
     for problem in &found {
         assert!(problem.contains("not available in this version of Berth"), "{problem}");
     }
     assert!(
-        found.iter().any(|problem| problem.starts_with("14:3 `services` is not available")),
+        found.iter().any(|problem| problem.starts_with("12:3 `services` is not available")),
         "{found:#?}"
     );
 }

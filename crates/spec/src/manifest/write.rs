@@ -203,7 +203,7 @@ fn deploy_keys(deploy: &Deploy) -> Keys {
 
 /// The keys of `[http]` and those of its check.
 fn http_keys(http: &Http) -> (Keys, Keys) {
-    let Http { port, hosts, internal, readiness } = http;
+    let Http { port, hosts, internal, force_https, hsts, readiness } = http;
     let list = |hosts: &Vec<super::HostName>| {
         let hosts: Vec<String> = hosts.iter().map(|host| text(host.as_str())).collect();
         format!("[{}]", hosts.join(", "))
@@ -212,6 +212,8 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
         given("port", port.map(|port| port.to_string())),
         given("public", internal.then(|| "false".to_owned())),
         unlike("hosts", hosts, &Vec::new(), list),
+        given("force_https", force_https.map(|force| force.to_string())),
+        given("hsts", hsts.as_ref().map(span)),
     ];
     let default = Readiness::default();
     let Readiness { path, interval, timeout, grace } = readiness;

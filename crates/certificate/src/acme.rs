@@ -1,0 +1,329 @@
+//! Certificates by ACME (RFC 8555), with the library `instant-acme`: an account, an order for one host, its proof, the chain.
+//!
+//! Whoever uses this keeps what has to outlive a restart: the account's credentials, and the address of an order that has begun. An order that
+//! was begun by another process goes on from wherever the server says that it is.
+
+mod connection;
+
+use std::fmt;
+use std::time::Duration;
+
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType,
+    ExternalAccountKey, Identifier, NewAccount, NewOrder, OrderStatus, RetryPolicy,
+};
+
+use crate::acme::connection::Connection;
+use crate::{MakeError, RenewalName, request};
+
+/// How long the server may take over a proof, and over a certificate.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// An ACME server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The address of its directory, of HTTPS.
+    pub directory: String,
+    /// The authorities, as PEM, that its own certificate is believed by, when they are not the machine's.
+    pub authorities: Option<String>,
+}
+
+/// A key by which a server knows whom an account belongs to (RFC 8555, 7.3.4).
+#[derive(Clone)]
+pub struct ExternalAccount {
+    /// Its id.
+    pub id: String,
+    /// The key, as many bytes as the server gave.
+    pub key: Vec<u8>,
+}
+
+/// How a host is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// By an answer at a path of port 80.
+    Http,
+    /// By a certificate at port 443.
+    TlsAlpn,
+}
+
+/// What has to be answered so that a host is proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Challenge {
+    /// The last part of the path.
+    pub token: String,
+    /// The answer.
+    pub answer: String,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum AcmeError {
+    /// The server refused; its own words.
+    #[error("{server} refused: {detail}")]
+    Refused {
+        /// Its host.
+        server: String,
+        /// What it said, with the kind of problem that it is.
+        detail: String,
+        /// Whether it asks to come more seldom.
+        rate_limited: bool,
+    },
+    /// It could not be reached, or what came was no answer.
+    #[error("{server} cannot be asked: {why}")]
+    Unreachable {
+        /// Its host.
+        server: String,
+        /// Why.
+        why: String,
+    },
+    /// It offers no proof of the wanted kind.
+    #[error("{server} does not offer to have {host} proven that way")]
+    NoProof {
+        /// Its host.
+        server: String,
+        /// The host that is to be proven.
+        host: String,
+    },
+    /// Its directory is not at an address of HTTPS.
+    #[error("{0:?} is not the address of a directory: it begins with https://")]
+    Address(String),
+    /// The credentials that were kept are none.
+    #[error("the account's credentials cannot be read")]
+    Credentials,
+    /// The authorities are none.
+    #[error("the authorities of the server cannot be read: {0}")]
+    Authorities(String),
+    /// The request could not be made.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+}
+
+/// An account at a server.
+pub struct Client {
+    account: Account,
+    server: String,
+}
+
+/// Without the key.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// An order for one host.
+pub struct Order {
+    order: instant_acme::Order,
+    host: String,
+    server: String,
+}
+
+/// A chain and its key, as PEM.
+pub struct Issued {
+    /// The server's own certificate, and those above it.
+    pub chain: String,
+    /// The key.
+    pub key: String,
+}
+
+impl Client {
+    /// Opens an account, agreeing to the server's terms. Gives it with its credentials, which are secret.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub async fn register(
+        server: &Server,
+        email: Option<&str>,
+        external: Option<&ExternalAccount>,
+    ) -> Result<(Self, String), AcmeError> {
+        let name = name_of(server)?;
+        let contact = email.map(|email| format!("mailto:{email}"));
+        let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
+        let account =
+            NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let external = external.map(|it| ExternalAccountKey::new(it.id.clone(), &it.key));
+        let builder = Account::builder_with_http(Box::new(Connection::new(server)?));
+        let made = builder.create(&account, server.directory.clone(), external.as_ref()).await;
+        let (account, credentials) = made.map_err(|error| said(&name, error))?;
+        let credentials = serde_json::to_string(&credentials).map_err(|_json| AcmeError::Credentials)?;
+        Ok((Self { account, server: name }, credentials))
+    }
+
+    /// Goes on with the account that has these credentials.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub async fn open(server: &Server, credentials: &str) -> Result<Self, AcmeError> {
+        let name = name_of(server)?;
+        let credentials: AccountCredentials =
+            serde_json::from_str(credentials).map_err(|_json| AcmeError::Credentials)?;
+        let builder = Account::builder_with_http(Box::new(Connection::new(server)?));
+        let account = builder.from_credentials(credentials).await.map_err(|error| said(&name, error))?;
+        Ok(Self { account, server: name })
+    }
+
+    /// Orders a certificate for `host`, in place of `replaced` if it renews one of this server's.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub async fn order(&self, host: &str, replaced: Option<&RenewalName>) -> Result<Order, AcmeError> {
+        let identifiers = [Identifier::Dns(host.to_owned())];
+        let order = NewOrder::new(&identifiers);
+        let replaced = replaced.and_then(|name| CertificateIdentifier::try_from(&name.0).ok());
+        let ordered = match replaced {
+            None => self.account.new_order(&order).await,
+            Some(replaced) => {
+                match self.account.new_order(&NewOrder::new(&identifiers).replaces(replaced)).await {
+                    // The server has no renewal information, or has the certificate replaced already: it is an order like any other then.
+                    Err(instant_acme::Error::Unsupported(_)) => self.account.new_order(&order).await,
+                    Err(instant_acme::Error::Api(problem)) if is_replaced(&problem) => {
+                        self.account.new_order(&order).await
+                    }
+                    ordered => ordered,
+                }
+            }
+        };
+        let order = ordered.map_err(|error| said(&self.server, error))?;
+        Ok(Order { order, host: host.to_owned(), server: self.server.clone() })
+    }
+
+    /// Goes on with an order that was begun before.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub async fn resume(&self, host: &str, address: &str) -> Result<Order, AcmeError> {
+        let order =
+            self.account.order(address.to_owned()).await.map_err(|error| said(&self.server, error))?;
+        Ok(Order { order, host: host.to_owned(), server: self.server.clone() })
+    }
+
+    /// Between which two moments, in seconds since 1970, the server would have a certificate of its renewed (RFC 9773), and after how many
+    /// seconds it wants to be asked again; nothing when it does not say.
+    pub async fn renewal(&self, name: &RenewalName) -> Option<(i64, i64, Duration)> {
+        let name = CertificateIdentifier::try_from(&name.0).ok()?;
+        let (info, again) = self.account.renewal_info(&name).await.ok()?;
+        let window = info.suggested_window;
+        Some((window.start.unix_timestamp(), window.end.unix_timestamp(), again))
+    }
+}
+
+impl Order {
+    /// By which it is found again.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.order.url()
+    }
+
+    /// Whether it can still be gone on with. One for which a certificate was asked already is over: its key was that of who asked.
+    #[must_use]
+    pub fn is_open(&mut self) -> bool {
+        matches!(self.order.state().status, OrderStatus::Pending | OrderStatus::Ready)
+    }
+
+    /// What has to be answered, by `proof`; nothing when the host is proven already.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub async fn challenge(&mut self, proof: Proof) -> Result<Option<Challenge>, AcmeError> {
+        if self.order.state().status != OrderStatus::Pending {
+            return Ok(None);
+        }
+        let mut authorizations = self.order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization.map_err(|error| said(&self.server, error))?;
+            if authorization.status != AuthorizationStatus::Pending {
+                continue;
+            }
+            let Some(challenge) = authorization.challenge(kind(proof)) else {
+                return Err(AcmeError::NoProof { server: self.server.clone(), host: self.host.clone() });
+            };
+            let answer = challenge.key_authorization().as_str().to_owned();
+            return Ok(Some(Challenge { token: challenge.token.clone(), answer }));
+        }
+        Ok(None)
+    }
+
+    /// Has the server look for the answer, which has to be there, and gives the certificate.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub async fn finish(&mut self, proof: Proof) -> Result<Issued, AcmeError> {
+        let retries = RetryPolicy::new().timeout(PATIENCE).backoff(1.5);
+        self.ready(proof).await?;
+        let status = self.order.state().status;
+        if status == OrderStatus::Pending {
+            let polled = self.order.poll_ready(&retries).await;
+            if self.order.state().status == OrderStatus::Invalid {
+                return Err(self.why_invalid().await);
+            }
+            polled.map_err(|error| said(&self.server, error))?;
+        }
+        let (request, key) = request(std::slice::from_ref(&self.host))?;
+        self.order.finalize_csr(&request).await.map_err(|error| said(&self.server, error))?;
+        let chain = self.order.poll_certificate(&retries).await.map_err(|error| said(&self.server, error))?;
+        Ok(Issued { chain, key })
+    }
+
+    async fn ready(&mut self, proof: Proof) -> Result<(), AcmeError> {
+        let mut authorizations = self.order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization.map_err(|error| said(&self.server, error))?;
+            if authorization.status != AuthorizationStatus::Pending {
+                continue;
+            }
+            if let Some(mut challenge) = authorization.challenge(kind(proof)) {
+                challenge.set_ready().await.map_err(|error| said(&self.server, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the server has against the proofs. It stands with the authorizations, not with the order.
+    async fn why_invalid(&mut self) -> AcmeError {
+        let mut authorizations = self.order.authorizations();
+        while let Some(Ok(mut authorization)) = authorizations.next().await {
+            let Ok(state) = authorization.refresh().await else { continue };
+            if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
+                return said(&self.server, instant_acme::Error::Api(problem.clone()));
+            }
+        }
+        let detail = "the order is invalid, and no proof of it says why".to_owned();
+        AcmeError::Refused { server: self.server.clone(), detail, rate_limited: false }
+    }
+}
+
+fn is_replaced(problem: &instant_acme::Problem) -> bool {
+    problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":alreadyReplaced"))
+}
+
+const fn kind(proof: Proof) -> ChallengeType {
+    match proof {
+        Proof::Http => ChallengeType::Http01,
+        Proof::TlsAlpn => ChallengeType::TlsAlpn01,
+    }
+}
+
+/// The server's host, by which people know it.
+fn name_of(server: &Server) -> Result<String, AcmeError> {
+    let address = || AcmeError::Address(server.directory.clone());
+    let uri: http::Uri = server.directory.parse().map_err(|_uri| address())?;
+    let host = uri.host().filter(|_| uri.scheme() == Some(&http::uri::Scheme::HTTPS));
+    host.map(str::to_owned).ok_or_else(address)
+}
+
+fn said(server: &str, error: instant_acme::Error) -> AcmeError {
+    let server = server.to_owned();
+    match error {
+        instant_acme::Error::Api(problem) => {
+            let kind = problem.r#type.as_deref().unwrap_or_default();
+            let kind = kind.rsplit(':').next().unwrap_or_default();
+            let words = problem.detail.as_deref().unwrap_or("it does not say why");
+            let detail = if kind.is_empty() { words.to_owned() } else { format!("{words} ({kind})") };
+            AcmeError::Refused { server, detail, rate_limited: kind == "rateLimited" }
+        }
+        instant_acme::Error::Timeout(_) => {
+            AcmeError::Unreachable { server, why: "it did not come to an end in time".to_owned() }
+        }
+        other => AcmeError::Unreachable { server, why: other.to_string() },
+    }
+}

@@ -1,0 +1,199 @@
+//! `certs`.
+
+use std::path::Path;
+
+use berth_contract::{
+    AcmeSettings, CertificateHost, CertificateList, CertificateOrigin, CertificateState, CertificateUpload,
+    Code, ExitStatus, ExternalAccount, SecretValue,
+};
+use serde_json::json;
+
+use super::Session;
+use crate::args::{AcmeArgs, CertsAction, CertsArgs};
+use crate::failure::Failure;
+use crate::figures::exact;
+use crate::screen::Style;
+use crate::table::{Cell, Table};
+
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+/// So much of an id tells a person one certificate from another.
+const ID_SHOWN: usize = 12;
+
+impl Session<'_> {
+    pub(super) async fn certs(&mut self, args: CertsArgs) -> Result<ExitStatus, Failure> {
+        match args.action {
+            None | Some(CertsAction::List) => {
+                let list = self.client.certificates().await?;
+                self.show(&list, |session| session.show_certificates(&list))
+            }
+            Some(CertsAction::Acme(args)) => self.acme(args).await,
+            Some(CertsAction::Add { chain, key }) => self.add_certificate(&chain, &key).await,
+            Some(CertsAction::Remove { id }) => {
+                let id = self.whole_id(&id).await?;
+                self.client.remove_certificate(&id).await?;
+                self.show(&json!({ "removed": id }), |session| {
+                    Ok(session.screen.line(&format!("removed {}", short(&id)))?)
+                })
+            }
+            Some(CertsAction::Renew { host }) => {
+                self.client.renew_certificate(&host).await?;
+                self.show(&json!({ "host": host }), |session| {
+                    session.screen.line(&format!("asked for a certificate for {host}"))?;
+                    session.hint("`berth certs` shows what comes of it")
+                })
+            }
+            Some(CertsAction::Ca) => {
+                let authority = self.client.authority().await?;
+                self.show(&authority, |session| Ok(session.screen.line(authority.certificate.trim_end())?))
+            }
+        }
+    }
+
+    async fn acme(&mut self, args: AcmeArgs) -> Result<ExitStatus, Failure> {
+        if args.off {
+            self.client.unset_acme().await?;
+            return self.show(&json!({ "acme": null }), |session| {
+                Ok(session.screen.line("no more certificates are asked for; those that there are stay")?)
+            });
+        }
+        let usual = if args.staging { LETS_ENCRYPT_STAGING } else { LETS_ENCRYPT };
+        let external = args.external_id.zip(args.external_key_file);
+        let external_account = match external {
+            Some((id, file)) => Some(ExternalAccount { id, key: SecretValue::new(read(&file)?) }),
+            None => None,
+        };
+        let settings = AcmeSettings {
+            directory: args.directory.unwrap_or_else(|| usual.to_owned()),
+            email: args.email,
+            proof: args.proof.into(),
+            authorities: args.authorities.as_deref().map(read).transpose()?,
+            external_account,
+        };
+        let acme = self.client.set_acme(&settings).await?;
+        self.show(&acme, |session| {
+            session.screen.line(&format!("certificates come from {}", acme.directory))?;
+            session.hint(
+                "every public host of an app gets one within moments; `berth certs` shows how each stands",
+            )
+        })
+    }
+
+    async fn add_certificate(&mut self, chain: &Path, key: &Path) -> Result<ExitStatus, Failure> {
+        let upload = CertificateUpload { chain: read(chain)?, key: SecretValue::new(read(key)?) };
+        let certificate = self.client.upload_certificate(&upload).await?;
+        self.show(&certificate, |session| {
+            let hosts: Vec<&str> = certificate.hosts.iter().map(berth_spec::HostName::as_str).collect();
+            let line = format!(
+                "{} is shown for {} until {}",
+                short(&certificate.id),
+                hosts.join(", "),
+                exact(certificate.not_after)
+            );
+            session.screen.line(&line)?;
+            session.hint("it is not renewed by itself: bring the next one before then")
+        })
+    }
+
+    /// The one certificate whose id begins so.
+    async fn whole_id(&self, beginning: &str) -> Result<String, Failure> {
+        let list = self.client.certificates().await?;
+        let mut fit = list.certificates.iter().filter(|it| it.id.starts_with(beginning)).map(|it| &it.id);
+        match (fit.next(), fit.next()) {
+            (Some(id), None) => Ok(id.clone()),
+            (None, _) => {
+                let detail = "no certificate has an id that begins so";
+                Err(Failure::local(Code::CertificateNotFound, detail, "`berth certs` lists them"))
+            }
+            (Some(_), Some(_)) => {
+                let detail = "several certificates have an id that begins so";
+                Err(Failure::local(Code::UsageInvalid, detail, "give more of it"))
+            }
+        }
+    }
+
+    fn show_certificates(&mut self, list: &CertificateList) -> Result<(), Failure> {
+        match &list.acme {
+            Some(acme) => {
+                let email = acme.email.as_ref().map_or_else(String::new, |email| format!(", for {email}"));
+                self.screen.line(&format!(
+                    "certificates come from {} by {}{email}",
+                    acme.directory,
+                    acme.proof.as_str()
+                ))?;
+            }
+            None => {
+                self.screen.line("certificates do not come by themselves")?;
+                self.hint("`berth certs acme --email YOU@EXAMPLE.COM` has Let's Encrypt give them")?;
+            }
+        }
+        if !list.hosts.is_empty() {
+            self.screen.line("")?;
+            let mut table = Table::new(&["HOST", "APP", "STATE", "UNTIL", "ISSUER", "CERTIFICATE"]);
+            for host in &list.hosts {
+                table.row(row(host, list));
+            }
+            self.print(&table)?;
+        }
+        for host in list.hosts.iter().filter(|host| host.certificate.is_none()) {
+            if let Some(failure) = &host.failure {
+                let again =
+                    host.again_at.map_or_else(String::new, |at| format!("; tried again at {}", exact(at)));
+                self.screen.line(&format!("{}: {}{again}", host.host, failure.summary))?;
+                if let Some(next) = &failure.next {
+                    self.screen.line(&format!("  {next}"))?;
+                }
+            }
+        }
+        let unused = list
+            .certificates
+            .iter()
+            .filter(|it| !list.hosts.iter().any(|host| host.certificate.as_ref() == Some(&it.id)));
+        for certificate in unused {
+            let hosts: Vec<&str> = certificate.hosts.iter().map(berth_spec::HostName::as_str).collect();
+            let line = format!(
+                "{} for {} is shown to nobody: no app has such a host",
+                short(&certificate.id),
+                hosts.join(", ")
+            );
+            self.screen.line(&line)?;
+        }
+        Ok(())
+    }
+}
+
+fn row(host: &CertificateHost, list: &CertificateList) -> Vec<Cell> {
+    let certificate = list.certificates.iter().find(|it| Some(&it.id) == host.certificate.as_ref());
+    let state = match host.state {
+        CertificateState::Valid => Cell::new("valid", Style::Good),
+        CertificateState::Expired => Cell::new("expired", Style::Bad),
+        CertificateState::Ordered => Cell::new("being had", Style::Dim),
+        CertificateState::Failed => Cell::new("failed", Style::Bad),
+        CertificateState::None => Cell::new("none", Style::Dim),
+    };
+    let until = certificate.map_or_else(String::new, |it| exact(it.not_after).chars().take(16).collect());
+    let issuer = certificate.map_or_else(String::new, |it| match it.origin {
+        CertificateOrigin::Acme => it.issuer.clone(),
+        CertificateOrigin::Uploaded => format!("{} (brought)", it.issuer),
+    });
+    let id = certificate.map_or_else(String::new, |it| short(&it.id).to_owned());
+    vec![
+        host.host.as_str().into(),
+        host.app.app.as_str().into(),
+        state,
+        until.into(),
+        issuer.into(),
+        id.into(),
+    ]
+}
+
+fn short(id: &str) -> &str {
+    id.get(..ID_SHOWN).unwrap_or(id)
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let detail = format!("{} cannot be read: {error}", path.display());
+        Failure::local(Code::UsageInvalid, detail, "give a file of PEM that you may read")
+    })
+}

@@ -1,0 +1,305 @@
+//! Certificates, the ACME server that they are had from, and the machine's own authority.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use berth_certificate::acme::{AcmeError, Client, ExternalAccount, Server};
+use berth_certificate::{LocalAuthority, Pair};
+use berth_contract::{
+    Acme, AcmeSettings, Authority, Certificate, CertificateHost, CertificateList, CertificateOrigin,
+    CertificateRenewal, CertificateState, CertificateUpload, Code, Problem, Proof, route,
+};
+use berth_control::certificate::{self, ByName, CertificateChange, Certificates, Origin, is_public, renewal};
+use berth_control::command::Command;
+use berth_control::plan::APPLY_DEADLINE;
+use berth_control::route::serving_hosts;
+use berth_control::state::{Life, State as Known};
+use berth_spec::{HostName, Timestamp};
+
+use super::auth::Principal;
+use super::mutation::{Mutation, NoBody};
+use super::problem::{Body, Refused};
+use super::{Api, views};
+use crate::certificates::{ACCOUNT_LABEL, certificate_of};
+
+#[utoipa::path(get, path = route::CERTIFICATES, tag = "certificates",
+    responses((status = 200, body = CertificateList)))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    principal: Principal,
+) -> Result<Json<CertificateList>, Refused> {
+    principal.own_platform()?;
+    let now = api.clock.now();
+    Ok(Json(api.desk.read(|state| {
+        let certificates = &state.platform.certificates;
+        CertificateList {
+            acme: certificates.acme.as_ref().map(shown_acme),
+            certificates: certificates.held.values().map(shown).collect(),
+            hosts: hosts(state, now),
+        }
+    })))
+}
+
+#[utoipa::path(post, path = route::CERTIFICATES, tag = "certificates", request_body = CertificateUpload,
+    responses((status = 201, body = Certificate)), params(("Idempotency-Key" = String, Header)))]
+pub(super) async fn upload(
+    State(api): State<Arc<Api>>,
+    mutation: Mutation<Body<CertificateUpload>>,
+) -> Result<(StatusCode, Json<Certificate>), Refused> {
+    mutation.principal.own_platform()?;
+    let sent = &mutation.body.0;
+    let invalid = |why: String| Problem::new(Code::CertificateInvalid, why);
+    let pair = Pair::read(&sent.chain, sent.key.expose()).map_err(|error| invalid(error.to_string()))?;
+    let now = api.clock.now();
+    let (chain, key) = (&sent.chain, sent.key.expose());
+    let certificate = certificate_of(&pair, chain, key, Origin::Uploaded, &api.vault, &*api.clock);
+    if certificate.not_after < now {
+        return Err(invalid("the time of the certificate is over".to_owned()).into());
+    }
+    if certificate.hosts.is_empty() {
+        return Err(
+            invalid("none of the names of the certificate is one that an app could have".to_owned()).into()
+        );
+    }
+    let answer = shown(&certificate);
+    change(&api, &mutation, CertificateChange::Stored { certificate }).await?;
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+#[utoipa::path(delete, path = route::CERTIFICATE, tag = "certificates", responses((status = 204)),
+    params(("certificate" = String, Path), ("Idempotency-Key" = String, Header)))]
+pub(super) async fn remove(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    mutation: Mutation<NoBody>,
+) -> Result<StatusCode, Refused> {
+    mutation.principal.own_platform()?;
+    if !api.desk.read(|state| state.platform.certificates.held.contains_key(&id)) {
+        let problem = Problem::new(Code::CertificateNotFound, "there is no certificate with this id");
+        return Err(problem.next("`berth certs --json` has the ids").into());
+    }
+    change(&api, &mutation, CertificateChange::Removed { id }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(post, path = route::CERTIFICATE_RENEWALS, tag = "certificates", request_body = CertificateRenewal,
+    responses((status = 202, description = "It is asked for; the list says what comes of it")),
+    params(("Idempotency-Key" = String, Header)))]
+pub(super) async fn renew(
+    State(api): State<Arc<Api>>,
+    mutation: Mutation<Body<CertificateRenewal>>,
+) -> Result<StatusCode, Refused> {
+    mutation.principal.own_platform()?;
+    let host = mutation.body.0.host.clone();
+    let (wanted, acme) = api.desk.read(|state| {
+        (certificate::wanted(state).contains(&host), state.platform.certificates.acme.is_some())
+    });
+    if !acme {
+        let problem = Problem::new(Code::AcmeUnset, "no ACME server is set, so there is nobody to ask");
+        return Err(problem.next("`berth certs acme --email YOU@EXAMPLE.COM` asks Let's Encrypt").into());
+    }
+    if !wanted {
+        let why = if is_public(&host) {
+            format!("no app has the host {host}")
+        } else {
+            format!("{host} is no name for which a server of the internet gives certificates that way")
+        };
+        return Err(Problem::new(Code::CertificateNotFound, why)
+            .next("`berth domains` shows an app's hosts")
+            .into());
+    }
+    change(&api, &mutation, CertificateChange::Asked { host }).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+#[utoipa::path(put, path = route::ACME, tag = "certificates", request_body = AcmeSettings,
+    responses((status = 200, description = "An account was opened there", body = Acme)),
+    params(("Idempotency-Key" = String, Header)))]
+pub(super) async fn set_acme(
+    State(api): State<Arc<Api>>,
+    mutation: Mutation<Body<AcmeSettings>>,
+) -> Result<Json<Acme>, Refused> {
+    mutation.principal.own_platform()?;
+    let sent = &mutation.body.0;
+    let server = Server { directory: sent.directory.clone(), authorities: sent.authorities.clone() };
+    let external = sent.external_account.as_ref().map(external).transpose()?;
+    let registered = Client::register(&server, sent.email.as_deref(), external.as_ref()).await;
+    let (_client, account) = registered.map_err(|error| refused(&error))?;
+    let acme = certificate::Acme {
+        directory: sent.directory.clone(),
+        authorities: sent.authorities.clone(),
+        email: sent.email.clone(),
+        proof: match sent.proof {
+            Proof::Http01 => certificate::Proof::Http01,
+            Proof::TlsAlpn01 => certificate::Proof::TlsAlpn01,
+        },
+        account: api.vault.seal_text(&*api.clock, ACCOUNT_LABEL, &account),
+    };
+    let answer = shown_acme(&acme);
+    change(&api, &mutation, CertificateChange::AcmeSet { acme }).await?;
+    Ok(Json(answer))
+}
+
+#[utoipa::path(delete, path = route::ACME, tag = "certificates",
+    responses((status = 204, description = "No more are asked for; those that there are stay")),
+    params(("Idempotency-Key" = String, Header)))]
+pub(super) async fn unset_acme(
+    State(api): State<Arc<Api>>,
+    mutation: Mutation<NoBody>,
+) -> Result<StatusCode, Refused> {
+    mutation.principal.own_platform()?;
+    change(&api, &mutation, CertificateChange::AcmeUnset).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(get, path = route::AUTHORITY, tag = "certificates", responses((status = 200, body = Authority)))]
+pub(super) async fn authority(
+    State(api): State<Arc<Api>>,
+    principal: Principal,
+) -> Result<Json<Authority>, Refused> {
+    principal.own_platform()?;
+    let path = api.identity.home.join("routing").join(AUTHORITY);
+    let unreadable =
+        |why: String| Problem::new(Code::Internal, format!("{} cannot be read: {why}", path.display()));
+    let pem = std::fs::read_to_string(&path).map_err(|error| unreadable(error.to_string()))?;
+    let authority = LocalAuthority::read(&pem).map_err(|error| unreadable(error.to_string()))?;
+    Ok(Json(Authority { certificate: authority.root_pem().to_owned() }))
+}
+
+/// The file of the machine's own authority, in the routing directory.
+const AUTHORITY: &str = "authority.pem";
+
+/// Has a change decided, and waits until edge goes by it.
+async fn change<T>(api: &Api, mutation: &Mutation<T>, change: CertificateChange) -> Result<(), Refused> {
+    let command = Command::ChangeCertificates { change: Box::new(change) };
+    let outcome = mutation.submit(api, command, None).await?;
+    if outcome.changed {
+        // One that does not in time does so a moment later, or is started again.
+        let _applied = api.edge.follows(outcome.position, APPLY_DEADLINE.as_duration()).await;
+    }
+    Ok(())
+}
+
+fn refused(error: &AcmeError) -> Problem {
+    match error {
+        AcmeError::Address(_) | AcmeError::Authorities(_) => {
+            Problem::new(Code::RequestInvalid, error.to_string())
+        }
+        AcmeError::Unreachable { .. } => Problem::new(Code::AcmeUnreachable, error.to_string()),
+        AcmeError::Refused { .. }
+        | AcmeError::NoProof { .. }
+        | AcmeError::Credentials
+        | AcmeError::Make(_) => Problem::new(Code::AcmeRefused, error.to_string()),
+    }
+}
+
+/// Servers give the key in the alphabet of URLs; people paste it in either, with or without its padding.
+fn external(sent: &berth_contract::ExternalAccount) -> Result<ExternalAccount, Problem> {
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let key = sent.key.expose().trim().replace('+', "-").replace('/', "_");
+    let key = GeneralPurpose::new(&alphabet::URL_SAFE, lenient).decode(key);
+    let wrong = |_base64| Problem::new(Code::RequestInvalid, "the key of the external account is not base64");
+    Ok(ExternalAccount { id: sent.id.clone(), key: key.map_err(wrong)? })
+}
+
+fn shown_acme(acme: &certificate::Acme) -> Acme {
+    let proof = match acme.proof {
+        certificate::Proof::Http01 => Proof::Http01,
+        certificate::Proof::TlsAlpn01 => Proof::TlsAlpn01,
+    };
+    Acme { directory: acme.directory.clone(), email: acme.email.clone(), proof }
+}
+
+fn shown(certificate: &certificate::Certificate) -> Certificate {
+    let (origin, renews_at) = match certificate.origin {
+        Origin::Acme => (CertificateOrigin::Acme, Some(renewal(certificate))),
+        Origin::Uploaded => (CertificateOrigin::Uploaded, None),
+    };
+    Certificate {
+        id: certificate.id.clone(),
+        hosts: certificate.hosts.iter().cloned().collect(),
+        issuer: certificate.issuer.clone(),
+        origin,
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+        renews_at,
+    }
+}
+
+/// The hosts of all apps that are public, or wildcards, or have a certificate all the same.
+fn hosts(state: &Known, now: Timestamp) -> Vec<CertificateHost> {
+    let certificates = &state.platform.certificates;
+    let by_name = certificates.by_name();
+    let alive = state.apps.values().filter(|app| app.life == Life::Alive);
+    let mut hosts: Vec<CertificateHost> = alive
+        .flat_map(|app| serving_hosts(app).into_iter().map(move |host| (host, app)))
+        .filter_map(|(host, app)| Some((host.parse::<HostName>().ok()?, app)))
+        .filter(|(host, _)| is_public(host) || host.is_wildcard() || by_name.of(host).is_some())
+        .map(|(host, app)| stands(certificates, &by_name, host, &app.id, now))
+        .collect();
+    hosts.sort_by(|one, other| one.host.cmp(&other.host));
+    hosts
+}
+
+fn stands(
+    certificates: &Certificates,
+    by_name: &ByName<'_>,
+    host: HostName,
+    app: &berth_spec::AppId,
+    now: Timestamp,
+) -> CertificateHost {
+    let shown = by_name.of(&host);
+    let setback = certificates.setbacks.get(&host);
+    let asked = certificates.due(&host, by_name).is_some_and(|due| due <= now) && is_public(&host);
+    let state = match shown {
+        Some(certificate) if now <= certificate.not_after => CertificateState::Valid,
+        Some(_) => CertificateState::Expired,
+        None if asked => CertificateState::Ordered,
+        None if setback.is_some() => CertificateState::Failed,
+        None => CertificateState::None,
+    };
+    CertificateHost {
+        certificate: shown.map(|it| it.id.clone()),
+        app: app.clone(),
+        state,
+        failure: setback.map(|setback| views::failure(&setback.failure)),
+        again_at: setback.map(|setback| setback.again_at),
+        host,
+    }
+}
+
+/// What happened, in words.
+pub(super) fn say(change: &CertificateChange) -> String {
+    match change {
+        CertificateChange::AcmeSet { acme } => format!("has certificates come from {}", acme.directory),
+        CertificateChange::AcmeUnset => "has no more certificates asked for".to_owned(),
+        CertificateChange::Stored { certificate } => {
+            let hosts: Vec<&str> = certificate.hosts.iter().map(HostName::as_str).collect();
+            format!("got a certificate of {} for {}", certificate.issuer, hosts.join(", "))
+        }
+        CertificateChange::Removed { id } => {
+            format!("removed the certificate {}", id.get(..12).unwrap_or(id))
+        }
+        CertificateChange::Asked { host } => format!("asked for a certificate for {host}"),
+        CertificateChange::Ordered { host, .. } => format!("ordered a certificate for {host}"),
+        CertificateChange::Dropped { host } => format!("wants no certificate for {host} any more"),
+        CertificateChange::Failed { host, failure, .. } => {
+            format!("got no certificate for {host}: {}", failure.summary)
+        }
+    }
+}
+
+/// Takes out of a change what only the platform may know.
+pub(super) fn without_secrets(change: &mut serde_json::Map<String, serde_json::Value>) {
+    if let Some(acme) = change.get_mut("acme").and_then(serde_json::Value::as_object_mut) {
+        acme.remove("account");
+    }
+    if let Some(certificate) = change.get_mut("certificate").and_then(serde_json::Value::as_object_mut) {
+        certificate.remove("key");
+    }
+}

@@ -1,0 +1,371 @@
+//! Keeps every public host in a certificate: asks the ACME server when one is due, has edge answer its challenge, keeps what comes.
+//!
+//! What was begun is in the journal, so that a control that was killed in the middle is followed by one that goes on with the same order. Nothing here
+//! decides when a certificate is due: [`berth_control::certificate`] does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_certificate::acme::{self, AcmeError, Client, Issued, Server};
+use berth_certificate::{Pair, RenewalName};
+use berth_clock::Clock;
+use berth_contract::Code;
+use berth_control::certificate::{
+    Acme, Certificate, CertificateChange, Challenge, Order, Origin, Proof, wanted,
+};
+use berth_control::command::Command;
+use berth_control::event::Failure;
+use berth_spec::{HostName, Timestamp};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::desk::{Asker, Desk};
+use crate::edge_link::EdgeLink;
+use crate::events;
+use crate::secrets::Vault;
+
+/// So many orders are under way at a time: servers of the internet allow more, and nobody waits for the fifth app's certificate so long.
+const AT_ONCE: usize = 4;
+/// How long edge may take until it answers a challenge.
+const EDGE_PATIENCE: Duration = Duration::from_secs(30);
+/// The wall clock may be set: what is due is looked for at least so often.
+const LOOK: Duration = Duration::from_secs(60);
+/// How long what changes is let settle before all hosts are looked at.
+const SETTLE: Duration = Duration::from_millis(200);
+/// How often a server is asked when it would have a certificate renewed, unless it says how often.
+const ASK_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+/// What the account's credentials are sealed for.
+pub(crate) const ACCOUNT_LABEL: &str = "acme:account";
+
+/// What the key of a certificate is sealed for.
+pub(crate) fn key_label(id: &str) -> String {
+    format!("certificate:{id}")
+}
+
+/// A pair as the journal keeps it.
+pub(crate) fn certificate_of(
+    pair: &Pair,
+    chain: &str,
+    key: &str,
+    origin: Origin,
+    vault: &Vault,
+    clock: &dyn Clock,
+) -> Certificate {
+    let at = |seconds: i64| Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000));
+    Certificate {
+        id: pair.id.clone(),
+        // What is no host that an app could have is of no use here.
+        hosts: pair.names.iter().filter_map(|name| name.parse().ok()).collect(),
+        chain: chain.to_owned(),
+        key: vault.seal_text(clock, &key_label(&pair.id), key),
+        not_before: at(pair.not_before),
+        not_after: at(pair.not_after),
+        issuer: pair.issuer.clone(),
+        origin,
+    }
+}
+
+/// The server of the settings.
+pub(crate) fn server_of(acme: &Acme) -> Server {
+    Server { directory: acme.directory.clone(), authorities: acme.authorities.clone() }
+}
+
+/// An ACME server's no as a failure with a code.
+pub(crate) fn failure_of(error: &AcmeError, proof: Proof) -> Failure {
+    let code = match error {
+        AcmeError::Unreachable { .. } => Code::AcmeUnreachable,
+        AcmeError::Refused { .. }
+        | AcmeError::NoProof { .. }
+        | AcmeError::Address(_)
+        | AcmeError::Credentials
+        | AcmeError::Authorities(_)
+        | AcmeError::Make(_) => Code::AcmeRefused,
+    };
+    let next = match (error, proof) {
+        (AcmeError::Refused { rate_limited: true, .. }, _) => {
+            "the server asks to come more seldom: it is tried again later"
+        }
+        (AcmeError::Refused { .. }, Proof::Http01) => {
+            "the host's DNS record has to name this machine, and port 80 has to reach it"
+        }
+        (AcmeError::Refused { .. }, Proof::TlsAlpn01) => {
+            "the host's DNS record has to name this machine, and port 443 has to reach it"
+        }
+        _ => "`berth certs` shows when it is tried again; `berth certs renew HOST` tries at once",
+    };
+    Failure { next: Some(next.to_owned()), ..Failure::new(code.as_str(), error.to_string()) }
+}
+
+struct Keeper {
+    desk: Desk,
+    edge: Arc<EdgeLink>,
+    vault: Arc<Vault>,
+    clock: Arc<dyn Clock>,
+    /// The account that was opened last, with the sealed credentials that it was opened by.
+    client: Mutex<Option<(String, Arc<Client>)>>,
+}
+
+/// When a server would have a certificate renewed, and when it wants to be asked again.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    renew_at: Timestamp,
+    ask_at: Timestamp,
+}
+
+/// Something that was begun has ended.
+enum Ended {
+    /// An order for a host.
+    Order(HostName),
+    /// A question when a certificate is to be renewed.
+    Window(String, Window),
+}
+
+/// Works until the task is dropped.
+pub(crate) async fn keep(desk: Desk, edge: Arc<EdgeLink>, vault: Arc<Vault>, clock: Arc<dyn Clock>) {
+    let keeper = Arc::new(Keeper { desk, edge, vault, clock, client: Mutex::default() });
+    let mut durable = keeper.desk.durable();
+    let mut working: JoinSet<Ended> = JoinSet::new();
+    let mut under_way: BTreeSet<HostName> = BTreeSet::new();
+    let mut windows: BTreeMap<String, Window> = BTreeMap::new();
+    let mut asking = false;
+    loop {
+        durable.borrow_and_update();
+        keeper.drop_unwanted(&under_way).await;
+        if !asking {
+            asking = keeper.ask_for_a_window(&mut windows, &mut working);
+        }
+        let next = keeper.begin_what_is_due(&windows, &mut under_way, &mut working);
+        tokio::select! {
+            changed = durable.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // Much may change at once, and all hosts are looked at for it.
+                tokio::time::sleep(SETTLE).await;
+            }
+            Some(ended) = working.join_next() => match ended {
+                Ok(Ended::Order(host)) => drop(under_way.remove(&host)),
+                Ok(Ended::Window(id, window)) => {
+                    asking = false;
+                    windows.insert(id, window);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "an order for a certificate has panicked");
+                    std::process::abort();
+                }
+            },
+            () = tokio::time::sleep(next) => {}
+        }
+    }
+}
+
+impl Keeper {
+    /// Begins orders for hosts that are due, as many as may be under way, and says for how long nothing else is due.
+    fn begin_what_is_due(
+        self: &Arc<Self>,
+        windows: &BTreeMap<String, Window>,
+        under_way: &mut BTreeSet<HostName>,
+        working: &mut JoinSet<Ended>,
+    ) -> Duration {
+        let now = self.clock.now();
+        let due: Vec<(Timestamp, HostName)> = self.desk.read(|state| {
+            let certificates = &state.platform.certificates;
+            if certificates.acme.is_none() {
+                return Vec::new();
+            }
+            let by_name = certificates.by_name();
+            let of = |host: HostName| {
+                let due = certificates.due(&host, &by_name)?;
+                let window = by_name.of(&host).and_then(|it| windows.get(&it.id));
+                let set_back = certificates.setbacks.contains_key(&host);
+                let due = window.filter(|_| !set_back).map_or(due, |window| due.min(window.renew_at));
+                Some((due, host))
+            };
+            wanted(state).into_iter().filter_map(of).collect()
+        });
+        let mut next = LOOK;
+        for (at, host) in due {
+            if at > now {
+                next = next.min(Duration::from_millis(at.0 - now.0));
+            } else if under_way.len() < AT_ONCE && under_way.insert(host.clone()) {
+                let keeper = Arc::clone(self);
+                working.spawn(async move {
+                    keeper.have(&host).await;
+                    Ended::Order(host)
+                });
+            }
+        }
+        next
+    }
+
+    /// Has a certificate for `host`, or writes down why not.
+    async fn have(&self, host: &HostName) {
+        let settings = self.desk.read(|state| {
+            let certificates = &state.platform.certificates;
+            let acme = certificates.acme.clone()?;
+            let replaced = certificates.by_name().of(host).filter(|it| it.origin == Origin::Acme);
+            Some((acme, certificates.orders.get(host).cloned(), replaced.map(|it| it.chain.clone())))
+        });
+        let Some((acme, order, replaced)) = settings else { return };
+        let replaced = replaced.and_then(|chain| RenewalName::of_chain(&chain));
+        let change = match self.order(host, &acme, order, replaced.as_ref()).await {
+            Ok(Some(certificate)) => CertificateChange::Stored { certificate },
+            // Another account was set meanwhile; the next round goes by that.
+            Ok(None) => return,
+            Err(failure) => CertificateChange::Failed { host: host.clone(), failure, at: self.clock.now() },
+        };
+        self.write(change).await;
+    }
+
+    async fn order(
+        &self,
+        host: &HostName,
+        acme: &Acme,
+        begun: Option<Order>,
+        replaced: Option<&RenewalName>,
+    ) -> Result<Option<Certificate>, Failure> {
+        let failed = |error: AcmeError| failure_of(&error, acme.proof);
+        let proof = match acme.proof {
+            Proof::Http01 => acme::Proof::Http,
+            Proof::TlsAlpn01 => acme::Proof::TlsAlpn,
+        };
+        let client = self.client(acme).await.map_err(failed)?;
+        let mut resumed = match &begun {
+            // An order that the server has forgotten is begun anew.
+            Some(order) => client.resume(host.as_str(), &order.address).await.ok(),
+            None => None,
+        };
+        if resumed.as_mut().is_some_and(|order| !order.is_open()) {
+            resumed = None;
+        }
+        let mut order = match resumed {
+            Some(order) => order,
+            None => client.order(host.as_str(), replaced).await.map_err(failed)?,
+        };
+        let challenge = order.challenge(proof).await.map_err(failed)?;
+        let challenge = challenge.map(|it| Challenge { token: it.token, answer: it.answer });
+        let ordered = Order { address: order.address().to_owned(), challenge };
+        let position = self.write(CertificateChange::Ordered { host: host.clone(), order: ordered }).await;
+        if !self.edge.follows(position, EDGE_PATIENCE).await {
+            let summary = "edge did not take the challenge over in time";
+            return Err(Failure::new(Code::EdgeUnresponsive.as_str(), summary));
+        }
+        let Issued { chain, key } = order.finish(proof).await.map_err(failed)?;
+        let still = self.desk.read(|state| state.platform.certificates.acme.as_ref() == Some(acme));
+        if !still {
+            return Ok(None);
+        }
+        let unusable = |why: String| Failure::new(Code::CertificateInvalid.as_str(), why);
+        let pair = Pair::read(&chain, &key).map_err(|error| unusable(error.to_string()))?;
+        if !pair.names.contains(host.as_str()) {
+            return Err(unusable(format!("the server gave a certificate that is not for {host}")));
+        }
+        Ok(Some(certificate_of(&pair, &chain, &key, Origin::Acme, &self.vault, &*self.clock)))
+    }
+
+    /// The client of the account that is set.
+    async fn client(&self, acme: &Acme) -> Result<Arc<Client>, AcmeError> {
+        let mut held = self.client.lock().await;
+        if let Some((account, client)) = &*held
+            && *account == acme.account
+        {
+            return Ok(Arc::clone(client));
+        }
+        let credentials =
+            self.vault.open_text(ACCOUNT_LABEL, &acme.account).map_err(|_unsealed| AcmeError::Credentials)?;
+        let client = Arc::new(Client::open(&server_of(acme), &credentials).await?);
+        *held = Some((acme.account.clone(), Arc::clone(&client)));
+        Ok(client)
+    }
+
+    /// Asks the server when it would have one of its certificates renewed, where it is time to ask; gives whether it does.
+    fn ask_for_a_window(
+        self: &Arc<Self>,
+        windows: &mut BTreeMap<String, Window>,
+        working: &mut JoinSet<Ended>,
+    ) -> bool {
+        let now = self.clock.now();
+        let asked = self.desk.read(|state| {
+            let certificates = &state.platform.certificates;
+            windows.retain(|id, _| certificates.held.contains_key(id));
+            let acme = certificates.acme.as_ref()?;
+            let mut held = certificates.held.values().filter(|it| it.origin == Origin::Acme);
+            let due = held.find(|it| windows.get(&it.id).is_none_or(|window| window.ask_at <= now))?;
+            Some((acme.clone(), due.id.clone(), due.chain.clone()))
+        });
+        let Some((acme, id, chain)) = asked else { return false };
+        let keeper = Arc::clone(self);
+        working.spawn(async move {
+            let window = keeper.window(&acme, &id, &chain).await;
+            Ended::Window(id, window)
+        });
+        true
+    }
+
+    async fn window(&self, acme: &Acme, id: &str, chain: &str) -> Window {
+        let (mut renew_at, mut again) = (Timestamp(u64::MAX), ASK_EVERY);
+        if let Some(name) = RenewalName::of_chain(chain)
+            && let Ok(client) = self.client(acme).await
+            && let Some((from, to, wanted)) = client.renewal(&name).await
+        {
+            (renew_at, again) = (within(from, to, id), wanted.max(LOOK));
+        }
+        let again = u64::try_from(again.as_millis()).unwrap_or(u64::MAX);
+        Window { renew_at, ask_at: Timestamp(self.clock.now().0.saturating_add(again)) }
+    }
+
+    /// Ends orders for hosts that no app has any more: edge stops to answer for them.
+    async fn drop_unwanted(&self, under_way: &BTreeSet<HostName>) {
+        let unwanted: Vec<HostName> = self.desk.read(|state| {
+            let certificates = &state.platform.certificates;
+            let known =
+                certificates.orders.keys().chain(certificates.setbacks.keys()).chain(&certificates.asked);
+            let known: BTreeSet<&HostName> = known.filter(|host| !under_way.contains(*host)).collect();
+            if known.is_empty() {
+                return Vec::new();
+            }
+            let wanted = wanted(state);
+            known.into_iter().filter(|host| !wanted.contains(*host)).cloned().collect()
+        });
+        for host in unwanted {
+            self.write(CertificateChange::Dropped { host }).await;
+        }
+    }
+
+    /// Writes a change down, and gives where in the journal it is.
+    async fn write(&self, change: CertificateChange) -> u64 {
+        let command = Command::ChangeCertificates { change: Box::new(change) };
+        match self.desk.submit(command, Asker::platform("certificates"), None, None).await {
+            Ok(outcome) => outcome.position,
+            Err(error) => {
+                // The same is found to be due again, and tried again then.
+                events::could_not("write down what became of a certificate", &error);
+                tokio::time::sleep(LOOK).await;
+                0
+            }
+        }
+    }
+}
+
+/// A moment between two, in seconds since 1970, that is always the same for one certificate and another for the next: servers ask for it to be by
+/// chance (RFC 9773, 4.2), so that not everybody comes at once.
+fn within(from: i64, to: i64, id: &str) -> Timestamp {
+    let chance = u64::from_str_radix(id.get(..8).unwrap_or("0"), 16).unwrap_or(0);
+    let span = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+    let from = u64::try_from(from).unwrap_or(0);
+    Timestamp((from + span * chance / (1 << 32)).saturating_mul(1_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_moment_of_a_renewal_lies_in_its_window() {
+        assert_eq!(within(100, 200, "00000000"), Timestamp(100_000));
+        assert_eq!(within(100, 200, "80000000ab"), Timestamp(150_000));
+        assert!(within(100, 200, "ffffffff") < Timestamp(200_000));
+        assert_eq!(within(200, 100, "80000000"), Timestamp(200_000));
+    }
+}
