@@ -96,11 +96,13 @@ fn app_route(app: &App) -> AppRoute {
         } else {
             Role::Parked
         };
+        let release = app.release(it.release)?;
         Some(Backend {
             instance: app.id.instance(it.process.clone(), ordinal),
             endpoint: endpoint(it)?,
             role,
-            probe: app.release(it.release).map(|release| probe(release))?,
+            probe: probe(release),
+            concurrency: release.manifest.http.concurrency,
         })
     });
     let web_wanted =

@@ -86,6 +86,7 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
             interval: Millis::from_secs(1),
             timeout: Millis::from_secs(5),
         },
+        concurrency: berth_spec::RequestConcurrency::default(),
     };
     let route = AppRoute {
         hosts: vec![Host("app.*".to_owned())],

@@ -1,5 +1,7 @@
 //! What edge answers itself: short, with a code, the request's id, and what to do next.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -19,20 +21,34 @@ pub(crate) enum Reason {
     NotRunning,
     Paused,
     Maintenance,
-    Busy,
+    /// It would wait in vain, or as many wait as may; it may try again after so many seconds.
+    Busy {
+        after: u32,
+    },
+    /// No instance had room for as long as a request waits.
+    Full,
     NoAnswer,
 }
 
 impl Reason {
+    /// Nobody waits in vain; `after` is when it may be worth trying again.
+    pub(crate) fn busy(after: Duration) -> Self {
+        let seconds = u32::try_from(after.as_secs()).unwrap_or(u32::MAX);
+        Self::Busy { after: seconds.saturating_add(1) }
+    }
+
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest | Self::BadBody => StatusCode::BAD_REQUEST,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoApp => StatusCode::NOT_FOUND,
-            Self::NotReady | Self::NotRunning | Self::Paused | Self::Maintenance | Self::Busy => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotReady
+            | Self::NotRunning
+            | Self::Paused
+            | Self::Maintenance
+            | Self::Busy { .. }
+            | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAnswer => StatusCode::BAD_GATEWAY,
         }
     }
@@ -48,7 +64,8 @@ impl Reason {
             Self::NotRunning => "app_not_running",
             Self::Paused => "app_paused",
             Self::Maintenance => "app_in_maintenance",
-            Self::Busy => "too_many_waiting",
+            Self::Busy { .. } => "too_many_waiting",
+            Self::Full => "app_busy",
             Self::NoAnswer => "app_gave_no_answer",
         }
     }
@@ -66,8 +83,24 @@ impl Reason {
             }
             Self::Paused => "The app was paused and still is. Try again in a moment.",
             Self::Maintenance => "The app is under maintenance and will be back.",
-            Self::Busy => "Too many requests wait for this app already. Try again in a moment.",
+            Self::Busy { .. } => "Too many requests wait for this app already. Try again in a moment.",
+            Self::Full => "The app has as many requests as it may have at a time. Try again in a moment.",
             Self::NoAnswer => "The app closed the connection before it answered.",
+        }
+    }
+
+    /// Whether it says that no instance could be given the request.
+    fn is_unserved(self) -> bool {
+        matches!(self, Self::NotReady | Self::NotRunning | Self::Paused | Self::Busy { .. } | Self::Full)
+    }
+
+    /// After how many seconds to try again.
+    fn retry_after(self) -> u32 {
+        match self {
+            // Nobody knows how long it takes; a minute is what crawlers and clients of APIs get by with.
+            Self::Maintenance => 60,
+            Self::Busy { after } => after,
+            _ => 1,
         }
     }
 
@@ -85,7 +118,7 @@ pub(crate) fn refuse(
 ) -> Response<ResponseBody> {
     let status = reason.status();
     record.refused(status.as_u16());
-    if matches!(reason, Reason::NotReady | Reason::NotRunning | Reason::Paused | Reason::Busy) {
+    if reason.is_unserved() {
         record.unserved();
     }
     let wants_html = accept.is_some_and(|accept| contains(accept.as_bytes(), b"text/html"));
@@ -108,9 +141,7 @@ pub(crate) fn refuse(
         headers.insert("x-request-id", id);
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        // Nobody knows how long it takes; a minute is what crawlers and clients of APIs get by with.
-        let after = if reason == Reason::Maintenance { "60" } else { "1" };
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(after));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(reason.retry_after()));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers
@@ -146,7 +177,8 @@ mod tests {
             Reason::NotRunning,
             Reason::Paused,
             Reason::Maintenance,
-            Reason::Busy,
+            Reason::Busy { after: 1 },
+            Reason::Full,
             Reason::NoAnswer,
         ];
         for reason in all {

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use berth_routing::balance::{self, Load};
+use berth_routing::concurrency::Bounds;
 use berth_routing::names::DOMAIN;
 use berth_routing::wire::AppCounts;
 use berth_routing::{Endpoint, Flaw, Generation, InvalidSnapshot, Names, Probe, Role, Snapshot, Table};
@@ -15,6 +16,7 @@ use berth_spec::{AppId, Gate, InstanceId, ProjectId};
 use tokio::sync::Notify;
 
 use crate::dial::Place;
+use crate::queue::Queue;
 
 /// One instance at one place, the same object from snapshot to snapshot.
 #[derive(Debug)]
@@ -27,6 +29,11 @@ pub(crate) struct Backend {
     pub(crate) place: Place,
     /// Whether its probes fail, so that others are preferred.
     pub(crate) failing: AtomicBool,
+    /// How many requests it gets at a time, as the newest snapshot says it.
+    soft_limit: AtomicU64,
+    hard_limit: AtomicU64,
+    /// Those of its app that wait for room.
+    queue: Arc<Queue>,
     in_flight: AtomicU64,
     open: AtomicU64,
     /// Set while control waits for this backend to drain, so that only then the last guard wakes the control thread.
@@ -46,12 +53,22 @@ impl Backend {
         self.watched.store(watched, SeqCst);
     }
 
-    fn left(&self, count: &AtomicU64) {
+    fn bounds(&self) -> Bounds {
+        Bounds { soft: self.soft_limit.load(Relaxed), hard: self.hard_limit.load(Relaxed) }
+    }
+
+    fn bound(&self, bounds: Bounds) {
+        self.soft_limit.store(bounds.soft, Relaxed);
+        self.hard_limit.store(bounds.hard, Relaxed);
+    }
+
+    fn left(&self, count: &AtomicU64) -> u64 {
         let before = count.fetch_sub(1, SeqCst);
         debug_assert!(before > 0, "every guard adds one first");
         if before == 1 && self.watched.load(SeqCst) {
             self.drained.notify_one();
         }
+        before
     }
 }
 
@@ -60,9 +77,16 @@ impl Backend {
 pub(crate) struct InFlight(Arc<Backend>);
 
 impl InFlight {
-    fn new(backend: &Arc<Backend>) -> Self {
-        backend.in_flight.fetch_add(1, SeqCst);
-        Self(Arc::clone(backend))
+    /// `None` when the backend has as many as it may, which another thread may have seen to in this moment.
+    fn new(backend: &Arc<Backend>) -> Option<Self> {
+        let hard = backend.hard_limit.load(Relaxed);
+        if hard == u64::MAX {
+            backend.in_flight.fetch_add(1, SeqCst);
+        } else {
+            let more = |count: u64| (count < hard).then_some(count + 1);
+            backend.in_flight.fetch_update(SeqCst, SeqCst, more).ok()?;
+        }
+        Some(Self(Arc::clone(backend)))
     }
 
     pub(crate) fn backend(&self) -> &Arc<Backend> {
@@ -72,7 +96,11 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.left(&self.0.in_flight);
+        let before = self.0.left(&self.0.in_flight);
+        // Only what was full made others wait; what has more than a limit that was lowered has no room yet.
+        if before == self.0.hard_limit.load(Relaxed) {
+            self.0.queue.freed();
+        }
     }
 }
 
@@ -89,7 +117,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.left(&self.0.open);
+        let _others = self.0.left(&self.0.open);
     }
 }
 
@@ -126,6 +154,7 @@ pub(crate) struct App {
     pub(crate) hold: Duration,
     pub(crate) gate: Gate,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) queue: Arc<Queue>,
     routed: Vec<Arc<Backend>>,
 }
 
@@ -135,11 +164,23 @@ impl App {
     pub(crate) fn pick(&self, tried: &[u64], random: (u32, u32)) -> Option<InFlight> {
         let load = |place: usize| {
             let backend = self.routed.get(place).filter(|backend| !tried.contains(&backend.key))?;
-            let in_flight = backend.in_flight.load(Relaxed);
-            Some(Load { failing: backend.failing.load(Relaxed), in_flight })
+            let (in_flight, bounds) = (backend.in_flight.load(SeqCst), backend.bounds());
+            let failing = backend.failing.load(Relaxed);
+            let load = Load { failing, above_soft: bounds.is_above_soft(in_flight), in_flight };
+            (!bounds.is_full(in_flight)).then_some(load)
         };
-        let place = balance::pick(self.routed.len(), load, random)?;
-        self.routed.get(place).map(InFlight::new)
+        loop {
+            let place = balance::pick(self.routed.len(), load, random)?;
+            let chosen = self.routed.get(place).and_then(InFlight::new);
+            if chosen.is_some() {
+                return chosen;
+            }
+        }
+    }
+
+    /// Whether there is an instance that is not in `tried`. Where none was picked, all such have as many requests as they may.
+    pub(crate) fn has_besides(&self, tried: &[u64]) -> bool {
+        self.routed.iter().any(|backend| !tried.contains(&backend.key))
     }
 }
 
@@ -158,6 +199,8 @@ pub(crate) struct Fleet {
     names: Names,
     named: BTreeMap<Named, Arc<App>>,
     routed: BTreeSet<u64>,
+    /// Those that wait for an app of which nothing is known yet.
+    pub(crate) unknown: Arc<Queue>,
     /// False when edge started without being able to read its snapshot: what it does not know may exist.
     pub(crate) complete: bool,
 }
@@ -201,12 +244,21 @@ pub(crate) struct Target {
     pub(crate) host: String,
 }
 
+/// What of an app outlives a snapshot.
+#[derive(Debug)]
+struct Lasting {
+    counters: Arc<Counters>,
+    queue: Arc<Queue>,
+}
+
 /// Everything that outlives a snapshot. Owned by the control thread.
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// All backends of the last snapshot, and those that left it until they are quiet.
     backends: BTreeMap<(InstanceId, Endpoint), Arc<Backend>>,
-    counters: BTreeMap<AppId, Arc<Counters>>,
+    apps: BTreeMap<AppId, Lasting>,
+    /// Requests that wait, of all apps.
+    waiting: Arc<AtomicUsize>,
     next_key: u64,
     drained: Arc<Notify>,
     /// The folder of the sockets at which shims are asked for the way to their instances.
@@ -215,7 +267,14 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(drained: Arc<Notify>, dial_folder: PathBuf) -> Self {
-        Self { backends: BTreeMap::new(), counters: BTreeMap::new(), next_key: 0, drained, dial_folder }
+        Self {
+            backends: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            waiting: Arc::default(),
+            next_key: 0,
+            drained,
+            dial_folder,
+        }
     }
 
     /// Compiles `snapshot`, and gives what is to be probed as of it.
@@ -232,20 +291,22 @@ impl Registry {
             let inside = format!("{}.{DOMAIN}", id.app);
             let host = app.hosts.first().map_or(inside.as_str(), |host| host.0.as_str());
             let host = host.strip_suffix(".*").map_or(host.to_owned(), |label| format!("{label}.localhost"));
+            let (counters, queue) = self.lasting(id);
             let mut routed = Vec::new();
             for backend in &app.backends {
                 if backend.instance.app != *id || !seen.insert(&backend.instance) {
                     continue;
                 }
-                let state = self.backend(&backend.instance, &backend.endpoint);
+                let state = self.backend(&backend.instance, &backend.endpoint, &queue);
+                state.bound(backend.concurrency.into());
                 if backend.role == Role::Routed {
                     fleet.routed.insert(state.key);
                     routed.push(Arc::clone(&state));
                 }
                 targets.push(Target { backend: state, probe: backend.probe.clone(), host: host.clone() });
             }
-            let counters = Arc::clone(self.counters.entry(id.clone()).or_default());
-            let compiled = Arc::new(App { hold: app.hold.as_duration(), gate: app.gate, counters, routed });
+            let (hold, gate) = (app.hold.as_duration(), app.gate);
+            let compiled = Arc::new(App { hold, gate, counters, queue, routed });
             if let Some(address) = app.address {
                 let named = Named { project: id.project_id(), address };
                 fleet.named.insert(named, Arc::clone(&compiled));
@@ -255,7 +316,15 @@ impl Registry {
         Ok((fleet, targets, flaws))
     }
 
-    fn backend(&mut self, instance: &InstanceId, endpoint: &Endpoint) -> Arc<Backend> {
+    fn lasting(&mut self, app: &AppId) -> (Arc<Counters>, Arc<Queue>) {
+        let lasting = self
+            .apps
+            .entry(app.clone())
+            .or_insert_with(|| Lasting { counters: Arc::default(), queue: Queue::among(&self.waiting) });
+        (Arc::clone(&lasting.counters), Arc::clone(&lasting.queue))
+    }
+
+    fn backend(&mut self, instance: &InstanceId, endpoint: &Endpoint, queue: &Arc<Queue>) -> Arc<Backend> {
         let backend = self.backends.entry((instance.clone(), endpoint.clone())).or_insert_with(|| {
             self.next_key += 1;
             Arc::new(Backend {
@@ -264,6 +333,9 @@ impl Registry {
                 label: instance.short().into(),
                 place: Place::of(endpoint, &self.dial_folder),
                 failing: AtomicBool::new(false),
+                soft_limit: AtomicU64::new(u64::MAX),
+                hard_limit: AtomicU64::new(u64::MAX),
+                queue: Arc::clone(queue),
                 in_flight: AtomicU64::new(0),
                 open: AtomicU64::new(0),
                 watched: AtomicBool::new(false),
@@ -294,8 +366,9 @@ impl Registry {
 
     /// The requests since the last call, by app. Apps that `known` does not have are forgotten.
     pub(crate) fn counts(&mut self, known: impl Fn(&AppId) -> bool) -> Vec<AppCounts> {
-        let counts = self.counters.iter().filter_map(|(app, counters)| counters.take(app)).collect();
-        self.counters.retain(|app, _| known(app));
+        let counts = self.apps.iter().filter_map(|(app, lasting)| lasting.counters.take(app)).collect();
+        // An instance that is still drained has the queue of its app, and would not be its app's if that came back with another.
+        self.apps.retain(|app, lasting| known(app) || Arc::strong_count(&lasting.queue) > 1);
         counts
     }
 }
@@ -315,6 +388,7 @@ mod tests {
             },
             role: *role,
             probe: Probe { path: ProbePath::Guess, interval: Millis(1_000), timeout: Millis(1_000) },
+            concurrency: berth_spec::RequestConcurrency::default(),
         });
         let route = AppRoute {
             hosts: vec![Host("shop.*".to_owned())],
@@ -389,5 +463,30 @@ mod tests {
         let again = app.pick(&[second.backend().key], (1, 1)).unwrap();
         assert_eq!(again.backend().key, first.backend().key);
         assert!(app.pick(&[first.backend().key, second.backend().key], (0, 1)).is_none());
+    }
+
+    #[test]
+    fn what_has_as_many_requests_as_it_may_gets_no_more() {
+        let mut registry = Registry::new(Arc::default(), PathBuf::new());
+        let mut routes = snapshot(1, &[(1, Role::Routed), (2, Role::Routed)]);
+        for backend in routes.apps.values_mut().flat_map(|app| &mut app.backends) {
+            backend.concurrency = berth_spec::RequestConcurrency { soft_limit: Some(1), hard_limit: Some(2) };
+        }
+        let (fleet, ..) = registry.compile(&routes, Generation(0)).unwrap();
+        let app = fleet.app("shop.localhost").unwrap();
+        let mut held: Vec<InFlight> = (0..2).map(|_| app.pick(&[], (0, 0)).unwrap()).collect();
+        assert_ne!(
+            held[0].backend().key,
+            held[1].backend().key,
+            "the other is preferred from the soft limit on"
+        );
+        held.extend((0..2).map(|_| app.pick(&[], (1, 1)).unwrap()));
+        assert!(app.pick(&[], (0, 0)).is_none() && app.has_besides(&[]));
+        held.pop();
+        assert!(app.pick(&[], (0, 0)).is_some(), "who leaves makes room");
+        // A release without limits, whose instances are the same ones here, has them no more.
+        let (fleet, ..) = registry.compile(&snapshot(2, &[(1, Role::Routed)]), Generation(1)).unwrap();
+        let app = fleet.app("shop.localhost").unwrap();
+        assert_eq!((0..9).filter_map(|_| app.pick(&[], (0, 0))).count(), 9);
     }
 }

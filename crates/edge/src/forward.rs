@@ -20,13 +20,10 @@ use crate::headers;
 use crate::record::Record;
 use crate::upgrade::{self, Tunnel};
 use crate::upstream::Sender;
-use crate::worker::{Choice, Target, Worker};
+use crate::worker::{Choice, Held, Target, Worker};
 
 /// What a client may put into one path and query.
 const TARGET_MAX: usize = 8 << 10;
-
-/// How long a request waits for an app that is paused.
-pub(crate) const PAUSED_HOLD: Duration = Duration::from_secs(30);
 
 /// An instance that takes the request, or why there is none.
 type Found = Result<(InFlight, Sender, Reused), Reason>;
@@ -194,9 +191,11 @@ impl Errand {
     /// Finds an instance and a connection to it that is ready to be written to. As long as there is none, waits: an
     /// app whose only instance is being restarted shall not show that to anyone.
     async fn find(&mut self, worker: &Rc<Worker>, record: &mut Record) -> Found {
+        let mut choice = worker.choose(&self.target, &self.tried, false, Some(&mut *record));
         loop {
-            match worker.choose(&self.target, &self.tried, Some(&mut *record)) {
+            match choice {
                 Choice::NoApp => return Err(Reason::NoApp),
+                Choice::Maintenance => return Err(Reason::Maintenance),
                 Choice::Backend(lease) => match self.reach(worker, &lease).await {
                     Ok((sender, reused)) => return Ok((lease, sender, reused)),
                     Err(error) => {
@@ -205,25 +204,34 @@ impl Errand {
                         self.tried.push(backend.key);
                     }
                 },
-                Choice::Wait(budget) => {
-                    let over = if budget.is_zero() { Reason::NotRunning } else { Reason::NotReady };
-                    self.wait(worker, budget, over).await?;
+                Choice::Full(held) => {
+                    let left = self.hold(&held).left(worker.now()).ok_or(Reason::Full)?;
+                    choice = held.queue.turn(worker, &self.target, &mut self.tried, left).await?;
+                    continue;
                 }
-                Choice::Paused => self.wait(worker, PAUSED_HOLD, Reason::Paused).await?,
-                Choice::Maintenance => return Err(Reason::Maintenance),
+                Choice::Wait(held) => {
+                    let none = held.patience.is_zero();
+                    self.wait(worker, held, if none { Reason::NotRunning } else { Reason::NotReady }).await?;
+                }
+                Choice::Paused(held) => self.wait(worker, held, Reason::Paused).await?,
             }
+            choice = worker.choose(&self.target, &self.tried, false, Some(&mut *record));
         }
     }
 
-    /// Waits until there may be an instance, for `budget` in all since the first time; `over` when that is used up.
-    async fn wait(&mut self, worker: &Rc<Worker>, budget: Duration, over: Reason) -> Result<(), Reason> {
-        let hold = self.hold.get_or_insert_with(|| Hold::new(self.started, budget));
-        let pause = hold.wait(worker.now()).ok_or(over)?;
-        if !worker.wait(pause).await {
-            return Err(Reason::Busy);
+    /// Waits until there may be an instance; `over` when the time for that is used up.
+    async fn wait(&mut self, worker: &Rc<Worker>, held: Held, over: Reason) -> Result<(), Reason> {
+        let pause = self.hold(&held).wait(worker.now()).ok_or(over)?;
+        if !held.queue.wait(worker, pause).await {
+            return Err(Reason::busy(Duration::ZERO));
         }
         self.tried.clear();
         Ok(())
+    }
+
+    /// For how long it waits, whatever for: what it waited for first says it.
+    fn hold(&mut self, held: &Held) -> &mut Hold {
+        self.hold.get_or_insert_with(|| Hold::new(self.started, held.patience))
     }
 
     async fn reach(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Sender, Reused)> {

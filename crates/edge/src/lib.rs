@@ -3,7 +3,7 @@
 //! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
 //! called it follows control, probes and gives the orders (`control_thread`). A request goes through
 //! `client_stream` and `strict` (what is refused before hyper sees it), `forward` (which app, which instance,
-//! when again) and `upstream` (the pool) by `dial` (the way there). What an instance sends to another app comes in by
+//! when again), `queue` (how many wait, and whose turn it is) and `upstream` (the pool) by `dial` (the way there). What an instance sends to another app comes in by
 //! `internal`, and where it is no HTTP goes by `passage`. Threads share nothing on the way but the counts in `fleet`.
 //!
 //! Deliberately absent: any way for a request to reach control, any file but the snapshot, and any queue of requests
@@ -30,6 +30,7 @@ mod link;
 mod passage;
 mod patience;
 mod probe;
+mod queue;
 mod record;
 mod strict;
 mod upgrade;

@@ -17,7 +17,6 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::fleet::{InFlight, Named};
-use crate::forward::PAUSED_HOLD;
 use crate::upstream::UpstreamStream;
 use crate::worker::{Choice, Target, Worker};
 
@@ -49,8 +48,9 @@ async fn find(worker: &Rc<Worker>, target: &Target, port: u16) -> Option<(InFlig
     let mut hold = None;
     let mut tried = Vec::new();
     let mut elsewhere = false;
+    let mut choice = worker.choose(target, &tried, false, None);
     loop {
-        match worker.choose(target, &tried, None) {
+        match choice {
             Choice::NoApp | Choice::Maintenance => return None,
             Choice::Backend(lease) if lease.backend().place.port() != Some(port) => {
                 elsewhere = true;
@@ -64,17 +64,23 @@ async fn find(worker: &Rc<Worker>, target: &Target, port: u16) -> Option<(InFlig
                     tried.push(backend.key);
                 }
             },
-            Choice::Wait(_) if elsewhere => return None,
-            waits => {
-                let budget = if let Choice::Wait(budget) = waits { budget } else { PAUSED_HOLD };
-                let hold = hold.get_or_insert_with(|| Hold::new(started, budget));
+            Choice::Wait(_) | Choice::Full(_) if elsewhere => return None,
+            Choice::Full(held) => {
+                let hold = hold.get_or_insert_with(|| Hold::new(started, held.patience));
+                let left = hold.left(worker.now())?;
+                choice = held.queue.turn(worker, target, &mut tried, left).await.ok()?;
+                continue;
+            }
+            Choice::Wait(held) | Choice::Paused(held) => {
+                let hold = hold.get_or_insert_with(|| Hold::new(started, held.patience));
                 let pause = hold.wait(worker.now())?;
-                if !worker.wait(pause).await {
+                if !held.queue.wait(worker, pause).await {
                     return None;
                 }
                 tried.clear();
             }
         }
+        choice = worker.choose(target, &tried, false, None);
     }
 }
 

@@ -24,15 +24,15 @@ use crate::dial::Dialers;
 use crate::fleet::{App, Fleet, InFlight, Named};
 use crate::headers::RequestId;
 use crate::limits::Limits;
+use crate::queue::Queue;
 use crate::record::Record;
 use crate::upstream::{self, Pool, Sender, UpstreamStream};
 use crate::{events, internal};
 
-/// So many requests of one thread wait for an instance; each costs a connection and its head. Beyond it the app is
-/// not about to come back, and waiting clients would only take the places of others.
-const HELD_MAX: usize = 4_096;
 /// How long a request waits for an app that edge could not read about when it started.
 const UNKNOWN_HOLD: Duration = Duration::from_secs(5);
+/// How long a request waits for an app that is paused.
+const PAUSED_HOLD: Duration = Duration::from_secs(30);
 
 /// What the control thread and a worker share.
 #[derive(Debug)]
@@ -64,13 +64,21 @@ pub(crate) enum Target {
     Named(Named),
 }
 
+/// Where a request waits, and for how long in all.
+pub(crate) struct Held {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) patience: Duration,
+}
+
 /// Where a request may go.
 pub(crate) enum Choice {
     Backend(InFlight),
-    /// Nowhere yet; wait for this long in all.
-    Wait(Duration),
+    /// Nowhere until one of the instances has room, which is waited for in line.
+    Full(Held),
+    /// Nowhere yet.
+    Wait(Held),
     /// Nowhere until somebody lets requests through again.
-    Paused,
+    Paused(Held),
     /// Nowhere: the app is under maintenance.
     Maintenance,
     NoApp,
@@ -84,7 +92,6 @@ pub(crate) struct Worker {
     pool: RefCell<Pool>,
     dialers: RefCell<Dialers>,
     stirred: Notify,
-    held: Cell<usize>,
     random: Cell<u64>,
     log: RefCell<Option<Buffer>>,
     tasks: RefCell<JoinSet<()>>,
@@ -120,7 +127,6 @@ impl Worker {
             pool: RefCell::default(),
             dialers: RefCell::default(),
             stirred: Notify::new(),
-            held: Cell::new(0),
             random: Cell::new(random),
             log: RefCell::new(log),
             tasks: RefCell::default(),
@@ -141,45 +147,43 @@ impl Worker {
     }
 
     /// Chooses by the snapshot in use, and counts the choice, without an await in between: the thread cannot take on
-    /// another snapshot, and say so, in the middle.
-    pub(crate) fn choose(&self, target: &Target, tried: &[u64], record: Option<&mut Record>) -> Choice {
+    /// another snapshot, and say so, in the middle. Who does not have its `turn` stands behind those that wait in line.
+    pub(crate) fn choose(
+        &self,
+        target: &Target,
+        tried: &[u64],
+        turn: bool,
+        record: Option<&mut Record>,
+    ) -> Choice {
         let fleet = self.fleet.borrow();
         let app: Option<&Arc<App>> = match target {
             Target::Host(host) => fleet.app(host),
             Target::Named(named) => fleet.named(named),
         };
         let Some(app) = app else {
-            return if fleet.complete { Choice::NoApp } else { Choice::Wait(UNKNOWN_HOLD) };
+            let queue = Arc::clone(&fleet.unknown);
+            let held = Held { queue, patience: UNKNOWN_HOLD };
+            return if fleet.complete { Choice::NoApp } else { Choice::Wait(held) };
         };
         if let Some(record) = record {
             record.set_app(&app.counters);
         }
+        let held = |patience| Held { queue: Arc::clone(&app.queue), patience };
         match app.gate {
             Gate::Open => {}
-            Gate::Paused => return Choice::Paused,
+            Gate::Paused => return Choice::Paused(held(PAUSED_HOLD)),
             Gate::Maintenance => return Choice::Maintenance,
+        }
+        if !turn && app.queue.has_line() {
+            return Choice::Full(held(app.hold));
         }
         let random = self.random();
         let random = ((random >> 32) as u32, (random & 0xffff_ffff) as u32);
-        app.pick(tried, random).map_or(Choice::Wait(app.hold), Choice::Backend)
-    }
-
-    /// Waits for `pause`, or less when something changed that may let a request through. False when too many wait.
-    pub(crate) async fn wait(self: &Rc<Self>, pause: Duration) -> bool {
-        struct Held<'a>(&'a Cell<usize>);
-        impl Drop for Held<'_> {
-            fn drop(&mut self) {
-                self.0.set(self.0.get() - 1);
-            }
+        match app.pick(tried, random) {
+            Some(lease) => Choice::Backend(lease),
+            None if app.has_besides(tried) => Choice::Full(held(app.hold)),
+            None => Choice::Wait(held(app.hold)),
         }
-        if self.held.get() >= HELD_MAX {
-            return false;
-        }
-        self.held.set(self.held.get() + 1);
-        let _held = Held(&self.held);
-        // Either way the next thing is to try again.
-        let _changed = tokio::time::timeout(pause, self.stirred.notified()).await.is_ok();
-        true
     }
 
     /// An idle connection for a request that was counted in `lease`.

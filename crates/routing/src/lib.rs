@@ -4,11 +4,13 @@
 #![warn(missing_docs)]
 
 pub mod balance;
+pub mod concurrency;
 pub mod health;
 pub mod host;
 pub mod names;
 pub mod snapshot;
 pub mod table;
+pub mod waiting;
 pub mod wire;
 
 pub use names::Names;

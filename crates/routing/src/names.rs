@@ -106,6 +106,7 @@ mod tests {
                 endpoint: Endpoint::Dialer { name: "0123456789ab".to_owned(), port },
                 role: Role::Routed,
                 probe: Probe { path: ProbePath::Guess, interval: Millis(1), timeout: Millis(1) },
+                concurrency: berth_spec::RequestConcurrency::default(),
             };
             let route = AppRoute {
                 gate: berth_spec::Gate::Open,

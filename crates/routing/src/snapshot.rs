@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use berth_spec::{AppId, Gate, InstanceId, Millis};
+use berth_spec::{AppId, Gate, InstanceId, Millis, RequestConcurrency};
 use serde::{Deserialize, Serialize};
 
 /// Which snapshot: the journal position that it was derived from. A newer snapshot has a greater generation.
@@ -82,6 +82,9 @@ pub struct Backend {
     pub role: Role,
     /// How its health is probed; two releases of one app may differ in it.
     pub probe: Probe,
+    /// How many requests it gets at a time. A version that does not know it sends it as many as come.
+    #[serde(default, skip_serializing_if = "RequestConcurrency::is_unlimited")]
+    pub concurrency: RequestConcurrency,
 }
 
 /// Where an instance listens.

@@ -6,6 +6,7 @@
 mod cron;
 mod keys;
 mod read;
+mod request_limits;
 mod resources;
 mod volumes;
 mod write;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
+pub use self::request_limits::RequestConcurrency;
 pub use self::resources::Resources;
 pub use self::volumes::{InvalidMountPath, MountPath, VOLUMES_MAX, Volume};
 use crate::command::{Command, RelativeDir};
@@ -275,6 +277,9 @@ pub struct Http {
     /// Whether no host leads to it, and other apps of its project alone call it: `public = false` as people write it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
+    /// How many requests an instance gets at a time.
+    #[serde(default, skip_serializing_if = "RequestConcurrency::is_unlimited")]
+    pub concurrency: RequestConcurrency,
     /// How readiness is probed.
     pub readiness: Readiness,
 }

@@ -149,9 +149,22 @@ struct Http {
     /// Hosts whose requests go to the app, beside its default one.
     #[schemars(length(max = 100))]
     hosts: Option<Vec<String>>,
+    /// How many requests an instance gets at a time. As many as come when left out.
+    concurrency: Option<HttpConcurrency>,
     /// How health is probed: at most one check.
     #[schemars(length(max = 1))]
     checks: Option<Vec<Check>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HttpConcurrency {
+    /// From so many requests on other instances are preferred.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    soft_limit: Option<u32>,
+    /// At so many an instance gets no more; further requests wait.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    hard_limit: Option<u32>,
 }
 
 #[derive(JsonSchema)]

@@ -284,6 +284,7 @@ pub(crate) fn with_probe(generation: u64, backends: &[(SocketAddr, Role)], path:
             interval: Millis::from_secs(3_600),
             timeout: Millis::from_secs(20),
         },
+        concurrency: berth_spec::RequestConcurrency::default(),
     });
     let route = AppRoute {
         hosts: vec![Host("shop.*".to_owned()), Host("shop.example.com".to_owned())],

@@ -24,6 +24,7 @@ fn project(apps: &[(&str, u32, Option<u16>)]) -> Names {
             endpoint: Endpoint::Dialer { name: "0123456789ab".to_owned(), port },
             role: Role::Routed,
             probe: Probe { path: ProbePath::Guess, interval: Millis(1), timeout: Millis(1) },
+            concurrency: berth_spec::RequestConcurrency::default(),
         };
         let backends = port.map(backend).into_iter().collect();
         let route = AppRoute {

@@ -41,9 +41,11 @@ pub(super) const DEPLOY: Keys = Keys {
 };
 pub(super) const HTTP: Keys = Keys {
     section: "http",
-    known: &["port", "public", "hosts", "checks"],
-    later: &["force_https", "concurrency"],
+    known: &["port", "public", "hosts", "concurrency", "checks"],
+    later: &["force_https"],
 };
+pub(super) const HTTP_CONCURRENCY: Keys =
+    Keys { section: "http.concurrency", known: &["soft_limit", "hard_limit"], later: &[] };
 pub(super) const CHECK: Keys =
     Keys { section: "http.checks", known: &["type", "path", "interval", "timeout", "grace"], later: &[] };
 pub(super) const SHUTDOWN: Keys =
@@ -66,5 +68,17 @@ pub(super) const VOLUMES: Keys =
     Keys { section: "volumes", known: &["name", "path", "size", "processes"], later: &[] };
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 11] =
-    [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &RESOURCES, &ISOLATION, &VOLUMES];
+pub(super) const SECTIONS: [&Keys; 12] = [
+    &TOP,
+    &BUILD,
+    &DEPLOY,
+    &HTTP,
+    &HTTP_CONCURRENCY,
+    &CHECK,
+    &SHUTDOWN,
+    &CRON,
+    &NETWORK,
+    &RESOURCES,
+    &ISOLATION,
+    &VOLUMES,
+];

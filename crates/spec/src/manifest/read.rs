@@ -16,7 +16,7 @@ use super::{
     Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
-use super::{cron, resources, volumes};
+use super::{cron, request_limits, resources, volumes};
 use crate::command::{Command, RelativeDir};
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -88,7 +88,7 @@ impl<'s, 'p, 't> Section<'s, 'p, 't> {
     }
 
     /// The section `key` below this one, read by `read`; nothing when it is missing or not a table.
-    fn below<T>(
+    pub(super) fn below<T>(
         &mut self,
         key: &str,
         keys: &'static Keys,
@@ -102,8 +102,10 @@ impl<'s, 'p, 't> Section<'s, 'p, 't> {
         let value = self.table.get(key)?;
         let table = value.get_ref().as_table();
         if table.is_none() {
-            let wrong =
-                expected("a table", value.get_ref()).instead(format!("write `[{key}]` on a line of its own"));
+            let name =
+                if self.section.is_empty() { key.to_owned() } else { format!("{}.{key}", self.section) };
+            let wrong = expected("a table", value.get_ref())
+                .instead(format!("write `[{name}]` on a line of its own"));
             self.problems.note(&value.span(), wrong);
         }
         table
@@ -336,7 +338,14 @@ fn http(section: &mut Section<'_, '_, '_>) -> Http {
         let wrong = Wrong::new("an app that is not public has no hosts");
         section.problems.note(&key.span(), wrong.instead("leave out `hosts`, or `public = false`"));
     }
-    Http { port: section.get("port", port), hosts, internal, readiness: checks(section).unwrap_or_default() }
+    let concurrency = section.below("concurrency", &keys::HTTP_CONCURRENCY, request_limits::concurrency);
+    Http {
+        port: section.get("port", port),
+        hosts,
+        internal,
+        concurrency: concurrency.unwrap_or_default(),
+        readiness: checks(section).unwrap_or_default(),
+    }
 }
 
 fn port(value: &DeValue<'_>) -> Result<u16, Wrong> {

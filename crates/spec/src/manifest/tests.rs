@@ -180,8 +180,6 @@ strategy = "canary"
 steps = [5]
 [http]
 force_https = true
-[http.concurrency]
-soft_limit = 200
 [[http.checks]]
 type = "liveness"
 [scale.web]
@@ -192,12 +190,12 @@ type = "postgres"
 availability = 99.9
 "#;
     let found = problems(text);
-    assert_eq!(found.len(), 8, "{found:#?}");
+    assert_eq!(found.len(), 7, "{found:#?}");
     for problem in &found {
         assert!(problem.contains("not available in this version of Berth"), "{problem}");
     }
     assert!(
-        found.iter().any(|problem| problem.starts_with("14:3 `services` is not available")),
+        found.iter().any(|problem| problem.starts_with("12:3 `services` is not available")),
         "{found:#?}"
     );
 }
@@ -514,6 +512,7 @@ fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
         ("build", "Build"),
         ("deploy", "Deploy"),
         ("http", "Http"),
+        ("http.concurrency", "HttpConcurrency"),
         ("http.checks", "Check"),
         ("shutdown", "Shutdown"),
         ("cron", "Cron"),

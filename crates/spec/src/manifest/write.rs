@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, Shutdown, Signal, Strategy, Volume,
+    Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, RequestConcurrency, Shutdown, Signal,
+    Strategy, Volume,
 };
 use crate::command::Command;
 use crate::name::{CronName, VolumeName};
@@ -54,6 +55,8 @@ impl Manifest {
         out.section("deploy", "How a release replaces the one before.", &deploy_keys(deploy));
         let (keys, checks) = http_keys(http);
         out.section("http", "How the web process is reached.", &keys);
+        let limits = concurrency_keys(http.concurrency);
+        out.section("http.concurrency", "How many requests an instance gets at a time.", &limits);
         out.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
         out.section("shutdown", "How an instance is stopped.", &shutdown_keys(shutdown));
         for (index, (name, entry)) in cron.iter().enumerate() {
@@ -203,7 +206,7 @@ fn deploy_keys(deploy: &Deploy) -> Keys {
 
 /// The keys of `[http]` and those of its check.
 fn http_keys(http: &Http) -> (Keys, Keys) {
-    let Http { port, hosts, internal, readiness } = http;
+    let Http { port, hosts, internal, concurrency: _, readiness } = http;
     let list = |hosts: &Vec<super::HostName>| {
         let hosts: Vec<String> = hosts.iter().map(|host| text(host.as_str())).collect();
         format!("[{}]", hosts.join(", "))
@@ -226,6 +229,15 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
         checks.insert(0, ("type".to_owned(), text("readiness")));
     }
     (keys.into_iter().flatten().collect(), checks)
+}
+
+fn concurrency_keys(concurrency: RequestConcurrency) -> Keys {
+    let RequestConcurrency { soft_limit, hard_limit } = concurrency;
+    let keys = [
+        given("soft_limit", soft_limit.map(|count| count.to_string())),
+        given("hard_limit", hard_limit.map(|count| count.to_string())),
+    ];
+    keys.into_iter().flatten().collect()
 }
 
 fn shutdown_keys(shutdown: &Shutdown) -> Keys {

@@ -213,6 +213,11 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
             eprintln!("asked to crash");
             exit(7);
         }
+        // Answers nobody: it waits for its client to leave.
+        "/hold" => {
+            io::copy(&mut reader, &mut io::sink())?;
+            return Ok(());
+        }
         "/release" => variable("RELEASE_VERSION"),
         "/instance" => variable("INSTANCE_ID"),
         "/visits" => visit(&variable("VOLUME_DATA"))?,
