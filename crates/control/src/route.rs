@@ -103,6 +103,7 @@ fn app_route(app: &App) -> AppRoute {
             role,
             probe: probe(release),
             concurrency: release.manifest.http.concurrency,
+            request_timeout: release.manifest.http.request_timeout,
         })
     });
     let web_wanted =
@@ -114,6 +115,7 @@ fn app_route(app: &App) -> AppRoute {
         hosts: hosts.into_iter().map(Host).collect(),
         backends: backends.collect(),
         hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
+        rate_limits: app.serving_release().map(|it| it.manifest.http.rate_limits.clone()).unwrap_or_default(),
         gate: app.gate,
         address,
     }

@@ -87,11 +87,13 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
             timeout: Millis::from_secs(5),
         },
         concurrency: berth_spec::RequestConcurrency::default(),
+        request_timeout: None,
     };
     let route = AppRoute {
         hosts: vec![Host("app.*".to_owned())],
         backends: vec![backend],
         hold: Millis::from_secs(5),
+        rate_limits: Vec::new(),
         gate: Gate::Open,
         address: None,
     };

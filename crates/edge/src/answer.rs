@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::body::ResponseBody;
+use crate::rate::Exceeded;
 use crate::record::Record;
 
 /// Why a request got no answer from an app.
@@ -28,6 +29,9 @@ pub(crate) enum Reason {
     /// No instance had room for as long as a request waits.
     Full,
     NoAnswer,
+    TimedOut,
+    /// By a rate limit of the app.
+    TooOften(Exceeded),
 }
 
 impl Reason {
@@ -50,6 +54,8 @@ impl Reason {
             | Self::Busy { .. }
             | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAnswer => StatusCode::BAD_GATEWAY,
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -67,6 +73,8 @@ impl Reason {
             Self::Busy { .. } => "too_many_waiting",
             Self::Full => "app_busy",
             Self::NoAnswer => "app_gave_no_answer",
+            Self::TimedOut => "app_timed_out",
+            Self::TooOften(_) => "rate_limited",
         }
     }
 
@@ -86,6 +94,8 @@ impl Reason {
             Self::Busy { .. } => "Too many requests wait for this app already. Try again in a moment.",
             Self::Full => "The app has as many requests as it may have at a time. Try again in a moment.",
             Self::NoAnswer => "The app closed the connection before it answered.",
+            Self::TooOften(_) => "You ask this app more often than it allows. Try again later.",
+            Self::TimedOut => "The app did not begin to answer in the time that it has.",
         }
     }
 
@@ -95,11 +105,12 @@ impl Reason {
     }
 
     /// After how many seconds to try again.
-    fn retry_after(self) -> u32 {
+    fn retry_after(self) -> u64 {
         match self {
             // Nobody knows how long it takes; a minute is what crawlers and clients of APIs get by with.
             Self::Maintenance => 60,
-            Self::Busy { after } => after,
+            Self::Busy { after } => after.into(),
+            Self::TooOften(exceeded) => exceeded.after,
             _ => 1,
         }
     }
@@ -140,7 +151,10 @@ pub(crate) fn refuse(
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert("x-request-id", id);
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if let Reason::TooOften(exceeded) = reason {
+        limit_headers(&mut headers, exceeded);
+    }
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(reason.retry_after()));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -154,6 +168,19 @@ pub(crate) fn refuse(
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// The fields of draft-ietf-httpapi-ratelimit-headers-10: the rule as a policy with its quota and window, and what is left of it.
+fn limit_headers(headers: &mut HeaderMap, exceeded: Exceeded) {
+    let Exceeded { rule, requests, seconds, after } = exceeded;
+    for (name, text) in [
+        ("ratelimit-policy", format!("\"{rule}\";q={requests};w={seconds}")),
+        ("ratelimit", format!("\"{rule}\";r=0;t={after}")),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -180,6 +207,8 @@ mod tests {
             Reason::Busy { after: 1 },
             Reason::Full,
             Reason::NoAnswer,
+            Reason::TimedOut,
+            Reason::TooOften(Exceeded { rule: 1, requests: 1, seconds: 1, after: 1 }),
         ];
         for reason in all {
             let row = format!("| `{}` | {} |", reason.code(), reason.status().as_u16());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use berth_clock::Clock;
 use berth_routing::wire::Health;
 use berth_routing::{Generation, InvalidSnapshot, Snapshot};
 use berth_spec::{AppId, InstanceId};
@@ -64,6 +65,7 @@ pub(crate) struct ControlThread {
     signals: Signals,
     /// Woken by a worker that took a snapshot or ended, and by the last guard of a backend that drains.
     changed: Arc<Notify>,
+    clock: Arc<dyn Clock>,
     /// The newest snapshot that was given to the workers.
     offered: Arc<Fleet>,
     listed: BTreeSet<u64>,
@@ -79,6 +81,7 @@ impl ControlThread {
         dial_folder: PathBuf,
         changed: Arc<Notify>,
         signals: Signals,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         let (prober, findings) = Prober::new();
         let mut thread = Self {
@@ -88,6 +91,7 @@ impl ControlThread {
             desk: Rc::default(),
             signals,
             changed,
+            clock,
             offered: Arc::default(),
             listed: BTreeSet::new(),
             routed: BTreeSet::new(),
@@ -168,7 +172,9 @@ impl ControlThread {
             return;
         }
         let failing = finding.health == Health::Failing;
-        finding.backend.failing.store(failing, SeqCst);
+        if finding.backend.failing.swap(failing, SeqCst) && !failing {
+            finding.backend.circuit.recovered(self.clock.monotonic());
+        }
         let instance = &finding.backend.instance;
         self.desk.tell(|ledger| ledger.health(instance, finding.health, finding.evidence));
         if finding.health == Health::Ready {
@@ -176,7 +182,12 @@ impl ControlThread {
         }
     }
 
+    fn pass_over(&self) {
+        self.offered.pass_over(self.clock.monotonic(), events::decided);
+    }
+
     fn second_passed(&mut self) {
+        self.pass_over();
         self.prober.reap();
         let counts = self.registry.counts(|app| self.apps.contains(app));
         if !counts.is_empty() {
@@ -210,6 +221,7 @@ impl ControlThread {
                 snapshot = desk.snapshot() => self.snapshot_arrived(&snapshot, &hands),
                 () = changed.notified() => {
                     cut += reap(&mut hands, *self.signals.stop.borrow())?;
+                    self.pass_over();
                     self.settle(&hands);
                 }
                 Some(finding) = self.findings.recv() => self.found(finding),

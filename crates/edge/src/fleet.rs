@@ -8,15 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, O
 use std::time::Duration;
 
 use berth_routing::balance::{self, Load};
+use berth_routing::breaker::are_outliers;
 use berth_routing::concurrency::Bounds;
 use berth_routing::names::DOMAIN;
+use berth_routing::retry;
 use berth_routing::wire::AppCounts;
 use berth_routing::{Endpoint, Flaw, Generation, InvalidSnapshot, Names, Probe, Role, Snapshot, Table};
-use berth_spec::{AppId, Gate, InstanceId, ProjectId};
+use berth_spec::{AppId, Gate, InstanceId, ProjectId, RateLimit};
 use tokio::sync::Notify;
 
+use crate::circuit::{Circuit, Decision, Entry};
 use crate::dial::Place;
 use crate::queue::Queue;
+use crate::rate::Limiter;
 
 /// One instance at one place, the same object from snapshot to snapshot.
 #[derive(Debug)]
@@ -29,9 +33,13 @@ pub(crate) struct Backend {
     pub(crate) place: Place,
     /// Whether its probes fail, so that others are preferred.
     pub(crate) failing: AtomicBool,
+    /// What became of the requests to it.
+    pub(crate) circuit: Circuit,
     /// How many requests it gets at a time, as the newest snapshot says it.
     soft_limit: AtomicU64,
     hard_limit: AtomicU64,
+    /// How many milliseconds it may take to begin an answer.
+    request_timeout: AtomicU64,
     /// Those of its app that wait for room.
     queue: Arc<Queue>,
     in_flight: AtomicU64,
@@ -53,8 +61,26 @@ impl Backend {
         self.watched.store(watched, SeqCst);
     }
 
+    /// A request to it failed at `now`, by the instance's doing.
+    pub(crate) fn failed(&self, now: Duration) {
+        if self.circuit.failed(now) {
+            // Whether it is passed over the control thread decides.
+            self.drained.notify_one();
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        !self.failing.load(Relaxed) && !self.circuit.is_passed_over()
+    }
+
     fn bounds(&self) -> Bounds {
         Bounds { soft: self.soft_limit.load(Relaxed), hard: self.hard_limit.load(Relaxed) }
+    }
+
+    /// How long it may take to begin an answer, if not for ever.
+    pub(crate) fn request_timeout(&self) -> Option<Duration> {
+        let millis = self.request_timeout.load(Relaxed);
+        (millis != u64::MAX).then(|| Duration::from_millis(millis))
     }
 
     fn bound(&self, bounds: Bounds) {
@@ -74,10 +100,14 @@ impl Backend {
 
 /// A request in flight, from the moment of the pick until its response has ended.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Backend>);
+pub(crate) struct InFlight {
+    backend: Arc<Backend>,
+    /// Whether its outcome decides if the backend gets more.
+    trial: bool,
+}
 
 impl InFlight {
-    /// `None` when the backend has as many as it may, which another thread may have seen to in this moment.
+    /// `None` when the backend has as many as it may, or its only trial is another's, which another thread may have seen to in this moment.
     fn new(backend: &Arc<Backend>) -> Option<Self> {
         let hard = backend.hard_limit.load(Relaxed);
         if hard == u64::MAX {
@@ -86,20 +116,25 @@ impl InFlight {
             let more = |count: u64| (count < hard).then_some(count + 1);
             backend.in_flight.fetch_update(SeqCst, SeqCst, more).ok()?;
         }
-        Some(Self(Arc::clone(backend)))
+        let entry = backend.circuit.enter();
+        let lease = Self { backend: Arc::clone(backend), trial: entry == Entry::Trial };
+        (entry != Entry::Taken).then_some(lease)
     }
 
     pub(crate) fn backend(&self) -> &Arc<Backend> {
-        &self.0
+        &self.backend
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let before = self.0.left(&self.0.in_flight);
+        if self.trial {
+            self.backend.circuit.trial_ended();
+        }
+        let before = self.backend.left(&self.backend.in_flight);
         // Only what was full made others wait; what has more than a limit that was lowered has no room yet.
-        if before == self.0.hard_limit.load(Relaxed) {
-            self.0.queue.freed();
+        if before == self.backend.hard_limit.load(Relaxed) {
+            self.backend.queue.freed();
         }
     }
 }
@@ -122,10 +157,18 @@ impl Drop for Open {
 }
 
 /// An app's requests since they were last taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     by_class: [AtomicU64; 5],
     unserved: AtomicU64,
+    /// How many may be sent again.
+    repeats: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { by_class: Default::default(), unserved: AtomicU64::new(0), repeats: retry::FIRST.into() }
+    }
 }
 
 impl Counters {
@@ -140,9 +183,18 @@ impl Counters {
         self.unserved.fetch_add(1, Relaxed);
     }
 
+    /// Whether one more request may be sent again; it counts as if it were.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.repeats.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// Called once a second.
     fn take(&self, app: &AppId) -> Option<AppCounts> {
         let by_class = self.by_class.each_ref().map(|count| count.swap(0, Relaxed));
         let unserved = self.unserved.swap(0, Relaxed);
+        let requests = by_class.iter().sum();
+        let refilled = |left| Some(retry::refilled(left, requests));
+        let _always = self.repeats.fetch_update(Relaxed, Relaxed, refilled).is_ok();
         let any = unserved > 0 || by_class.iter().any(|count| *count > 0);
         any.then(|| AppCounts { app: app.clone(), by_class, unserved })
     }
@@ -155,25 +207,46 @@ pub(crate) struct App {
     pub(crate) gate: Gate,
     pub(crate) counters: Arc<Counters>,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) limiter: Arc<Limiter>,
     routed: Vec<Arc<Backend>>,
 }
 
 impl App {
     /// Chooses a backend that is not in `tried` and counts the request in flight to it at once, so that there is no
-    /// moment in which a thread has chosen and the count does not show it.
+    /// moment in which a thread has chosen and the count does not show it. One that is not well is chosen where no other is, not where
+    /// the others have no room in this moment.
     pub(crate) fn pick(&self, tried: &[u64], random: (u32, u32)) -> Option<InFlight> {
         let load = |place: usize| {
             let backend = self.routed.get(place).filter(|backend| !tried.contains(&backend.key))?;
             let (in_flight, bounds) = (backend.in_flight.load(SeqCst), backend.bounds());
-            let failing = backend.failing.load(Relaxed);
+            let failing = !backend.is_well();
             let load = Load { failing, above_soft: bounds.is_above_soft(in_flight), in_flight };
-            (!bounds.is_full(in_flight)).then_some(load)
+            let is_out = bounds.is_full(in_flight) || (failing && self.has_well(tried));
+            (!is_out).then_some(load)
         };
         loop {
             let place = balance::pick(self.routed.len(), load, random)?;
             let chosen = self.routed.get(place).and_then(InFlight::new);
             if chosen.is_some() {
                 return chosen;
+            }
+        }
+    }
+
+    fn has_well(&self, tried: &[u64]) -> bool {
+        self.routed.iter().any(|backend| !tried.contains(&backend.key) && backend.is_well())
+    }
+
+    /// Decides at `now` which instances are passed over because requests to them fail, and says what is new.
+    fn pass_over(&self, now: Duration, told: &impl Fn(&InstanceId, Decision)) {
+        let open = self.routed.iter().filter(|backend| backend.circuit.is_open()).count();
+        if open == 0 {
+            return;
+        }
+        let outliers = are_outliers(open, self.routed.len());
+        for backend in &self.routed {
+            if let Some(decision) = backend.circuit.decide(outliers, now) {
+                told(&backend.instance, decision);
             }
         }
     }
@@ -201,6 +274,8 @@ pub(crate) struct Fleet {
     routed: BTreeSet<u64>,
     /// Those that wait for an app of which nothing is known yet.
     pub(crate) unknown: Arc<Queue>,
+    /// Whether any app limits how often somebody may ask.
+    pub(crate) limits_rates: bool,
     /// False when edge started without being able to read its snapshot: what it does not know may exist.
     pub(crate) complete: bool,
 }
@@ -229,6 +304,11 @@ impl Fleet {
         self.names.beside(app).map(|project| project.ports.clone()).unwrap_or_default()
     }
 
+    /// Decides at `now` which instances are passed over, and says what is new.
+    pub(crate) fn pass_over(&self, now: Duration, told: impl Fn(&InstanceId, Decision)) {
+        self.apps.iter().for_each(|app| app.pass_over(now, &told));
+    }
+
     /// Whether connections to this backend may be kept.
     pub(crate) fn routes(&self, key: u64) -> bool {
         self.routed.contains(&key)
@@ -249,6 +329,7 @@ pub(crate) struct Target {
 struct Lasting {
     counters: Arc<Counters>,
     queue: Arc<Queue>,
+    limiter: Arc<Limiter>,
 }
 
 /// Everything that outlives a snapshot. Owned by the control thread.
@@ -291,7 +372,10 @@ impl Registry {
             let inside = format!("{}.{DOMAIN}", id.app);
             let host = app.hosts.first().map_or(inside.as_str(), |host| host.0.as_str());
             let host = host.strip_suffix(".*").map_or(host.to_owned(), |label| format!("{label}.localhost"));
-            let (counters, queue) = self.lasting(id);
+            let lasting = self.lasting(id, &app.rate_limits);
+            let (counters, queue) = (Arc::clone(&lasting.counters), Arc::clone(&lasting.queue));
+            let limiter = Arc::clone(&lasting.limiter);
+            fleet.limits_rates |= limiter.has_rules();
             let mut routed = Vec::new();
             for backend in &app.backends {
                 if backend.instance.app != *id || !seen.insert(&backend.instance) {
@@ -299,6 +383,7 @@ impl Registry {
                 }
                 let state = self.backend(&backend.instance, &backend.endpoint, &queue);
                 state.bound(backend.concurrency.into());
+                state.request_timeout.store(backend.request_timeout.map_or(u64::MAX, |it| it.0), Relaxed);
                 if backend.role == Role::Routed {
                     fleet.routed.insert(state.key);
                     routed.push(Arc::clone(&state));
@@ -306,7 +391,7 @@ impl Registry {
                 targets.push(Target { backend: state, probe: backend.probe.clone(), host: host.clone() });
             }
             let (hold, gate) = (app.hold.as_duration(), app.gate);
-            let compiled = Arc::new(App { hold, gate, counters, queue, routed });
+            let compiled = Arc::new(App { hold, gate, counters, queue, limiter, routed });
             if let Some(address) = app.address {
                 let named = Named { project: id.project_id(), address };
                 fleet.named.insert(named, Arc::clone(&compiled));
@@ -316,12 +401,17 @@ impl Registry {
         Ok((fleet, targets, flaws))
     }
 
-    fn lasting(&mut self, app: &AppId) -> (Arc<Counters>, Arc<Queue>) {
-        let lasting = self
-            .apps
-            .entry(app.clone())
-            .or_insert_with(|| Lasting { counters: Arc::default(), queue: Queue::among(&self.waiting) });
-        (Arc::clone(&lasting.counters), Arc::clone(&lasting.queue))
+    fn lasting(&mut self, app: &AppId, rules: &[RateLimit]) -> &Lasting {
+        let lasting = self.apps.entry(app.clone()).or_insert_with(|| Lasting {
+            counters: Arc::default(),
+            queue: Queue::among(&self.waiting),
+            limiter: Arc::default(),
+        });
+        // A release with the same rules goes on with what is remembered.
+        if !lasting.limiter.is_of(rules) {
+            lasting.limiter = Arc::new(Limiter::new(rules));
+        }
+        lasting
     }
 
     fn backend(&mut self, instance: &InstanceId, endpoint: &Endpoint, queue: &Arc<Queue>) -> Arc<Backend> {
@@ -333,8 +423,10 @@ impl Registry {
                 label: instance.short().into(),
                 place: Place::of(endpoint, &self.dial_folder),
                 failing: AtomicBool::new(false),
+                circuit: Circuit::default(),
                 soft_limit: AtomicU64::new(u64::MAX),
                 hard_limit: AtomicU64::new(u64::MAX),
+                request_timeout: AtomicU64::new(u64::MAX),
                 queue: Arc::clone(queue),
                 in_flight: AtomicU64::new(0),
                 open: AtomicU64::new(0),
@@ -389,11 +481,13 @@ mod tests {
             role: *role,
             probe: Probe { path: ProbePath::Guess, interval: Millis(1_000), timeout: Millis(1_000) },
             concurrency: berth_spec::RequestConcurrency::default(),
+            request_timeout: None,
         });
         let route = AppRoute {
             hosts: vec![Host("shop.*".to_owned())],
             backends: backends.collect(),
             hold: Millis::from_secs(5),
+            rate_limits: Vec::new(),
             gate: Gate::Open,
             address: Some(Ipv4Addr::new(198, 19, 0, 1)),
         };
@@ -488,5 +582,45 @@ mod tests {
         let (fleet, ..) = registry.compile(&snapshot(2, &[(1, Role::Routed)]), Generation(1)).unwrap();
         let app = fleet.app("shop.localhost").unwrap();
         assert_eq!((0..9).filter_map(|_| app.pick(&[], (0, 0))).count(), 9);
+    }
+
+    #[test]
+    fn who_waits_for_one_that_is_well_is_not_sent_to_one_that_is_not() {
+        let mut registry = Registry::new(Arc::default(), PathBuf::new());
+        let mut routes = snapshot(1, &[(1, Role::Routed), (2, Role::Routed)]);
+        for backend in routes.apps.values_mut().flat_map(|app| &mut app.backends) {
+            backend.concurrency.hard_limit = Some(1);
+        }
+        let (fleet, ..) = registry.compile(&routes, Generation(0)).unwrap();
+        let app = fleet.app("shop.localhost").unwrap();
+        let (bad, good) = (app.pick(&[], (0, 0)).unwrap(), app.pick(&[], (0, 0)).unwrap());
+        let second = Duration::from_secs(1);
+        (0..5).for_each(|_| bad.backend().failed(second));
+        fleet.pass_over(second, |_, decision| assert_eq!(decision, Decision::PassOver(30 * second)));
+        let key = bad.backend().key;
+        let backend = Arc::clone(bad.backend());
+        drop(bad);
+        assert!(app.pick(&[], (0, 0)).is_none() && app.has_besides(&[]));
+        let instead = app.pick(&[good.backend().key], (0, 0)).unwrap();
+        assert_eq!(instead.backend().key, key, "for want of another");
+        drop((instead, good));
+        let well = app.pick(&[], (0, 0)).unwrap();
+        assert_ne!(well.backend().key, key);
+        fleet.pass_over(31 * second, |_, decision| assert_eq!(decision, Decision::TryAgain));
+        let trial = app.pick(&[], (0, 0)).unwrap();
+        assert_eq!(trial.backend().key, key);
+        assert!(backend.circuit.succeeded(|| 32 * second));
+    }
+
+    #[test]
+    fn what_is_sent_again_is_paid_for_by_what_was_answered() {
+        let (counters, app) = (Counters::default(), "default/default/shop".parse().unwrap());
+        let spent = || std::iter::from_fn(|| counters.may_repeat().then_some(())).count();
+        assert_eq!(spent(), 100);
+        assert!(counters.take(&app).is_none());
+        assert_eq!(spent(), 10);
+        (0..50).for_each(|_| counters.answered(200));
+        assert!(counters.take(&app).is_some());
+        assert_eq!(spent(), 20);
     }
 }

@@ -1,6 +1,7 @@
 //! One request: find the app, pick an instance, send, and stream both ways.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -72,7 +73,10 @@ pub(crate) async fn forward(
 
     let accept = request.headers().get(header::ACCEPT).cloned();
     let sent = match target_of(origin, &host) {
-        Ok(target) => send(worker, target, request, &mut record).await,
+        Ok(target) => match worker.admit_rate(&target, origin, &request, &mut record) {
+            Ok(()) => send(worker, target, request, &mut record).await,
+            Err(exceeded) => Err(Reason::TooOften(exceeded)),
+        },
         Err(reason) => Err(reason),
     };
     let mut response = match sent {
@@ -155,13 +159,27 @@ async fn send(
         tried: Vec::new(),
         repeated: false,
     };
-    let mut request = Request::from_parts(parts, RequestBody::new(body));
+    let mut request = Request::from_parts(parts, RequestBody::new(body, worker.clock()));
     loop {
         let (lease, mut sender, reused) = errand.find(worker, record).await?;
         let spare = (reused && errand.can_repeat()).then(|| Spare::of(&request));
         let state = request.body().state();
-        let mut error = match sender.try_send_request(request).await {
-            Ok(response) => return Ok(Answer { response, sender, request: state, lease }),
+        let sent = sender.try_send_request(request);
+        let outcome = match lease.backend().request_timeout() {
+            None => sent.await,
+            Some(limit) => match in_time(worker, sent, &state, limit).await {
+                Some(outcome) => outcome,
+                None => {
+                    worker.judge(lease.backend(), false);
+                    return Err(Reason::TimedOut);
+                }
+            },
+        };
+        let mut error = match outcome {
+            Ok(response) => {
+                worker.judge(lease.backend(), !response.status().is_server_error());
+                return Ok(Answer { response, sender, request: state, lease });
+            }
             Err(error) => error,
         };
         let returned = error.take_message();
@@ -175,11 +193,43 @@ async fn send(
         if state.failed() {
             return Err(Reason::BadBody);
         }
+        // A connection that idled may be closed by an instance that is well.
+        if !reused {
+            worker.judge(lease.backend(), false);
+        }
         request = match returned.or_else(|| spare.map(Spare::into_request)) {
-            Some(request) if attempt.may_repeat() => request,
+            Some(request) if attempt.may_repeat() && record.may_repeat() => request,
             _ => return Err(Reason::NoAnswer),
         };
         errand.repeated |= !attempt.nothing_sent;
+        if !reused {
+            tokio::time::sleep(worker.jitter()).await;
+        }
+    }
+}
+
+/// What becomes of what was `sent`; `None` when no answer began within `limit` since the last part of the `request` was handed on. While more of
+/// it is to come the app cannot answer, so that a slow upload has the time that it takes. The request is given up by dropping it, which ends its connection
+/// and so tells the app.
+async fn in_time<F: Future>(
+    worker: &Worker,
+    sent: F,
+    request: &RequestState,
+    limit: Duration,
+) -> Option<F::Output> {
+    let mut sent = pin!(sent);
+    let mut left = limit;
+    loop {
+        tokio::select! {
+            outcome = &mut sent => return Some(outcome),
+            () = tokio::time::sleep(left) => {}
+        }
+        left = if request.is_starved() {
+            // The client has its own time to send the rest.
+            limit
+        } else {
+            (request.moved() + limit).checked_sub(worker.now()).filter(|left| !left.is_zero())?
+        };
     }
 }
 
@@ -201,6 +251,9 @@ impl Errand {
                     Err(error) => {
                         let backend = lease.backend();
                         tracing::debug!(instance = %backend.instance, %error, "an instance takes no connection");
+                        if !is_our_own(&error) {
+                            worker.judge(backend, false);
+                        }
                         self.tried.push(backend.key);
                     }
                 },
@@ -253,6 +306,13 @@ impl Errand {
         sender.ready().await.map_err(io::Error::other)?;
         Ok((sender, false))
     }
+}
+
+/// Whether no connection was made for a lack that is this machine's and says nothing of the instance.
+fn is_our_own(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
+    error.raw_os_error().is_some_and(|raw| lacks.iter().any(|lack| lack.raw_os_error() == raw))
 }
 
 impl Spare {

@@ -3,7 +3,7 @@
 //! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
 //! called it follows control, probes and gives the orders (`control_thread`). A request goes through
 //! `client_stream` and `strict` (what is refused before hyper sees it), `forward` (which app, which instance,
-//! when again), `queue` (how many wait, and whose turn it is) and `upstream` (the pool) by `dial` (the way there). What an instance sends to another app comes in by
+//! when again), `queue` (how many wait, and whose turn it is), `circuit` (which instances are passed over), `rate` (who asks too often) and `upstream` (the pool) by `dial` (the way there). What an instance sends to another app comes in by
 //! `internal`, and where it is no HTTP goes by `passage`. Threads share nothing on the way but the counts in `fleet`.
 //!
 //! Deliberately absent: any way for a request to reach control, any file but the snapshot, and any queue of requests
@@ -11,9 +11,11 @@
 #![warn(missing_docs)]
 
 mod access_log;
+mod address;
 mod answer;
 mod body;
 mod boot;
+mod circuit;
 mod client;
 mod client_stream;
 mod control_thread;
@@ -31,6 +33,7 @@ mod passage;
 mod patience;
 mod probe;
 mod queue;
+mod rate;
 mod record;
 mod strict;
 mod upgrade;
@@ -169,6 +172,7 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
             config.dial_folder.clone(),
             Arc::clone(&changed),
             signals,
+            Arc::clone(&config.clock),
         );
         let fleet = thread.fleet();
         let (mut hands, mut threads) = (Vec::new(), Vec::new());

@@ -85,6 +85,11 @@ impl Record {
         }
     }
 
+    /// Whether the app's requests may be sent again once more.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.counters.as_ref().is_none_or(|counters| counters.may_repeat())
+    }
+
     pub(crate) fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }

@@ -11,20 +11,24 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use berth_clock::{Clock, random_bytes};
+use berth_routing::retry;
 use berth_spec::Gate;
-use http::HeaderValue;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::access_log::{Buffer, Line};
+use crate::address::Connections;
 use crate::client::{Client, End, Origin};
 use crate::dial::Dialers;
-use crate::fleet::{App, Fleet, InFlight, Named};
+use crate::fleet::{App, Backend, Fleet, InFlight, Named};
 use crate::headers::RequestId;
 use crate::limits::Limits;
 use crate::queue::Queue;
+use crate::rate::Exceeded;
 use crate::record::Record;
 use crate::upstream::{self, Pool, Sender, UpstreamStream};
 use crate::{events, internal};
@@ -97,6 +101,7 @@ pub(crate) struct Worker {
     tasks: RefCell<JoinSet<()>>,
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
+    addresses: Rc<Connections>,
     tunnels: Cell<usize>,
     left: Notify,
     draining: Cell<bool>,
@@ -132,6 +137,7 @@ impl Worker {
             tasks: RefCell::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
+            addresses: Rc::default(),
             tunnels: Cell::new(0),
             left: Notify::new(),
             draining: Cell::new(false),
@@ -142,8 +148,32 @@ impl Worker {
         self.clock.monotonic()
     }
 
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether a client may ask this once more, by the rate limits of the app. What instances ask of each other is not limited.
+    pub(crate) fn admit_rate(
+        &self,
+        target: &Target,
+        origin: &Origin,
+        request: &Request<Incoming>,
+        record: &mut Record,
+    ) -> Result<(), Exceeded> {
+        let fleet = self.fleet.borrow();
+        let (Origin::Outside { peer }, Target::Host(host), true) = (origin, target, fleet.limits_rates)
+        else {
+            return Ok(());
+        };
+        let Some(app) = fleet.app(host).filter(|app| app.limiter.has_rules()) else { return Ok(()) };
+        record.set_app(&app.counters);
+        let peer = peer.to_str().ok().and_then(|peer| peer.parse().ok());
+        let Some(peer) = peer else { return Ok(()) };
+        app.limiter.admit(request.uri().path(), peer, request.headers(), self.now())
     }
 
     /// Chooses by the snapshot in use, and counts the choice, without an await in between: the thread cannot take on
@@ -218,6 +248,15 @@ impl Worker {
         upstream::open(backend, &self.dialers, routed, self.now(), self.limits.connect).await
     }
 
+    /// Takes note of what became of a request to `backend`.
+    pub(crate) fn judge(&self, backend: &Backend, well: bool) {
+        if !well {
+            backend.failed(self.now());
+        } else if backend.circuit.succeeded(|| self.now()) {
+            events::readmitted(&backend.instance);
+        }
+    }
+
     /// Whether new requests may go to this backend.
     pub(crate) fn routes(&self, backend: u64) -> bool {
         self.fleet.borrow().routes(backend) && !self.draining.get()
@@ -250,6 +289,11 @@ impl Worker {
     pub(crate) fn request_id(&self) -> RequestId {
         let id = u128::from(self.random()) << 64 | u128::from(self.random());
         RequestId::new(id, self.random())
+    }
+
+    /// How long to pause before a request is sent again.
+    pub(crate) fn jitter(&self) -> Duration {
+        retry::jitter((self.random() >> 32) as u32)
     }
 
     pub(crate) fn log(&self, line: &Line<'_>) {
@@ -308,8 +352,11 @@ impl Worker {
     }
 
     fn admit(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: std::net::SocketAddr) {
+        let (all, max) = (self.clients.borrow().len(), self.limits.connections);
+        // One too many of an address is closed: what it would wait for are its own others.
+        let Some(place) = self.addresses.enter(peer.ip(), all, max) else { return };
         let Ok(peer) = HeaderValue::from_str(&peer.ip().to_canonical().to_string()) else { return };
-        self.serve(socket, Origin::Outside { peer }, None);
+        self.serve(socket, Origin::Outside { peer }, place);
     }
 
     /// Serves HTTP on `socket`. What `room` it takes is free again when it ends.
@@ -317,7 +364,7 @@ impl Worker {
         self: &Rc<Self>,
         socket: tokio::net::TcpStream,
         origin: Origin,
-        room: Option<OwnedSemaphorePermit>,
+        room: impl Sized + 'static,
     ) {
         let number = self.next_client.get();
         self.next_client.set(number + 1);

@@ -4,10 +4,14 @@
 #![warn(missing_docs)]
 
 pub mod balance;
+pub mod breaker;
 pub mod concurrency;
 pub mod health;
 pub mod host;
 pub mod names;
+pub mod path;
+pub mod rate;
+pub mod retry;
 pub mod snapshot;
 pub mod table;
 pub mod waiting;

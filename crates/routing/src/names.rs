@@ -107,11 +107,13 @@ mod tests {
                 role: Role::Routed,
                 probe: Probe { path: ProbePath::Guess, interval: Millis(1), timeout: Millis(1) },
                 concurrency: berth_spec::RequestConcurrency::default(),
+                request_timeout: None,
             };
             let route = AppRoute {
                 gate: berth_spec::Gate::Open,
                 hosts: Vec::new(),
                 backends: vec![backend],
+                rate_limits: Vec::new(),
                 hold: Millis(0),
                 address: address(slot),
             };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use berth_spec::{AppId, Gate, InstanceId, Millis, RequestConcurrency};
+use berth_spec::{AppId, Gate, InstanceId, Millis, RateLimit, RequestConcurrency};
 use serde::{Deserialize, Serialize};
 
 /// Which snapshot: the journal position that it was derived from. A newer snapshot has a greater generation.
@@ -55,6 +55,9 @@ pub struct AppRoute {
     /// How long a request may be held while no routed backend accepts a connection; nought when the app was
     /// scaled to nothing on purpose.
     pub hold: Millis,
+    /// How often somebody may ask. A version that does not know it lets everybody ask as often as he likes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RateLimit>,
     /// Whether requests go to them at all. A version that does not know it lets them through.
     #[serde(default, skip_serializing_if = "Gate::is_open")]
     pub gate: Gate,
@@ -85,6 +88,9 @@ pub struct Backend {
     /// How many requests it gets at a time. A version that does not know it sends it as many as come.
     #[serde(default, skip_serializing_if = "RequestConcurrency::is_unlimited")]
     pub concurrency: RequestConcurrency,
+    /// How long it may take to begin an answer. A version that does not know it waits as long as the client does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<Millis>,
 }
 
 /// Where an instance listens.

@@ -30,7 +30,7 @@ pub use gate::Gate;
 pub use host::{HostName, InvalidHost};
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use isolation::Isolation;
-pub use manifest::{Manifest, RequestConcurrency};
+pub use manifest::{Manifest, RateLimit, RequestConcurrency};
 pub use name::{
     AppName, BranchName, CronName, EnvName, InvalidName, ProcessName, ProjectName, SnapshotName, TenantName,
     VolumeName,

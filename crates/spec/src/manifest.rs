@@ -5,6 +5,7 @@
 
 mod cron;
 mod keys;
+mod rate_limit;
 mod read;
 mod request_limits;
 mod resources;
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
+pub use self::rate_limit::{InvalidPathPrefix, InvalidPrincipal, PathPrefix, Principal, RateLimit};
 pub use self::request_limits::RequestConcurrency;
 pub use self::resources::Resources;
 pub use self::volumes::{InvalidMountPath, MountPath, VOLUMES_MAX, Volume};
@@ -277,9 +279,15 @@ pub struct Http {
     /// Whether no host leads to it, and other apps of its project alone call it: `public = false` as people write it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
+    /// How long an instance may take to begin its answer to a request; without end when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<Millis>,
     /// How many requests an instance gets at a time.
     #[serde(default, skip_serializing_if = "RequestConcurrency::is_unlimited")]
     pub concurrency: RequestConcurrency,
+    /// How often somebody may ask; in the order written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RateLimit>,
     /// How readiness is probed.
     pub readiness: Readiness,
 }

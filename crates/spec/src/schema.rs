@@ -149,11 +149,35 @@ struct Http {
     /// Hosts whose requests go to the app, beside its default one.
     #[schemars(length(max = 100))]
     hosts: Option<Vec<String>>,
+    /// How long an instance may take to begin its answer to a request, 100ms to 1h. Without end when left out.
+    request_timeout: Option<Span>,
     /// How many requests an instance gets at a time. As many as come when left out.
     concurrency: Option<HttpConcurrency>,
+    /// How often somebody may ask the app for something.
+    #[schemars(length(max = 10))]
+    rate_limit: Option<Vec<RateLimit>>,
     /// How health is probed: at most one check.
     #[schemars(length(max = 1))]
     checks: Option<Vec<Check>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct RateLimit {
+    /// So many requests are let through in every `per`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    requests: u32,
+    /// See `requests`; 1s to 1d.
+    per: Span,
+    /// So many of them may come at once. As many as `requests` when left out.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    burst: Option<u32>,
+    /// Whose requests are counted together: those of an address, `ip`, or those with the same value of a header, `header:X-Api-Key`.
+    #[schemars(regex(pattern = "^(ip|header:[A-Za-z0-9_-]{1,64})$"))]
+    by: String,
+    /// What it is about: this path and those below it. Everything when left out.
+    #[schemars(regex(pattern = "^/"))]
+    path: Option<String>,
 }
 
 #[derive(JsonSchema)]

@@ -61,6 +61,7 @@ fn a_snapshot_shows_what_the_state_routes_and_no_endpoint_twice() {
             hosts,
             backends: Vec::new(),
             hold: berth_spec::Millis(0),
+            rate_limits: Vec::new(),
             gate: berth_spec::Gate::Open,
             address: None,
         };

@@ -25,12 +25,14 @@ fn project(apps: &[(&str, u32, Option<u16>)]) -> Names {
             role: Role::Routed,
             probe: Probe { path: ProbePath::Guess, interval: Millis(1), timeout: Millis(1) },
             concurrency: berth_spec::RequestConcurrency::default(),
+            request_timeout: None,
         };
         let backends = port.map(backend).into_iter().collect();
         let route = AppRoute {
             hosts: Vec::new(),
             backends,
             hold: Millis(0),
+            rate_limits: Vec::new(),
             gate: berth_spec::Gate::Open,
             address: names::address(slot),
         };

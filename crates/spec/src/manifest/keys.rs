@@ -41,11 +41,13 @@ pub(super) const DEPLOY: Keys = Keys {
 };
 pub(super) const HTTP: Keys = Keys {
     section: "http",
-    known: &["port", "public", "hosts", "concurrency", "checks"],
+    known: &["port", "public", "hosts", "request_timeout", "concurrency", "rate_limit", "checks"],
     later: &["force_https"],
 };
 pub(super) const HTTP_CONCURRENCY: Keys =
     Keys { section: "http.concurrency", known: &["soft_limit", "hard_limit"], later: &[] };
+pub(super) const RATE_LIMIT: Keys =
+    Keys { section: "http.rate_limit", known: &["requests", "per", "burst", "by", "path"], later: &[] };
 pub(super) const CHECK: Keys =
     Keys { section: "http.checks", known: &["type", "path", "interval", "timeout", "grace"], later: &[] };
 pub(super) const SHUTDOWN: Keys =
@@ -68,12 +70,13 @@ pub(super) const VOLUMES: Keys =
     Keys { section: "volumes", known: &["name", "path", "size", "processes"], later: &[] };
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 12] = [
+pub(super) const SECTIONS: [&Keys; 13] = [
     &TOP,
     &BUILD,
     &DEPLOY,
     &HTTP,
     &HTTP_CONCURRENCY,
+    &RATE_LIMIT,
     &CHECK,
     &SHUTDOWN,
     &CRON,

@@ -16,7 +16,7 @@ use super::{
     Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
-use super::{cron, request_limits, resources, volumes};
+use super::{cron, rate_limit, request_limits, resources, volumes};
 use crate::command::{Command, RelativeDir};
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -343,7 +343,9 @@ fn http(section: &mut Section<'_, '_, '_>) -> Http {
         port: section.get("port", port),
         hosts,
         internal,
+        request_timeout: section.get("request_timeout", span(Millis(100), HOUR)),
         concurrency: concurrency.unwrap_or_default(),
+        rate_limits: rate_limit::rate_limits(section),
         readiness: checks(section).unwrap_or_default(),
     }
 }

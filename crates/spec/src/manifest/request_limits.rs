@@ -42,7 +42,7 @@ pub(super) fn concurrency(section: &mut Section<'_, '_, '_>) -> RequestConcurren
     RequestConcurrency { soft_limit, hard_limit }
 }
 
-fn count(value: &DeValue<'_>) -> Result<u32, Wrong> {
+pub(super) fn count(value: &DeValue<'_>) -> Result<u32, Wrong> {
     let number = value.as_integer().ok_or_else(|| expected("a number of requests", value))?;
     let number = u32::from_str_radix(number.as_str(), number.radix()).unwrap_or(0);
     if (1..=CONCURRENCY_MAX).contains(&number) {
@@ -66,6 +66,15 @@ mod tests {
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
         let none = serde_json::to_string(&Manifest::default()).unwrap();
         assert!(!none.contains("concurrency"), "the version before reads what sets no limit");
+    }
+
+    #[test]
+    fn a_timeout_is_read_and_written() {
+        let manifest = Manifest::parse("[http]\nrequest_timeout = \"30s\"\n").unwrap();
+        assert_eq!(manifest.http.request_timeout, Some(crate::Millis::from_secs(30)));
+        assert_eq!(Manifest::parse(&manifest.write(&[], &[])).unwrap(), manifest);
+        assert!(!serde_json::to_string(&Manifest::default()).unwrap().contains("request_timeout"));
+        assert!(Manifest::parse("[http]\nrequest_timeout = \"0s\"\n").is_err());
     }
 
     #[test]

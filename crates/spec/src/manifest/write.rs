@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, RequestConcurrency, Shutdown, Signal,
-    Strategy, Volume,
+    Build, CronEntry, Deploy, Egress, Http, Manifest, RateLimit, Readiness, RequestConcurrency, Shutdown,
+    Signal, Strategy, Volume,
 };
 use crate::command::Command;
 use crate::name::{CronName, VolumeName};
@@ -53,11 +53,7 @@ impl Manifest {
             &env,
         );
         out.section("deploy", "How a release replaces the one before.", &deploy_keys(deploy));
-        let (keys, checks) = http_keys(http);
-        out.section("http", "How the web process is reached.", &keys);
-        let limits = concurrency_keys(http.concurrency);
-        out.section("http.concurrency", "How many requests an instance gets at a time.", &limits);
-        out.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
+        out.http(http);
         out.section("shutdown", "How an instance is stopped.", &shutdown_keys(shutdown));
         for (index, (name, entry)) in cron.iter().enumerate() {
             let what = if index == 0 { "What runs by a schedule." } else { "" };
@@ -120,6 +116,18 @@ impl Out {
 
     fn entry(&mut self, key: &str, value: &str) {
         writeln!(self.text, "{key} = {value}").expect("writing to a string cannot fail");
+    }
+
+    fn http(&mut self, http: &Http) {
+        let (keys, checks) = http_keys(http);
+        self.section("http", "How the web process is reached.", &keys);
+        let limits = concurrency_keys(http.concurrency);
+        self.section("http.concurrency", "How many requests an instance gets at a time.", &limits);
+        for (index, rule) in http.rate_limits.iter().enumerate() {
+            let what = if index == 0 { "How often somebody may ask." } else { "" };
+            self.section("[http.rate_limit]", what, &rate_limit_keys(rule));
+        }
+        self.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
     }
 
     /// A section with what it is for; nothing when it has no keys.
@@ -206,7 +214,7 @@ fn deploy_keys(deploy: &Deploy) -> Keys {
 
 /// The keys of `[http]` and those of its check.
 fn http_keys(http: &Http) -> (Keys, Keys) {
-    let Http { port, hosts, internal, concurrency: _, readiness } = http;
+    let Http { port, hosts, internal, request_timeout, concurrency: _, rate_limits: _, readiness } = http;
     let list = |hosts: &Vec<super::HostName>| {
         let hosts: Vec<String> = hosts.iter().map(|host| text(host.as_str())).collect();
         format!("[{}]", hosts.join(", "))
@@ -215,6 +223,7 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
         given("port", port.map(|port| port.to_string())),
         given("public", internal.then(|| "false".to_owned())),
         unlike("hosts", hosts, &Vec::new(), list),
+        given("request_timeout", request_timeout.as_ref().map(span)),
     ];
     let default = Readiness::default();
     let Readiness { path, interval, timeout, grace } = readiness;
@@ -229,6 +238,18 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
         checks.insert(0, ("type".to_owned(), text("readiness")));
     }
     (keys.into_iter().flatten().collect(), checks)
+}
+
+fn rate_limit_keys(rule: &RateLimit) -> Keys {
+    let RateLimit { requests, per, burst, by, path } = rule;
+    let keys = [
+        given("requests", Some(requests.to_string())),
+        given("per", Some(span(per))),
+        unlike("burst", burst, requests, u32::to_string),
+        given("by", Some(text(by.as_str()))),
+        given("path", path.as_ref().map(|path| text(path.as_str()))),
+    ];
+    keys.into_iter().flatten().collect()
 }
 
 fn concurrency_keys(concurrency: RequestConcurrency) -> Keys {
