@@ -115,10 +115,17 @@ fn app_route(app: &App) -> AppRoute {
         hosts: hosts.into_iter().map(Host).collect(),
         backends: backends.collect(),
         hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
-        rate_limits: app.serving_release().map(|it| it.manifest.http.rate_limits.clone()).unwrap_or_default(),
+        rate_limits: ruling(app).map(|it| it.manifest.http.rate_limits.clone()).unwrap_or_default(),
         gate: app.gate,
         address,
     }
+}
+
+/// The release whose rules requests to the app are held to: the newest that gets any. So its rules are in force by the time it is said to serve.
+fn ruling(app: &App) -> Option<&Release> {
+    let routed = app.instances.iter().filter(|(ordinal, _)| app.routed.contains(ordinal));
+    let newest = routed.map(|(_, it)| it.release).max();
+    newest.or(app.serving).and_then(|number| app.release(number)).map(AsRef::as_ref)
 }
 
 /// Where the instance is reached, once it has a port.
@@ -171,6 +178,23 @@ mod tests {
         let route = app_route(&app);
         assert_eq!((route.hosts.len(), route.backends.len()), (0, 1));
         assert_eq!(route.address, names::address(app.slot));
+    }
+
+    #[test]
+    fn the_newest_release_that_gets_requests_says_how_often_one_may_ask() {
+        let scene = Scene::serving(&["web"], 1, None);
+        let mut app = scene.app().clone();
+        assert_eq!(app_route(&app).rate_limits, []);
+        let text = "[[http.rate_limit]]\nrequests = 5\nper = \"1m\"\nby = \"ip\"\n";
+        let limited = berth_spec::Manifest::parse(text).unwrap().http;
+        let release = std::sync::Arc::make_mut(app.releases.values_mut().next().unwrap());
+        release.manifest.http.rate_limits.clone_from(&limited.rate_limits);
+        assert_eq!(app_route(&app).rate_limits, limited.rate_limits);
+        // It takes over: its instances are routed, and that it serves is not said yet.
+        app.serving = None;
+        assert_eq!(app_route(&app).rate_limits, limited.rate_limits);
+        app.routed.clear();
+        assert_eq!(app_route(&app).rate_limits, []);
     }
 
     #[test]

@@ -60,7 +60,10 @@ fn an_answer_that_has_begun_may_take_its_time() {
 
 #[test]
 fn an_upload_has_the_time_that_its_client_takes() {
-    let instance = Instance::scripted(|mut call| {
+    let (told, began) = channel();
+    let told = std::sync::Mutex::new(told);
+    let instance = Instance::scripted(move |mut call| {
+        told.lock().unwrap().send(()).unwrap();
         call.read_until("end");
         call.respond_and_close("got it");
     });
@@ -69,6 +72,7 @@ fn an_upload_has_the_time_that_its_client_takes() {
     world.apply(&within(shop(1, &[(instance.addr, Role::Routed)]), 150));
     let mut upload = world.client();
     upload.send("POST / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 6\r\n\r\nthe");
+    began.recv_timeout(HANG).unwrap();
     world.apply(&within(shop(2, &[(silent.addr, Role::Routed)]), 150));
     assert_eq!(world.client().request(GET).status, 504);
     assert_eq!(world.client().request(GET).status, 504, "the time of the upload would be up twice by now");
