@@ -14,6 +14,7 @@ mod network;
 mod page;
 mod process_usage;
 mod record;
+mod rollouts;
 mod runtime;
 mod statistics;
 
@@ -68,6 +69,12 @@ const BENCHES: &[Bench] = &[
         about: "a request into an instance's own network, beside the machine's loopback",
         peers: &[],
         run: network::run,
+    },
+    Bench {
+        name: "rollouts",
+        about: "simulated rollouts by canary: good ones that are taken back, bad ones that go through",
+        peers: &[],
+        run: rollouts::run,
     },
     Bench {
         name: "runtime",

@@ -24,6 +24,7 @@ pub mod release;
 pub mod route;
 pub mod run;
 pub mod settings;
+pub mod traffic;
 pub mod upload;
 pub mod volume;
 
@@ -49,6 +50,7 @@ pub use run::{Run, RunEnded, StartRun, TerminalSize};
 pub use settings::{
     Config, ConfigChanged, ConfigPatch, SecretNames, SecretValue, SecretsChanged, SecretsPatch,
 };
+pub use traffic::{Rollout, Traffic, TrafficChanged, TrafficSet, TrafficShare};
 pub use upload::{ChunkHash, ChunksMissing, ChunksQuery, InvalidHash, TreeCreated, TreeId};
 pub use volume::{
     DestroyQuery, RestoreVolume, Snapshot, SnapshotList, Volume, VolumeDeed, VolumeList, VolumeWork,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_rollout::Evidence;
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{
     AppId, CronName, EnvName, Gate, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, SnapshotName,
@@ -52,6 +53,17 @@ pub enum Wish {
     ChangeDomains { add: BTreeSet<HostName>, remove: BTreeSet<HostName> },
     /// Have requests get to the app, wait, or be turned away.
     ChangeGate { gate: Gate },
+    /// Have so many of a hundred requests go to a release, and have it stay so.
+    SetTraffic {
+        /// The one that is being rolled out, the one that serves, or the one before, as long as that is kept warm.
+        release: ReleaseNumber,
+        /// From 0 to 100.
+        percent: u8,
+    },
+    /// Have the release that is being rolled out take over at once.
+    Promote,
+    /// Have all requests go to the release that serves again.
+    Abort,
     /// Run a command once.
     Run(Box<RunWish>),
     /// Run the command of a cron entry at once.
@@ -133,6 +145,8 @@ pub enum Fact {
     Started { ordinal: Ordinal, port: Option<u16>, dialer: Option<String> },
     /// Requests go to these from here on.
     Route { ordinals: BTreeSet<Ordinal> },
+    /// The next step of a rollout: so many of a hundred requests go to the release.
+    Shift { release: ReleaseNumber, percent: u8, evidence: Option<Evidence> },
     /// The release serves.
     Activate { release: ReleaseNumber },
     /// The previous release is no longer kept warm.
@@ -331,6 +345,21 @@ pub enum Refusal {
         /// What would have it so.
         how: Sharing,
     },
+    /// There is no rollout, and requests are not shared.
+    #[error("{0} has no rollout, and all its requests go to one release")]
+    NoRollout(AppId),
+    /// Requests cannot be shared in this way.
+    #[error("{number} of {app} cannot get {percent} % of the requests: {why}")]
+    CannotShare {
+        /// The app.
+        app: AppId,
+        /// The release.
+        number: ReleaseNumber,
+        /// The share asked for.
+        percent: u8,
+        /// Why not.
+        why: &'static str,
+    },
     /// All uids that the platform may give out are given out.
     #[error("the platform has given out all its {0} user ids")]
     SlotsExhausted(u32),
@@ -356,13 +385,9 @@ pub enum Sharing {
 fn exclusive(app: &AppId, volume: &VolumeName, how: &Sharing) -> String {
     match how {
         Sharing::Strategy(strategy) => {
-            let named = match strategy {
-                Strategy::Rolling => "rolling",
-                Strategy::BlueGreen => "bluegreen",
-                Strategy::Recreate => "recreate",
-            };
             format!(
-                "the strategy {named} starts new instances of web beside the old ones, and both would write to the volume {volume} of {app}"
+                "the strategy {} starts new instances of web beside the old ones, and both would write to the volume {volume} of {app}",
+                strategy.name()
             )
         }
         Sharing::Instances { process, count } => {
@@ -405,6 +430,8 @@ impl Refusal {
             Self::VolumeBusy { .. } => "volume_busy",
             Self::VolumeInUse { .. } => "volume_in_use",
             Self::VolumeExclusive { .. } => "volume_exclusive",
+            Self::NoRollout(_) => "no_rollout",
+            Self::CannotShare { .. } => "traffic_not_possible",
             Self::SlotsExhausted(_) => "user_ids_exhausted",
         }
     }

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use berth_routing::wire::Health;
-use berth_routing::{Backend, Endpoint, Generation, Role, Snapshot};
+use berth_routing::{AppRoute, Backend, Endpoint, Generation, Role, Snapshot};
 use berth_spec::{AppId, ProcessName, ReleaseNumber};
 
-use crate::event::{CronRun, Event, Ordinal};
+use crate::event::{CronRun, Event, Ordinal, WarmEnd};
 use crate::plan::stop_is_safe;
 use crate::state::{App, Life, Phase, Position, State};
 use crate::volume::{in_the_way, is_worked_on};
@@ -35,6 +35,8 @@ pub enum Invariant {
     EndpointsAreNotShared,
     /// RTE-6: a host leads to one app.
     HostsAreNotShared,
+    /// RTE-7: requests are shared between releases that are routed to, a hundred percent in all.
+    SharesAreWhole,
     /// DEP-1: at most one deployment of an app moves traffic.
     OneMovesTraffic,
     /// DEP-2: releases are activated in submit order.
@@ -53,7 +55,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AcknowledgedIsDurable,
         Self::ReplayGivesServedState,
         Self::StoppedIsUnreachable,
@@ -62,6 +64,7 @@ impl Invariant {
         Self::RoutedIsAlive,
         Self::EndpointsAreNotShared,
         Self::HostsAreNotShared,
+        Self::SharesAreWhole,
         Self::OneMovesTraffic,
         Self::ActivatedInOrder,
         Self::RollbackExists,
@@ -83,6 +86,7 @@ impl Invariant {
             Self::RoutedIsAlive => "RTE-4",
             Self::EndpointsAreNotShared => "RTE-5",
             Self::HostsAreNotShared => "RTE-6",
+            Self::SharesAreWhole => "RTE-7",
             Self::OneMovesTraffic => "DEP-1",
             Self::ActivatedInOrder => "DEP-2",
             Self::RollbackExists => "DEP-3",
@@ -190,6 +194,7 @@ pub fn check_routes(state: &State, snapshot: &Snapshot) -> Checked {
                 format!("{} is in the snapshot only", backend.instance)
             })?;
         }
+        check_shares(id, route)?;
         for backend in &route.backends {
             // Who is behind a dialer is one instance, whatever its port.
             let place = match &backend.endpoint {
@@ -212,6 +217,18 @@ pub fn check_routes(state: &State, snapshot: &Snapshot) -> Checked {
         })?;
     }
     Ok(())
+}
+
+/// The shares are whole, and of instances that are routed.
+fn check_shares(id: &AppId, route: &AppRoute) -> Checked {
+    let whole: u32 = route.shares.iter().map(|share| u32::from(share.percent)).sum();
+    let routed = |ordinal: &Ordinal| {
+        route.backends.iter().any(|it| it.instance.ordinal == *ordinal && it.role == Role::Routed)
+    };
+    let alive = route.shares.iter().flat_map(|share| &share.instances).all(routed);
+    hold(Invariant::SharesAreWhole, route.shares.is_empty() || (whole == 100 && alive), || {
+        format!("{id} shares its requests by {:?}", route.shares)
+    })
 }
 
 /// One host, one app; and what a wildcard of one tenant stands for belongs to no other tenant.
@@ -260,13 +277,17 @@ pub fn check_app(app: &App) -> Checked {
     let activating = app.activation.as_ref().map(|activation| activation.release);
     for ordinal in &app.routed {
         let instance = app.instances.get(ordinal);
-        let alive = instance.is_some_and(|it| {
-            it.is_wanted()
-                && it.port.is_some()
-                && (Some(it.release) == app.serving || Some(it.release) == activating)
-        });
+        let alive =
+            instance.is_some_and(|it| it.is_wanted() && it.port.is_some() && app.may_route_to(it.release));
         hold(Invariant::RoutedIsAlive, alive, || format!("{} routes to {ordinal}: {instance:?}", app.id))?;
     }
+    let stands = |number: ReleaseNumber| {
+        Some(number) != app.serving && (Some(number) == activating || Some(number) == app.warm)
+    };
+    let shared = app.split.is_none_or(|split| split.percent <= 100 && stands(split.release));
+    hold(Invariant::SharesAreWhole, shared, || {
+        format!("{} shares by {:?}; {activating:?} is activated, {:?} warm", app.id, app.split, app.warm)
+    })?;
     let moving: BTreeSet<ReleaseNumber> = app
         .releases
         .values()
@@ -371,7 +392,11 @@ fn gap_is_wanted(before: &App, events: &[Event], after: &App) -> bool {
     let lost = |event: &Event| {
         matches!(
             event,
-            Event::InstanceGone { .. } | Event::ReleaseFailed { .. } | Event::AppDestroying { .. }
+            Event::InstanceGone { .. }
+                | Event::ReleaseFailed { .. }
+                | Event::AppDestroying { .. }
+                | Event::TrafficShifted { percent: 0, .. }
+                | Event::WarmEnded { why: WarmEnd::SecretRevoked, .. }
         )
     };
     let serving = before.serving_release().and_then(|release| release.processes());

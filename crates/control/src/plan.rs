@@ -5,6 +5,7 @@
 //! goes on from there. It proposes at most one [`Fact`] about the routing per pass, because what follows depends on it.
 
 mod activation;
+mod canary;
 mod cron;
 mod deployment;
 mod failing;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use berth_routing::names;
-use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
-use berth_spec::{AppId, HostName, Millis};
+use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Share, Snapshot};
+use berth_spec::{AppId, HostName, Millis, ReleaseNumber};
 
 use crate::state::{App, Instance, Life, Position, Release, State};
 
@@ -114,7 +114,20 @@ fn app_route(app: &App) -> AppRoute {
         hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
         gate: app.gate,
         address,
+        shares: shares(app),
     }
+}
+
+/// How requests are shared, the other release's share first: see [`berth_routing::split::choose`].
+fn shares(app: &App) -> Vec<Share> {
+    let Some((split, serving)) = app.split.zip(app.serving) else { return Vec::new() };
+    let of = |release: ReleaseNumber| {
+        app.routed.iter().copied().filter(|it| app.instances[it].release == release).collect()
+    };
+    vec![
+        Share { release: split.release, percent: split.percent, instances: of(split.release) },
+        Share { release: serving, percent: 100 - split.percent.min(100), instances: of(serving) },
+    ]
 }
 
 /// Where the instance is reached, once it has a port.

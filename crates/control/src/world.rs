@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use berth_rollout::Evidence;
 use berth_routing::Generation;
 use berth_routing::wire::Health;
 use berth_spec::{AppId, Millis, ReleaseNumber, Timestamp};
@@ -26,6 +27,8 @@ pub struct AppWorld {
     pub runs: BTreeMap<RunNumber, SeenRun>,
     /// Edge and its snapshot, the same for all apps.
     pub edge: Edge,
+    /// What was seen of the release that requests are shared with, beside the one that serves.
+    pub compared: Option<Compared>,
     /// What the wall clock says; none where nobody looked.
     pub wall: Option<Timestamp>,
     /// What was done with a volume and was not taken note of yet, and why it failed if it did.
@@ -36,6 +39,17 @@ pub struct AppWorld {
     pub volumes_left: bool,
     /// Whether memory is so short that what is only kept warm should go.
     pub memory_short: bool,
+}
+
+/// What two releases between which requests are shared did within the same seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The one that is not the serving one.
+    pub release: ReleaseNumber,
+    /// The share that it has meanwhile.
+    pub percent: u8,
+    /// What it amounts to.
+    pub evidence: Evidence,
 }
 
 /// An instance as the runtime sees it.
@@ -178,6 +192,8 @@ pub enum Mark {
     Activating(ReleaseNumber),
     /// The release is kept warm.
     Warm(ReleaseNumber),
+    /// The release that is being rolled out has this share.
+    Share(ReleaseNumber, u8),
     /// Edge has not applied this generation.
     Unapplied(Generation),
     /// Edge uses this generation, and there is a newer one.

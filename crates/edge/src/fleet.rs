@@ -11,10 +11,12 @@ use berth_routing::balance::{self, Load};
 use berth_routing::names::DOMAIN;
 use berth_routing::wire::AppCounts;
 use berth_routing::{Endpoint, Flaw, Generation, InvalidSnapshot, Names, Probe, Role, Snapshot, Table};
-use berth_spec::{AppId, Gate, InstanceId, ProjectId};
+use berth_spec::{AppId, Gate, InstanceId, ProjectId, ReleaseNumber};
 use tokio::sync::Notify;
 
 use crate::dial::Place;
+use crate::tally::Tally;
+use crate::visit::{Split, Visit};
 
 /// One instance at one place, the same object from snapshot to snapshot.
 #[derive(Debug)]
@@ -44,6 +46,10 @@ impl Backend {
     /// a guard either goes before that look or sees the flag.
     pub(crate) fn watch(&self, watched: bool) {
         self.watched.store(watched, SeqCst);
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Relaxed)
     }
 
     fn left(&self, count: &AtomicU64) {
@@ -116,7 +122,7 @@ impl Counters {
         let by_class = self.by_class.each_ref().map(|count| count.swap(0, Relaxed));
         let unserved = self.unserved.swap(0, Relaxed);
         let any = unserved > 0 || by_class.iter().any(|count| *count > 0);
-        any.then(|| AppCounts { app: app.clone(), by_class, unserved })
+        any.then(|| AppCounts { app: app.clone(), by_class, unserved, releases: Vec::new() })
     }
 }
 
@@ -127,19 +133,29 @@ pub(crate) struct App {
     pub(crate) gate: Gate,
     pub(crate) counters: Arc<Counters>,
     routed: Vec<Arc<Backend>>,
+    split: Option<Split>,
 }
 
 impl App {
     /// Chooses a backend that is not in `tried` and counts the request in flight to it at once, so that there is no
     /// moment in which a thread has chosen and the count does not show it.
-    pub(crate) fn pick(&self, tried: &[u64], random: (u32, u32)) -> Option<InFlight> {
+    pub(crate) fn pick(&self, visit: Visit, tried: &[u64], random: (u32, u32)) -> Option<InFlight> {
+        let share = self.split.as_ref().and_then(|split| split.share_for(visit, &self.routed, tried));
         let load = |place: usize| {
             let backend = self.routed.get(place).filter(|backend| !tried.contains(&backend.key))?;
+            if share.is_some_and(|share| !share.instances.contains(&backend.instance.ordinal)) {
+                return None;
+            }
             let in_flight = backend.in_flight.load(Relaxed);
             Some(Load { failing: backend.failing.load(Relaxed), in_flight })
         };
         let place = balance::pick(self.routed.len(), load, random)?;
         self.routed.get(place).map(InFlight::new)
+    }
+
+    /// Where a request is counted that went to `lease`, while requests are shared between releases.
+    pub(crate) fn tally_of(&self, visit: Visit, lease: &InFlight) -> Option<&Arc<Tally>> {
+        self.split.as_ref()?.tally_of(visit, lease)
     }
 }
 
@@ -158,6 +174,8 @@ pub(crate) struct Fleet {
     names: Names,
     named: BTreeMap<Named, Arc<App>>,
     routed: BTreeSet<u64>,
+    /// Whether the requests of any app are shared between releases, so that it matters who sends one.
+    pub(crate) splits: bool,
     /// False when edge started without being able to read its snapshot: what it does not know may exist.
     pub(crate) complete: bool,
 }
@@ -207,6 +225,7 @@ pub(crate) struct Registry {
     /// All backends of the last snapshot, and those that left it until they are quiet.
     backends: BTreeMap<(InstanceId, Endpoint), Arc<Backend>>,
     counters: BTreeMap<AppId, Arc<Counters>>,
+    tallies: BTreeMap<(AppId, ReleaseNumber), Arc<Tally>>,
     next_key: u64,
     drained: Arc<Notify>,
     /// The folder of the sockets at which shims are asked for the way to their instances.
@@ -215,7 +234,14 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(drained: Arc<Notify>, dial_folder: PathBuf) -> Self {
-        Self { backends: BTreeMap::new(), counters: BTreeMap::new(), next_key: 0, drained, dial_folder }
+        Self {
+            backends: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            next_key: 0,
+            drained,
+            dial_folder,
+        }
     }
 
     /// Compiles `snapshot`, and gives what is to be probed as of it.
@@ -245,7 +271,10 @@ impl Registry {
                 targets.push(Target { backend: state, probe: backend.probe.clone(), host: host.clone() });
             }
             let counters = Arc::clone(self.counters.entry(id.clone()).or_default());
-            let compiled = Arc::new(App { hold: app.hold.as_duration(), gate: app.gate, counters, routed });
+            let split = Split::new(&app.shares, |release| self.tally(id, release));
+            fleet.splits |= split.is_some();
+            let hold = app.hold.as_duration();
+            let compiled = Arc::new(App { hold, gate: app.gate, counters, routed, split });
             if let Some(address) = app.address {
                 let named = Named { project: id.project_id(), address };
                 fleet.named.insert(named, Arc::clone(&compiled));
@@ -273,6 +302,12 @@ impl Registry {
         Arc::clone(backend)
     }
 
+    fn tally(&mut self, app: &AppId, release: ReleaseNumber) -> Arc<Tally> {
+        let tally =
+            self.tallies.entry((app.clone(), release)).or_insert_with(|| Arc::new(Tally::new(release)));
+        Arc::clone(tally)
+    }
+
     /// The instances to which nothing goes as of `fleet`, which every thread uses, and nothing is under way.
     /// `listed` are the backends that the snapshot of `fleet` names in any role; the others are forgotten once quiet.
     pub(crate) fn quiet(&mut self, fleet: &Fleet, listed: &BTreeSet<u64>) -> BTreeSet<InstanceId> {
@@ -294,8 +329,24 @@ impl Registry {
 
     /// The requests since the last call, by app. Apps that `known` does not have are forgotten.
     pub(crate) fn counts(&mut self, known: impl Fn(&AppId) -> bool) -> Vec<AppCounts> {
-        let counts = self.counters.iter().filter_map(|(app, counters)| counters.take(app)).collect();
+        let mut counts: Vec<AppCounts> =
+            self.counters.iter().filter_map(|(app, counters)| counters.take(app)).collect();
         self.counters.retain(|app, _| known(app));
+        for ((app, _), tally) in &self.tallies {
+            let Some(told) = tally.take() else { continue };
+            match counts.iter_mut().find(|it| it.app == *app) {
+                Some(counted) => counted.releases.push(told),
+                // An answer that has begun and not ended is counted here, and not there yet.
+                None => counts.push(AppCounts {
+                    app: app.clone(),
+                    by_class: [0; 5],
+                    unserved: 0,
+                    releases: vec![told],
+                }),
+            }
+        }
+        // Those that no snapshot in use names any more, once nobody counts on them.
+        self.tallies.retain(|_, tally| Arc::strong_count(tally) > 1);
         counts
     }
 }
@@ -322,6 +373,7 @@ mod tests {
             hold: Millis::from_secs(5),
             gate: Gate::Open,
             address: Some(Ipv4Addr::new(198, 19, 0, 1)),
+            shares: Vec::new(),
         };
         Snapshot { format: 1, generation: Generation(generation), apps: [(app, route)].into() }
     }
@@ -334,7 +386,7 @@ mod tests {
     fn a_parked_backend_is_quiet_only_without_requests_and_connections() {
         let mut registry = Registry::new(Arc::default(), PathBuf::new());
         let (before, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
-        let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
+        let lease = before.app("shop.localhost").unwrap().pick(Visit::new(7), &[], (0, 0)).unwrap();
         let open = Open::new(lease.backend());
         let (after, targets, _) =
             registry.compile(&snapshot(2, &[(1, Role::Parked)]), Generation(1)).unwrap();
@@ -344,7 +396,7 @@ mod tests {
         assert!(registry.quiet(&after, &listed).is_empty());
         drop(open);
         assert_eq!(registry.quiet(&after, &listed).len(), 1);
-        assert!(after.app("shop.localhost").unwrap().pick(&[], (0, 0)).is_none());
+        assert!(after.app("shop.localhost").unwrap().pick(Visit::new(7), &[], (0, 0)).is_none());
     }
 
     #[test]
@@ -366,7 +418,7 @@ mod tests {
     fn a_backend_that_left_is_remembered_until_it_is_quiet() {
         let mut registry = Registry::new(Arc::default(), PathBuf::new());
         let (before, ..) = registry.compile(&snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
-        let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
+        let lease = before.app("shop.localhost").unwrap().pick(Visit::new(7), &[], (0, 0)).unwrap();
         let (after, targets, _) =
             registry.compile(&snapshot(2, &[(2, Role::Routed)]), Generation(1)).unwrap();
         assert!(registry.quiet(&after, &listed(&targets)).is_empty());
@@ -382,12 +434,12 @@ mod tests {
         let roles = [(1, Role::Routed), (2, Role::Routed), (3, Role::Candidate)];
         let (fleet, ..) = registry.compile(&snapshot(1, &roles), Generation(0)).unwrap();
         let app = fleet.app("shop.localhost").unwrap();
-        let first = app.pick(&[], (0, 0)).unwrap();
+        let first = app.pick(Visit::new(7), &[], (0, 0)).unwrap();
         first.backend().failing.store(true, SeqCst);
-        let second = app.pick(&[], (0, 0)).unwrap();
+        let second = app.pick(Visit::new(7), &[], (0, 0)).unwrap();
         assert_ne!(first.backend().key, second.backend().key);
-        let again = app.pick(&[second.backend().key], (1, 1)).unwrap();
+        let again = app.pick(Visit::new(7), &[second.backend().key], (1, 1)).unwrap();
         assert_eq!(again.backend().key, first.backend().key);
-        assert!(app.pick(&[first.backend().key, second.backend().key], (0, 1)).is_none());
+        assert!(app.pick(Visit::new(7), &[first.backend().key, second.backend().key], (0, 1)).is_none());
     }
 }

@@ -64,6 +64,9 @@ pub(crate) async fn forward(
         Err(reason) => return refuse(reason, request.headers().get(header::ACCEPT), record),
     };
     record.set_host(host.clone());
+    if let Some(visit) = worker.visit(request.headers()) {
+        record.set_visit(visit);
+    }
     let protocol = headers::upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
     let asks_upgrade = request.headers().contains_key(header::UPGRADE);
     let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut request));
@@ -273,9 +276,14 @@ fn finish(
     accept: Option<&HeaderValue>,
 ) -> Response<ResponseBody> {
     let Answer { mut response, sender, request, lease } = answer;
+    // Only where it was shared out: the other apps' visitors are nobody's business.
+    let cookie = record.visit().filter(|_| record.is_shared()).and_then(|visit| visit.cookie());
     record.served(response.status().as_u16(), lease.backend());
     let protocol = headers::upgrade(response.headers());
     headers::to_client(response.headers_mut());
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     *response.version_mut() = Version::HTTP_11;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (parts, body) = response.into_parts();

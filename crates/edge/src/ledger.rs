@@ -6,6 +6,8 @@ use berth_routing::Generation;
 use berth_routing::wire::{AppCounts, FromEdge, Health};
 use berth_spec::{AppId, InstanceId};
 
+use crate::tally;
+
 /// What edge knows that control should know. Bounded by the instances and apps of the snapshot: a newer statement
 /// about the same thing replaces the older one, sent or not.
 #[derive(Debug, Default)]
@@ -88,6 +90,7 @@ impl Ledger {
                         *sum += more;
                     }
                     sum.unserved += count.unserved;
+                    count.releases.into_iter().for_each(|more| tally::add(&mut sum.releases, more));
                 }
             }
         }
@@ -165,9 +168,14 @@ mod tests {
         let mut ledger = Ledger::default();
         let app = instance(1).app;
         for _ in 0..3 {
-            ledger.count(vec![AppCounts { app: app.clone(), by_class: [0, 2, 0, 0, 1], unserved: 1 }]);
+            ledger.count(vec![AppCounts {
+                app: app.clone(),
+                by_class: [0, 2, 0, 0, 1],
+                unserved: 1,
+                releases: Vec::new(),
+            }]);
         }
-        let apps = vec![AppCounts { app, by_class: [0, 6, 0, 0, 3], unserved: 3 }];
+        let apps = vec![AppCounts { app, by_class: [0, 6, 0, 0, 3], unserved: 3, releases: Vec::new() }];
         assert_eq!(ledger.take(), [FromEdge::Counts { apps }]);
         assert_eq!(ledger.take(), []);
     }

@@ -32,8 +32,10 @@ mod patience;
 mod probe;
 mod record;
 mod strict;
+mod tally;
 mod upgrade;
 mod upstream;
+mod visit;
 mod worker;
 
 use std::io;

@@ -26,6 +26,7 @@ use crate::headers::RequestId;
 use crate::limits::Limits;
 use crate::record::Record;
 use crate::upstream::{self, Pool, Sender, UpstreamStream};
+use crate::visit::Visit;
 use crate::{events, internal};
 
 /// So many requests of one thread wait for an instance; each costs a connection and its head. Beyond it the app is
@@ -151,7 +152,9 @@ impl Worker {
         let Some(app) = app else {
             return if fleet.complete { Choice::NoApp } else { Choice::Wait(UNKNOWN_HOLD) };
         };
-        if let Some(record) = record {
+        let visit = record.as_ref().and_then(|record| record.visit());
+        let mut record = record;
+        if let Some(record) = &mut record {
             record.set_app(&app.counters);
         }
         match app.gate {
@@ -159,9 +162,20 @@ impl Worker {
             Gate::Paused => return Choice::Paused,
             Gate::Maintenance => return Choice::Maintenance,
         }
+        let visit = visit.unwrap_or_else(|| Visit::new(self.random()));
         let random = self.random();
         let random = ((random >> 32) as u32, (random & 0xffff_ffff) as u32);
-        app.pick(tried, random).map_or(Choice::Wait(app.hold), Choice::Backend)
+        let Some(lease) = app.pick(visit, tried, random) else { return Choice::Wait(app.hold) };
+        if let Some(record) = record {
+            record.set_tally(app.tally_of(visit, &lease));
+        }
+        Choice::Backend(lease)
+    }
+
+    /// What a request says of who sends it, while the requests of any app are shared between releases.
+    pub(crate) fn visit(&self, headers: &http::HeaderMap) -> Option<Visit> {
+        let splits = self.fleet.borrow().splits;
+        splits.then(|| Visit::of(headers, self.random()))
     }
 
     /// Waits for `pause`, or less when something changed that may let a request through. False when too many wait.

@@ -8,9 +8,11 @@ pub mod health;
 pub mod host;
 pub mod names;
 pub mod snapshot;
+pub mod split;
 pub mod table;
 pub mod wire;
 
 pub use names::Names;
 pub use snapshot::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
+pub use split::Share;
 pub use table::{Flaw, InvalidSnapshot, Table};

@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use berth_spec::{AppId, Gate, InstanceId, Millis};
 use serde::{Deserialize, Serialize};
 
+use crate::split::Share;
+
 /// Which snapshot: the journal position that it was derived from. A newer snapshot has a greater generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -62,6 +64,10 @@ pub struct AppRoute {
     /// and everything else as this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// How requests are shared between releases, a hundred percent in all; nothing while one release has all of them. A version that does not
+    /// know it spreads them over all routed instances alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
 }
 
 /// A host name in lower case without a port: `shop.example.com`; or `*.example.com`, which matches every name with one label

@@ -6,6 +6,7 @@
 //! one that has applied nothing; so does none at all, since one is about to be started.
 
 mod claims;
+mod comparisons;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use berth_control::event::Ordinal;
 use berth_control::invariant::check_routes;
 use berth_control::route::{is_behind, must_publish, snapshot};
 use berth_control::state::App;
-use berth_control::world::{Edge, EdgeProcess, Probed};
+use berth_control::world::{Compared, Edge, EdgeProcess, Probed};
 use berth_process::Identity;
 use berth_routing::wire::{FrameError, FromEdge, Health, ToEdge, encode};
 use berth_routing::{Endpoint, Generation, Names, Snapshot};
@@ -27,6 +28,7 @@ use berth_spec::{AppId, InstanceId};
 use tokio::sync::watch;
 
 pub use self::claims::EdgeClaims;
+use self::comparisons::Comparisons;
 use crate::desk::Desk;
 use crate::events;
 
@@ -47,6 +49,8 @@ pub struct EdgeLink {
     newest: watch::Sender<Arc<Newest>>,
     /// What all living edges went by when one of them last said so.
     applied: watch::Sender<Generation>,
+    /// The releases between which requests are shared, beside each other.
+    comparisons: Comparisons,
     /// Whether every app has to be compared with the newest snapshot, and not only what changed since: at first, and while one that had
     /// to be written could not be.
     compare_all: AtomicBool,
@@ -159,6 +163,7 @@ impl EdgeLink {
             known: Mutex::new(known),
             newest: watch::Sender::new(Arc::new(newest)),
             applied: watch::Sender::new(Generation::default()),
+            comparisons: Comparisons::default(),
             compare_all: AtomicBool::new(true),
         })
     }
@@ -254,6 +259,12 @@ impl EdgeLink {
         (health, drained)
     }
 
+    /// What was seen of the release that the app's requests are shared with, beside the one that serves.
+    #[must_use]
+    pub fn compared(&self, app: &App) -> Option<Compared> {
+        self.comparisons.of(app)
+    }
+
     /// Waits until every living edge goes by what the journal held at `position`, for at most `limit`; gives whether it does.
     pub async fn follows(&self, position: u64, limit: Duration) -> bool {
         let mut applied = self.applied.subscribe();
@@ -316,8 +327,12 @@ impl EdgeLink {
             })
         };
         let said: Box<dyn FnOnce(&mut Process) + '_> = match &message {
-            // Counts are for telemetry, which does not listen yet.
-            FromEdge::Hello { .. } | FromEdge::Counts { .. } => return,
+            FromEdge::Hello { .. } => return,
+            // Of the rest of the counts telemetry will make something, which does not listen yet.
+            FromEdge::Counts { apps } => {
+                apps.iter().for_each(|counts| self.comparisons.hear(counts, desk));
+                return;
+            }
             FromEdge::Applied { generation } => {
                 Box::new(|process| process.applied = process.applied.max(*generation))
             }

@@ -205,6 +205,7 @@ impl Reconciler {
         let ids: Vec<_> = app.instances.keys().filter_map(|&it| Some((it, app.instance_id(it)?))).collect();
         (world.health, world.drained) = self.edge.of_app(&ids);
         world.edge = self.edge.observe();
+        world.compared = self.edge.compared(app);
     }
 
     fn plan(&self, app: &App, world: &AppWorld, clearing: &BTreeSet<Ordinal>) -> Plan {

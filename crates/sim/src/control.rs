@@ -14,7 +14,8 @@ use berth_control::ledger::Ledger;
 use berth_control::plan::{Action, plan};
 use berth_control::route::{must_publish, snapshot};
 use berth_control::state::{App, Life, Position, State};
-use berth_control::world::{AppWorld, Edge, EdgeProcess, Probed, Stopwatch};
+use berth_control::world::{AppWorld, Compared, Edge, EdgeProcess, Probed, Stopwatch};
+use berth_rollout::{Evidence, Verdict};
 use berth_routing::{Generation, Role, Snapshot};
 use berth_spec::{AppId, InstanceId, ReleaseNumber};
 
@@ -428,6 +429,7 @@ impl Control {
             // What is overlooked is seen once all has calmed down: the bug is that stops do not wait for it.
             edge: self.seen_edge(out.planted.filter(|_| !out.calm)),
             memory_short: out.memory_short,
+            compared: compared(app, out),
             volume_worked: out.machine.worked.get(&app.id).cloned(),
             freezes: out.freezes,
             volumes_left: app.life == Life::Destroying && out.machine.volumes.contains(&app.id),
@@ -500,4 +502,18 @@ fn released(events: &[Event]) -> Option<ReleaseNumber> {
         Event::ReleaseSubmitted(release) => Some(release.number),
         _ => None,
     })
+}
+
+/// What was seen of two releases that share the requests: nothing that speaks against the new one, but for now and then.
+fn compared(app: &App, out: &Outside) -> Option<Compared> {
+    let split = app.split?;
+    let verdict = match out.chance.below(40) {
+        _ if out.calm => Verdict::TooFew,
+        0 => Verdict::Worse,
+        1..=4 => Verdict::Unclear,
+        5..=20 => Verdict::AsGood,
+        _ => Verdict::TooFew,
+    };
+    let evidence = Evidence { verdict, ..Evidence::none() };
+    Some(Compared { release: split.release, percent: split.percent, evidence })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use berth_control::event::Ordinal;
 use berth_control::invariant::{Breach, Invariant};
+use berth_routing::split;
 use berth_routing::wire::Health;
 use berth_routing::{Backend, Endpoint, Generation, Role, Snapshot};
 use berth_spec::{AppId, InstanceId};
@@ -288,8 +289,13 @@ impl Edge {
         let snapshot = Arc::clone(&self.threads[thread]);
         let Some(route) = snapshot.apps.get(app) else { return Ok(false) };
         let mut routed: Vec<&Backend> = route.backends.iter().filter(|it| it.role == Role::Routed).collect();
+        let visitor = chance.below(1 << 30) as u64;
+        let share = split::choose(&route.shares, visitor).and_then(|at| route.shares.get(at));
         while !routed.is_empty() {
-            let backend = routed.swap_remove(chance.below(routed.len()));
+            let own =
+                |it: &&Backend| share.is_some_and(|it_has| it_has.instances.contains(&it.instance.ordinal));
+            let first = routed.iter().position(own).unwrap_or_else(|| chance.below(routed.len()));
+            let backend = routed.swap_remove(first);
             if deliver(backend, snapshot.generation, machine, chance.now())? {
                 let most = if chance.one_in(20) { 20_000 } else { 800 };
                 let ends = chance.later(1, most);

@@ -17,6 +17,7 @@
 //! - RTE-4 for each routing that is planned and each snapshot
 //! - RTE-5 for each snapshot, and for every request that edge sends
 //! - RTE-6 for each snapshot
+//! - RTE-7 for each decision and each snapshot
 //! - DEP-1, DEP-2 for each decision; DEP-3 after each collection of artifacts and each pass of a reconciler
 //! - NUM-1 for each decision, and against all numbers that ever became durable
 //! - CRON-1 for each decision, and against all moments that a command was ever started for
@@ -33,6 +34,7 @@ mod edge;
 mod fault;
 mod machine;
 mod perform;
+pub mod rollouts;
 mod settled;
 mod trace;
 mod users;

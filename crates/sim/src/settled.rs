@@ -34,6 +34,7 @@ impl World {
             if let Some(control) = self.control.as_mut().filter(|_| !asked) {
                 asked = true;
                 self.users.ask_all_again(control, &mut self.out)?;
+                self.users.end_shares(control, &mut self.out)?;
                 control.dirty.extend(control.ledger.durable().apps.keys().cloned());
                 control.dirty.extend(self.out.machine.apps());
             }

@@ -3,6 +3,7 @@
 //! [`Manifest::read`] makes it from what people write. Defaults are written into it, so that a release keeps
 //! the behaviour it was made with when a later version of Berth has other defaults.
 
+mod canary;
 mod cron;
 mod keys;
 mod read;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::canary::{Analysis, CANARY_STEPS_MAX, Canary};
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
 pub use self::resources::Resources;
 pub use self::volumes::{InvalidMountPath, MountPath, VOLUMES_MAX, Volume};
@@ -239,6 +241,9 @@ pub struct Deploy {
     pub timeout: Millis,
     /// How long the previous release's instances stay able to take over at once; nought turns it off.
     pub warm: Millis,
+    /// How the strategy canary goes about it.
+    #[serde(default, skip_serializing_if = "Canary::is_default")]
+    pub canary: Canary,
 }
 
 impl Default for Deploy {
@@ -248,6 +253,7 @@ impl Default for Deploy {
             strategy: None,
             timeout: Millis::from_secs(600),
             warm: Millis::from_secs(600),
+            canary: Canary::default(),
         }
     }
 }
@@ -260,8 +266,26 @@ pub enum Strategy {
     Rolling,
     /// All new instances beside the old ones, then all traffic at once.
     BlueGreen,
+    /// All new instances beside the old ones, then traffic in steps, as long as the new release does no worse.
+    Canary,
     /// The old instances stop before the new ones start; for what must not run twice.
     Recreate,
+}
+
+impl Strategy {
+    /// All of them, with their names.
+    pub const NAMED: [(&'static str, Self); 4] = [
+        ("rolling", Self::Rolling),
+        ("bluegreen", Self::BlueGreen),
+        ("canary", Self::Canary),
+        ("recreate", Self::Recreate),
+    ];
+
+    /// The name that berth.toml has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, it)| *it == self).map_or("bluegreen", |(name, _)| name)
+    }
 }
 
 /// How the web process is reached and probed.

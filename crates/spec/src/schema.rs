@@ -125,6 +125,30 @@ struct Deploy {
     timeout: Option<Span>,
     /// How long the previous release stays able to take over at once. 10m when left out, at most 1d, 0s for never.
     warm: Option<Span>,
+    /// How `strategy = "canary"` goes about it.
+    canary: Option<Canary>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Canary {
+    /// The shares of the requests that the new release gets one after the other, in percent, each greater than the one before.
+    /// [5, 25, 50, 100] when left out.
+    #[schemars(length(max = 20), inner(range(min = 1, max = 100)))]
+    steps: Option<Vec<u8>>,
+    /// How long each step takes. 1m when left out, 1s to 1d.
+    interval: Option<Span>,
+    /// What is compared with the release before: worse means back. Both when left out, nothing for the health of instances alone.
+    analysis: Option<Vec<Analysis>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Analysis {
+    /// Requests that are answered with a status of 500 or more, or not at all.
+    ErrorRate,
+    /// How long the slowest in a hundred requests take.
+    LatencyP99,
 }
 
 #[derive(JsonSchema)]
@@ -134,6 +158,8 @@ enum Strategy {
     Rolling,
     /// All new instances beside the old ones, then all traffic at once.
     BlueGreen,
+    /// All new instances beside the old ones, then traffic in steps, as long as the new release does no worse.
+    Canary,
     /// The old instances stop before the new ones start.
     Recreate,
 }

@@ -12,6 +12,8 @@ use crate::event::{Artifact, Event, Failure, Ordinal, StopReason, WarmEnd};
 use crate::state::{Activation, App, Life, Phase};
 use crate::volume;
 
+use super::traffic;
+
 type Outcome = Result<Vec<Event>, Refusal>;
 
 pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
@@ -46,6 +48,10 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
         Fact::Assign { release, process, tokens } => assign(app, *release, process, tokens),
         Fact::Started { ordinal, port, dialer } => started(app, *ordinal, *port, dialer.as_ref()),
         Fact::Route { ordinals } => route(app, ordinals),
+        Fact::Shift { release, percent, evidence } => {
+            activating(app, *release)?;
+            traffic::step(app, *release, *percent, evidence.as_ref())
+        }
         Fact::Activate { release } => activate(app, *release),
         Fact::EndWarm { release, why } => {
             if app.warm != Some(*release) {
@@ -185,12 +191,9 @@ fn route(app: &App, ordinals: &BTreeSet<Ordinal>) -> Outcome {
     if app.life != Life::Alive {
         return Err(Refusal::Stale("the app is being destroyed"));
     }
-    let activating = app.activation.as_ref().map(|activation| activation.release);
     let fit = |ordinal: &Ordinal| {
         app.instances.get(ordinal).is_some_and(|it| {
-            let release = Some(it.release);
-            let serves = release == app.serving || release == activating;
-            serves && it.process.is_web() && it.is_wanted() && it.port.is_some()
+            app.may_route_to(it.release) && it.process.is_web() && it.is_wanted() && it.port.is_some()
         })
     };
     if !ordinals.iter().all(fit) {
@@ -223,7 +226,7 @@ fn web_processes(app: &App, release: Option<ReleaseNumber>) -> impl Iterator<Ite
 
 /// What requests go to once `number` has failed: the serving release's instances again, where traffic had moved. Only those that served
 /// before: one that was started since may never get ready, and the planner routes to it when it is.
-fn route_back(app: &App, number: ReleaseNumber) -> Option<Event> {
+pub(super) fn route_back(app: &App, number: ReleaseNumber) -> Option<Event> {
     let of = |release: Option<ReleaseNumber>| -> BTreeSet<Ordinal> {
         let fit = app.instances.iter().filter(|(_, it)| {
             let serves = Some(it.release) == release && it.process.is_web() && it.proven;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use berth_rollout::{Difference, Side, Verdict};
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{Gate, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -271,6 +272,7 @@ fn app_samples() -> Vec<Event> {
         },
     ];
     samples.extend(release_samples());
+    samples.extend(traffic_samples());
     samples.extend(instance_samples());
     let ends = [
         WarmEnd::Expired,
@@ -299,6 +301,26 @@ fn app_samples() -> Vec<Event> {
     samples.extend([false, true].map(|volumes| Event::AppDestroying { volumes }));
     samples.push(Event::AppDestroyed {});
     samples
+}
+
+fn traffic_samples() -> Vec<Event> {
+    vec![
+        Event::TrafficShifted {
+            number: v(2),
+            percent: 25,
+            why: ShiftWhy::Step,
+            evidence: Some(Evidence {
+                verdict: Verdict::AsGood,
+                seconds: 60,
+                new: Side { requests: 150, errors: 0 },
+                old: Side { requests: 2_850, errors: 3 },
+                errors: Some(Difference { new: 0, old: 1_050, odds: 1, matters: false }),
+                latency: Some(Difference { new: 92_160, old: 92_160, odds: 0, matters: false }),
+            }),
+        },
+        Event::TrafficShifted { number: v(2), percent: 10, why: ShiftWhy::Asked, evidence: None },
+        Event::TrafficShifted { number: v(2), percent: 100, why: ShiftWhy::Promoted, evidence: None },
+    ]
 }
 
 fn by_kind() -> BTreeMap<&'static str, Vec<Sample>> {

@@ -159,8 +159,10 @@ impl Planner<'_> {
         let surplus = keep.split_off(wanted.min(keep.len()));
         // A routed instance stays routed while it fails its probes: edge avoids it where it can, and control does not add to an
         // outage by taking away the last one.
-        let target: BTreeSet<Ordinal> =
-            keep.iter().filter(|it| app.routed.contains(it) || ready.contains(it)).copied().collect();
+        let shared = app.split.map(|split| split.release).filter(|release| *release != serving);
+        let other = app.routed.iter().filter(|it| shared == Some(app.instances[*it].release));
+        let own = keep.iter().filter(|it| app.routed.contains(it) || ready.contains(it));
+        let target: BTreeSet<Ordinal> = own.chain(other).copied().collect();
         if target != app.routed {
             self.record(Fact::Route { ordinals: target });
             return;

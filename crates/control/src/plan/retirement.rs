@@ -19,11 +19,12 @@ impl Planner<'_> {
         };
         let any_left = app.instances.values().any(|it| it.release == warm && it.is_wanted());
         let span = app.serving_release().map(|release| release.manifest.deploy.warm).unwrap_or_default();
-        // Its time stands still while another release is being activated: that may need it.
-        let expired = self.is_over(Mark::Warm(warm), span) && app.activation.is_none();
+        // Its time stands still while another release is being activated, which may need it, and while it gets requests.
+        let shared = app.split.is_some_and(|split| split.release == warm);
+        let expired = !shared && self.is_over(Mark::Warm(warm), span) && app.activation.is_none();
         let why = if !any_left {
             WarmEnd::Gone
-        } else if self.world.memory_short {
+        } else if self.world.memory_short && !shared {
             WarmEnd::MemoryPressure
         } else if expired {
             WarmEnd::Expired

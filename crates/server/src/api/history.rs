@@ -217,6 +217,7 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::GitChanged { .. }
             | Event::HookFailed { .. }
             | Event::ReleaseSubmitted(_)
+            | Event::TrafficShifted { .. }
             | Event::ReleaseActivated { .. }
             | Event::ReleaseFailed { .. }
             | Event::ReleaseSuperseded { .. }
@@ -237,6 +238,7 @@ fn of_release(event: &Event) -> Option<ReleaseNumber> {
         | Event::ActivationBegan { number }
         | Event::ProcessesHandedOver { number, .. }
         | Event::InstancesAdopted { number, .. }
+        | Event::TrafficShifted { number, .. }
         | Event::ReleaseActivated { number, .. }
         | Event::ReleaseFailed { number, .. }
         | Event::ReleaseSuperseded { number, .. }

@@ -179,6 +179,7 @@ fn operations() -> Vec<(Method, String, Option<Value>)> {
                 (Method::PUT, "branch") => Some(json!({ "branch": "main" })),
                 (Method::PUT, "connection") => Some(json!({ "url": "https://git.example.com/a/b" })),
                 (Method::POST, "upgrade") => Some(json!({ "from": "/usr/local/bin/berth" })),
+                (Method::PUT, "traffic") => Some(json!({ "release": 1, "percent": 10 })),
                 (Method::PUT, "gate") => Some(json!({ "gate": "maintenance" })),
                 (Method::PUT, "scale") => Some(json!({ "web": 1 })),
                 _ => None,

@@ -189,6 +189,9 @@ fn after_failure(code: Code) -> Option<&'static str> {
         Code::DeployTimedOut | Code::BuildTimedOut => {
             "if it needs more time, give it with `timeout` in the section [deploy] of berth.toml"
         }
+        Code::RolloutWorse | Code::RolloutFailed => {
+            "the release before serves all requests; `berth logs` shows what the new one printed; correct it and deploy again"
+        }
         Code::DiskFull => "make room and deploy again; what served before still serves",
         _ => return None,
     })

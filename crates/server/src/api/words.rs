@@ -1,10 +1,11 @@
 //! Events in words: what `timeline`, `why` and the progress of a deployment say.
 
 use berth_control::event::{
-    Event, Exit, GitSettings, GoneCause, Reason, RunEnd, RunMode, RunStop, StopReason, VolumeDeed,
+    Event, Exit, GitSettings, GoneCause, Reason, RunEnd, RunMode, RunStop, ShiftWhy, StopReason, VolumeDeed,
     VolumeWork, WarmEnd,
 };
-use berth_spec::Gate;
+use berth_rollout::Evidence;
+use berth_spec::{Gate, ReleaseNumber};
 
 /// What happened, in one line that reads after its time and its actor.
 #[must_use]
@@ -64,6 +65,7 @@ pub(super) fn say(event: &Event) -> String {
         | Event::ReleaseCommandFinished { .. }
         | Event::ActivationBegan { .. }
         | Event::ProcessesHandedOver { .. }
+        | Event::TrafficShifted { .. }
         | Event::ReleaseActivated { .. }
         | Event::ReleaseFailed { .. }
         | Event::ReleaseSuperseded { .. }
@@ -118,6 +120,9 @@ fn of_release(event: &Event) -> String {
         Event::ProcessesHandedOver { number, processes } => {
             let names: Vec<&str> = processes.iter().map(berth_spec::ProcessName::as_str).collect();
             format!("handed {} over to {number}: the old ones stop first", names.join(", "))
+        }
+        Event::TrafficShifted { number, percent, why, evidence } => {
+            shifted(*number, *percent, *why, evidence.as_ref())
         }
         Event::ReleaseActivated { number, previous: Some(previous) } => {
             format!("activated {number}; {previous} stays warm")
@@ -307,6 +312,22 @@ pub(super) fn shown(event: &Event) -> serde_json::Value {
         }
     }
     data.take()
+}
+
+fn shifted(number: ReleaseNumber, percent: u8, why: ShiftWhy, evidence: Option<&Evidence>) -> String {
+    let gave = match (why, percent) {
+        (ShiftWhy::Promoted, _) => format!("promoted {number} to all requests"),
+        (_, 0) => format!("gave {number} no more requests"),
+        (_, 100) => format!("gave {number} all requests"),
+        (ShiftWhy::Step, percent) => format!("gave {number} {percent} % of the requests"),
+        (ShiftWhy::Asked, percent) => format!("set the share of {number} to {percent} % of the requests"),
+    };
+    match evidence {
+        None => gave,
+        Some(evidence) => {
+            format!("{gave}: {}", evidence.sentences(&number.to_string(), "the one before").join("; "))
+        }
+    }
 }
 
 fn gate_is(gate: Gate) -> &'static str {

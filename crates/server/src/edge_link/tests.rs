@@ -185,7 +185,7 @@ async fn what_edge_says_does_not_grow_without_end() {
         stage.hear(edge, FromEdge::Drained { instance: unknown.clone(), generation: Generation(1) });
         assert_eq!((stage.link.health(&unknown), stage.link.drained(&unknown)), (None, None));
     }
-    let counts = AppCounts { app: stranger.app, by_class: [1; 5], unserved: 0 };
+    let counts = AppCounts { app: stranger.app, by_class: [1; 5], unserved: 0, releases: Vec::new() };
     stage.hear(edge, FromEdge::Counts { apps: vec![counts] });
     let evidence = (0..9).map(|number| format!("{number}{}", "\u{e4}".repeat(500))).collect();
     stage.hear(edge, FromEdge::Health { instance: instance(1), health: Health::Unready, evidence });

@@ -36,9 +36,11 @@ pub(super) const BUILD: Keys = Keys {
 };
 pub(super) const DEPLOY: Keys = Keys {
     section: "deploy",
-    known: &["release_command", "strategy", "timeout", "warm"],
-    later: &["canary"],
+    known: &["release_command", "strategy", "timeout", "warm", "canary"],
+    later: &[],
 };
+pub(super) const CANARY: Keys =
+    Keys { section: "deploy.canary", known: &["steps", "interval", "analysis"], later: &[] };
 pub(super) const HTTP: Keys = Keys {
     section: "http",
     known: &["port", "public", "hosts", "checks"],
@@ -66,5 +68,7 @@ pub(super) const VOLUMES: Keys =
     Keys { section: "volumes", known: &["name", "path", "size", "processes"], later: &[] };
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 11] =
-    [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &RESOURCES, &ISOLATION, &VOLUMES];
+pub(super) const SECTIONS: [&Keys; 12] = [
+    &TOP, &BUILD, &DEPLOY, &CANARY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &RESOURCES, &ISOLATION,
+    &VOLUMES,
+];

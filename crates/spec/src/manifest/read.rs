@@ -16,7 +16,7 @@ use super::{
     Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
-use super::{cron, resources, volumes};
+use super::{canary, cron, resources, volumes};
 use crate::command::{Command, RelativeDir};
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -88,7 +88,7 @@ impl<'s, 'p, 't> Section<'s, 'p, 't> {
     }
 
     /// The section `key` below this one, read by `read`; nothing when it is missing or not a table.
-    fn below<T>(
+    pub(super) fn below<T>(
         &mut self,
         key: &str,
         keys: &'static Keys,
@@ -309,20 +309,15 @@ fn env_value(value: &DeValue<'_>) -> Result<String, Wrong> {
 
 fn deploy(section: &mut Section<'_, '_, '_>) -> Deploy {
     let default = Deploy::default();
+    let strategy = section.get("strategy", one_of(&Strategy::NAMED));
+    let wrong_strategy = strategy.is_none() && section.table.get("strategy").is_some();
     Deploy {
         release_command: section.get("release_command", command),
-        strategy: section.get("strategy", |value| {
-            if value.as_str() == Some("canary") {
-                return Err(Wrong::new("strategy `canary` is not available in this version of Berth"));
-            }
-            one_of(&[
-                ("rolling", Strategy::Rolling),
-                ("bluegreen", Strategy::BlueGreen),
-                ("recreate", Strategy::Recreate),
-            ])(value)
-        }),
+        strategy,
         timeout: section.get("timeout", span(SECOND, DAY)).unwrap_or(default.timeout),
         warm: section.get("warm", span(Millis(0), DAY)).unwrap_or(default.warm),
+        // One whose strategy is wrong has that told, and no more.
+        canary: canary::read(section, strategy == Some(Strategy::Canary) || wrong_strategy),
     }
 }
 

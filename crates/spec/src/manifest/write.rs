@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, Shutdown, Signal, Strategy, Volume,
-};
+use super::{Build, Canary, CronEntry, Deploy, Egress, Http, Manifest, Readiness, Shutdown, Signal, Volume};
 use crate::command::Command;
 use crate::name::{CronName, VolumeName};
 use crate::unit::Millis;
@@ -52,6 +50,7 @@ impl Manifest {
             &env,
         );
         out.section("deploy", "How a release replaces the one before.", &deploy_keys(deploy));
+        out.section("deploy.canary", "In which steps, and what is compared.", &canary_keys(&deploy.canary));
         let (keys, checks) = http_keys(http);
         out.section("http", "How the web process is reached.", &keys);
         out.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
@@ -186,17 +185,27 @@ fn build_keys(build: &Build) -> Keys {
 
 fn deploy_keys(deploy: &Deploy) -> Keys {
     let default = Deploy::default();
-    let Deploy { release_command, strategy, timeout, warm } = deploy;
-    let strategy = strategy.map(|strategy| match strategy {
-        Strategy::Rolling => text("rolling"),
-        Strategy::BlueGreen => text("bluegreen"),
-        Strategy::Recreate => text("recreate"),
-    });
+    let Deploy { release_command, strategy, timeout, warm, canary: _ } = deploy;
+    let strategy = strategy.map(|strategy| text(strategy.name()));
     let keys = [
         given("release_command", release_command.as_ref().map(command)),
         given("strategy", strategy),
         unlike("timeout", timeout, &default.timeout, span),
         unlike("warm", warm, &default.warm, span),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
+fn canary_keys(canary: &Canary) -> Keys {
+    let default = Canary::default();
+    let Canary { steps, interval, analysis } = canary;
+    let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+    let keys = [
+        unlike("steps", steps, &default.steps, |steps| list(steps.iter().map(ToString::to_string).collect())),
+        unlike("interval", interval, &default.interval, span),
+        unlike("analysis", analysis, &default.analysis, |analysis| {
+            list(analysis.iter().map(|it| text(it.name())).collect())
+        }),
     ];
     keys.into_iter().flatten().collect()
 }

@@ -21,6 +21,10 @@ unsafe extern "C" {
 /// How many bytes of noise were written.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
+/// Which of the requests fail, none where it is nought; and how many there were.
+static FAILS_EACH: AtomicU64 = AtomicU64::new(0);
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -28,6 +32,11 @@ fn main() {
         [] | ["serve"] => serve(port(), "200 OK"),
         // Answers everything, also the health check, with this status.
         ["status", status] => serve(port(), status),
+        // Answers each so-many-th request with 500, health checks apart.
+        ["flaky", each] => {
+            FAILS_EACH.store(each.parse().expect("a number"), Ordering::Relaxed);
+            serve(port(), "200 OK");
+        }
         ["silent"] => idle(),
         // Listens at all addresses, those too at which other apps are called.
         ["everywhere"] => serve_at(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port())), "200 OK"),
@@ -231,6 +240,10 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
             },
         },
     };
+    let each = FAILS_EACH.load(Ordering::Relaxed);
+    let probed = matches!(path, "/healthz" | "/up");
+    let fails = each > 0 && !probed && ASKED.fetch_add(1, Ordering::Relaxed) % each == 0;
+    let status = if fails { "500 Internal Server Error" } else { status };
     let location = if status.starts_with('3') { "location: /login\r\n" } else { "" };
     let length = body.len();
     write!(
