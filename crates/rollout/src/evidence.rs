@@ -135,6 +135,9 @@ impl Evidence {
 }
 
 fn chance(difference: &Difference) -> String {
+    if difference.new <= difference.old {
+        return "no worse".to_owned();
+    }
     match (difference.matters, difference.odds) {
         (_, 0..=1) => "chance explains it".to_owned(),
         (true, odds @ 2..) => format!("chance alone does this once in {} rollouts at most", many(odds)),
@@ -180,7 +183,7 @@ mod tests {
                 "v2 is worse than v1: it fails more often",
                 "in the same 42 s v2 answered 31 of 314 requests with an error, v1 6 of 5934",
                 "error rate: 9.87 % for v2, 0.10 % for v1; chance alone does this once in 4711 rollouts at most",
-                "p99 latency: 9.2 ms for v2, 9.2 ms for v1; chance explains it",
+                "p99 latency: 9.2 ms for v2, 9.2 ms for v1; no worse",
             ]
         );
         assert_eq!(Evidence::none().sentences("v2", "v1"), ["too few requests to compare v2 with v1"]);
