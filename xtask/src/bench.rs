@@ -16,6 +16,7 @@ mod process_usage;
 mod record;
 mod runtime;
 mod statistics;
+mod wake;
 
 use std::path::{Path, PathBuf};
 
@@ -74,6 +75,12 @@ const BENCHES: &[Bench] = &[
         about: "starts of isolated instances, wakes, memory, many at once, beside runc, bubblewrap and Docker",
         peers: LAUNCHERS,
         run: runtime::run,
+    },
+    Bench {
+        name: "wake",
+        about: "how long a request waits for an app that sleeps, from frozen and from stopped",
+        peers: &[],
+        run: wake::run,
     },
 ];
 

@@ -28,8 +28,8 @@ pub mod upload;
 pub mod volume;
 
 pub use app::{
-    App, AppList, AppState, AppSummary, AppsQuery, CreateApp, Exit, Instance, InstanceList, InstanceState,
-    ProcessCount, Scale,
+    App, AppList, AppState, AppSummary, AppsQuery, Asleep, CreateApp, Exit, Instance, InstanceList,
+    InstanceState, ProcessCount, Scale, SleepDepth,
 };
 pub use code::{Code, ExitStatus};
 pub use cron::{CronEntry, CronHistory, CronList, CronPast, CronState};

@@ -18,6 +18,8 @@ use utoipa::openapi::OpenApi as Document;
         crate::app::App,
         crate::app::AppList,
         crate::app::AppState,
+        crate::app::Asleep,
+        crate::app::SleepDepth,
         crate::app::AppSummary,
         crate::app::CreateApp,
         crate::app::Exit,

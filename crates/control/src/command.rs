@@ -9,8 +9,8 @@ use berth_spec::{
 };
 
 use crate::event::{
-    Artifact, Event, Exit, Failure, GitSettings, GoneCause, Grant, Ordinal, RunEnd, RunMode, RunNumber,
-    SealedSecret, StopReason, Stream, VolumeWork, WarmEnd,
+    Artifact, Depth, Event, Exit, Failure, GitSettings, GoneCause, Grant, Ordinal, RunEnd, RunMode,
+    RunNumber, SealedSecret, StopReason, Stream, VolumeWork, WakeReason, WarmEnd,
 };
 
 /// A wish or a fact, to be decided on.
@@ -158,6 +158,10 @@ pub enum Fact {
     HookFailed { branch: String, failure: Failure },
     /// A volume was worked on, or could not be.
     VolumeWorked { work: VolumeWork, failure: Option<Failure> },
+    /// Nobody asked for the app for so long that it may sleep, or sleep deeper.
+    Sleep { depth: Depth, idle: Millis },
+    /// The app is to be awake, with requests to these instances at once; nothing of it stands still.
+    Wake { why: WakeReason, ordinals: BTreeSet<Ordinal> },
     /// Nothing of the app is left.
     Destroyed,
 }

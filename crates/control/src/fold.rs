@@ -6,7 +6,8 @@ use std::sync::Arc;
 use berth_spec::{CronName, Gate, ProcessName, ReleaseNumber, Timestamp};
 
 use crate::cron::{CronOutcome, CronPast, carried_over, is_stopped};
-use crate::event::{CronRun, Event, GitSettings, ReleaseSubmitted, Stream};
+use crate::event::{CronRun, Depth, Event, GitSettings, ReleaseSubmitted, Stream};
+use crate::sleep::Asleep;
 use crate::state::{
     Activation, App, Instance, Life, Phase, Platform, Position, Release, Run, Secret, State, Token,
 };
@@ -88,6 +89,8 @@ impl Platform {
             | Event::VolumeRemoved { .. }
             | Event::VolumeWorkBegan { .. }
             | Event::VolumeWorkEnded { .. }
+            | Event::AppSlept { .. }
+            | Event::AppWoken { .. }
             | Event::AppDestroying { .. }
             | Event::AppDestroyed {} => {}
         }
@@ -134,15 +137,10 @@ impl App {
                 self.volume_worked = Some((work.clone(), failure.clone()));
             }
             Event::HookFailed { .. } | Event::VolumeRemoved { .. } => {}
-            Event::AppDestroying { volumes } => {
-                self.volumes_go |= *volumes;
-                self.life = Life::Destroying;
-                self.activation = None;
-                self.serving = None;
-                self.warm = None;
-                self.route(&BTreeSet::new(), stamp.position);
-            }
-            Event::AppDestroyed {} => self.destroy(),
+            Event::AppSlept { .. }
+            | Event::AppWoken { .. }
+            | Event::AppDestroying { .. }
+            | Event::AppDestroyed {} => self.apply_to_life(event, stamp),
             Event::ReleaseSubmitted(_)
             | Event::ReleaseBuilt { .. }
             | Event::ReleaseCommandFinished { .. }
@@ -164,6 +162,26 @@ impl App {
             | Event::TokenIssued { .. }
             | Event::TokenRevoked { .. }
             | Event::InvariantBroken { .. } => {}
+        }
+    }
+
+    fn apply_to_life(&mut self, event: &Event, stamp: &Stamp) {
+        match event {
+            Event::AppDestroying { volumes } => {
+                self.volumes_go |= *volumes;
+                self.life = Life::Destroying;
+                self.activation = None;
+                self.serving = None;
+                self.warm = None;
+                self.route(&BTreeSet::new(), stamp.position);
+            }
+            Event::AppDestroyed {} => self.destroy(),
+            Event::AppSlept { depth, .. } => self.fall_asleep(*depth, stamp),
+            Event::AppWoken { ordinals, .. } => {
+                self.asleep = None;
+                self.route(ordinals, stamp.position);
+            }
+            _ => unreachable!("apply() hands over only events of an app's life"),
         }
     }
 
@@ -197,6 +215,8 @@ impl App {
                 self.settle(*number, Phase::Activated, stamp.at);
                 self.activation = None;
                 self.serving = Some(*number);
+                // It slept to here if the new release has nothing that could be routed to.
+                self.asleep = None;
                 self.warm = *previous;
                 self.carry_cron_over(*number, stamp.at);
             }
@@ -327,6 +347,14 @@ impl App {
         self.cron_floor = gone.map(|(_, it)| it.decided_until).fold(self.cron_floor, Timestamp::max);
     }
 
+    /// One that sleeps already stays the same sleep when it gets deeper.
+    fn fall_asleep(&mut self, depth: Depth, stamp: &Stamp) {
+        let fresh = Asleep { since: stamp.at, position: stamp.position, depth };
+        let asleep = self.asleep.unwrap_or(fresh);
+        self.asleep = Some(Asleep { depth, ..asleep });
+        self.route(&BTreeSet::new(), stamp.position);
+    }
+
     fn create(&mut self, slot: u32, at: Timestamp) {
         self.slot = slot;
         self.created_at = at;
@@ -344,6 +372,7 @@ impl App {
         self.scale.clear();
         self.domains.clear();
         self.gate = Gate::Open;
+        self.asleep = None;
         self.git = GitSettings::default();
         self.instances.clear();
         self.routed.clear();

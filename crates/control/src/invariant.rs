@@ -12,6 +12,7 @@ use berth_spec::{AppId, ProcessName, ReleaseNumber};
 
 use crate::event::{CronRun, Event, Ordinal};
 use crate::plan::stop_is_safe;
+use crate::sleep::{freeze_is_safe, is_put_to_sleep, may_sleep, may_stand_still};
 use crate::state::{App, Life, Phase, Position, State};
 use crate::volume::{in_the_way, is_worked_on};
 use crate::world::{AppWorld, Listener};
@@ -47,13 +48,17 @@ pub enum Invariant {
     MomentsRunOnce,
     /// VOL-1: of the instances that have one volume no two are of different releases, and no two of one process.
     VolumesAreExclusive,
+    /// SLP-1: nothing is under way to an instance that stands still, and nothing can come.
+    StillIsUnreachable,
+    /// SLP-2: what is routed goes on, and what sleeps is routed nowhere.
+    RoutedGoesOn,
     /// INS-1: no instance outlives its app, or what wanted it, by more than one pass of the reconciler.
     NothingLeaks,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::AcknowledgedIsDurable,
         Self::ReplayGivesServedState,
         Self::StoppedIsUnreachable,
@@ -68,6 +73,8 @@ impl Invariant {
         Self::NumbersAreUnique,
         Self::MomentsRunOnce,
         Self::VolumesAreExclusive,
+        Self::StillIsUnreachable,
+        Self::RoutedGoesOn,
         Self::NothingLeaks,
     ];
 
@@ -89,6 +96,8 @@ impl Invariant {
             Self::NumbersAreUnique => "NUM-1",
             Self::MomentsRunOnce => "CRON-1",
             Self::VolumesAreExclusive => "VOL-1",
+            Self::StillIsUnreachable => "SLP-1",
+            Self::RoutedGoesOn => "SLP-2",
             Self::NothingLeaks => "INS-1",
         }
     }
@@ -171,6 +180,32 @@ pub fn check_start(app: &App, ordinal: Ordinal, world: &AppWorld) -> Checked {
     hold(Invariant::VolumesAreExclusive, other.is_none(), || {
         format!("{} instance {ordinal} was to be started while {other:?} has a volume of its", app.id)
     })
+}
+
+/// Somebody is about to have `ordinal` stand still.
+///
+/// # Errors
+/// [`Invariant::StillIsUnreachable`].
+pub fn check_freeze(app: &App, ordinal: Ordinal, world: &AppWorld) -> Checked {
+    hold(Invariant::StillIsUnreachable, freeze_is_safe(app, ordinal, world), || {
+        format!("{} instance {ordinal} was to stand still while edge may reach it: {:?}", app.id, world.edge)
+    })
+}
+
+/// The reconciler is about to wake the app, with requests to `ordinals`: nothing of it stands still, and those are ready or were before.
+///
+/// # Errors
+/// [`Invariant::RoutedGoesOn`] and [`Invariant::RoutedIsAlive`].
+pub fn check_wake(app: &App, ordinals: &BTreeSet<Ordinal>, world: &AppWorld) -> Checked {
+    let still = may_stand_still(app, world);
+    hold(Invariant::RoutedGoesOn, still.is_empty(), || {
+        format!("{} was to wake while {still:?} may stand still", app.id)
+    })?;
+    let slept = |ordinal: &Ordinal| {
+        app.instances.get(ordinal).is_some_and(|it| it.proven && is_put_to_sleep(app, it))
+    };
+    let fresh: BTreeSet<Ordinal> = ordinals.iter().filter(|it| !slept(it)).copied().collect();
+    check_newly_routed(app, &fresh, world)
 }
 
 /// A snapshot that is about to be published routes to what the state routes to, and no two of its backends are at one endpoint, no two
@@ -267,6 +302,9 @@ pub fn check_app(app: &App) -> Checked {
         });
         hold(Invariant::RoutedIsAlive, alive, || format!("{} routes to {ordinal}: {instance:?}", app.id))?;
     }
+    hold(Invariant::RoutedGoesOn, app.asleep.is_none() || app.routed.is_empty(), || {
+        format!("{} sleeps and routes to {:?}", app.id, app.routed)
+    })?;
     let moving: BTreeSet<ReleaseNumber> = app
         .releases
         .values()
@@ -376,7 +414,8 @@ fn gap_is_wanted(before: &App, events: &[Event], after: &App) -> bool {
     };
     let serving = before.serving_release().and_then(|release| release.processes());
     let web = serving.into_iter().flat_map(|processes| processes.keys()).filter(|process| process.is_web());
-    scaled_to_nothing || taken_away || is_worked_on(before, web) || events.iter().any(lost)
+    let fell_asleep = after.asleep.is_some() && may_sleep(before).is_some();
+    fell_asleep || scaled_to_nothing || taken_away || is_worked_on(before, web) || events.iter().any(lost)
 }
 
 /// What the runtime has beyond the state was there already when the reconciler last looked.

@@ -7,11 +7,14 @@ use berth_routing::names;
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
 use berth_spec::{AppId, HostName, Millis};
 
+use crate::sleep::is_put_to_sleep;
 use crate::state::{App, Instance, Life, Position, Release, State};
 
 /// How long edge holds a request while an app has no instance that takes connections: the budget of the design for the
 /// only instance of an app being started again.
 pub const HOLD: Millis = Millis::from_secs(5);
+/// The same for an app that sleeps now and then: what has to be started anew takes longer than what is only started again.
+pub const WAKE_HOLD: Millis = Millis::from_secs(30);
 /// The project and the tenant that need not be named in a host.
 pub const DEFAULT_NAME: &str = "default";
 
@@ -88,10 +91,11 @@ pub fn snapshot(state: &State) -> Snapshot {
 }
 
 fn app_route(app: &App) -> AppRoute {
+    let asleep = app.asleep.is_some();
     let backends = app.instances.iter().filter(|(_, it)| it.process.is_web()).filter_map(|(&ordinal, it)| {
         let role = if app.routed.contains(&ordinal) {
             Role::Routed
-        } else if it.is_wanted() && Some(it.release) != app.warm {
+        } else if it.is_wanted() && Some(it.release) != app.warm && !(asleep && is_put_to_sleep(app, it)) {
             Role::Candidate
         } else {
             Role::Parked
@@ -111,10 +115,17 @@ fn app_route(app: &App) -> AppRoute {
     AppRoute {
         hosts: hosts.into_iter().map(Host).collect(),
         backends: backends.collect(),
-        hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
+        hold: hold(app).filter(|_| web_wanted).unwrap_or_default(),
         gate: app.gate,
         address,
+        asleep: app.asleep.map(|asleep| Generation(asleep.position)),
     }
+}
+
+/// How long a request waits for an instance, where a release serves that may have one.
+fn hold(app: &App) -> Option<Millis> {
+    let sleeps = app.serving_release()?.manifest.sleep().is_some();
+    Some(if sleeps { WAKE_HOLD } else { HOLD })
 }
 
 /// Where the instance is reached, once it has a port.

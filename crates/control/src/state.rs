@@ -19,6 +19,7 @@ use crate::event::{
     Artifact, CronRun, Failure, GitSettings, Grant, Ordinal, Reason, RunMode, RunNumber, StopReason, Stream,
     VolumeWork,
 };
+use crate::sleep::Asleep;
 
 /// A position in the journal, from 1; nought is before the first event.
 pub type Position = u64;
@@ -159,6 +160,9 @@ pub struct App {
     /// Whether its volumes go with it, while it is being destroyed.
     #[serde(default)]
     pub volumes_go: bool,
+    /// Set while it sleeps.
+    #[serde(default)]
+    pub asleep: Option<Asleep>,
 }
 
 /// A one-off command.
@@ -379,6 +383,7 @@ impl App {
             volume_work: None,
             volume_worked: None,
             volumes_go: false,
+            asleep: None,
         }
     }
 

@@ -32,6 +32,16 @@ pub struct AppWorld {
     pub volume_worked: Option<(VolumeWork, Option<Failure>)>,
     /// Whether instances can be had stand still, so that a snapshot needs nothing stopped.
     pub freezes: bool,
+    /// Which instances stand still and which go on, by what this process did to them; of the others nothing is known.
+    pub frozen: BTreeMap<Ordinal, bool>,
+    /// The generation as of which edge has no request under way to an instance.
+    pub still: BTreeMap<Ordinal, Generation>,
+    /// How long ago it was last heard of somebody who keeps the app awake; none if that was not heard yet.
+    pub idle: Option<Millis>,
+    /// Whether edge says that somebody waits for the app, which sleeps.
+    pub wanted: bool,
+    /// Whether it is the app's turn to wake: not all wake at once.
+    pub may_wake: bool,
     /// Whether there is a volume of the app; looked at only where the app is being destroyed.
     pub volumes_left: bool,
     /// Whether memory is so short that what is only kept warm should go.
@@ -194,6 +204,10 @@ pub enum Mark {
     NotStarted(Ordinal),
     /// The one-off command runs.
     Running(RunNumber),
+    /// The app may sleep, and does not.
+    Awake,
+    /// The app sleeps since it fell asleep at this position.
+    Asleep(u64),
 }
 
 impl Stopwatch {

@@ -93,6 +93,7 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
         hold: Millis::from_secs(5),
         gate: Gate::Open,
         address: None,
+        asleep: None,
     };
     let snapshot =
         Snapshot { format: Snapshot::FORMAT, generation: Generation(1), apps: [(app, route)].into() };

@@ -17,6 +17,7 @@ pub(crate) enum Reason {
     NoApp,
     NotReady,
     NotRunning,
+    NotAwake,
     Paused,
     Maintenance,
     Busy,
@@ -30,9 +31,12 @@ impl Reason {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoApp => StatusCode::NOT_FOUND,
-            Self::NotReady | Self::NotRunning | Self::Paused | Self::Maintenance | Self::Busy => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotReady
+            | Self::NotRunning
+            | Self::NotAwake
+            | Self::Paused
+            | Self::Maintenance
+            | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAnswer => StatusCode::BAD_GATEWAY,
         }
     }
@@ -46,6 +50,7 @@ impl Reason {
             Self::NoApp => "no_app_here",
             Self::NotReady => "app_not_ready",
             Self::NotRunning => "app_not_running",
+            Self::NotAwake => "app_did_not_wake",
             Self::Paused => "app_paused",
             Self::Maintenance => "app_in_maintenance",
             Self::Busy => "too_many_waiting",
@@ -64,6 +69,7 @@ impl Reason {
             Self::NotRunning => {
                 "Nothing of this app runs: it is scaled to nothing, or no release of it serves yet."
             }
+            Self::NotAwake => "The app sleeps and did not wake in time. Try again in a moment.",
             Self::Paused => "The app was paused and still is. Try again in a moment.",
             Self::Maintenance => "The app is under maintenance and will be back.",
             Self::Busy => "Too many requests wait for this app already. Try again in a moment.",
@@ -85,7 +91,10 @@ pub(crate) fn refuse(
 ) -> Response<ResponseBody> {
     let status = reason.status();
     record.refused(status.as_u16());
-    if matches!(reason, Reason::NotReady | Reason::NotRunning | Reason::Paused | Reason::Busy) {
+    if matches!(
+        reason,
+        Reason::NotReady | Reason::NotRunning | Reason::NotAwake | Reason::Paused | Reason::Busy
+    ) {
         record.unserved();
     }
     let wants_html = accept.is_some_and(|accept| contains(accept.as_bytes(), b"text/html"));
@@ -144,6 +153,7 @@ mod tests {
             Reason::NoApp,
             Reason::NotReady,
             Reason::NotRunning,
+            Reason::NotAwake,
             Reason::Paused,
             Reason::Maintenance,
             Reason::Busy,

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::fleet::{Fleet, Registry};
+use crate::fleet::{Fleet, Quiet, Registry};
 use crate::ledger::Ledger;
 use crate::link::{self, Desk};
 use crate::probe::{Finding, Prober};
@@ -119,8 +119,8 @@ impl ControlThread {
         self.routed = routed.map(|target| target.backend.instance.clone()).collect();
         self.apps = snapshot.apps.keys().cloned().collect();
         let probed: BTreeSet<InstanceId> =
-            targets.iter().map(|target| target.backend.instance.clone()).collect();
-        for gone in self.prober.follow(targets) {
+            targets.iter().filter(|target| !target.sleeps).map(|it| it.backend.instance.clone()).collect();
+        for gone in self.prober.follow(targets.into_iter().filter(|target| !target.sleeps).collect()) {
             if !probed.contains(&gone.instance) {
                 self.desk.tell(|ledger| ledger.forget_health(&gone.instance));
             }
@@ -156,11 +156,18 @@ impl ControlThread {
             self.applied = Some(generation);
             events::applied(generation);
         }
-        let quiet = self.registry.quiet(&self.offered, &self.listed);
+        let Quiet { quiet, still } = self.registry.quiet(&self.offered, &self.listed);
         self.desk.tell(|ledger| {
             ledger.applied(generation);
+            ledger.still(&still, generation);
             ledger.drained(quiet, generation, |instance| self.routed.contains(instance));
         });
+    }
+
+    /// Tells control which apps somebody waits for that sleep.
+    fn tell_wanted(&self) {
+        let wanted = self.registry.wanted();
+        self.desk.tell(|ledger| ledger.wanted(wanted));
     }
 
     fn found(&self, finding: Finding) {
@@ -182,6 +189,7 @@ impl ControlThread {
         if !counts.is_empty() {
             self.desk.tell(|ledger| ledger.count(counts));
         }
+        self.tell_wanted();
     }
 
     /// Works until every worker has ended.
@@ -210,6 +218,7 @@ impl ControlThread {
                 snapshot = desk.snapshot() => self.snapshot_arrived(&snapshot, &hands),
                 () = changed.notified() => {
                     cut += reap(&mut hands, *self.signals.stop.borrow())?;
+                    self.tell_wanted();
                     self.settle(&hands);
                 }
                 Some(finding) = self.findings.recv() => self.found(finding),

@@ -14,6 +14,7 @@ use berth_routing::{Endpoint, Flaw, Generation, InvalidSnapshot, Names, Probe, R
 use berth_spec::{AppId, Gate, InstanceId, ProjectId};
 use tokio::sync::Notify;
 
+use crate::activity::Activity;
 use crate::dial::Place;
 
 /// One instance at one place, the same object from snapshot to snapshot.
@@ -27,7 +28,10 @@ pub(crate) struct Backend {
     pub(crate) place: Place,
     /// Whether its probes fail, so that others are preferred.
     pub(crate) failing: AtomicBool,
+    pub(crate) activity: Arc<Activity>,
     in_flight: AtomicU64,
+    /// Those of them that stand open and are no requests under way.
+    standing: AtomicU64,
     open: AtomicU64,
     /// Set while control waits for this backend to drain, so that only then the last guard wakes the control thread.
     watched: AtomicBool,
@@ -40,6 +44,20 @@ impl Backend {
         self.in_flight.load(SeqCst) == 0 && self.open.load(SeqCst) == 0
     }
 
+    /// Whether no request is under way to it: nothing but what stands open.
+    ///
+    /// What is in flight is read first. What stands open goes off its own count first, so that it is never taken for a request that ended.
+    pub(crate) fn is_still(&self) -> bool {
+        let (in_flight, standing) = (self.in_flight.load(SeqCst), self.standing.load(SeqCst));
+        in_flight == standing && self.open.load(SeqCst) <= standing
+    }
+
+    /// Whether a client waits for it or takes an answer.
+    fn is_in_use(&self) -> bool {
+        let in_flight = self.in_flight.load(SeqCst);
+        in_flight > self.standing.load(SeqCst)
+    }
+
     /// Whether the last guard to go tells the control thread. The caller looks at [`Backend::is_quiet`] after this:
     /// a guard either goes before that look or sees the flag.
     pub(crate) fn watch(&self, watched: bool) {
@@ -49,7 +67,12 @@ impl Backend {
     fn left(&self, count: &AtomicU64) {
         let before = count.fetch_sub(1, SeqCst);
         debug_assert!(before > 0, "every guard adds one first");
-        if before == 1 && self.watched.load(SeqCst) {
+        self.tell();
+    }
+
+    /// Wakes the control thread where that waits. Not only when the last one goes: those that are left may stand open.
+    fn tell(&self) {
+        if self.watched.load(SeqCst) {
             self.drained.notify_one();
         }
     }
@@ -57,22 +80,37 @@ impl Backend {
 
 /// A request in flight, from the moment of the pick until its response has ended.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Backend>);
+pub(crate) struct InFlight {
+    backend: Arc<Backend>,
+    stands: bool,
+}
 
 impl InFlight {
     fn new(backend: &Arc<Backend>) -> Self {
         backend.in_flight.fetch_add(1, SeqCst);
-        Self(Arc::clone(backend))
+        Self { backend: Arc::clone(backend), stands: false }
     }
 
     pub(crate) fn backend(&self) -> &Arc<Backend> {
-        &self.0
+        &self.backend
+    }
+
+    /// From here on it stands open: what the client sends on it counts, and it by itself does not.
+    pub(crate) fn stand(&mut self) {
+        if !self.stands {
+            self.stands = true;
+            self.backend.standing.fetch_add(1, SeqCst);
+            self.backend.tell();
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.left(&self.0.in_flight);
+        if self.stands {
+            self.backend.standing.fetch_sub(1, SeqCst);
+        }
+        self.backend.left(&self.backend.in_flight);
     }
 }
 
@@ -112,11 +150,11 @@ impl Counters {
         self.unserved.fetch_add(1, Relaxed);
     }
 
-    fn take(&self, app: &AppId) -> Option<AppCounts> {
+    fn take(&self, app: &AppId, busy: bool) -> Option<AppCounts> {
         let by_class = self.by_class.each_ref().map(|count| count.swap(0, Relaxed));
         let unserved = self.unserved.swap(0, Relaxed);
-        let any = unserved > 0 || by_class.iter().any(|count| *count > 0);
-        any.then(|| AppCounts { app: app.clone(), by_class, unserved })
+        let any = busy || unserved > 0 || by_class.iter().any(|count| *count > 0);
+        any.then(|| AppCounts { app: app.clone(), by_class, unserved, busy })
     }
 }
 
@@ -125,6 +163,8 @@ impl Counters {
 pub(crate) struct App {
     pub(crate) hold: Duration,
     pub(crate) gate: Gate,
+    pub(crate) asleep: bool,
+    pub(crate) activity: Arc<Activity>,
     pub(crate) counters: Arc<Counters>,
     routed: Vec<Arc<Backend>>,
 }
@@ -199,6 +239,8 @@ pub(crate) struct Target {
     pub(crate) probe: Probe,
     /// The name that the app expects to be called by.
     pub(crate) host: String,
+    /// Whether it sleeps with its app: it answers nothing and is not asked.
+    pub(crate) sleeps: bool,
 }
 
 /// Everything that outlives a snapshot. Owned by the control thread.
@@ -207,6 +249,7 @@ pub(crate) struct Registry {
     /// All backends of the last snapshot, and those that left it until they are quiet.
     backends: BTreeMap<(InstanceId, Endpoint), Arc<Backend>>,
     counters: BTreeMap<AppId, Arc<Counters>>,
+    activities: BTreeMap<AppId, Arc<Activity>>,
     next_key: u64,
     drained: Arc<Notify>,
     /// The folder of the sockets at which shims are asked for the way to their instances.
@@ -215,7 +258,8 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(drained: Arc<Notify>, dial_folder: PathBuf) -> Self {
-        Self { backends: BTreeMap::new(), counters: BTreeMap::new(), next_key: 0, drained, dial_folder }
+        let (counters, activities) = (BTreeMap::new(), BTreeMap::new());
+        Self { backends: BTreeMap::new(), counters, activities, next_key: 0, drained, dial_folder }
     }
 
     /// Compiles `snapshot`, and gives what is to be probed as of it.
@@ -232,20 +276,25 @@ impl Registry {
             let inside = format!("{}.{DOMAIN}", id.app);
             let host = app.hosts.first().map_or(inside.as_str(), |host| host.0.as_str());
             let host = host.strip_suffix(".*").map_or(host.to_owned(), |label| format!("{label}.localhost"));
+            let activity = self.activity(id);
+            activity.set_asleep(app.asleep);
             let mut routed = Vec::new();
             for backend in &app.backends {
                 if backend.instance.app != *id || !seen.insert(&backend.instance) {
                     continue;
                 }
-                let state = self.backend(&backend.instance, &backend.endpoint);
+                let state = self.backend(&backend.instance, &backend.endpoint, &activity);
                 if backend.role == Role::Routed {
                     fleet.routed.insert(state.key);
                     routed.push(Arc::clone(&state));
                 }
-                targets.push(Target { backend: state, probe: backend.probe.clone(), host: host.clone() });
+                let sleeps = app.asleep.is_some() && backend.role == Role::Parked;
+                let (probe, host) = (backend.probe.clone(), host.clone());
+                targets.push(Target { backend: state, probe, host, sleeps });
             }
             let counters = Arc::clone(self.counters.entry(id.clone()).or_default());
-            let compiled = Arc::new(App { hold: app.hold.as_duration(), gate: app.gate, counters, routed });
+            let (hold, asleep) = (app.hold.as_duration(), app.asleep.is_some());
+            let compiled = Arc::new(App { hold, gate: app.gate, asleep, activity, counters, routed });
             if let Some(address) = app.address {
                 let named = Named { project: id.project_id(), address };
                 fleet.named.insert(named, Arc::clone(&compiled));
@@ -255,7 +304,17 @@ impl Registry {
         Ok((fleet, targets, flaws))
     }
 
-    fn backend(&mut self, instance: &InstanceId, endpoint: &Endpoint) -> Arc<Backend> {
+    fn activity(&mut self, app: &AppId) -> Arc<Activity> {
+        let fresh = || Arc::new(Activity::new(Arc::clone(&self.drained)));
+        Arc::clone(self.activities.entry(app.clone()).or_insert_with(fresh))
+    }
+
+    fn backend(
+        &mut self,
+        instance: &InstanceId,
+        endpoint: &Endpoint,
+        activity: &Arc<Activity>,
+    ) -> Arc<Backend> {
         let backend = self.backends.entry((instance.clone(), endpoint.clone())).or_insert_with(|| {
             self.next_key += 1;
             Arc::new(Backend {
@@ -264,7 +323,9 @@ impl Registry {
                 label: instance.short().into(),
                 place: Place::of(endpoint, &self.dial_folder),
                 failing: AtomicBool::new(false),
+                activity: Arc::clone(activity),
                 in_flight: AtomicU64::new(0),
+                standing: AtomicU64::new(0),
                 open: AtomicU64::new(0),
                 watched: AtomicBool::new(false),
                 drained: Arc::clone(&self.drained),
@@ -273,31 +334,57 @@ impl Registry {
         Arc::clone(backend)
     }
 
-    /// The instances to which nothing goes as of `fleet`, which every thread uses, and nothing is under way.
-    /// `listed` are the backends that the snapshot of `fleet` names in any role; the others are forgotten once quiet.
-    pub(crate) fn quiet(&mut self, fleet: &Fleet, listed: &BTreeSet<u64>) -> BTreeSet<InstanceId> {
-        let mut quiet = BTreeSet::new();
-        let mut busy = BTreeSet::new();
+    /// The instances to which nothing goes as of `fleet`, which every thread uses, and nothing is under way; and those of which the same is
+    /// true but for what stands open. `listed` are the backends that the snapshot of `fleet` names in any role; the others are forgotten once quiet.
+    pub(crate) fn quiet(&mut self, fleet: &Fleet, listed: &BTreeSet<u64>) -> Quiet {
+        let (mut quiet, mut still) = (BTreeSet::new(), BTreeSet::new());
+        let (mut busy, mut in_use) = (BTreeSet::new(), BTreeSet::new());
         self.backends.retain(|(instance, _), backend| {
             let routed = fleet.routes(backend.key);
             backend.watch(!routed);
             if routed || !backend.is_quiet() {
                 busy.insert(instance.clone());
+                let stands = if !routed && backend.is_still() { &mut still } else { &mut in_use };
+                stands.insert(instance.clone());
                 return true;
             }
             quiet.insert(instance.clone());
             listed.contains(&backend.key)
         });
         quiet.retain(|instance| !busy.contains(instance));
-        quiet
+        still.retain(|instance| !in_use.contains(instance));
+        Quiet { quiet, still }
+    }
+
+    /// The apps that somebody waits for while they sleep, each with the sleep that is meant.
+    pub(crate) fn wanted(&self) -> BTreeMap<AppId, Generation> {
+        self.activities.iter().filter_map(|(app, activity)| Some((app.clone(), activity.wanted()?))).collect()
     }
 
     /// The requests since the last call, by app. Apps that `known` does not have are forgotten.
     pub(crate) fn counts(&mut self, known: impl Fn(&AppId) -> bool) -> Vec<AppCounts> {
-        let counts = self.counters.iter().filter_map(|(app, counters)| counters.take(app)).collect();
+        // Who waits for an answer or takes one keeps the app awake all the while.
+        self.backends
+            .values()
+            .filter(|backend| backend.is_in_use())
+            .for_each(|backend| backend.activity.stir());
+        self.activities.values().filter(|it| it.is_waited_for()).for_each(|activity| activity.stir());
+        let busy = |app| self.activities.get(app).is_some_and(|activity| activity.take_stirred());
+        let counts =
+            self.counters.iter().filter_map(|(app, counters)| counters.take(app, busy(app))).collect();
         self.counters.retain(|app, _| known(app));
+        self.activities.retain(|app, _| known(app));
         counts
     }
+}
+
+/// Instances that are not routed to and have nothing under way.
+#[derive(Debug)]
+pub(crate) struct Quiet {
+    /// Nothing at all: no connection is open to them.
+    pub(crate) quiet: BTreeSet<InstanceId>,
+    /// Nothing but what stands open.
+    pub(crate) still: BTreeSet<InstanceId>,
 }
 
 #[cfg(test)]
@@ -322,6 +409,7 @@ mod tests {
             hold: Millis::from_secs(5),
             gate: Gate::Open,
             address: Some(Ipv4Addr::new(198, 19, 0, 1)),
+            asleep: None,
         };
         Snapshot { format: 1, generation: Generation(generation), apps: [(app, route)].into() }
     }
@@ -339,11 +427,11 @@ mod tests {
         let (after, targets, _) =
             registry.compile(&snapshot(2, &[(1, Role::Parked)]), Generation(1)).unwrap();
         let listed = listed(&targets);
-        assert!(registry.quiet(&after, &listed).is_empty());
+        assert!(registry.quiet(&after, &listed).quiet.is_empty());
         drop(lease);
-        assert!(registry.quiet(&after, &listed).is_empty());
+        assert!(registry.quiet(&after, &listed).quiet.is_empty());
         drop(open);
-        assert_eq!(registry.quiet(&after, &listed).len(), 1);
+        assert_eq!(registry.quiet(&after, &listed).quiet.len(), 1);
         assert!(after.app("shop.localhost").unwrap().pick(&[], (0, 0)).is_none());
     }
 
@@ -369,9 +457,9 @@ mod tests {
         let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
         let (after, targets, _) =
             registry.compile(&snapshot(2, &[(2, Role::Routed)]), Generation(1)).unwrap();
-        assert!(registry.quiet(&after, &listed(&targets)).is_empty());
+        assert!(registry.quiet(&after, &listed(&targets)).quiet.is_empty());
         drop(lease);
-        let quiet = registry.quiet(&after, &listed(&targets));
+        let Quiet { quiet, .. } = registry.quiet(&after, &listed(&targets));
         assert_eq!(quiet.iter().map(InstanceId::short).collect::<Vec<_>>(), ["web.1"]);
         assert_eq!(registry.backends.len(), 1);
     }

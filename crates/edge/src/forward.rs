@@ -209,6 +209,7 @@ impl Errand {
                     let over = if budget.is_zero() { Reason::NotRunning } else { Reason::NotReady };
                     self.wait(worker, budget, over).await?;
                 }
+                Choice::Asleep(budget) => self.wait(worker, budget, Reason::NotAwake).await?,
                 Choice::Paused => self.wait(worker, PAUSED_HOLD, Reason::Paused).await?,
                 Choice::Maintenance => return Err(Reason::Maintenance),
             }
@@ -219,7 +220,7 @@ impl Errand {
     async fn wait(&mut self, worker: &Rc<Worker>, budget: Duration, over: Reason) -> Result<(), Reason> {
         let hold = self.hold.get_or_insert_with(|| Hold::new(self.started, budget));
         let pause = hold.wait(worker.now()).ok_or(over)?;
-        if !worker.wait(pause).await {
+        if !worker.wait(&self.target, pause).await {
             return Err(Reason::Busy);
         }
         self.tried.clear();
@@ -272,12 +273,15 @@ fn finish(
     mut record: Record,
     accept: Option<&HeaderValue>,
 ) -> Response<ResponseBody> {
-    let Answer { mut response, sender, request, lease } = answer;
+    let Answer { mut response, sender, request, mut lease } = answer;
     record.served(response.status().as_u16(), lease.backend());
     let protocol = headers::upgrade(response.headers());
     headers::to_client(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if streams_events(response.headers()) {
+            lease.stand();
+        }
         let (parts, body) = response.into_parts();
         let ending = Ending { worker: Rc::clone(worker), sender, request, lease };
         return Response::from_parts(parts, ResponseBody::from_app(body, ending, record));
@@ -286,9 +290,17 @@ fn finish(
     let (Some((client, _)), Some(protocol)) = (client, protocol) else {
         return refuse(Reason::NoAnswer, accept, record);
     };
+    let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
     headers::set_upgrade(response.headers_mut(), protocol);
     let app = hyper::upgrade::on(&mut response);
     let (parts, _empty) = response.into_parts();
-    let body = upgrade::start(worker, Tunnel { client, app, lease }, record);
+    let body = upgrade::start(worker, Tunnel { client, app, lease, is_websocket }, record);
     Response::from_parts(parts, body)
+}
+
+/// Whether the response goes on for as long as both sides like, whatever happens: it stands open and keeps no app awake.
+fn streams_events(headers: &HeaderMap) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.get(..KIND.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
 }

@@ -13,6 +13,8 @@ pub(crate) struct Ledger {
     applied: Option<Generation>,
     drained: BTreeMap<InstanceId, Generation>,
     health: BTreeMap<InstanceId, (Health, Vec<String>)>,
+    still: BTreeMap<InstanceId, Generation>,
+    wanted: BTreeMap<AppId, Generation>,
     counts: BTreeMap<AppId, AppCounts>,
     unsent: Unsent,
 }
@@ -22,6 +24,8 @@ struct Unsent {
     applied: bool,
     drained: BTreeSet<InstanceId>,
     health: BTreeSet<InstanceId>,
+    still: BTreeSet<InstanceId>,
+    wanted: BTreeSet<AppId>,
 }
 
 /// Drained instances that are in no snapshot any more are remembered up to this number, so that a control which was
@@ -63,6 +67,25 @@ impl Ledger {
         }
     }
 
+    /// As of `generation`, which is applied, exactly the instances in `still` have nothing under way but what stands open.
+    pub(crate) fn still(&mut self, still: &BTreeSet<InstanceId>, generation: Generation) {
+        self.still.retain(|instance, _| still.contains(instance));
+        self.unsent.still.retain(|instance| still.contains(instance));
+        for instance in still {
+            if !self.still.contains_key(instance) {
+                self.unsent.still.insert(instance.clone());
+                self.still.insert(instance.clone(), generation);
+            }
+        }
+    }
+
+    /// Somebody waits for exactly these apps, which sleep.
+    pub(crate) fn wanted(&mut self, wanted: BTreeMap<AppId, Generation>) {
+        let news = wanted.iter().filter(|(app, asleep)| self.wanted.get(*app) != Some(*asleep));
+        self.unsent.wanted.extend(news.map(|(app, _)| app.clone()));
+        self.wanted = wanted;
+    }
+
     pub(crate) fn health(&mut self, instance: &InstanceId, health: Health, evidence: Vec<String>) {
         let news = (health, evidence);
         if self.health.get(instance) != Some(&news) {
@@ -88,6 +111,7 @@ impl Ledger {
                         *sum += more;
                     }
                     sum.unserved += count.unserved;
+                    sum.busy |= count.busy;
                 }
             }
         }
@@ -98,6 +122,24 @@ impl Ledger {
         self.unsent.applied = self.applied.is_some();
         self.unsent.drained = self.drained.keys().cloned().collect();
         self.unsent.health = self.health.keys().cloned().collect();
+        self.unsent.still = self.still.keys().cloned().collect();
+        self.unsent.wanted = self.wanted.keys().cloned().collect();
+    }
+
+    /// What was not said yet and only a control that knows of sleeping apps takes.
+    pub(crate) fn take_of_sleep(&mut self) -> Vec<FromEdge> {
+        let mut messages = Vec::new();
+        for instance in std::mem::take(&mut self.unsent.still) {
+            if let Some(generation) = self.still.get(&instance).copied() {
+                messages.push(FromEdge::Still { instance, generation });
+            }
+        }
+        for app in std::mem::take(&mut self.unsent.wanted) {
+            if let Some(asleep) = self.wanted.get(&app).copied() {
+                messages.push(FromEdge::Wanted { app, asleep });
+            }
+        }
+        messages
     }
 
     /// What was not said yet. Health goes before Applied and Drained, so that who acts on those knows it.
@@ -165,9 +207,14 @@ mod tests {
         let mut ledger = Ledger::default();
         let app = instance(1).app;
         for _ in 0..3 {
-            ledger.count(vec![AppCounts { app: app.clone(), by_class: [0, 2, 0, 0, 1], unserved: 1 }]);
+            ledger.count(vec![AppCounts {
+                app: app.clone(),
+                by_class: [0, 2, 0, 0, 1],
+                unserved: 1,
+                busy: false,
+            }]);
         }
-        let apps = vec![AppCounts { app, by_class: [0, 6, 0, 0, 3], unserved: 3 }];
+        let apps = vec![AppCounts { app, by_class: [0, 6, 0, 0, 3], unserved: 3, busy: false }];
         assert_eq!(ledger.take(), [FromEdge::Counts { apps }]);
         assert_eq!(ledger.take(), []);
     }

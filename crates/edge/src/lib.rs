@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 mod access_log;
+mod activity;
 mod answer;
 mod body;
 mod boot;
@@ -21,6 +22,7 @@ mod dial;
 mod events;
 mod fleet;
 mod forward;
+mod frames;
 pub mod handover;
 mod headers;
 mod internal;

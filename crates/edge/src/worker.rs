@@ -31,6 +31,8 @@ use crate::{events, internal};
 /// So many requests of one thread wait for an instance; each costs a connection and its head. Beyond it the app is
 /// not about to come back, and waiting clients would only take the places of others.
 const HELD_MAX: usize = 4_096;
+/// So many of one app over all threads, so that those who wait for it do not take the places of all others.
+const HELD_APP_MAX: u64 = 1_024;
 /// How long a request waits for an app that edge could not read about when it started.
 const UNKNOWN_HOLD: Duration = Duration::from_secs(5);
 
@@ -69,6 +71,8 @@ pub(crate) enum Choice {
     Backend(InFlight),
     /// Nowhere yet; wait for this long in all.
     Wait(Duration),
+    /// Nowhere until the app wakes; wait for this long in all.
+    Asleep(Duration),
     /// Nowhere until somebody lets requests through again.
     Paused,
     /// Nowhere: the app is under maintenance.
@@ -93,6 +97,14 @@ pub(crate) struct Worker {
     tunnels: Cell<usize>,
     left: Notify,
     draining: Cell<bool>,
+}
+
+/// The app that is meant, if there is one.
+fn app_of<'f>(fleet: &'f Fleet, target: &Target) -> Option<&'f Arc<App>> {
+    match target {
+        Target::Host(host) => fleet.app(host),
+        Target::Named(named) => fleet.named(named),
+    }
 }
 
 /// Counts a tunnel for as long as it exists.
@@ -144,11 +156,7 @@ impl Worker {
     /// another snapshot, and say so, in the middle.
     pub(crate) fn choose(&self, target: &Target, tried: &[u64], record: Option<&mut Record>) -> Choice {
         let fleet = self.fleet.borrow();
-        let app: Option<&Arc<App>> = match target {
-            Target::Host(host) => fleet.app(host),
-            Target::Named(named) => fleet.named(named),
-        };
-        let Some(app) = app else {
+        let Some(app) = app_of(&fleet, target) else {
             return if fleet.complete { Choice::NoApp } else { Choice::Wait(UNKNOWN_HOLD) };
         };
         if let Some(record) = record {
@@ -159,13 +167,18 @@ impl Worker {
             Gate::Paused => return Choice::Paused,
             Gate::Maintenance => return Choice::Maintenance,
         }
+        app.activity.stir();
+        if app.asleep {
+            return Choice::Asleep(app.hold);
+        }
         let random = self.random();
         let random = ((random >> 32) as u32, (random & 0xffff_ffff) as u32);
         app.pick(tried, random).map_or(Choice::Wait(app.hold), Choice::Backend)
     }
 
-    /// Waits for `pause`, or less when something changed that may let a request through. False when too many wait.
-    pub(crate) async fn wait(self: &Rc<Self>, pause: Duration) -> bool {
+    /// Waits for `pause`, or less when something changed that may let a request through: those who waited first try first. False when too
+    /// many wait, or too many for this app.
+    pub(crate) async fn wait(self: &Rc<Self>, target: &Target, pause: Duration) -> bool {
         struct Held<'a>(&'a Cell<usize>);
         impl Drop for Held<'_> {
             fn drop(&mut self) {
@@ -173,6 +186,10 @@ impl Worker {
             }
         }
         if self.held.get() >= HELD_MAX {
+            return false;
+        }
+        let of_app = app_of(&self.fleet.borrow(), target).map(|app| app.activity.hold(HELD_APP_MAX));
+        if matches!(of_app, Some(None)) {
             return false;
         }
         self.held.set(self.held.get() + 1);

@@ -113,6 +113,7 @@ mod tests {
                 backends: vec![backend],
                 hold: Millis(0),
                 address: address(slot),
+                asleep: None,
             };
             (app, route)
         };

@@ -46,7 +46,7 @@ impl Snapshot {
 }
 
 /// How one app is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AppRoute {
     /// The hosts whose requests go to this app.
     pub hosts: Vec<Host>,
@@ -62,6 +62,11 @@ pub struct AppRoute {
     /// and everything else as this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// Where in the journal the app fell asleep, while it sleeps: a request for it is held and control is told that it is wanted; what is
+    /// parked stands still and is not probed. A version that does not know of it holds the request and tells nobody, so that such an app
+    /// wakes once control has heard that a request was not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asleep: Option<Generation>,
 }
 
 /// A host name in lower case without a port: `shop.example.com`; or `*.example.com`, which matches every name with one label

@@ -164,7 +164,10 @@ mod tests {
         let apps = apps.iter().map(|(app, hosts)| {
             let hosts = hosts.iter().map(|host| Host((*host).to_owned())).collect();
             let hold = Millis::from_secs(5);
-            (app_id(app), AppRoute { hosts, backends: Vec::new(), hold, gate: Gate::Open, address: None })
+            (
+                app_id(app),
+                AppRoute { hosts, backends: Vec::new(), hold, gate: Gate::Open, address: None, asleep: None },
+            )
         });
         Snapshot { format: Snapshot::FORMAT, generation: Generation(generation), apps: apps.collect() }
     }

@@ -58,9 +58,25 @@ pub enum FromEdge {
         /// The last answers, newest last, at most five, as a person would read them.
         evidence: Vec<String>,
     },
+    /// A request waits for an app that sleeps, or somebody sends something on a connection to it that stood open. Only said to a control
+    /// that has sent a snapshot in which some app sleeps: one before it would refuse the message.
+    Wanted {
+        /// Which app.
+        app: AppId,
+        /// Since which generation it sleeps, as its route said.
+        asleep: Generation,
+    },
+    /// No request is under way to this instance and as of `generation` (applied) none will be, but connections to it stand open on which
+    /// nothing passes: it may stand still, and not be stopped yet. Said to whom [`FromEdge::Wanted`] is said.
+    Still {
+        /// Which instance.
+        instance: InstanceId,
+        /// The generation in which it is not routed.
+        generation: Generation,
+    },
     /// What passed in the last second, by app.
     Counts {
-        /// One entry for each app that had requests.
+        /// One entry for each app that had requests, or has some under way.
         apps: Vec<AppCounts>,
     },
 }
@@ -86,6 +102,10 @@ pub struct AppCounts {
     pub by_class: [u64; 5],
     /// Requests that edge could not hand to any instance.
     pub unserved: u64,
+    /// Whether a client did something that keeps the app awake: asked for something, waits for an answer, takes one, or sends something on
+    /// a connection that stands open. A version that does not know of it never lets an app sleep.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub busy: bool,
 }
 
 /// Why a frame was refused. The connection that it came on is of no more use.

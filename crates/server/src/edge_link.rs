@@ -6,6 +6,7 @@
 //! one that has applied nothing; so does none at all, since one is about to be started.
 
 mod claims;
+mod sleep;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use berth_clock::Clock;
 use berth_control::event::Ordinal;
 use berth_control::invariant::check_routes;
 use berth_control::route::{is_behind, must_publish, snapshot};
@@ -43,6 +45,7 @@ pub struct EdgeLink {
     dir: PathBuf,
     group: Option<u32>,
     claims: EdgeClaims,
+    clock: Arc<dyn Clock>,
     known: Mutex<Known>,
     newest: watch::Sender<Arc<Newest>>,
     /// What all living edges went by when one of them last said so.
@@ -85,6 +88,8 @@ struct Known {
     edges: BTreeMap<u32, Process>,
     /// How many edges have said hello so far.
     greetings: u64,
+    /// When it was last heard of somebody who keeps an app awake. Bounded by the apps there ever were.
+    stirred: BTreeMap<AppId, Duration>,
     /// The last generation that has a port, for every port that some living edge may still send to. Bounded by the number of ports.
     ports: BTreeMap<u16, Generation>,
 }
@@ -97,6 +102,10 @@ struct Process {
     applied: Generation,
     drained: BTreeMap<InstanceId, Generation>,
     health: BTreeMap<InstanceId, Probed>,
+    /// Instances that have nothing under way but what stands open.
+    still: BTreeMap<InstanceId, Generation>,
+    /// Apps that somebody waits for, with the sleep that is meant.
+    wanted: BTreeMap<AppId, Generation>,
 }
 
 impl Known {
@@ -141,7 +150,12 @@ impl EdgeLink {
     ///
     /// # Errors
     /// When the directory cannot be read. A snapshot that cannot be read is treated as none: it is derived anew at once.
-    pub fn open(dir: &Path, group: Option<u32>, claims: EdgeClaims) -> io::Result<Self> {
+    pub fn open(
+        dir: &Path,
+        group: Option<u32>,
+        claims: EdgeClaims,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
         let last = match std::fs::read(dir.join(CURRENT)) {
             Ok(bytes) => serde_json::from_slice::<Snapshot>(&bytes).ok(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -156,6 +170,7 @@ impl EdgeLink {
             dir: dir.to_owned(),
             group,
             claims,
+            clock,
             known: Mutex::new(known),
             newest: watch::Sender::new(Arc::new(newest)),
             applied: watch::Sender::new(Generation::default()),
@@ -273,6 +288,7 @@ impl EdgeLink {
             for process in known.edges.values_mut() {
                 process.drained.remove(instance);
                 process.health.remove(instance);
+                process.still.remove(instance);
             }
         });
     }
@@ -299,8 +315,15 @@ impl EdgeLink {
             known.greetings += 1;
             let greeting = known.greetings;
             let applied = Generation::default();
-            let fresh =
-                Process { identity, greeting, applied, drained: BTreeMap::new(), health: BTreeMap::new() };
+            let fresh = Process {
+                identity,
+                greeting,
+                applied,
+                drained: BTreeMap::new(),
+                health: BTreeMap::new(),
+                still: BTreeMap::new(),
+                wanted: BTreeMap::new(),
+            };
             known.edges.insert(pid, fresh);
             greeting
         })
@@ -316,14 +339,25 @@ impl EdgeLink {
             })
         };
         let said: Box<dyn FnOnce(&mut Process) + '_> = match &message {
-            // Counts are for telemetry, which does not listen yet.
-            FromEdge::Hello { .. } | FromEdge::Counts { .. } => return,
+            FromEdge::Hello { .. } => return,
+            FromEdge::Counts { apps } => return self.note_activity(apps, desk),
             FromEdge::Applied { generation } => {
                 Box::new(|process| process.applied = process.applied.max(*generation))
             }
-            FromEdge::Drained { instance, .. } | FromEdge::Health { instance, .. } if !is_known(instance) => {
+            FromEdge::Drained { instance, .. }
+            | FromEdge::Still { instance, .. }
+            | FromEdge::Health { instance, .. }
+                if !is_known(instance) =>
+            {
                 return;
             }
+            FromEdge::Wanted { app, .. } if desk.app(app).is_none() => return,
+            FromEdge::Wanted { app, asleep } => Box::new(|process| {
+                process.wanted.insert(app.clone(), *asleep);
+            }),
+            FromEdge::Still { instance, generation } => Box::new(|process| {
+                process.still.insert(instance.clone(), *generation);
+            }),
             FromEdge::Drained { instance, generation } => Box::new(|process| {
                 process.drained.insert(instance.clone(), *generation);
             }),
@@ -346,9 +380,10 @@ impl EdgeLink {
                 self.applied.send_replace(self.with(|known| known.applied(&self.claims)));
                 self.wake_waiting(desk);
             }
-            FromEdge::Drained { instance, .. } | FromEdge::Health { instance, .. } => {
-                desk.changed().add(instance.app);
-            }
+            FromEdge::Drained { instance, .. }
+            | FromEdge::Still { instance, .. }
+            | FromEdge::Health { instance, .. } => desk.changed().add(instance.app),
+            FromEdge::Wanted { app, .. } => desk.changed().add(app),
             FromEdge::Hello { .. } | FromEdge::Counts { .. } => {}
         }
     }

@@ -23,6 +23,7 @@ mod shutdown;
 #[cfg(test)]
 mod stage;
 mod tasks;
+mod wake;
 
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -114,7 +115,7 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
 
     let group = config.uid_plan.map(config::UidPlan::edge);
     let claims = EdgeClaims::below(&config.run_dir);
-    let edge = EdgeLink::open(&config.home.join("routing"), group, claims)
+    let edge = EdgeLink::open(&config.home.join("routing"), group, claims, Arc::clone(&config.clock))
         .map_err(system("reading the routing snapshot"))?;
     let edge = Arc::new(edge);
     let machine = Machine::open(&config, &desk).await.map_err(RunError::Machine)?;

@@ -16,7 +16,7 @@ use berth_control::route::{must_publish, snapshot};
 use berth_control::state::{App, Life, Position, State};
 use berth_control::world::{AppWorld, Edge, EdgeProcess, Probed, Stopwatch};
 use berth_routing::{Generation, Role, Snapshot};
-use berth_spec::{AppId, InstanceId, ReleaseNumber};
+use berth_spec::{AppId, InstanceId, Millis, ReleaseNumber};
 
 use crate::chance::Chance;
 use crate::disk::{Append, Kept};
@@ -65,6 +65,7 @@ pub(crate) struct Known {
     connected: bool,
     drained: BTreeMap<InstanceId, Generation>,
     health: BTreeMap<InstanceId, Probed>,
+    wanted: BTreeMap<AppId, Generation>,
 }
 
 /// The process.
@@ -77,6 +78,10 @@ pub(crate) struct Control {
     memories: BTreeMap<AppId, Memory>,
     pub(crate) passes: BTreeMap<AppId, Pass>,
     pub(crate) edges: BTreeMap<u64, Known>,
+    /// Instances that this process had stand still, or go on.
+    pub(crate) frozen: BTreeMap<(AppId, Ordinal), bool>,
+    /// When it was last heard of somebody who keeps an app awake.
+    stirred: BTreeMap<AppId, Duration>,
     pub(crate) newest: Snapshot,
     older: Option<Snapshot>,
     unsent: bool,
@@ -109,6 +114,8 @@ impl Control {
             timers: BTreeMap::new(),
             memories: BTreeMap::new(),
             passes: BTreeMap::new(),
+            frozen: BTreeMap::new(),
+            stirred: BTreeMap::new(),
             edges: edge.into_iter().map(|pid| (pid, Known::default())).collect(),
             newest: durable.clone(),
             older: None,
@@ -330,16 +337,26 @@ impl Control {
         self.unsent = true;
     }
 
-    pub(crate) fn hear(&mut self, pid: u64, word: Word) {
+    pub(crate) fn hear(&mut self, pid: u64, word: Word, now: Duration) {
         let known = self.edges.entry(pid).or_default();
         let app = match &word {
             Word::Applied(_) => None,
+            // Nobody looks for that.
+            Word::Busy(app) => {
+                self.stirred.insert(app.clone(), now);
+                return;
+            }
+            Word::Wanted(app, _) => Some(app.clone()),
             Word::Drained(instance, _) | Word::Health(instance, _) => Some(instance.app.clone()),
         };
         match word {
             Word::Applied(generation) => known.applied = generation,
             Word::Drained(instance, generation) => {
                 known.drained.insert(instance, generation);
+            }
+            Word::Busy(_) => {}
+            Word::Wanted(app, asleep) => {
+                known.wanted.insert(app, asleep);
             }
             Word::Health(instance, health) => {
                 known
@@ -430,9 +447,24 @@ impl Control {
             memory_short: out.memory_short,
             volume_worked: out.machine.worked.get(&app.id).cloned(),
             freezes: out.freezes,
+            frozen: self.frozen_of(&app.id),
+            still: ids().filter_map(|(ordinal, id)| Some((ordinal, drained(&id)?))).collect(),
+            idle: self.stirred.get(&app.id).map(|last| in_millis(now.saturating_sub(*last))),
+            wanted: self.is_wanted(app),
+            may_wake: true,
             volumes_left: app.life == Life::Destroying && out.machine.volumes.contains(&app.id),
             wall: (!out.ending).then(|| out.chance.clock().now()),
         }
+    }
+
+    fn frozen_of(&self, app: &AppId) -> BTreeMap<Ordinal, bool> {
+        let of_app = self.frozen.iter().filter(|((it, _), _)| it == app);
+        of_app.map(|((_, ordinal), frozen)| (*ordinal, *frozen)).collect()
+    }
+
+    fn is_wanted(&self, app: &App) -> bool {
+        let meant = app.asleep.map(|asleep| Generation(asleep.position));
+        meant.is_some() && self.edges.values().any(|known| known.wanted.get(&app.id).copied() == meant)
     }
 
     fn seen_edge(&self, planted: Option<Planted>) -> Edge {
@@ -493,6 +525,10 @@ impl Control {
         let ready: Vec<&AppId> = self.dirty.iter().filter(|app| !self.passes.contains_key(*app)).collect();
         chance.pick(&ready).copied().cloned()
     }
+}
+
+fn in_millis(span: Duration) -> Millis {
+    Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn released(events: &[Event]) -> Option<ReleaseNumber> {

@@ -21,6 +21,8 @@
 //! - NUM-1 for each decision, and against all numbers that ever became durable
 //! - CRON-1 for each decision, and against all moments that a command was ever started for
 //! - VOL-1 before each start, and for each start against all instances that live
+//! - SLP-1 before each time an instance is had stand still, and for every request that edge sends
+//! - SLP-2 for each state, and before each waking
 //! - INS-1 at each pass of a reconciler and at the end
 //!
 //! [`Planted`] bugs show that the checks catch what they are there for.

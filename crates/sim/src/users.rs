@@ -7,7 +7,7 @@ use berth_control::decide::next_secret_version;
 use berth_control::event::{Grant, RunMode, SealedSecret, VolumeDeed, VolumeWork};
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::{App, State};
-use berth_spec::manifest::{Concurrency, CronEntry, Manifest, Strategy, Volume};
+use berth_spec::manifest::{Concurrency, CronEntry, Manifest, Sleep, Strategy, Volume};
 use berth_spec::{AppId, CronName, EnvName, Gate, HostName, Millis, ProcessName, ReleaseNumber};
 
 use crate::builder;
@@ -196,6 +196,13 @@ impl Users {
         manifest.deploy.warm = Millis::from_secs([0, 60, 60, 180][chance.below(4)]);
         manifest.deploy.release_command =
             chance.one_in(4).then(|| berth_spec::command::Command::Argv(vec!["bin/migrate".to_owned()]));
+        if chance.one_in(3) {
+            let sleep = Sleep {
+                idle_after: Millis::from_secs([2, 20][chance.below(2)]),
+                stop_after: Millis::from_secs([0, 60, 600][chance.below(3)]),
+            };
+            manifest.scale = [("web".parse().expect("it is a name"), sleep)].into();
+        }
         manifest.shutdown.drain = Millis::from_secs(5);
         manifest.shutdown.kill_after = Millis::from_secs(5);
         if chance.one_in(2) {

@@ -160,6 +160,8 @@ fn label(event: &Event) -> String {
         },
         Event::CronSkipped { why: CronSkip::StillRunning { .. }, .. } => format!("{kind} StillRunning"),
         Event::CronSkipped { why, .. } => format!("{kind} {why:?}"),
+        Event::AppSlept { depth, .. } => format!("{kind} {depth:?}"),
+        Event::AppWoken { why, .. } => format!("{kind} {why:?}"),
         Event::WarmEnded { why, .. } => format!("{kind} {why:?}"),
         Event::InstanceStopping { why, .. } => format!("{kind} {why:?}"),
         Event::InstanceGone { cause: GoneCause::NotStarted { .. }, .. } => format!("{kind} NotStarted"),
@@ -302,7 +304,7 @@ impl World {
         if let Some(edge) = &mut self.out.edge {
             for word in edge.heard(now) {
                 self.out.trace.add(now, format_args!("edge says {word:?}"));
-                control.hear(edge.pid, word);
+                control.hear(edge.pid, word, now);
             }
         }
         control.leave(now);

@@ -7,6 +7,7 @@ mod cron;
 mod keys;
 mod read;
 mod resources;
+mod scale;
 mod volumes;
 mod write;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
 pub use self::resources::Resources;
+pub use self::scale::Sleep;
 pub use self::volumes::{InvalidMountPath, MountPath, VOLUMES_MAX, Volume};
 use crate::command::{Command, RelativeDir};
 pub use crate::host::HostName;
@@ -69,6 +71,9 @@ pub struct Manifest {
     /// Directories that outlive releases and instances.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<VolumeName, Volume>,
+    /// The processes that stand still while nobody asks for them: `[scale.web] min = 0`. Only web can.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scale: BTreeMap<ProcessName, Sleep>,
 }
 
 impl Manifest {
@@ -106,6 +111,12 @@ impl Manifest {
         process: &'a ProcessName,
     ) -> impl Iterator<Item = (&'a VolumeName, &'a Volume)> {
         self.volumes.iter().filter(move |(_, volume)| volume.is_of(process))
+    }
+
+    /// When the web process sleeps, if it does.
+    #[must_use]
+    pub fn sleep(&self) -> Option<&Sleep> {
+        self.scale.iter().find(|(process, _)| process.is_web()).map(|(_, sleep)| sleep)
     }
 
     /// The manifest from the text of a berth.toml.

@@ -46,6 +46,8 @@ struct Manifest {
     /// Directories that outlive releases and instances.
     #[schemars(length(max = 20))]
     volumes: Option<Vec<Volume>>,
+    /// Which processes stand still while nobody asks for them. Only `web` can.
+    scale: Option<BTreeMap<String, Scale>>,
 }
 
 /// A line split by POSIX rules with $VAR expanded, or an array taken as it is. A line that needs operators runs as
@@ -296,6 +298,18 @@ enum Concurrency {
     Allow,
     /// The one that runs is ended first.
     Replace,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Scale {
+    /// Nought: it may sleep.
+    #[schemars(range(min = 0, max = 0))]
+    min: u32,
+    /// How long nobody asks for it before it sleeps, 1s to 30d. 10m when left out.
+    idle_after: Option<Span>,
+    /// How long it stands still, keeping its memory, before it is stopped, up to 30d. 4h when left out.
+    stop_after: Option<Span>,
 }
 
 #[derive(JsonSchema)]

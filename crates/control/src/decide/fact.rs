@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use berth_spec::{ProcessName, ReleaseNumber};
+use berth_spec::{Millis, ProcessName, ReleaseNumber};
 
 use crate::command::{Fact, Refusal};
-use crate::event::{Artifact, Event, Failure, Ordinal, StopReason, WarmEnd};
+use crate::event::{Artifact, Depth, Event, Failure, Ordinal, StopReason, WakeReason, WarmEnd};
+use crate::sleep::may_sleep;
 use crate::state::{Activation, App, Life, Phase};
 use crate::volume;
 
@@ -72,6 +73,8 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
             }
             Ok(vec![Event::VolumeWorkEnded { work: work.clone(), failure: failure.clone() }])
         }
+        Fact::Sleep { depth, idle } => sleep(app, *depth, *idle),
+        Fact::Wake { why, ordinals } => wake(app, *why, ordinals),
         Fact::Destroyed => {
             let left = !app.instances.is_empty() || !app.runs.is_empty();
             if app.life != Life::Destroying || left {
@@ -182,6 +185,17 @@ fn route(app: &App, ordinals: &BTreeSet<Ordinal>) -> Outcome {
     if *ordinals == app.routed {
         return Ok(Vec::new());
     }
+    if app.asleep.is_some() {
+        return Err(Refusal::Stale("the app sleeps"));
+    }
+    can_be_routed(app, ordinals)?;
+    if ordinals.is_empty() && !may_go_dark(app) {
+        return Err(Refusal::Stale("nothing else serves yet"));
+    }
+    Ok(vec![Event::Routed { ordinals: ordinals.clone() }])
+}
+
+fn can_be_routed(app: &App, ordinals: &BTreeSet<Ordinal>) -> Result<(), Refusal> {
     if app.life != Life::Alive {
         return Err(Refusal::Stale("the app is being destroyed"));
     }
@@ -196,10 +210,25 @@ fn route(app: &App, ordinals: &BTreeSet<Ordinal>) -> Outcome {
     if !ordinals.iter().all(fit) {
         return Err(Refusal::Stale("an instance cannot be routed to"));
     }
-    if ordinals.is_empty() && !may_go_dark(app) {
-        return Err(Refusal::Stale("nothing else serves yet"));
+    Ok(())
+}
+
+fn sleep(app: &App, depth: Depth, idle: Millis) -> Outcome {
+    match app.asleep {
+        Some(asleep) if depth <= asleep.depth => return Ok(Vec::new()),
+        Some(_) => {}
+        None if may_sleep(app).is_none() => return Err(Refusal::Stale("the app may not sleep")),
+        None => {}
     }
-    Ok(vec![Event::Routed { ordinals: ordinals.clone() }])
+    Ok(vec![Event::AppSlept { depth, idle }])
+}
+
+fn wake(app: &App, why: WakeReason, ordinals: &BTreeSet<Ordinal>) -> Outcome {
+    if app.asleep.is_none() {
+        return Err(Refusal::Stale("the app is awake"));
+    }
+    can_be_routed(app, ordinals)?;
+    Ok(vec![Event::AppWoken { why, ordinals: ordinals.clone() }])
 }
 
 /// Whether it was asked for that nothing is routed: the app is scaled to nothing, or the release that is being activated has no web

@@ -163,6 +163,7 @@ fn instance_samples() -> Vec<Event> {
         StopReason::Replaced,
         StopReason::Destroyed,
         StopReason::VolumeWork,
+        StopReason::Asleep,
     ];
     samples.extend((2..).zip(stops).map(|(ordinal, why)| Event::InstanceStopping { ordinal, why }));
     let causes = [
@@ -231,6 +232,16 @@ fn cron_samples() -> Vec<Event> {
     skipped.into_iter().chain([Event::CronSetBack { to: Timestamp(1_767_236_400_000) }]).collect()
 }
 
+fn sleep_samples() -> Vec<Event> {
+    let mut samples = Vec::new();
+    samples.extend(
+        [Depth::Frozen, Depth::Stopped].map(|depth| Event::AppSlept { depth, idle: Millis(600_000) }),
+    );
+    let whys = [WakeReason::Requested, WakeReason::Deployed, WakeReason::ScaledDown, WakeReason::VolumeWork];
+    samples.extend(whys.map(|why| Event::AppWoken { why, ordinals: [1].into() }));
+    samples
+}
+
 /// The life of an app, with every kind and every variant in it.
 fn app_samples() -> Vec<Event> {
     let sealed = SealedSecret { version: 1, sealed: "c2VhbGVk".to_owned() };
@@ -296,6 +307,7 @@ fn app_samples() -> Vec<Event> {
             Event::VolumeWorkEnded { work, failure: Some(failure) },
         ]);
     }
+    samples.extend(sleep_samples());
     samples.extend([false, true].map(|volumes| Event::AppDestroying { volumes }));
     samples.push(Event::AppDestroyed {});
     samples

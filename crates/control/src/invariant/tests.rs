@@ -63,6 +63,7 @@ fn a_snapshot_shows_what_the_state_routes_and_no_endpoint_twice() {
             hold: berth_spec::Millis(0),
             gate: berth_spec::Gate::Open,
             address: None,
+            asleep: None,
         };
         claimed.apps.insert("acme/prod/other".parse().unwrap(), route);
         assert_eq!(id(check_routes(&scene.state, &claimed)), Some("RTE-6"), "{host}");

@@ -172,7 +172,7 @@ impl Planner<'_> {
             return false;
         }
         if target != self.app.routed {
-            self.record(Fact::Route { ordinals: target });
+            self.move_traffic(target);
             return false;
         }
         true
@@ -190,7 +190,7 @@ impl Planner<'_> {
             new.iter().chain(old.take(wanted.saturating_sub(new.len()))).copied().collect();
         if target != app.routed {
             // The old ones that fall out of the routing are stopped by retire(), since the process went over.
-            self.record(Fact::Route { ordinals: target });
+            self.move_traffic(target);
             return false;
         }
         if new.len() < wanted {

@@ -4,6 +4,7 @@ use berth_spec::ReleaseNumber;
 
 use crate::command::Fact;
 use crate::event::{Ordinal, StopReason, WarmEnd};
+use crate::sleep::is_stopped_by_sleep;
 use crate::state::{Instance, Phase};
 use crate::volume;
 use crate::world::{Life, Mark};
@@ -57,7 +58,11 @@ impl Planner<'_> {
         if activating || app.serving == Some(release) {
             // One that is the release's no longer because the process went over to the new one.
             let went_over = !activating && !app.holds(release, &instance.process);
-            return went_over.then_some(StopReason::Replaced);
+            if went_over {
+                return Some(StopReason::Replaced);
+            }
+            let sleeps = !activating && is_stopped_by_sleep(app, instance);
+            return sleeps.then_some(StopReason::Asleep);
         }
         if app.warm == Some(release) {
             // Only what can be routed to is kept warm: two releases of a worker would both do its work, and would both write to a

@@ -82,7 +82,17 @@ fn route(id: &str, address: Ipv4Addr, backends: &[(SocketAddr, Role)]) -> (AppId
     let hosts = vec![Host(format!("{}.{}.example.com", app.app, app.tenant))];
     let backends: Vec<Backend> = backends.collect();
     let hold = if backends.is_empty() { Millis(0) } else { Millis::from_secs(20) };
-    (app, AppRoute { hosts, backends, hold, gate: berth_spec::Gate::Open, address: Some(address) })
+    (
+        app,
+        AppRoute {
+            hosts,
+            backends,
+            hold,
+            gate: berth_spec::Gate::Open,
+            address: Some(address),
+            asleep: None,
+        },
+    )
 }
 
 /// The app `shop` with these instances, `web` beside it, and `shop` of somebody else.

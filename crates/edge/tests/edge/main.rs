@@ -7,5 +7,6 @@ mod health;
 mod instances;
 mod internal;
 mod passing;
+mod sleeping;
 mod strictness;
 mod world;

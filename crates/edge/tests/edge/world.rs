@@ -291,6 +291,7 @@ pub(crate) fn with_probe(generation: u64, backends: &[(SocketAddr, Role)], path:
         hold: Millis::from_secs(20),
         gate: berth_spec::Gate::Open,
         address: None,
+        asleep: None,
     };
     Snapshot {
         format: Snapshot::FORMAT,

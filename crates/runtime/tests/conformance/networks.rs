@@ -124,7 +124,7 @@ pub(super) async fn where_it_listens_in_its_own_network_is_seen(bench: Bench) {
 
 pub(super) async fn other_apps_are_found_by_name(bench: Bench) {
     let app: AppId = "default/default/shop-db".parse().unwrap();
-    let route = AppRoute { hosts: Vec::new(), backends: Vec::new(), hold: Millis(0), gate: berth_spec::Gate::Open, address: names::address(6) };
+    let route = AppRoute { hosts: Vec::new(), backends: Vec::new(), hold: Millis(0), gate: berth_spec::Gate::Open, address: names::address(6), asleep: None };
     let snapshot = Snapshot::new(Generation(1), [(app.clone(), route)].into());
     bench.runtime().tell_names(Names::of(&snapshot)).await.unwrap();
     let look = "for name in shop-db.internal db localhost; do getent ahostsv4 $name | head -n 1; done; cat /proc/net/dev";

@@ -32,6 +32,7 @@ fn project(apps: &[(&str, u32, Option<u16>)]) -> Names {
             hold: Millis(0),
             gate: berth_spec::Gate::Open,
             address: names::address(slot),
+            asleep: None,
         };
         (app.clone(), route)
     };

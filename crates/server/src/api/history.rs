@@ -225,6 +225,8 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::CronSetBack { .. }
             | Event::VolumeRemoved { .. }
             | Event::VolumeWorkEnded { .. }
+            | Event::AppSlept { .. }
+            | Event::AppWoken { .. }
             | Event::AppDestroying { .. }
     ) || matches!(event, Event::RunEnded { end, .. } if !end.detail.is_empty())
 }
@@ -253,9 +255,9 @@ fn of_instance(event: &Event) -> Vec<Ordinal> {
         | Event::InstanceStopping { ordinal, .. }
         | Event::InstanceExited { ordinal, .. }
         | Event::InstanceGone { ordinal, .. } => vec![*ordinal],
-        Event::InstancesAdopted { ordinals, .. } | Event::Routed { ordinals } => {
-            ordinals.iter().copied().collect()
-        }
+        Event::InstancesAdopted { ordinals, .. }
+        | Event::Routed { ordinals }
+        | Event::AppWoken { ordinals, .. } => ordinals.iter().copied().collect(),
         _ => Vec::new(),
     }
 }

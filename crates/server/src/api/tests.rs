@@ -74,6 +74,7 @@ impl Stage {
                     &dir.path().join("routing"),
                     None,
                     crate::edge_link::EdgeClaims::below(dir.path()),
+                    Arc::clone(&config.clock),
                 )
                 .unwrap(),
             ),

@@ -26,8 +26,9 @@ pub(super) const TOP: Keys = Keys {
         "resources",
         "isolation",
         "volumes",
+        "scale",
     ],
-    later: &["services", "scale", "slo"],
+    later: &["services", "slo"],
 };
 pub(super) const BUILD: Keys = Keys {
     section: "build",
@@ -64,7 +65,14 @@ pub(super) const RESOURCES: Keys = Keys {
 pub(super) const ISOLATION: Keys = Keys { section: "isolation", known: &["minimum"], later: &[] };
 pub(super) const VOLUMES: Keys =
     Keys { section: "volumes", known: &["name", "path", "size", "processes"], later: &[] };
+pub(super) const SCALE: Keys = Keys {
+    section: "scale.NAME",
+    known: &["min", "idle_after", "stop_after"],
+    later: &["max", "target", "predict"],
+};
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 11] =
-    [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &RESOURCES, &ISOLATION, &VOLUMES];
+pub(super) const SECTIONS: [&Keys; 12] = [
+    &TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &RESOURCES, &ISOLATION, &VOLUMES,
+    &SCALE,
+];

@@ -16,7 +16,7 @@ use super::{
     Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
-use super::{cron, resources, volumes};
+use super::{cron, resources, scale, volumes};
 use crate::command::{Command, RelativeDir};
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -151,6 +151,7 @@ fn top(section: &mut Section<'_, '_, '_>, elsewhere: &BTreeMap<ProcessName, Comm
         shutdown: section.below("shutdown", &keys::SHUTDOWN, shutdown).unwrap_or_default(),
         cron: cron::read(section),
         network: section.below("network", &keys::NETWORK, network).unwrap_or_default(),
+        scale: scale::read(section),
         isolation: section.below("isolation", &keys::ISOLATION, isolation).flatten(),
     };
     let serves_files = manifest.build.builder == Some(Builder::Static);

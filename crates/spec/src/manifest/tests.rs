@@ -186,6 +186,7 @@ soft_limit = 200
 type = "liveness"
 [scale.web]
 min = 0
+max = 10
 [[services]]
 type = "postgres"
 [slo]
@@ -197,7 +198,7 @@ availability = 99.9
         assert!(problem.contains("not available in this version of Berth"), "{problem}");
     }
     assert!(
-        found.iter().any(|problem| problem.starts_with("14:3 `services` is not available")),
+        found.iter().any(|problem| problem.starts_with("15:3 `services` is not available")),
         "{found:#?}"
     );
 }
@@ -521,6 +522,7 @@ fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
         ("resources.NAME", "Resources"),
         ("isolation", "Isolation"),
         ("volumes", "Volume"),
+        ("scale.NAME", "Scale"),
     ];
     for keys in keys::SECTIONS {
         let at = defs.iter().find(|(section, _)| *section == keys.section);

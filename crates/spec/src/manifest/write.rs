@@ -1,12 +1,13 @@
 //! Writing a berth.toml: only what differs from the defaults, with a word about each part.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{
-    Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, Shutdown, Signal, Strategy, Volume,
+    Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, Shutdown, Signal, Sleep, Strategy, Volume,
 };
 use crate::command::Command;
-use crate::name::{CronName, VolumeName};
+use crate::name::{CronName, ProcessName, VolumeName};
 use crate::unit::Millis;
 
 impl Manifest {
@@ -30,6 +31,7 @@ impl Manifest {
             resources,
             isolation,
             volumes,
+            scale,
         } = self;
         let mut out = Out::default();
         out.comments(head);
@@ -77,6 +79,7 @@ impl Manifest {
             let what = if index == 0 { "How much of the machine one instance may take." } else { "" };
             out.section(&format!("resources.{name}"), what, &of.written());
         }
+        out.sleeps(scale);
         let minimum: Keys = given("minimum", isolation.map(|level| text(level.name()))).into_iter().collect();
         out.section("isolation", "What has to stand between an instance and the rest.", &minimum);
         if !foot.is_empty() {
@@ -107,6 +110,13 @@ impl Out {
         for line in lines {
             let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             self.line(format!("# {line}").trim_end());
+        }
+    }
+
+    fn sleeps(&mut self, scale: &BTreeMap<ProcessName, Sleep>) {
+        for (name, sleep) in scale {
+            let what = "When it sleeps for want of requests.";
+            self.section(&format!("scale.{name}"), what, &sleep.written());
         }
     }
 

@@ -200,6 +200,20 @@ fn serve_at(listener: io::Result<TcpListener>, status: &str) {
     }
 }
 
+fn switch(mut stream: TcpStream, mut reader: BufReader<TcpStream>) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")?;
+    io::copy(&mut reader, &mut stream).map(drop)
+}
+
+fn tell_events(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")?;
+    loop {
+        stream.write_all(b"data: tick\n\n")?;
+        // wait: for nothing; this is its pace.
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
@@ -209,6 +223,10 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
     let path = first.split(' ').nth(1).unwrap_or("/");
     let variable = |name: &str| env::var(name).unwrap_or_else(|_| "unset".to_owned());
     let body = match path {
+        // Switches to another protocol, which is to say again what it hears.
+        "/switch" => return switch(stream, reader),
+        // Says something for ever, as a page that is kept up to date hears it.
+        "/events" => return tell_events(stream),
         "/crash" => {
             eprintln!("asked to crash");
             exit(7);
