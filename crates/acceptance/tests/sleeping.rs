@@ -102,7 +102,7 @@ fn it_stands_still_and_wakes_for_a_hundred_at_once() {
     let why = actor.verb(&["why"]).ok().json();
     assert!(why["answer"].as_str().expect("text").contains("stand still"), "{why}");
     let apps = platform.cli(["apps"]).ok().stdout;
-    assert!(apps.contains("asleep (frozen)"), "{apps}");
+    assert!(apps.contains("asleep (frozen)") && apps.contains("web 0/1"), "{apps}");
     burst(&actor, 100);
     assert_eq!(pid_of(&actor), pid, "it is the same process");
     let kinds = kinds(&actor);

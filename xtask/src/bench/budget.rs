@@ -29,6 +29,7 @@ const BUDGETS: &[(&str, &str, Budget)] = &[
     ("deploy", "edge_plain_us", Budget::TimesPeer(1.35, "nginx")),
     ("runtime", "start_p50_ms", Budget::AtMost(8.0)),
     ("runtime", "instance_mb", Budget::AtMost(2.0)),
+    ("wake", "wake_frozen_p99_ms", Budget::AtMost(50.0)),
 ];
 
 /// The budget of a figure; none when it has none.

@@ -107,3 +107,26 @@ fn what_sleeps_is_not_probed_and_is_again_when_it_is_awake() {
     // Said once more, since what was known of it was forgotten with the last probe.
     world.control.wait(ready);
 }
+
+/// Says who is busy, each second anew.
+fn busy(message: &FromEdge) -> bool {
+    matches!(message, FromEdge::Counts { apps } if apps.iter().any(|it| it.app == app("shop") && it.busy))
+}
+
+#[test]
+fn who_waits_for_an_answer_or_for_the_app_keeps_it_awake_all_the_while() {
+    let silent = Instance::scripted(|mut call| drop(call.read_to_end()));
+    let mut world = World::serving(&shop(1, &[(silent.addr, Role::Routed)]));
+    let mut under_way = world.client();
+    under_way.send(GET);
+    for _ in 0..3 {
+        world.control.wait(busy);
+    }
+    drop(under_way);
+    world.apply(&shop(2, &[]));
+    let mut waits = world.client();
+    waits.send(GET);
+    for _ in 0..3 {
+        world.control.wait(busy);
+    }
+}

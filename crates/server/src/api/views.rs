@@ -79,7 +79,8 @@ fn counts(api: &Api, app: &KnownApp) -> BTreeMap<ProcessName, ProcessCount> {
     let count = |process: &ProcessName| {
         let ready = app.running(release.number, process).filter(|(ordinal, instance)| {
             let runs = seen.get(ordinal).is_some_and(|seen| seen.life == SeenLife::Running);
-            runs && (!process.is_web() || is_ready(api, app, *ordinal, instance))
+            // What stands still was ready when edge last looked, and is not now.
+            runs && (!process.is_web() || (app.asleep.is_none() && is_ready(api, app, *ordinal, instance)))
         });
         ProcessCount {
             wanted: app.wanted(process),
