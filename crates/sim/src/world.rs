@@ -11,7 +11,7 @@ use berth_control::invariant::{Breach, Invariant, check_replay};
 use berth_control::state::{App, Phase, State};
 use berth_spec::{AppId, Timestamp};
 
-use crate::builder::Builders;
+use crate::builder::{Builders, unsettled};
 use crate::chance::Chance;
 use crate::control::{Answer, Control};
 use crate::disk::Disk;
@@ -534,8 +534,7 @@ impl World {
             let Some(app) = control.ledger.speculative().apps.get(id) else { continue };
             let mut kept = berth_control::invariant::kept_artifacts(app);
             // Those that are being built, or stand and were not taken note of yet.
-            let unsettled = app.releases.values().filter(|release| !release.phase.is_settled());
-            kept.extend(unsettled.map(|release| format!("a-{}", release.tree)));
+            kept.extend(unsettled(app));
             if out.planted == Some(Planted::CollectsTooMuch) {
                 let serving = app.serving_release().and_then(|release| release.artifact.as_ref());
                 kept = serving.into_iter().map(|artifact| artifact.id.clone()).collect();
@@ -545,6 +544,8 @@ impl World {
                 && out.planted != Some(Planted::CollectsTooMuch)
             {
                 kept.extend(berth_control::invariant::kept_artifacts(durable));
+                // A crash may leave that they were built, and not what was decided of them after that.
+                kept.extend(unsettled(durable));
             }
             on_disk.retain(|artifact| kept.contains(artifact));
         }
