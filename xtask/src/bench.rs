@@ -14,8 +14,10 @@ mod network;
 mod page;
 mod process_usage;
 mod record;
+mod rollouts;
 mod runtime;
 mod statistics;
+mod wake;
 
 use std::path::{Path, PathBuf};
 
@@ -70,10 +72,22 @@ const BENCHES: &[Bench] = &[
         run: network::run,
     },
     Bench {
+        name: "rollouts",
+        about: "simulated rollouts by canary: good ones that are taken back, bad ones that go through",
+        peers: &[],
+        run: rollouts::run,
+    },
+    Bench {
         name: "runtime",
         about: "starts of isolated instances, wakes, memory, many at once, beside runc, bubblewrap and Docker",
         peers: LAUNCHERS,
         run: runtime::run,
+    },
+    Bench {
+        name: "wake",
+        about: "how long a request waits for an app that sleeps, from frozen and from stopped",
+        peers: &[],
+        run: wake::run,
     },
 ];
 

@@ -16,6 +16,7 @@ mod run;
 mod settings;
 mod spelling;
 mod stack;
+mod traffic;
 mod volumes;
 
 use std::ffi::OsString;
@@ -45,6 +46,7 @@ pub use settings::{
     UnsetArgs,
 };
 pub use stack::{OfStack, StackAction, StackArgs};
+pub use traffic::{PromoteArgs, ShareWish, TrafficAction, TrafficArgs};
 pub use volumes::{VolumesAction, VolumesArgs};
 
 /// Ends every help text.
@@ -161,6 +163,12 @@ pub enum Verb {
     Releases(ReleasesArgs),
     /// Go back to an earlier release, with its configuration and secrets
     Rollback(RollbackArgs),
+    /// Show how requests are shared between two releases, or set it (also `traffic:set`)
+    Traffic(TrafficArgs),
+    /// Have the release that is being rolled out take over at once
+    Promote(PromoteArgs),
+    /// Have all requests go to the release that serves again, and end the rollout
+    Abort(OfApp),
     /// Show or change the configuration (also `config:set` and so on)
     Config(ConfigArgs),
     /// List or change the secrets; values never come out (also `secrets:set` and so on)

@@ -21,6 +21,7 @@ mod run;
 mod seen;
 mod settings;
 mod stack;
+mod traffic;
 mod upgrade;
 mod volumes;
 
@@ -110,6 +111,9 @@ pub(crate) async fn perform(
         Verb::Apps(args) => session.apps(args).await,
         Verb::Releases(args) => session.releases(args).await,
         Verb::Rollback(args) => session.rollback(args).await,
+        Verb::Traffic(args) => session.traffic(args).await,
+        Verb::Promote(args) => session.promote(args).await,
+        Verb::Abort(of) => session.abort(&of).await,
         Verb::Config(args) => session.config(args).await,
         Verb::Secrets(args) => session.secrets(args).await,
         Verb::Domains(args) => session.domains(args).await,

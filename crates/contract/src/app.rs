@@ -52,6 +52,8 @@ pub enum AppState {
     Degraded,
     /// None runs although some are wanted.
     Down,
+    /// Nobody asks for it, and it sleeps until somebody does.
+    Asleep,
     /// None is wanted.
     Stopped,
     /// It is being destroyed.
@@ -60,8 +62,15 @@ pub enum AppState {
 
 impl AppState {
     /// All of them, those that need somebody's eye first.
-    pub const ALL: [Self; 6] =
-        [Self::Down, Self::Degraded, Self::Destroying, Self::Running, Self::Stopped, Self::Empty];
+    pub const ALL: [Self; 7] = [
+        Self::Down,
+        Self::Degraded,
+        Self::Destroying,
+        Self::Running,
+        Self::Asleep,
+        Self::Stopped,
+        Self::Empty,
+    ];
 
     /// The state as it is written.
     #[must_use]
@@ -71,6 +80,7 @@ impl AppState {
             Self::Running => "running",
             Self::Degraded => "degraded",
             Self::Down => "down",
+            Self::Asleep => "asleep",
             Self::Stopped => "stopped",
             Self::Destroying => "destroying",
         }
@@ -100,6 +110,40 @@ pub struct AppSummary {
     #[serde(default, skip_serializing_if = "Gate::is_open")]
     #[schema(value_type = Option<String>)]
     pub gate: Gate,
+    /// Its sleep, while it sleeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asleep: Option<Asleep>,
+}
+
+/// An app that sleeps until somebody asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Asleep {
+    /// Since when.
+    #[schema(value_type = u64)]
+    pub since: Timestamp,
+    /// How deep.
+    pub depth: SleepDepth,
+}
+
+/// How deep an app sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SleepDepth {
+    /// Its web instances stand still and keep their memory.
+    Frozen,
+    /// They are stopped.
+    Stopped,
+}
+
+impl SleepDepth {
+    /// The depth as it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// How many instances of a process there are.
@@ -141,6 +185,9 @@ pub struct Scale(pub BTreeMap<ProcessName, u32>);
 pub struct InstanceList {
     /// The instances.
     pub instances: Vec<Instance>,
+    /// The app's sleep, while it sleeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asleep: Option<Asleep>,
 }
 
 /// How an instance is.
@@ -159,6 +206,8 @@ pub enum InstanceState {
     Draining,
     /// Out of routing and kept running, so that a rollback is at once.
     Warm,
+    /// Standing still while the app sleeps.
+    Frozen,
     /// Told to stop.
     Stopping,
     /// Ended.
@@ -176,6 +225,7 @@ impl InstanceState {
             Self::Backoff => "backoff",
             Self::Draining => "draining",
             Self::Warm => "warm",
+            Self::Frozen => "frozen",
             Self::Stopping => "stopping",
             Self::Exited => "exited",
         }

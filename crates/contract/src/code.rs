@@ -139,6 +139,7 @@ codes! {
     NeverDeployed = "never_deployed", 409, Refused, "The app has no release yet";
     NeverListened = "never_listened", 500, Failed, "The app never listened on PORT";
     NoRollbackTarget = "no_rollback_target", 409, Refused, "There is no earlier release to go back to";
+    NoRollout = "no_rollout", 409, Refused, "No release is being rolled out, and requests are not shared";
     NotConfirmed = "not_confirmed", 500, Refused, "The command was not confirmed";
     NothingToRun = "nothing_to_run", 422, Refused, "Nothing in the source says how to run it";
     Overloaded = "overloaded", 503, Unreachable, "The platform has more to do than it takes on";
@@ -155,6 +156,9 @@ codes! {
     ReleaseNotFound = "release_not_found", 404, NotFound, "There is no such release";
     RequestInvalid = "request_invalid", 400, Usage, "The request is not what the API takes";
     RequestTimedOut = "request_timed_out", 408, Unreachable, "The request did not arrive in time";
+    RolloutAborted = "rollout_aborted", 500, Failed, "Somebody ended the rollout of the release";
+    RolloutFailed = "rollout_failed", 500, Failed, "An instance of the release that was being rolled out ended or fell ill";
+    RolloutWorse = "rollout_worse", 500, Failed, "The release that was being rolled out did worse than the one before";
     RouteNotFound = "route_not_found", 404, NotFound, "The API has no such path";
     SignatureInvalid = "signature_invalid", 401, NotAllowed, "The webhook is not signed by who it should be";
     SnapshotNotFound = "snapshot_not_found", 404, NotFound, "The volume has no such snapshot";
@@ -167,6 +171,7 @@ codes! {
     Superseded = "superseded", 500, Superseded, "A newer deployment took its place";
     TenantNotFound = "tenant_not_found", 404, NotFound, "There is no such tenant";
     ToolchainMissing = "toolchain_missing", 500, Failed, "What builds the source is not installed";
+    TrafficNotPossible = "traffic_not_possible", 409, Refused, "Requests cannot be shared between releases in this way";
     TreeNotFound = "tree_not_found", 404, NotFound, "There is no such source tree";
     Unauthenticated = "unauthenticated", 401, NotAllowed, "The platform does not know who asks";
     Unreachable = "unreachable", 500, Unreachable, "The platform cannot be reached";

@@ -25,12 +25,13 @@ pub mod release;
 pub mod route;
 pub mod run;
 pub mod settings;
+pub mod traffic;
 pub mod upload;
 pub mod volume;
 
 pub use app::{
-    App, AppList, AppState, AppSummary, AppsQuery, CreateApp, Exit, Instance, InstanceList, InstanceState,
-    ProcessCount, Scale,
+    App, AppList, AppState, AppSummary, AppsQuery, Asleep, CreateApp, Exit, Instance, InstanceList,
+    InstanceState, ProcessCount, Scale, SleepDepth,
 };
 pub use certificate::{
     Acme, AcmeSettings, Authority, Certificate, CertificateHost, CertificateList, CertificateOrigin,
@@ -54,6 +55,7 @@ pub use run::{Run, RunEnded, StartRun, TerminalSize};
 pub use settings::{
     Config, ConfigChanged, ConfigPatch, SecretNames, SecretValue, SecretsChanged, SecretsPatch,
 };
+pub use traffic::{Rollout, Traffic, TrafficChanged, TrafficSet, TrafficShare};
 pub use upload::{ChunkHash, ChunksMissing, ChunksQuery, InvalidHash, TreeCreated, TreeId};
 pub use volume::{
     DestroyQuery, RestoreVolume, Snapshot, SnapshotList, Volume, VolumeDeed, VolumeList, VolumeWork,

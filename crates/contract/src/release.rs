@@ -17,6 +17,8 @@ use crate::upload::TreeId;
 pub enum Strategy {
     /// All new instances start beside the old, then traffic moves at once.
     Bluegreen,
+    /// All new instances start beside the old, then traffic moves in steps as long as they do no worse.
+    Canary,
     /// One instance after the other is replaced.
     Rolling,
     /// The old instances stop before the new start: requests fail in between.

@@ -81,6 +81,12 @@ pub const VOLUME_RESTORE: &str =
 pub const DOMAINS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/domains";
 /// Whether requests get to an app.
 pub const GATE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/gate";
+/// How an app's requests are shared between releases.
+pub const TRAFFIC: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/traffic";
+/// Has the release that is being rolled out take over.
+pub const PROMOTE: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/promote";
+/// Has all requests go to the release that serves.
+pub const ABORT: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/abort";
 /// An app's log lines, as server-sent events.
 pub const LOGS: &str = "/api/v1/tenants/{tenant}/projects/{project}/apps/{app}/logs";
 /// An app's instances.

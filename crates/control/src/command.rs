@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_rollout::Evidence;
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{
     AppId, CronName, EnvName, Gate, HostName, Millis, ProcessName, ProjectId, ReleaseNumber, SnapshotName,
@@ -9,8 +10,8 @@ use berth_spec::{
 };
 
 use crate::event::{
-    Artifact, CertificateChange, Event, Exit, Failure, GitSettings, GoneCause, Grant, Ordinal, RunEnd,
-    RunMode, RunNumber, SealedSecret, StopReason, Stream, VolumeWork, WarmEnd,
+    Artifact, CertificateChange, Depth, Event, Exit, Failure, GitSettings, GoneCause, Grant, Ordinal, RunEnd,
+    RunMode, RunNumber, SealedSecret, StopReason, Stream, VolumeWork, WakeReason, WarmEnd,
 };
 
 /// A wish or a fact, to be decided on.
@@ -54,6 +55,17 @@ pub enum Wish {
     ChangeDomains { add: BTreeSet<HostName>, remove: BTreeSet<HostName> },
     /// Have requests get to the app, wait, or be turned away.
     ChangeGate { gate: Gate },
+    /// Have so many of a hundred requests go to a release, and have it stay so.
+    SetTraffic {
+        /// The one that is being rolled out, the one that serves, or the one before, as long as that is kept warm.
+        release: ReleaseNumber,
+        /// From 0 to 100.
+        percent: u8,
+    },
+    /// Have the release that is being rolled out take over at once.
+    Promote,
+    /// Have all requests go to the release that serves again.
+    Abort,
     /// Run a command once.
     Run(Box<RunWish>),
     /// Run the command of a cron entry at once.
@@ -135,6 +147,8 @@ pub enum Fact {
     Started { ordinal: Ordinal, port: Option<u16>, dialer: Option<String> },
     /// Requests go to these from here on.
     Route { ordinals: BTreeSet<Ordinal> },
+    /// The next step of a rollout: so many of a hundred requests go to the release.
+    Shift { release: ReleaseNumber, percent: u8, evidence: Option<Evidence> },
     /// The release serves.
     Activate { release: ReleaseNumber },
     /// The previous release is no longer kept warm.
@@ -160,6 +174,10 @@ pub enum Fact {
     HookFailed { branch: String, failure: Failure },
     /// A volume was worked on, or could not be.
     VolumeWorked { work: VolumeWork, failure: Option<Failure> },
+    /// Nobody asked for the app for so long that it may sleep, or sleep deeper.
+    Sleep { depth: Depth, idle: Millis },
+    /// The app is to be awake, with requests to these instances at once; nothing of it stands still.
+    Wake { why: WakeReason, ordinals: BTreeSet<Ordinal> },
     /// Nothing of the app is left.
     Destroyed,
 }
@@ -333,6 +351,21 @@ pub enum Refusal {
         /// What would have it so.
         how: Sharing,
     },
+    /// There is no rollout, and requests are not shared.
+    #[error("{0} has no rollout, and all its requests go to one release")]
+    NoRollout(AppId),
+    /// Requests cannot be shared in this way.
+    #[error("{number} of {app} cannot get {percent} % of the requests: {why}")]
+    CannotShare {
+        /// The app.
+        app: AppId,
+        /// The release.
+        number: ReleaseNumber,
+        /// The share asked for.
+        percent: u8,
+        /// Why not.
+        why: &'static str,
+    },
     /// All uids that the platform may give out are given out.
     #[error("the platform has given out all its {0} user ids")]
     SlotsExhausted(u32),
@@ -358,13 +391,9 @@ pub enum Sharing {
 fn exclusive(app: &AppId, volume: &VolumeName, how: &Sharing) -> String {
     match how {
         Sharing::Strategy(strategy) => {
-            let named = match strategy {
-                Strategy::Rolling => "rolling",
-                Strategy::BlueGreen => "bluegreen",
-                Strategy::Recreate => "recreate",
-            };
             format!(
-                "the strategy {named} starts new instances of web beside the old ones, and both would write to the volume {volume} of {app}"
+                "the strategy {} starts new instances of web beside the old ones, and both would write to the volume {volume} of {app}",
+                strategy.name()
             )
         }
         Sharing::Instances { process, count } => {
@@ -407,6 +436,8 @@ impl Refusal {
             Self::VolumeBusy { .. } => "volume_busy",
             Self::VolumeInUse { .. } => "volume_in_use",
             Self::VolumeExclusive { .. } => "volume_exclusive",
+            Self::NoRollout(_) => "no_rollout",
+            Self::CannotShare { .. } => "traffic_not_possible",
             Self::SlotsExhausted(_) => "user_ids_exhausted",
         }
     }

@@ -1,6 +1,7 @@
 //! A command and a state give events or a refusal.
 
 mod fact;
+mod traffic;
 mod wish;
 
 use berth_spec::EnvName;

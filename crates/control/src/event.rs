@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_rollout::Evidence;
 use berth_spec::command::{Command, RelativeDir};
 use berth_spec::manifest::Manifest;
 use berth_spec::{
@@ -15,7 +16,13 @@ use berth_spec::{
 };
 use serde::{Deserialize, Serialize};
 
+mod run;
+mod shift;
+
+pub use self::run::{CronRun, CronSkip, RunEnd, RunMode, RunStop};
+pub use self::shift::ShiftWhy;
 pub use crate::certificate::CertificateChange;
+pub use crate::sleep::{Depth, WakeReason};
 pub use crate::volume::{VolumeDeed, VolumeWork};
 
 /// The number of an instance within its app; see [`berth_spec::InstanceId`].
@@ -116,6 +123,15 @@ pub enum Event {
     InstancesAdopted { number: ReleaseNumber, ordinals: BTreeSet<Ordinal> },
     /// Requests go to these instances from here on, and to no others.
     Routed { ordinals: BTreeSet<Ordinal> },
+    /// So many of a hundred requests go to the release, the rest to the one that serves.
+    TrafficShifted {
+        number: ReleaseNumber,
+        percent: u8,
+        why: ShiftWhy,
+        /// What spoke for it, where the releases were compared before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<Evidence>,
+    },
     /// The release serves.
     ReleaseActivated { number: ReleaseNumber, previous: Option<ReleaseNumber> },
     /// The release will never serve.
@@ -164,6 +180,10 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
     },
+    /// Nobody asked for the app for so long: no requests go to it, and its web instances stand still or stop. Or they stood still, and stop.
+    AppSlept { depth: Depth, idle: Millis },
+    /// The app is awake again, and requests go to these instances at once, of those that stood still or of a new release.
+    AppWoken { why: WakeReason, ordinals: BTreeSet<Ordinal> },
     /// The app is to go, with all it has but its volumes, unless these go too.
     AppDestroying {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -356,6 +376,8 @@ pub enum StopReason {
     Destroyed,
     /// A volume of its is worked on.
     VolumeWork,
+    /// The app sleeps.
+    Asleep,
 }
 
 /// Why the previous release is no longer kept warm.
@@ -423,94 +445,6 @@ pub enum GoneCause {
     PlatformDown,
 }
 
-/// What a command of a cron entry runs for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CronRun {
-    /// The entry of the release that it runs in.
-    pub entry: CronName,
-    /// When it was due; none when somebody asked for it.
-    pub due: Option<Timestamp>,
-    /// How many moments before that were missed and are not made up for.
-    #[serde(default, skip_serializing_if = "is_nought")]
-    pub missed: u64,
-    /// The runs of the entry that are ended before it begins.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub replaces: BTreeSet<RunNumber>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_nought(number: &u64) -> bool {
-    *number == 0
-}
-
-/// Why a cron entry that was due was not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum CronSkip {
-    /// The platform did not run at its time, and it was too late to make up for it.
-    TooLate,
-    /// It had not ended since an earlier time.
-    StillRunning {
-        /// The run.
-        run: RunNumber,
-    },
-    /// As many of its runs as there may be had not ended.
-    TooMany,
-}
-
-/// Whether somebody is connected to a one-off command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum RunMode {
-    /// Somebody is, and it ends with that.
-    Attached {
-        /// By a terminal.
-        terminal: bool,
-    },
-    /// Nobody is: it goes on by itself.
-    Detached,
-}
-
-/// How a one-off command ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunEnd {
-    /// Its exit, if it ran and that was seen.
-    pub exit: Option<Exit>,
-    /// Why the platform ended it or did not run it; nothing when it simply ended.
-    pub why: Option<RunStop>,
-    /// The last lines of its log when it failed and nobody watched, or why it could not be started.
-    #[serde(default)]
-    pub detail: Vec<String>,
-}
-
-impl RunEnd {
-    /// One of which no exit was seen.
-    #[must_use]
-    pub fn stopped(why: RunStop) -> Self {
-        Self { exit: None, why: Some(why), detail: Vec::new() }
-    }
-}
-
-/// Why the platform ended a one-off command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunStop {
-    /// Nobody is connected to it any more.
-    Unattended,
-    /// Its time was over.
-    TimeOver,
-    /// The app goes.
-    Destroyed,
-    /// The platform was shut down.
-    PlatformDown,
-    /// It could not be started.
-    NotStarted,
-    /// Its shim died, was killed, or the machine was started again.
-    Lost,
-    /// Its cron entry was due again, and a new one takes its place.
-    Replaced,
-}
-
 impl Event {
     /// The schema that this version writes, for every kind: raised for a kind when a field is added to it.
     pub const SCHEMA: u32 = 1;
@@ -542,6 +476,7 @@ impl Event {
             Self::InstanceStarted { .. } => "instance_started",
             Self::InstancesAdopted { .. } => "instances_adopted",
             Self::Routed { .. } => "routed",
+            Self::TrafficShifted { .. } => "traffic_shifted",
             Self::ReleaseActivated { .. } => "release_activated",
             Self::ReleaseFailed { .. } => "release_failed",
             Self::ReleaseSuperseded { .. } => "release_superseded",
@@ -556,6 +491,8 @@ impl Event {
             Self::VolumeRemoved { .. } => "volume_removed",
             Self::VolumeWorkBegan { .. } => "volume_work_began",
             Self::VolumeWorkEnded { .. } => "volume_work_ended",
+            Self::AppSlept { .. } => "app_slept",
+            Self::AppWoken { .. } => "app_woken",
             Self::AppDestroying { .. } => "app_destroying",
             Self::AppDestroyed {} => "app_destroyed",
         }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use berth_spec::{CronName, Gate, ProcessName, ReleaseNumber, Timestamp};
 
 use crate::cron::{CronOutcome, CronPast, carried_over, is_stopped};
-use crate::event::{CronRun, Event, GitSettings, ReleaseSubmitted, Stream};
+use crate::event::{CronRun, Depth, Event, GitSettings, ReleaseSubmitted, ShiftWhy, Stream};
+use crate::sleep::Asleep;
 use crate::state::{
-    Activation, App, Instance, Life, Phase, Platform, Position, Release, Run, Secret, State, Token,
+    Activation, App, Instance, Life, Phase, Platform, Position, Release, Run, Secret, Split, State, Token,
 };
 
 /// What the journal keeps beside an event.
@@ -75,6 +76,7 @@ impl Platform {
             | Event::InstanceStarted { .. }
             | Event::InstancesAdopted { .. }
             | Event::Routed { .. }
+            | Event::TrafficShifted { .. }
             | Event::ReleaseActivated { .. }
             | Event::ReleaseFailed { .. }
             | Event::ReleaseSuperseded { .. }
@@ -89,6 +91,8 @@ impl Platform {
             | Event::VolumeRemoved { .. }
             | Event::VolumeWorkBegan { .. }
             | Event::VolumeWorkEnded { .. }
+            | Event::AppSlept { .. }
+            | Event::AppWoken { .. }
             | Event::AppDestroying { .. }
             | Event::AppDestroyed {} => {}
         }
@@ -135,20 +139,16 @@ impl App {
                 self.volume_worked = Some((work.clone(), failure.clone()));
             }
             Event::HookFailed { .. } | Event::VolumeRemoved { .. } => {}
-            Event::AppDestroying { volumes } => {
-                self.volumes_go |= *volumes;
-                self.life = Life::Destroying;
-                self.activation = None;
-                self.serving = None;
-                self.warm = None;
-                self.route(&BTreeSet::new(), stamp.position);
-            }
-            Event::AppDestroyed {} => self.destroy(),
+            Event::AppSlept { .. }
+            | Event::AppWoken { .. }
+            | Event::AppDestroying { .. }
+            | Event::AppDestroyed {} => self.apply_to_life(event, stamp),
             Event::ReleaseSubmitted(_)
             | Event::ReleaseBuilt { .. }
             | Event::ReleaseCommandFinished { .. }
             | Event::ActivationBegan { .. }
             | Event::ProcessesHandedOver { .. }
+            | Event::TrafficShifted { .. }
             | Event::ReleaseActivated { .. }
             | Event::ReleaseFailed { .. }
             | Event::ReleaseSuperseded { .. }
@@ -166,6 +166,19 @@ impl App {
             | Event::TokenRevoked { .. }
             | Event::InvariantBroken { .. }
             | Event::CertificatesChanged { .. } => {}
+        }
+    }
+
+    fn apply_to_life(&mut self, event: &Event, stamp: &Stamp) {
+        match event {
+            Event::AppDestroying { volumes } => self.begin_to_destroy(*volumes, stamp.position),
+            Event::AppDestroyed {} => self.destroy(),
+            Event::AppSlept { depth, .. } => self.fall_asleep(*depth, stamp),
+            Event::AppWoken { ordinals, .. } => {
+                self.asleep = None;
+                self.route(ordinals, stamp.position);
+            }
+            _ => unreachable!("apply() hands over only events of an app's life"),
         }
     }
 
@@ -195,10 +208,19 @@ impl App {
                     activation.handed_over.extend(processes.iter().cloned());
                 }
             }
+            Event::TrafficShifted { number, percent, why, evidence: _ } => {
+                let split = Split { release: *number, percent: *percent, held: *why == ShiftWhy::Asked };
+                // One that is being rolled out and gets nothing for now is still compared; one that was before is done with.
+                let rolls_out = self.activation.as_ref().is_some_and(|it| it.release == *number);
+                self.split = (*percent > 0 || rolls_out).then_some(split);
+            }
             Event::ReleaseActivated { number, previous } => {
+                self.split = None;
                 self.settle(*number, Phase::Activated, stamp.at);
                 self.activation = None;
                 self.serving = Some(*number);
+                // It slept to here if the new release has nothing that could be routed to.
+                self.asleep = None;
                 self.warm = *previous;
                 self.carry_cron_over(*number, stamp.at);
             }
@@ -206,9 +228,13 @@ impl App {
                 self.settle(*number, Phase::Failed, stamp.at);
                 self.change(*number, |release| release.failure = Some(failure.clone()));
                 self.activation.take_if(|activation| activation.release == *number);
+                self.split.take_if(|split| split.release == *number);
             }
             Event::ReleaseSuperseded { number, .. } => self.settle(*number, Phase::Superseded, stamp.at),
-            Event::WarmEnded { .. } => self.warm = None,
+            Event::WarmEnded { number, .. } => {
+                self.warm = None;
+                self.split.take_if(|split| split.release == *number);
+            }
             _ => unreachable!("apply() hands over only events of releases"),
         }
     }
@@ -228,6 +254,7 @@ impl App {
                     stopping: None,
                     routing_changed_at: position,
                     proven: false,
+                    exits: 0,
                 };
                 self.instances.insert(*ordinal, instance);
             }
@@ -256,7 +283,11 @@ impl App {
                 self.instances.remove(ordinal);
                 self.routed.remove(ordinal);
             }
-            Event::InstanceExited { .. } => {}
+            Event::InstanceExited { ordinal, more, .. } => {
+                if let Some(instance) = self.instances.get_mut(ordinal).filter(|it| it.proven) {
+                    instance.exits = instance.exits.saturating_add(1).saturating_add(*more);
+                }
+            }
             _ => unreachable!("apply() hands over only events of instances"),
         }
     }
@@ -329,10 +360,28 @@ impl App {
         self.cron_floor = gone.map(|(_, it)| it.decided_until).fold(self.cron_floor, Timestamp::max);
     }
 
+    /// One that sleeps already stays the same sleep when it gets deeper.
+    fn fall_asleep(&mut self, depth: Depth, stamp: &Stamp) {
+        let fresh = Asleep { since: stamp.at, position: stamp.position, depth };
+        let asleep = self.asleep.unwrap_or(fresh);
+        self.asleep = Some(Asleep { depth, ..asleep });
+        self.route(&BTreeSet::new(), stamp.position);
+    }
+
     fn create(&mut self, slot: u32, at: Timestamp) {
         self.slot = slot;
         self.created_at = at;
         self.life = Life::Alive;
+    }
+
+    fn begin_to_destroy(&mut self, volumes: bool, position: Position) {
+        self.volumes_go |= volumes;
+        self.life = Life::Destroying;
+        self.activation = None;
+        self.serving = None;
+        self.warm = None;
+        self.split = None;
+        self.route(&BTreeSet::new(), position);
     }
 
     /// Only what keeps numbers unique and explains the past is left.
@@ -346,9 +395,11 @@ impl App {
         self.scale.clear();
         self.domains.clear();
         self.gate = Gate::Open;
+        self.asleep = None;
         self.git = GitSettings::default();
         self.instances.clear();
         self.routed.clear();
+        self.split = None;
         self.runs.clear();
         let cron = std::mem::take(&mut self.cron);
         self.cron_floor = cron.values().map(|it| it.decided_until).fold(self.cron_floor, Timestamp::max);

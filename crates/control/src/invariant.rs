@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use berth_routing::wire::Health;
-use berth_routing::{Backend, Endpoint, Generation, Role, Snapshot};
+use berth_routing::{AppRoute, Backend, Endpoint, Generation, Role, Snapshot};
 use berth_spec::{AppId, ProcessName, ReleaseNumber};
 
-use crate::event::{CronRun, Event, Ordinal};
+use crate::event::{CronRun, Event, Ordinal, WarmEnd};
 use crate::plan::stop_is_safe;
+use crate::sleep::{freeze_is_safe, is_put_to_sleep, may_sleep, may_stand_still};
 use crate::state::{App, Life, Phase, Position, State};
 use crate::volume::{in_the_way, is_worked_on};
 use crate::world::{AppWorld, Listener};
@@ -35,6 +36,8 @@ pub enum Invariant {
     EndpointsAreNotShared,
     /// RTE-6: a host leads to one app.
     HostsAreNotShared,
+    /// RTE-7: requests are shared between releases that are routed to, a hundred percent in all.
+    SharesAreWhole,
     /// DEP-1: at most one deployment of an app moves traffic.
     OneMovesTraffic,
     /// DEP-2: releases are activated in submit order.
@@ -47,13 +50,17 @@ pub enum Invariant {
     MomentsRunOnce,
     /// VOL-1: of the instances that have one volume no two are of different releases, and no two of one process.
     VolumesAreExclusive,
+    /// SLP-1: nothing is under way to an instance that stands still, and nothing can come.
+    StillIsUnreachable,
+    /// SLP-2: what is routed goes on, and what sleeps is routed nowhere.
+    RoutedGoesOn,
     /// INS-1: no instance outlives its app, or what wanted it, by more than one pass of the reconciler.
     NothingLeaks,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::AcknowledgedIsDurable,
         Self::ReplayGivesServedState,
         Self::StoppedIsUnreachable,
@@ -62,12 +69,15 @@ impl Invariant {
         Self::RoutedIsAlive,
         Self::EndpointsAreNotShared,
         Self::HostsAreNotShared,
+        Self::SharesAreWhole,
         Self::OneMovesTraffic,
         Self::ActivatedInOrder,
         Self::RollbackExists,
         Self::NumbersAreUnique,
         Self::MomentsRunOnce,
         Self::VolumesAreExclusive,
+        Self::StillIsUnreachable,
+        Self::RoutedGoesOn,
         Self::NothingLeaks,
     ];
 
@@ -83,12 +93,15 @@ impl Invariant {
             Self::RoutedIsAlive => "RTE-4",
             Self::EndpointsAreNotShared => "RTE-5",
             Self::HostsAreNotShared => "RTE-6",
+            Self::SharesAreWhole => "RTE-7",
             Self::OneMovesTraffic => "DEP-1",
             Self::ActivatedInOrder => "DEP-2",
             Self::RollbackExists => "DEP-3",
             Self::NumbersAreUnique => "NUM-1",
             Self::MomentsRunOnce => "CRON-1",
             Self::VolumesAreExclusive => "VOL-1",
+            Self::StillIsUnreachable => "SLP-1",
+            Self::RoutedGoesOn => "SLP-2",
             Self::NothingLeaks => "INS-1",
         }
     }
@@ -173,6 +186,32 @@ pub fn check_start(app: &App, ordinal: Ordinal, world: &AppWorld) -> Checked {
     })
 }
 
+/// Somebody is about to have `ordinal` stand still.
+///
+/// # Errors
+/// [`Invariant::StillIsUnreachable`].
+pub fn check_freeze(app: &App, ordinal: Ordinal, world: &AppWorld) -> Checked {
+    hold(Invariant::StillIsUnreachable, freeze_is_safe(app, ordinal, world), || {
+        format!("{} instance {ordinal} was to stand still while edge may reach it: {:?}", app.id, world.edge)
+    })
+}
+
+/// The reconciler is about to wake the app, with requests to `ordinals`: nothing of it stands still, and those are ready or were before.
+///
+/// # Errors
+/// [`Invariant::RoutedGoesOn`] and [`Invariant::RoutedIsAlive`].
+pub fn check_wake(app: &App, ordinals: &BTreeSet<Ordinal>, world: &AppWorld) -> Checked {
+    let still = may_stand_still(app, world);
+    hold(Invariant::RoutedGoesOn, still.is_empty(), || {
+        format!("{} was to wake while {still:?} may stand still", app.id)
+    })?;
+    let slept = |ordinal: &Ordinal| {
+        app.instances.get(ordinal).is_some_and(|it| it.proven && is_put_to_sleep(app, it))
+    };
+    let fresh: BTreeSet<Ordinal> = ordinals.iter().filter(|it| !slept(it)).copied().collect();
+    check_newly_routed(app, &fresh, world)
+}
+
 /// A snapshot that is about to be published routes to what the state routes to, and no two of its backends are at one endpoint, no two
 /// of its apps at one host.
 ///
@@ -190,6 +229,7 @@ pub fn check_routes(state: &State, snapshot: &Snapshot) -> Checked {
                 format!("{} is in the snapshot only", backend.instance)
             })?;
         }
+        check_shares(id, route)?;
         for backend in &route.backends {
             // Who is behind a dialer is one instance, whatever its port.
             let place = match &backend.endpoint {
@@ -212,6 +252,18 @@ pub fn check_routes(state: &State, snapshot: &Snapshot) -> Checked {
         })?;
     }
     Ok(())
+}
+
+/// The shares are whole, and of instances that are routed.
+fn check_shares(id: &AppId, route: &AppRoute) -> Checked {
+    let whole: u32 = route.shares.iter().map(|share| u32::from(share.percent)).sum();
+    let routed = |ordinal: &Ordinal| {
+        route.backends.iter().any(|it| it.instance.ordinal == *ordinal && it.role == Role::Routed)
+    };
+    let alive = route.shares.iter().flat_map(|share| &share.instances).all(routed);
+    hold(Invariant::SharesAreWhole, route.shares.is_empty() || (whole == 100 && alive), || {
+        format!("{id} shares its requests by {:?}", route.shares)
+    })
 }
 
 /// One host, one app; and what a wildcard of one tenant stands for belongs to no other tenant.
@@ -260,13 +312,20 @@ pub fn check_app(app: &App) -> Checked {
     let activating = app.activation.as_ref().map(|activation| activation.release);
     for ordinal in &app.routed {
         let instance = app.instances.get(ordinal);
-        let alive = instance.is_some_and(|it| {
-            it.is_wanted()
-                && it.port.is_some()
-                && (Some(it.release) == app.serving || Some(it.release) == activating)
-        });
+        let alive =
+            instance.is_some_and(|it| it.is_wanted() && it.port.is_some() && app.may_route_to(it.release));
         hold(Invariant::RoutedIsAlive, alive, || format!("{} routes to {ordinal}: {instance:?}", app.id))?;
     }
+    let stands = |number: ReleaseNumber| {
+        Some(number) != app.serving && (Some(number) == activating || Some(number) == app.warm)
+    };
+    let shared = app.split.is_none_or(|split| split.percent <= 100 && stands(split.release));
+    hold(Invariant::SharesAreWhole, shared, || {
+        format!("{} shares by {:?}; {activating:?} is activated, {:?} warm", app.id, app.split, app.warm)
+    })?;
+    hold(Invariant::RoutedGoesOn, app.asleep.is_none() || app.routed.is_empty(), || {
+        format!("{} sleeps and routes to {:?}", app.id, app.routed)
+    })?;
     let moving: BTreeSet<ReleaseNumber> = app
         .releases
         .values()
@@ -371,12 +430,17 @@ fn gap_is_wanted(before: &App, events: &[Event], after: &App) -> bool {
     let lost = |event: &Event| {
         matches!(
             event,
-            Event::InstanceGone { .. } | Event::ReleaseFailed { .. } | Event::AppDestroying { .. }
+            Event::InstanceGone { .. }
+                | Event::ReleaseFailed { .. }
+                | Event::AppDestroying { .. }
+                | Event::TrafficShifted { percent: 0, .. }
+                | Event::WarmEnded { why: WarmEnd::SecretRevoked, .. }
         )
     };
     let serving = before.serving_release().and_then(|release| release.processes());
     let web = serving.into_iter().flat_map(|processes| processes.keys()).filter(|process| process.is_web());
-    scaled_to_nothing || taken_away || is_worked_on(before, web) || events.iter().any(lost)
+    let fell_asleep = after.asleep.is_some() && may_sleep(before).is_some();
+    fell_asleep || scaled_to_nothing || taken_away || is_worked_on(before, web) || events.iter().any(lost)
 }
 
 /// What the runtime has beyond the state was there already when the reconciler last looked.

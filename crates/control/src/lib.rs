@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod plan;
 pub mod report;
 pub mod route;
+pub mod sleep;
 pub mod state;
 pub mod volume;
 pub mod world;

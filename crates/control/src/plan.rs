@@ -5,12 +5,14 @@
 //! goes on from there. It proposes at most one [`Fact`] about the routing per pass, because what follows depends on it.
 
 mod activation;
+mod canary;
 mod cron;
 mod deployment;
 mod failing;
 mod instances;
 mod retirement;
 mod runs;
+mod sleep;
 mod volumes;
 
 use std::time::Duration;
@@ -68,6 +70,10 @@ pub enum Action {
     Start(Ordinal),
     /// Stop the instance: signal, wait, kill. Only ever planned when [`stop_is_safe`] holds.
     Stop(Ordinal),
+    /// Have the instance stand still. Only ever planned when [`crate::sleep::freeze_is_safe`] holds.
+    Freeze(Ordinal),
+    /// Have the instance go on, whether or not it stands still.
+    Thaw(Ordinal),
     /// Clear away what the runtime keeps of an instance that the state no longer has.
     Remove(Ordinal),
     /// Decide about this cron entry, which may be due by now: a [`Fact::Cron`] that needs randomness.
@@ -110,6 +116,7 @@ pub fn plan(app: &App, world: &AppWorld, watch: &mut Stopwatch, now: Duration) -
             planner.lost_instances();
             planner.begin_activation();
             planner.activate();
+            planner.sleep();
             planner.steady();
             planner.warmth();
             planner.retire();

@@ -4,16 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use berth_routing::names;
-use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Https, Probe, ProbePath, Role, Snapshot};
+use berth_routing::{
+    AppRoute, Backend, Endpoint, Generation, Host, Https, Probe, ProbePath, Role, Share, Snapshot,
+};
 use berth_spec::manifest::Http;
-use berth_spec::{AppId, HostName, Millis};
+use berth_spec::{AppId, HostName, Millis, ReleaseNumber};
 
 use crate::certificate;
+use crate::sleep::is_put_to_sleep;
 use crate::state::{App, Instance, Life, Position, Release, State};
 
 /// How long edge holds a request while an app has no instance that takes connections: the budget of the design for the
 /// only instance of an app being started again.
 pub const HOLD: Millis = Millis::from_secs(5);
+/// The same for an app that sleeps now and then: what has to be started anew takes longer than what is only started again.
+pub const WAKE_HOLD: Millis = Millis::from_secs(30);
 /// The project and the tenant that need not be named in a host.
 pub const DEFAULT_NAME: &str = "default";
 
@@ -94,19 +99,23 @@ pub fn snapshot(state: &State) -> Snapshot {
 }
 
 fn app_route(app: &App) -> AppRoute {
+    let asleep = app.asleep.is_some();
     let backends = app.instances.iter().filter(|(_, it)| it.process.is_web()).filter_map(|(&ordinal, it)| {
         let role = if app.routed.contains(&ordinal) {
             Role::Routed
-        } else if it.is_wanted() && Some(it.release) != app.warm {
+        } else if it.is_wanted() && Some(it.release) != app.warm && !(asleep && is_put_to_sleep(app, it)) {
             Role::Candidate
         } else {
             Role::Parked
         };
+        let release = app.release(it.release)?;
         Some(Backend {
             instance: app.id.instance(it.process.clone(), ordinal),
             endpoint: endpoint(it)?,
             role,
-            probe: app.release(it.release).map(|release| probe(release))?,
+            probe: probe(release),
+            concurrency: release.manifest.http.concurrency,
+            request_timeout: release.manifest.http.request_timeout,
         })
     });
     let web_wanted =
@@ -117,16 +126,44 @@ fn app_route(app: &App) -> AppRoute {
     AppRoute {
         hosts: hosts.into_iter().map(Host).collect(),
         backends: backends.collect(),
-        hold: if web_wanted && app.serving.is_some() { HOLD } else { Millis(0) },
+        hold: hold(app).filter(|_| web_wanted).unwrap_or_default(),
+        rate_limits: ruling(app).map(|it| it.manifest.http.rate_limits.clone()).unwrap_or_default(),
         gate: app.gate,
         address,
         https: app.serving_release().map(|release| https(&release.manifest.http)).unwrap_or_default(),
+        shares: shares(app),
+        asleep: app.asleep.map(|asleep| Generation(asleep.position)),
     }
 }
 
 fn https(http: &Http) -> Https {
     let hsts = http.hsts.map_or(0, |time| u32::try_from(time.as_duration().as_secs()).unwrap_or(u32::MAX));
     Https { force: http.force_https.unwrap_or(true), hsts }
+}
+
+/// The release whose rules requests to the app are held to: the newest that gets any. So its rules are in force by the time it is said to serve.
+fn ruling(app: &App) -> Option<&Release> {
+    let routed = app.instances.iter().filter(|(ordinal, _)| app.routed.contains(ordinal));
+    let newest = routed.map(|(_, it)| it.release).max();
+    newest.or(app.serving).and_then(|number| app.release(number)).map(AsRef::as_ref)
+}
+
+/// How requests are shared, the other release's share first: see [`berth_routing::split::choose`].
+fn shares(app: &App) -> Vec<Share> {
+    let Some((split, serving)) = app.split.zip(app.serving) else { return Vec::new() };
+    let of = |release: ReleaseNumber| {
+        app.routed.iter().copied().filter(|it| app.instances[it].release == release).collect()
+    };
+    vec![
+        Share { release: split.release, percent: split.percent, instances: of(split.release) },
+        Share { release: serving, percent: 100 - split.percent.min(100), instances: of(serving) },
+    ]
+}
+
+/// How long a request waits for an instance, where a release serves that may have one.
+fn hold(app: &App) -> Option<Millis> {
+    let sleeps = app.serving_release()?.manifest.sleep().is_some();
+    Some(if sleeps { WAKE_HOLD } else { HOLD })
 }
 
 /// Where the instance is reached, once it has a port.
@@ -179,6 +216,23 @@ mod tests {
         let route = app_route(&app);
         assert_eq!((route.hosts.len(), route.backends.len()), (0, 1));
         assert_eq!(route.address, names::address(app.slot));
+    }
+
+    #[test]
+    fn the_newest_release_that_gets_requests_says_how_often_one_may_ask() {
+        let scene = Scene::serving(&["web"], 1, None);
+        let mut app = scene.app().clone();
+        assert_eq!(app_route(&app).rate_limits, []);
+        let text = "[[http.rate_limit]]\nrequests = 5\nper = \"1m\"\nby = \"ip\"\n";
+        let limited = berth_spec::Manifest::parse(text).unwrap().http;
+        let release = std::sync::Arc::make_mut(app.releases.values_mut().next().unwrap());
+        release.manifest.http.rate_limits.clone_from(&limited.rate_limits);
+        assert_eq!(app_route(&app).rate_limits, limited.rate_limits);
+        // It takes over: its instances are routed, and that it serves is not said yet.
+        app.serving = None;
+        assert_eq!(app_route(&app).rate_limits, limited.rate_limits);
+        app.routed.clear();
+        assert_eq!(app_route(&app).rate_limits, []);
     }
 
     #[test]

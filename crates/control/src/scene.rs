@@ -12,7 +12,7 @@ use crate::command::{Command, Deploy, Fact, Refusal, Wish};
 use crate::decide::decide;
 use crate::event::{Artifact, Event, Ordinal, Stream, VolumeDeed};
 use crate::fold::Stamp;
-use crate::invariant::{check_newly_routed, check_start, check_step, check_stop};
+use crate::invariant::{check_freeze, check_newly_routed, check_start, check_step, check_stop, check_wake};
 use crate::plan::{Action, Plan, plan};
 use crate::state::{App, Instance, State};
 use crate::world::{
@@ -180,9 +180,7 @@ impl Scene {
     fn perform(&mut self, action: Action, app: &App, seen: &AppWorld) {
         match action {
             Action::Record(fact) => {
-                if let Fact::Route { ordinals } = &fact {
-                    check_newly_routed(app, ordinals, seen).unwrap();
-                }
+                check_fact(&fact, app, seen);
                 match self.fact(fact) {
                     Ok(_) | Err(Refusal::Stale(_)) => {}
                     Err(other) => panic!("{other}"),
@@ -213,6 +211,8 @@ impl Scene {
                     it.life = Life::Gone;
                 }
             }
+            Action::Freeze(ordinal) => self.freeze(ordinal, app, seen),
+            Action::Thaw(ordinal) => drop(self.world.frozen.insert(ordinal, false)),
             Action::Remove(ordinal) => {
                 self.world.instances.remove(&ordinal);
                 self.world.health.remove(&ordinal);
@@ -246,6 +246,11 @@ impl Scene {
                 self.world.edge.alive = Some(EdgeProcess { applied: self.world.edge.durable });
             }
         }
+    }
+
+    fn freeze(&mut self, ordinal: Ordinal, app: &App, seen: &AppWorld) {
+        check_freeze(app, ordinal, seen).unwrap();
+        self.world.frozen.insert(ordinal, true);
     }
 
     /// Time passes.
@@ -299,6 +304,7 @@ impl Scene {
                 .collect(),
             None => BTreeMap::new(),
         };
+        self.world.still = idle.clone();
         self.world.drained = idle;
     }
 
@@ -348,5 +354,13 @@ impl Scene {
 
     pub(crate) fn failure_code(&self, number: u64) -> Option<&str> {
         self.app().release(v(number))?.failure.as_ref().map(|failure| failure.code.as_str())
+    }
+}
+
+fn check_fact(fact: &Fact, app: &App, seen: &AppWorld) {
+    match fact {
+        Fact::Route { ordinals } => check_newly_routed(app, ordinals, seen).unwrap(),
+        Fact::Wake { ordinals, .. } => check_wake(app, ordinals, seen).unwrap(),
+        _ => {}
     }
 }

@@ -20,6 +20,7 @@ use crate::event::{
     Artifact, CronRun, Failure, GitSettings, Grant, Ordinal, Reason, RunMode, RunNumber, StopReason, Stream,
     VolumeWork,
 };
+use crate::sleep::Asleep;
 
 /// A position in the journal, from 1; nought is before the first event.
 pub type Position = u64;
@@ -142,6 +143,9 @@ pub struct App {
     pub activation: Option<Activation>,
     /// The instances that requests go to.
     pub routed: BTreeSet<Ordinal>,
+    /// How requests are shared between the release that serves and another one.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// Its one-off commands that are not over.
     #[serde(default)]
     pub runs: BTreeMap<RunNumber, Run>,
@@ -163,6 +167,20 @@ pub struct App {
     /// Whether its volumes go with it, while it is being destroyed.
     #[serde(default)]
     pub volumes_go: bool,
+    /// Set while it sleeps.
+    #[serde(default)]
+    pub asleep: Option<Asleep>,
+}
+
+/// Requests are shared between the release that serves and another one: one that is being rolled out, or the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Split {
+    /// The other one.
+    pub release: ReleaseNumber,
+    /// How many of a hundred requests go to it.
+    pub percent: u8,
+    /// Whether somebody set that, and it stays until somebody says otherwise.
+    pub held: bool,
 }
 
 /// A one-off command.
@@ -342,6 +360,9 @@ pub struct Instance {
     /// Whether requests ever went to it, and so whether it ever was ready.
     #[serde(default)]
     pub proven: bool,
+    /// How often its program exited since.
+    #[serde(default)]
+    pub exits: u64,
 }
 
 impl Instance {
@@ -376,6 +397,7 @@ impl App {
             warm: None,
             activation: None,
             routed: BTreeSet::new(),
+            split: None,
             runs: BTreeMap::new(),
             last_run: 0,
             cron: BTreeMap::new(),
@@ -383,6 +405,7 @@ impl App {
             volume_work: None,
             volume_worked: None,
             volumes_go: false,
+            asleep: None,
         }
     }
 
@@ -396,6 +419,20 @@ impl App {
     #[must_use]
     pub fn serving_release(&self) -> Option<&Arc<Release>> {
         self.serving.and_then(|number| self.release(number))
+    }
+
+    /// The release that is being rolled out by canary, with its share, once that has begun.
+    #[must_use]
+    pub fn rollout(&self) -> Option<Split> {
+        let activating = self.activation.as_ref().map(|activation| activation.release);
+        self.split.filter(|split| Some(split.release) == activating)
+    }
+
+    /// Whether requests may go to instances of `release`.
+    #[must_use]
+    pub fn may_route_to(&self, release: ReleaseNumber) -> bool {
+        let activating = self.activation.as_ref().map(|activation| activation.release);
+        [self.serving, activating, self.split.map(|split| split.release)].contains(&Some(release))
     }
 
     /// The number that the next release gets.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use berth_rollout::Evidence;
 use berth_routing::Generation;
 use berth_routing::wire::Health;
 use berth_spec::{AppId, Millis, ReleaseNumber, Timestamp};
@@ -26,16 +27,39 @@ pub struct AppWorld {
     pub runs: BTreeMap<RunNumber, SeenRun>,
     /// Edge and its snapshot, the same for all apps.
     pub edge: Edge,
+    /// What was seen of the release that requests are shared with, beside the one that serves.
+    pub compared: Option<Compared>,
     /// What the wall clock says; none where nobody looked.
     pub wall: Option<Timestamp>,
     /// What was done with a volume and was not taken note of yet, and why it failed if it did.
     pub volume_worked: Option<(VolumeWork, Option<Failure>)>,
     /// Whether instances can be had stand still, so that a snapshot needs nothing stopped.
     pub freezes: bool,
+    /// Which instances stand still and which go on, by what this process did to them; of the others nothing is known.
+    pub frozen: BTreeMap<Ordinal, bool>,
+    /// The generation as of which edge has no request under way to an instance.
+    pub still: BTreeMap<Ordinal, Generation>,
+    /// How long ago it was last heard of somebody who keeps the app awake; none if that was not heard yet.
+    pub idle: Option<Millis>,
+    /// Whether edge says that somebody waits for the app, which sleeps.
+    pub wanted: bool,
+    /// Whether it is the app's turn to wake: not all wake at once.
+    pub may_wake: bool,
     /// Whether there is a volume of the app; looked at only where the app is being destroyed.
     pub volumes_left: bool,
     /// Whether memory is so short that what is only kept warm should go.
     pub memory_short: bool,
+}
+
+/// What two releases between which requests are shared did within the same seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The one that is not the serving one.
+    pub release: ReleaseNumber,
+    /// The share that it has meanwhile.
+    pub percent: u8,
+    /// What it amounts to.
+    pub evidence: Evidence,
 }
 
 /// An instance as the runtime sees it.
@@ -178,6 +202,8 @@ pub enum Mark {
     Activating(ReleaseNumber),
     /// The release is kept warm.
     Warm(ReleaseNumber),
+    /// The release that is being rolled out has this share.
+    Share(ReleaseNumber, u8),
     /// Edge has not applied this generation.
     Unapplied(Generation),
     /// Edge uses this generation, and there is a newer one.
@@ -194,6 +220,10 @@ pub enum Mark {
     NotStarted(Ordinal),
     /// The one-off command runs.
     Running(RunNumber),
+    /// The app may sleep, and does not.
+    Awake,
+    /// The app sleeps since it fell asleep at this position.
+    Asleep(u64),
 }
 
 impl Stopwatch {

@@ -86,11 +86,14 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
             interval: Millis::from_secs(1),
             timeout: Millis::from_secs(5),
         },
+        concurrency: berth_spec::RequestConcurrency::default(),
+        request_timeout: None,
     };
     let route = AppRoute {
         hosts: vec![Host("app.*".to_owned())],
         backends: vec![backend],
         hold: Millis::from_secs(5),
+        rate_limits: Vec::new(),
         gate: Gate::Open,
         address: None,
         ..berth_routing::AppRoute::default()

@@ -1,10 +1,13 @@
 //! What edge answers itself: short, with a code, the request's id, and what to do next.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::body::ResponseBody;
+use crate::rate::Exceeded;
 use crate::record::Record;
 
 /// Why a request got no answer from an app.
@@ -18,13 +21,28 @@ pub(crate) enum Reason {
     NoApp,
     NotReady,
     NotRunning,
+    NotAwake,
     Paused,
     Maintenance,
-    Busy,
+    /// It would wait in vain, or as many wait as may; it may try again after so many seconds.
+    Busy {
+        after: u32,
+    },
+    /// No instance had room for as long as a request waits.
+    Full,
     NoAnswer,
+    TimedOut,
+    /// By a rate limit of the app.
+    TooOften(Exceeded),
 }
 
 impl Reason {
+    /// Nobody waits in vain; `after` is when it may be worth trying again.
+    pub(crate) fn busy(after: Duration) -> Self {
+        let seconds = u32::try_from(after.as_secs()).unwrap_or(u32::MAX);
+        Self::Busy { after: seconds.saturating_add(1) }
+    }
+
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest | Self::BadBody => StatusCode::BAD_REQUEST,
@@ -32,10 +50,16 @@ impl Reason {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoApp => StatusCode::NOT_FOUND,
-            Self::NotReady | Self::NotRunning | Self::Paused | Self::Maintenance | Self::Busy => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotReady
+            | Self::NotRunning
+            | Self::NotAwake
+            | Self::Paused
+            | Self::Maintenance
+            | Self::Busy { .. }
+            | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAnswer => StatusCode::BAD_GATEWAY,
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -49,10 +73,14 @@ impl Reason {
             Self::NoApp => "no_app_here",
             Self::NotReady => "app_not_ready",
             Self::NotRunning => "app_not_running",
+            Self::NotAwake => "app_did_not_wake",
             Self::Paused => "app_paused",
             Self::Maintenance => "app_in_maintenance",
-            Self::Busy => "too_many_waiting",
+            Self::Busy { .. } => "too_many_waiting",
+            Self::Full => "app_busy",
             Self::NoAnswer => "app_gave_no_answer",
+            Self::TimedOut => "app_timed_out",
+            Self::TooOften(_) => "rate_limited",
         }
     }
 
@@ -68,10 +96,30 @@ impl Reason {
             Self::NotRunning => {
                 "Nothing of this app runs: it is scaled to nothing, or no release of it serves yet."
             }
+            Self::NotAwake => "The app sleeps and did not wake in time. Try again in a moment.",
             Self::Paused => "The app was paused and still is. Try again in a moment.",
             Self::Maintenance => "The app is under maintenance and will be back.",
-            Self::Busy => "Too many requests wait for this app already. Try again in a moment.",
+            Self::Busy { .. } => "Too many requests wait for this app already. Try again in a moment.",
+            Self::Full => "The app has as many requests as it may have at a time. Try again in a moment.",
             Self::NoAnswer => "The app closed the connection before it answered.",
+            Self::TooOften(_) => "You ask this app more often than it allows. Try again later.",
+            Self::TimedOut => "The app did not begin to answer in the time that it has.",
+        }
+    }
+
+    /// Whether it says that no instance could be given the request.
+    fn is_unserved(self) -> bool {
+        matches!(self, Self::NotReady | Self::NotRunning | Self::Paused | Self::Busy { .. } | Self::Full)
+    }
+
+    /// After how many seconds to try again.
+    fn retry_after(self) -> u64 {
+        match self {
+            // Nobody knows how long it takes; a minute is what crawlers and clients of APIs get by with.
+            Self::Maintenance => 60,
+            Self::Busy { after } => after.into(),
+            Self::TooOften(exceeded) => exceeded.after,
+            _ => 1,
         }
     }
 
@@ -89,7 +137,7 @@ pub(crate) fn refuse(
 ) -> Response<ResponseBody> {
     let status = reason.status();
     record.refused(status.as_u16());
-    if matches!(reason, Reason::NotReady | Reason::NotRunning | Reason::Paused | Reason::Busy) {
+    if reason.is_unserved() {
         record.unserved();
     }
     let wants_html = accept.is_some_and(|accept| contains(accept.as_bytes(), b"text/html"));
@@ -111,10 +159,11 @@ pub(crate) fn refuse(
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert("x-request-id", id);
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        // Nobody knows how long it takes; a minute is what crawlers and clients of APIs get by with.
-        let after = if reason == Reason::Maintenance { "60" } else { "1" };
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(after));
+    if let Reason::TooOften(exceeded) = reason {
+        limit_headers(&mut headers, exceeded);
+    }
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(reason.retry_after()));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers
@@ -148,6 +197,19 @@ pub(crate) fn redirect(location: HeaderValue, mut record: Record) -> Response<Re
     response
 }
 
+/// The fields of draft-ietf-httpapi-ratelimit-headers-10: the rule as a policy with its quota and window, and what is left of it.
+fn limit_headers(headers: &mut HeaderMap, exceeded: Exceeded) {
+    let Exceeded { rule, requests, seconds, after } = exceeded;
+    for (name, text) in [
+        ("ratelimit-policy", format!("\"{rule}\";q={requests};w={seconds}")),
+        ("ratelimit", format!("\"{rule}\";r=0;t={after}")),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(name, value);
+        }
+    }
+}
+
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
@@ -168,10 +230,14 @@ mod tests {
             Reason::NoApp,
             Reason::NotReady,
             Reason::NotRunning,
+            Reason::NotAwake,
             Reason::Paused,
             Reason::Maintenance,
-            Reason::Busy,
+            Reason::Busy { after: 1 },
+            Reason::Full,
             Reason::NoAnswer,
+            Reason::TimedOut,
+            Reason::TooOften(Exceeded { rule: 1, requests: 1, seconds: 1, after: 1 }),
         ];
         for reason in all {
             let row = format!("| `{}` | {} |", reason.code(), reason.status().as_u16());

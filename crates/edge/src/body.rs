@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use berth_clock::Clock;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -23,9 +25,21 @@ use crate::worker::Worker;
 pub(crate) struct RequestState {
     ended: Cell<bool>,
     failed: Cell<bool>,
+    moved: Cell<Duration>,
+    starved: Cell<bool>,
 }
 
 impl RequestState {
+    /// When a part of it was handed on last; nought for one without a body.
+    pub(crate) fn moved(&self) -> Duration {
+        self.moved.get()
+    }
+
+    /// Whether more of it is waited for, which is the client's to send.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved.get()
+    }
+
     /// All of it was handed on.
     pub(crate) fn ended(&self) -> bool {
         self.ended.get()
@@ -59,23 +73,23 @@ struct Stall {
 /// A request's body on its way to the app.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    inner: Option<Incoming>,
+    inner: Option<(Incoming, Arc<dyn Clock>)>,
     stall: Option<Stall>,
     state: Rc<RequestState>,
 }
 
 impl RequestBody {
     /// `stall` is how long it may stand still by itself.
-    pub(crate) fn new(inner: Incoming, stall: Option<Duration>) -> Self {
+    pub(crate) fn new(inner: Incoming, clock: &Arc<dyn Clock>, stall: Option<Duration>) -> Self {
         if inner.is_end_stream() {
             return Self::empty();
         }
         let stall = stall.map(|limit| Stall { limit, timer: None });
-        Self { inner: Some(inner), stall, state: Rc::default() }
+        Self { inner: Some((inner, Arc::clone(clock))), stall, state: Rc::default() }
     }
 
     pub(crate) fn empty() -> Self {
-        let state = RequestState { ended: Cell::new(true), failed: Cell::new(false) };
+        let state = RequestState { ended: Cell::new(true), ..RequestState::default() };
         Self { inner: None, stall: None, state: Rc::new(state) }
     }
 
@@ -100,8 +114,12 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let Some((inner, clock)) = &mut this.inner else { return Poll::Ready(None) };
         let frame = Pin::new(&mut *inner).poll_frame(cx).map_err(BodyError::from);
+        this.state.starved.set(frame.is_pending());
+        if frame.is_ready() {
+            this.state.moved.set(clock.monotonic());
+        }
         let frame = match &mut this.stall {
             Some(stall) if frame.is_pending() => stall.poll(cx),
             Some(stall) => {
@@ -120,11 +138,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.inner.as_ref().is_none_or(|(inner, _)| inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), |(inner, _)| inner.size_hint())
     }
 }
 

@@ -183,9 +183,9 @@ pub(crate) async fn serve_secure(
     };
     let origin = Origin::Outside { peer, secure: Some(name) };
     if frames {
-        serve_frames(worker, client, stream, origin).await;
+        Box::pin(serve_frames(worker, client, stream, origin)).await;
     } else {
-        serve(worker, client, stream, origin).await;
+        Box::pin(serve(worker, client, stream, origin)).await;
     }
 }
 

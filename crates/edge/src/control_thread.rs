@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::certificates::{Local, Shelf};
-use crate::fleet::{Fleet, Registry};
+use crate::fleet::{Fleet, Quiet, Registry};
 use crate::handover::Listeners;
 use crate::ledger::Ledger;
 use crate::link::{self, Desk};
@@ -38,6 +38,7 @@ pub(crate) struct Hand {
 }
 
 /// What the control thread tells all workers.
+#[derive(Default)]
 pub(crate) struct Signals {
     pub(crate) fleet: watch::Sender<Arc<Fleet>>,
     pub(crate) stir: watch::Sender<u64>,
@@ -70,6 +71,7 @@ pub(crate) struct ControlThread {
     chooser: Option<Arc<Chooser>>,
     /// Woken by a worker that took a snapshot or ended, and by the last guard of a backend that drains.
     changed: Arc<Notify>,
+    clock: Arc<dyn Clock>,
     /// The newest snapshot that was given to the workers.
     offered: Arc<Fleet>,
     listed: BTreeSet<u64>,
@@ -80,7 +82,13 @@ pub(crate) struct ControlThread {
 
 impl ControlThread {
     /// Starts from what control left.
-    pub(crate) fn boot(shelf: Shelf, dial_folder: PathBuf, changed: Arc<Notify>, signals: Signals) -> Self {
+    pub(crate) fn boot(
+        shelf: Shelf,
+        dial_folder: PathBuf,
+        changed: Arc<Notify>,
+        signals: Signals,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let (prober, findings) = Prober::new();
         let mut thread = Self {
             registry: Registry::new(Arc::clone(&changed), dial_folder),
@@ -91,6 +99,7 @@ impl ControlThread {
             shelf,
             chooser: None,
             changed,
+            clock,
             offered: Arc::default(),
             listed: BTreeSet::new(),
             routed: BTreeSet::new(),
@@ -131,8 +140,8 @@ impl ControlThread {
         self.routed = routed.map(|target| target.backend.instance.clone()).collect();
         self.apps = snapshot.apps.keys().cloned().collect();
         let probed: BTreeSet<InstanceId> =
-            targets.iter().map(|target| target.backend.instance.clone()).collect();
-        for gone in self.prober.follow(targets) {
+            targets.iter().filter(|target| !target.sleeps).map(|it| it.backend.instance.clone()).collect();
+        for gone in self.prober.follow(targets.into_iter().filter(|target| !target.sleeps).collect()) {
             if !probed.contains(&gone.instance) {
                 self.desk.tell(|ledger| ledger.forget_health(&gone.instance));
             }
@@ -171,11 +180,18 @@ impl ControlThread {
             self.applied = Some(generation);
             events::applied(generation);
         }
-        let quiet = self.registry.quiet(&self.offered, &self.listed);
+        let Quiet { quiet, still } = self.registry.quiet(&self.offered, &self.listed);
         self.desk.tell(|ledger| {
             ledger.applied(generation);
+            ledger.still(&still, generation);
             ledger.drained(quiet, generation, |instance| self.routed.contains(instance));
         });
+    }
+
+    /// Tells control which apps somebody waits for that sleep.
+    fn tell_wanted(&self) {
+        let wanted = self.registry.wanted();
+        self.desk.tell(|ledger| ledger.wanted(wanted));
     }
 
     fn found(&self, finding: Finding) {
@@ -183,7 +199,9 @@ impl ControlThread {
             return;
         }
         let failing = finding.health == Health::Failing;
-        finding.backend.failing.store(failing, SeqCst);
+        if finding.backend.failing.swap(failing, SeqCst) && !failing {
+            finding.backend.circuit.recovered(self.clock.monotonic());
+        }
         let instance = &finding.backend.instance;
         self.desk.tell(|ledger| ledger.health(instance, finding.health, finding.evidence));
         if finding.health == Health::Ready {
@@ -191,12 +209,18 @@ impl ControlThread {
         }
     }
 
+    fn pass_over(&self) {
+        self.offered.pass_over(self.clock.monotonic(), events::decided);
+    }
+
     fn second_passed(&mut self) {
+        self.pass_over();
         self.prober.reap();
         let counts = self.registry.counts(|app| self.apps.contains(app));
         if !counts.is_empty() {
             self.desk.tell(|ledger| ledger.count(counts));
         }
+        self.tell_wanted();
     }
 
     /// Works until every worker has ended.
@@ -225,6 +249,8 @@ impl ControlThread {
                 snapshot = desk.snapshot() => self.snapshot_arrived(&snapshot, &hands),
                 () = changed.notified() => {
                     cut += reap(&mut hands, *self.signals.stop.borrow())?;
+                    self.pass_over();
+                    self.tell_wanted();
                     self.settle(&hands);
                 }
                 Some(finding) = self.findings.recv() => self.found(finding),

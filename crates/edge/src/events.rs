@@ -3,10 +3,12 @@
 use std::io;
 
 use berth_routing::{Flaw, Generation, InvalidSnapshot};
+use berth_spec::InstanceId;
 use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
 
 use crate::boot::BootError;
+use crate::circuit::Decision;
 use crate::handover::HandoverError;
 use crate::link::LinkError;
 
@@ -67,6 +69,24 @@ pub(crate) fn task_failed(error: &JoinError) {
     } else {
         debug!(%error, "a connection's task was ended");
     }
+}
+
+pub(crate) fn decided(instance: &InstanceId, decision: Decision) {
+    match decision {
+        Decision::PassOver(span) => {
+            let seconds = span.as_secs();
+            warn!(%instance, seconds, "requests to an instance fail one after another: others are preferred for a while");
+        }
+        Decision::TryAgain => info!(%instance, "an instance that was passed over gets one request"),
+        // Of a lone instance that is started again it would be said over and over.
+        Decision::Spare => {
+            debug!(%instance, "requests fail at more than half of the app's instances, so that none is passed over")
+        }
+    }
+}
+
+pub(crate) fn readmitted(instance: &InstanceId) {
+    info!(%instance, "an instance that was passed over gets requests again");
 }
 
 pub(crate) fn draining() {

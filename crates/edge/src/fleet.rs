@@ -4,20 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use berth_routing::balance::{self, Load};
+use berth_routing::breaker::are_outliers;
+use berth_routing::concurrency::Bounds;
 use berth_routing::names::DOMAIN;
+use berth_routing::retry;
 use berth_routing::wire::AppCounts;
 use berth_routing::{
     Endpoint, Flaw, Generation, Https, InvalidSnapshot, Names, Probe, Role, Snapshot, Table,
 };
-use berth_spec::{AppId, Gate, InstanceId, ProjectId};
+use berth_spec::{AppId, Gate, InstanceId, ProjectId, RateLimit, ReleaseNumber};
 use tokio::sync::Notify;
 
+use crate::activity::Activity;
 use crate::certificates::Shown;
+use crate::circuit::{Circuit, Decision, Entry};
 use crate::dial::Place;
+use crate::queue::Queue;
+use crate::rate::Limiter;
+use crate::tally::Tally;
+use crate::visit::{Split, Visit};
 
 /// One instance at one place, the same object from snapshot to snapshot.
 #[derive(Debug)]
@@ -30,7 +39,19 @@ pub(crate) struct Backend {
     pub(crate) place: Place,
     /// Whether its probes fail, so that others are preferred.
     pub(crate) failing: AtomicBool,
+    /// What became of the requests to it.
+    pub(crate) circuit: Circuit,
+    /// How many requests it gets at a time, as the newest snapshot says it.
+    soft_limit: AtomicU64,
+    hard_limit: AtomicU64,
+    /// How many milliseconds it may take to begin an answer.
+    request_timeout: AtomicU64,
+    /// Those of its app that wait for room.
+    queue: Arc<Queue>,
+    pub(crate) activity: Arc<Activity>,
     in_flight: AtomicU64,
+    /// Those of them that stand open and are no requests under way.
+    standing: AtomicU64,
     open: AtomicU64,
     /// Set while control waits for this backend to drain, so that only then the last guard wakes the control thread.
     watched: AtomicBool,
@@ -43,16 +64,63 @@ impl Backend {
         self.in_flight.load(SeqCst) == 0 && self.open.load(SeqCst) == 0
     }
 
+    /// Whether no request is under way to it: nothing but what stands open.
+    ///
+    /// What is in flight is read first. What stands open goes off its own count first, so that it is never taken for a request that ended.
+    pub(crate) fn is_still(&self) -> bool {
+        let (in_flight, standing) = (self.in_flight.load(SeqCst), self.standing.load(SeqCst));
+        in_flight == standing && self.open.load(SeqCst) <= standing
+    }
+
+    /// Whether a client waits for it or takes an answer.
+    fn is_in_use(&self) -> bool {
+        let in_flight = self.in_flight.load(SeqCst);
+        in_flight > self.standing.load(SeqCst)
+    }
+
     /// Whether the last guard to go tells the control thread. The caller looks at [`Backend::is_quiet`] after this:
     /// a guard either goes before that look or sees the flag.
     pub(crate) fn watch(&self, watched: bool) {
         self.watched.store(watched, SeqCst);
     }
 
-    fn left(&self, count: &AtomicU64) {
+    /// A request to it failed at `now`, by the instance's doing.
+    pub(crate) fn failed(&self, now: Duration) {
+        if self.circuit.failed(now) {
+            // Whether it is passed over the control thread decides.
+            self.drained.notify_one();
+        }
+    }
+
+    pub(crate) fn is_well(&self) -> bool {
+        !self.failing.load(Relaxed) && !self.circuit.is_passed_over()
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds { soft: self.soft_limit.load(Relaxed), hard: self.hard_limit.load(Relaxed) }
+    }
+
+    /// How long it may take to begin an answer, if not for ever.
+    pub(crate) fn request_timeout(&self) -> Option<Duration> {
+        let millis = self.request_timeout.load(Relaxed);
+        (millis != u64::MAX).then(|| Duration::from_millis(millis))
+    }
+
+    fn bound(&self, bounds: Bounds) {
+        self.soft_limit.store(bounds.soft, Relaxed);
+        self.hard_limit.store(bounds.hard, Relaxed);
+    }
+
+    fn left(&self, count: &AtomicU64) -> u64 {
         let before = count.fetch_sub(1, SeqCst);
         debug_assert!(before > 0, "every guard adds one first");
-        if before == 1 && self.watched.load(SeqCst) {
+        self.tell();
+        before
+    }
+
+    /// Wakes the control thread where that waits. Not only when the last one goes: those that are left may stand open.
+    fn tell(&self) {
+        if self.watched.load(SeqCst) {
             self.drained.notify_one();
         }
     }
@@ -60,22 +128,57 @@ impl Backend {
 
 /// A request in flight, from the moment of the pick until its response has ended.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Backend>);
+pub(crate) struct InFlight {
+    backend: Arc<Backend>,
+    /// Whether its outcome decides if the backend gets more.
+    trial: bool,
+    stands: bool,
+}
 
 impl InFlight {
-    fn new(backend: &Arc<Backend>) -> Self {
-        backend.in_flight.fetch_add(1, SeqCst);
-        Self(Arc::clone(backend))
+    /// `None` when the backend has as many as it may, or its only trial is another's, which another thread may have seen to in this moment.
+    fn new(backend: &Arc<Backend>) -> Option<Self> {
+        let hard = backend.hard_limit.load(Relaxed);
+        if hard == u64::MAX {
+            backend.in_flight.fetch_add(1, SeqCst);
+        } else {
+            let more = |count: u64| (count < hard).then_some(count + 1);
+            backend.in_flight.fetch_update(SeqCst, SeqCst, more).ok()?;
+        }
+        let entry = backend.circuit.enter();
+        let lease = Self { backend: Arc::clone(backend), trial: entry == Entry::Trial, stands: false };
+        (entry != Entry::Taken).then_some(lease)
     }
 
     pub(crate) fn backend(&self) -> &Arc<Backend> {
-        &self.0
+        &self.backend
+    }
+
+    /// From here on it stands open: what the client sends on it counts, and it by itself does not.
+    pub(crate) fn stand(&mut self) {
+        if !self.stands {
+            self.stands = true;
+            self.backend.standing.fetch_add(1, SeqCst);
+            self.backend.tell();
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.left(&self.0.in_flight);
+        if self.stands {
+            self.backend.standing.fetch_sub(1, SeqCst);
+        }
+        if self.trial {
+            self.backend.circuit.trial_ended();
+        }
+        let before = self.backend.left(&self.backend.in_flight);
+        let hard = self.backend.hard_limit.load(Relaxed);
+        // For each place that is free one that waits, not for the first alone: two that go at once would have one of two wait on. What has more
+        // than a limit that was lowered has no room yet.
+        if hard != u64::MAX && before <= hard {
+            self.backend.queue.freed();
+        }
     }
 }
 
@@ -92,15 +195,23 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.left(&self.0.open);
+        let _others = self.0.left(&self.0.open);
     }
 }
 
 /// An app's requests since they were last taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     by_class: [AtomicU64; 5],
     unserved: AtomicU64,
+    /// How many may be sent again.
+    repeats: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { by_class: Default::default(), unserved: AtomicU64::new(0), repeats: retry::FIRST.into() }
+    }
 }
 
 impl Counters {
@@ -115,11 +226,20 @@ impl Counters {
         self.unserved.fetch_add(1, Relaxed);
     }
 
-    fn take(&self, app: &AppId) -> Option<AppCounts> {
+    /// Whether one more request may be sent again; it counts as if it were.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.repeats.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// Called once a second.
+    fn take(&self, app: &AppId, busy: bool) -> Option<AppCounts> {
         let by_class = self.by_class.each_ref().map(|count| count.swap(0, Relaxed));
         let unserved = self.unserved.swap(0, Relaxed);
-        let any = unserved > 0 || by_class.iter().any(|count| *count > 0);
-        any.then(|| AppCounts { app: app.clone(), by_class, unserved })
+        let requests = by_class.iter().sum();
+        let refilled = |left| Some(retry::refilled(left, requests));
+        let _always = self.repeats.fetch_update(Relaxed, Relaxed, refilled).is_ok();
+        let any = busy || unserved > 0 || by_class.iter().any(|count| *count > 0);
+        any.then(|| AppCounts { app: app.clone(), by_class, unserved, busy, releases: Vec::new() })
     }
 }
 
@@ -129,21 +249,67 @@ pub(crate) struct App {
     pub(crate) hold: Duration,
     pub(crate) gate: Gate,
     pub(crate) https: Https,
+    pub(crate) asleep: bool,
+    pub(crate) activity: Arc<Activity>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) limiter: Arc<Limiter>,
     routed: Vec<Arc<Backend>>,
+    split: Option<Split>,
 }
 
 impl App {
     /// Chooses a backend that is not in `tried` and counts the request in flight to it at once, so that there is no
-    /// moment in which a thread has chosen and the count does not show it.
-    pub(crate) fn pick(&self, tried: &[u64], random: (u32, u32)) -> Option<InFlight> {
+    /// moment in which a thread has chosen and the count does not show it. One that is not well is chosen where no other is, not where
+    /// the others have no room in this moment.
+    pub(crate) fn pick(&self, visit: Visit, tried: &[u64], random: (u32, u32)) -> Option<InFlight> {
+        let share = self.split.as_ref().and_then(|split| split.share_for(visit, &self.routed, tried));
         let load = |place: usize| {
             let backend = self.routed.get(place).filter(|backend| !tried.contains(&backend.key))?;
-            let in_flight = backend.in_flight.load(Relaxed);
-            Some(Load { failing: backend.failing.load(Relaxed), in_flight })
+            if share.is_some_and(|share| !share.instances.contains(&backend.instance.ordinal)) {
+                return None;
+            }
+            let (in_flight, bounds) = (backend.in_flight.load(SeqCst), backend.bounds());
+            let failing = !backend.is_well();
+            let load = Load { failing, above_soft: bounds.is_above_soft(in_flight), in_flight };
+            let is_out = bounds.is_full(in_flight) || (failing && self.has_well(tried));
+            (!is_out).then_some(load)
         };
-        let place = balance::pick(self.routed.len(), load, random)?;
-        self.routed.get(place).map(InFlight::new)
+        loop {
+            let place = balance::pick(self.routed.len(), load, random)?;
+            let chosen = self.routed.get(place).and_then(InFlight::new);
+            if chosen.is_some() {
+                return chosen;
+            }
+        }
+    }
+
+    fn has_well(&self, tried: &[u64]) -> bool {
+        self.routed.iter().any(|backend| !tried.contains(&backend.key) && backend.is_well())
+    }
+
+    /// Decides at `now` which instances are passed over because requests to them fail, and says what is new.
+    fn pass_over(&self, now: Duration, told: &impl Fn(&InstanceId, Decision)) {
+        let open = self.routed.iter().filter(|backend| backend.circuit.is_open()).count();
+        if open == 0 {
+            return;
+        }
+        let outliers = are_outliers(open, self.routed.len());
+        for backend in &self.routed {
+            if let Some(decision) = backend.circuit.decide(outliers, now) {
+                told(&backend.instance, decision);
+            }
+        }
+    }
+
+    /// Whether there is an instance that is not in `tried`. Where none was picked, all such have as many requests as they may.
+    pub(crate) fn has_besides(&self, tried: &[u64]) -> bool {
+        self.routed.iter().any(|backend| !tried.contains(&backend.key))
+    }
+
+    /// Where a request is counted that went to `lease`, while requests are shared between releases.
+    pub(crate) fn tally_of(&self, visit: Visit, lease: &InFlight) -> Option<&Arc<Tally>> {
+        self.split.as_ref()?.tally_of(visit, lease)
     }
 }
 
@@ -163,6 +329,12 @@ pub(crate) struct Fleet {
     named: BTreeMap<Named, Arc<App>>,
     routed: BTreeSet<u64>,
     shown: Shown,
+    /// Those that wait for an app of which nothing is known yet.
+    pub(crate) unknown: Arc<Queue>,
+    /// Whether any app limits how often somebody may ask.
+    pub(crate) limits_rates: bool,
+    /// Whether the requests of any app are shared between releases, so that it matters who sends one.
+    pub(crate) splits: bool,
     /// False when edge started without being able to read its snapshot: what it does not know may exist.
     pub(crate) complete: bool,
 }
@@ -196,6 +368,11 @@ impl Fleet {
         self.names.beside(app).map(|project| project.ports.clone()).unwrap_or_default()
     }
 
+    /// Decides at `now` which instances are passed over, and says what is new.
+    pub(crate) fn pass_over(&self, now: Duration, told: impl Fn(&InstanceId, Decision)) {
+        self.apps.iter().for_each(|app| app.pass_over(now, &told));
+    }
+
     /// Whether connections to this backend may be kept.
     pub(crate) fn routes(&self, key: u64) -> bool {
         self.routed.contains(&key)
@@ -209,6 +386,16 @@ pub(crate) struct Target {
     pub(crate) probe: Probe,
     /// The name that the app expects to be called by.
     pub(crate) host: String,
+    /// Whether it sleeps with its app: it answers nothing and is not asked.
+    pub(crate) sleeps: bool,
+}
+
+/// What of an app outlives a snapshot.
+#[derive(Debug)]
+struct Lasting {
+    counters: Arc<Counters>,
+    queue: Arc<Queue>,
+    limiter: Arc<Limiter>,
 }
 
 /// Everything that outlives a snapshot. Owned by the control thread.
@@ -216,7 +403,11 @@ pub(crate) struct Target {
 pub(crate) struct Registry {
     /// All backends of the last snapshot, and those that left it until they are quiet.
     backends: BTreeMap<(InstanceId, Endpoint), Arc<Backend>>,
-    counters: BTreeMap<AppId, Arc<Counters>>,
+    apps: BTreeMap<AppId, Lasting>,
+    tallies: BTreeMap<(AppId, ReleaseNumber), Arc<Tally>>,
+    activities: BTreeMap<AppId, Arc<Activity>>,
+    /// Requests that wait, of all apps.
+    waiting: Arc<AtomicUsize>,
     next_key: u64,
     drained: Arc<Notify>,
     /// The folder of the sockets at which shims are asked for the way to their instances.
@@ -225,7 +416,16 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(drained: Arc<Notify>, dial_folder: PathBuf) -> Self {
-        Self { backends: BTreeMap::new(), counters: BTreeMap::new(), next_key: 0, drained, dial_folder }
+        Self {
+            backends: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            activities: BTreeMap::new(),
+            waiting: Arc::default(),
+            next_key: 0,
+            drained,
+            dial_folder,
+        }
     }
 
     /// Compiles `snapshot`, and gives what is to be probed as of it.
@@ -244,21 +444,44 @@ impl Registry {
             let inside = format!("{}.{DOMAIN}", id.app);
             let host = app.hosts.first().map_or(inside.as_str(), |host| host.0.as_str());
             let host = host.strip_suffix(".*").map_or(host.to_owned(), |label| format!("{label}.localhost"));
+            let lasting = self.lasting(id, &app.rate_limits);
+            let (counters, queue) = (Arc::clone(&lasting.counters), Arc::clone(&lasting.queue));
+            let limiter = Arc::clone(&lasting.limiter);
+            fleet.limits_rates |= limiter.has_rules();
+            let activity = self.activity(id);
+            activity.set_asleep(app.asleep);
             let mut routed = Vec::new();
             for backend in &app.backends {
                 if backend.instance.app != *id || !seen.insert(&backend.instance) {
                     continue;
                 }
-                let state = self.backend(&backend.instance, &backend.endpoint);
+                let state = self.backend(&backend.instance, &backend.endpoint, &queue, &activity);
+                state.bound(backend.concurrency.into());
+                state.request_timeout.store(backend.request_timeout.map_or(u64::MAX, |it| it.0), Relaxed);
                 if backend.role == Role::Routed {
                     fleet.routed.insert(state.key);
                     routed.push(Arc::clone(&state));
                 }
-                targets.push(Target { backend: state, probe: backend.probe.clone(), host: host.clone() });
+                let sleeps = app.asleep.is_some() && backend.role == Role::Parked;
+                let (probe, host) = (backend.probe.clone(), host.clone());
+                targets.push(Target { backend: state, probe, host, sleeps });
             }
-            let counters = Arc::clone(self.counters.entry(id.clone()).or_default());
-            let (hold, gate, https) = (app.hold.as_duration(), app.gate, app.https);
-            let compiled = Arc::new(App { hold, gate, https, counters, routed });
+            let split = Split::new(&app.shares, |release| self.tally(id, release));
+            fleet.splits |= split.is_some();
+            let (hold, gate, https, asleep) =
+                (app.hold.as_duration(), app.gate, app.https, app.asleep.is_some());
+            let compiled = Arc::new(App {
+                hold,
+                gate,
+                https,
+                asleep,
+                activity,
+                counters,
+                queue,
+                limiter,
+                routed,
+                split,
+            });
             if let Some(address) = app.address {
                 let named = Named { project: id.project_id(), address };
                 fleet.named.insert(named, Arc::clone(&compiled));
@@ -268,7 +491,31 @@ impl Registry {
         Ok((fleet, targets, flaws))
     }
 
-    fn backend(&mut self, instance: &InstanceId, endpoint: &Endpoint) -> Arc<Backend> {
+    fn lasting(&mut self, app: &AppId, rules: &[RateLimit]) -> &Lasting {
+        let lasting = self.apps.entry(app.clone()).or_insert_with(|| Lasting {
+            counters: Arc::default(),
+            queue: Queue::among(&self.waiting),
+            limiter: Arc::default(),
+        });
+        // A release with the same rules goes on with what is remembered.
+        if !lasting.limiter.is_of(rules) {
+            lasting.limiter = Arc::new(Limiter::new(rules));
+        }
+        lasting
+    }
+
+    fn activity(&mut self, app: &AppId) -> Arc<Activity> {
+        let fresh = || Arc::new(Activity::new(Arc::clone(&self.drained)));
+        Arc::clone(self.activities.entry(app.clone()).or_insert_with(fresh))
+    }
+
+    fn backend(
+        &mut self,
+        instance: &InstanceId,
+        endpoint: &Endpoint,
+        queue: &Arc<Queue>,
+        activity: &Arc<Activity>,
+    ) -> Arc<Backend> {
         let backend = self.backends.entry((instance.clone(), endpoint.clone())).or_insert_with(|| {
             self.next_key += 1;
             Arc::new(Backend {
@@ -277,7 +524,14 @@ impl Registry {
                 label: instance.short().into(),
                 place: Place::of(endpoint, &self.dial_folder),
                 failing: AtomicBool::new(false),
+                circuit: Circuit::default(),
+                soft_limit: AtomicU64::new(u64::MAX),
+                hard_limit: AtomicU64::new(u64::MAX),
+                request_timeout: AtomicU64::new(u64::MAX),
+                queue: Arc::clone(queue),
+                activity: Arc::clone(activity),
                 in_flight: AtomicU64::new(0),
+                standing: AtomicU64::new(0),
                 open: AtomicU64::new(0),
                 watched: AtomicBool::new(false),
                 drained: Arc::clone(&self.drained),
@@ -286,31 +540,80 @@ impl Registry {
         Arc::clone(backend)
     }
 
-    /// The instances to which nothing goes as of `fleet`, which every thread uses, and nothing is under way.
-    /// `listed` are the backends that the snapshot of `fleet` names in any role; the others are forgotten once quiet.
-    pub(crate) fn quiet(&mut self, fleet: &Fleet, listed: &BTreeSet<u64>) -> BTreeSet<InstanceId> {
-        let mut quiet = BTreeSet::new();
-        let mut busy = BTreeSet::new();
+    fn tally(&mut self, app: &AppId, release: ReleaseNumber) -> Arc<Tally> {
+        let tally =
+            self.tallies.entry((app.clone(), release)).or_insert_with(|| Arc::new(Tally::new(release)));
+        Arc::clone(tally)
+    }
+
+    /// The instances to which nothing goes as of `fleet`, which every thread uses, and nothing is under way; and those of which the same is
+    /// true but for what stands open. `listed` are the backends that the snapshot of `fleet` names in any role; the others are forgotten once quiet.
+    pub(crate) fn quiet(&mut self, fleet: &Fleet, listed: &BTreeSet<u64>) -> Quiet {
+        let (mut quiet, mut still) = (BTreeSet::new(), BTreeSet::new());
+        let (mut busy, mut in_use) = (BTreeSet::new(), BTreeSet::new());
         self.backends.retain(|(instance, _), backend| {
             let routed = fleet.routes(backend.key);
             backend.watch(!routed);
             if routed || !backend.is_quiet() {
                 busy.insert(instance.clone());
+                let stands = if !routed && backend.is_still() { &mut still } else { &mut in_use };
+                stands.insert(instance.clone());
                 return true;
             }
             quiet.insert(instance.clone());
             listed.contains(&backend.key)
         });
         quiet.retain(|instance| !busy.contains(instance));
-        quiet
+        still.retain(|instance| !in_use.contains(instance));
+        Quiet { quiet, still }
+    }
+
+    /// The apps that somebody waits for while they sleep, each with the sleep that is meant.
+    pub(crate) fn wanted(&self) -> BTreeMap<AppId, Generation> {
+        self.activities.iter().filter_map(|(app, activity)| Some((app.clone(), activity.wanted()?))).collect()
     }
 
     /// The requests since the last call, by app. Apps that `known` does not have are forgotten.
     pub(crate) fn counts(&mut self, known: impl Fn(&AppId) -> bool) -> Vec<AppCounts> {
-        let counts = self.counters.iter().filter_map(|(app, counters)| counters.take(app)).collect();
-        self.counters.retain(|app, _| known(app));
+        // Who waits for an answer or takes one keeps the app awake all the while.
+        self.backends
+            .values()
+            .filter(|backend| backend.is_in_use())
+            .for_each(|backend| backend.activity.stir());
+        self.activities.values().filter(|it| it.is_waited_for()).for_each(|activity| activity.stir());
+        let busy = |app| self.activities.get(app).is_some_and(|activity| activity.take_stirred());
+        let mut counts: Vec<AppCounts> =
+            self.apps.iter().filter_map(|(app, lasting)| lasting.counters.take(app, busy(app))).collect();
+        // An instance that is still drained has the queue of its app, and would not be its app's if that came back with another.
+        self.apps.retain(|app, lasting| known(app) || Arc::strong_count(&lasting.queue) > 1);
+        for ((app, _), tally) in &self.tallies {
+            let Some(told) = tally.take() else { continue };
+            match counts.iter_mut().find(|it| it.app == *app) {
+                Some(counted) => counted.releases.push(told),
+                // An answer that has begun and not ended is counted here, and not there yet.
+                None => counts.push(AppCounts {
+                    app: app.clone(),
+                    by_class: [0; 5],
+                    unserved: 0,
+                    busy: false,
+                    releases: vec![told],
+                }),
+            }
+        }
+        // Those that no snapshot in use names any more, once nobody counts on them.
+        self.tallies.retain(|_, tally| Arc::strong_count(tally) > 1);
+        self.activities.retain(|app, _| known(app));
         counts
     }
+}
+
+/// Instances that are not routed to and have nothing under way.
+#[derive(Debug)]
+pub(crate) struct Quiet {
+    /// Nothing at all: no connection is open to them.
+    pub(crate) quiet: BTreeSet<InstanceId>,
+    /// Nothing but what stands open.
+    pub(crate) still: BTreeSet<InstanceId>,
 }
 
 #[cfg(test)]
@@ -328,14 +631,19 @@ mod tests {
             },
             role: *role,
             probe: Probe { path: ProbePath::Guess, interval: Millis(1_000), timeout: Millis(1_000) },
+            concurrency: berth_spec::RequestConcurrency::default(),
+            request_timeout: None,
         });
         let route = AppRoute {
             hosts: vec![Host("shop.*".to_owned())],
             backends: backends.collect(),
             hold: Millis::from_secs(5),
+            rate_limits: Vec::new(),
             gate: Gate::Open,
             address: Some(Ipv4Addr::new(198, 19, 0, 1)),
             https: Https::default(),
+            shares: Vec::new(),
+            asleep: None,
         };
         Snapshot::new(Generation(generation), [(app, route)].into())
     }
@@ -356,17 +664,17 @@ mod tests {
     fn a_parked_backend_is_quiet_only_without_requests_and_connections() {
         let mut registry = Registry::new(Arc::default(), PathBuf::new());
         let (before, ..) = compile(&mut registry, &snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
-        let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
+        let lease = before.app("shop.localhost").unwrap().pick(Visit::new(7), &[], (0, 0)).unwrap();
         let open = Open::new(lease.backend());
         let (after, targets, _) =
             compile(&mut registry, &snapshot(2, &[(1, Role::Parked)]), Generation(1)).unwrap();
         let listed = listed(&targets);
-        assert!(registry.quiet(&after, &listed).is_empty());
+        assert!(registry.quiet(&after, &listed).quiet.is_empty());
         drop(lease);
-        assert!(registry.quiet(&after, &listed).is_empty());
+        assert!(registry.quiet(&after, &listed).quiet.is_empty());
         drop(open);
-        assert_eq!(registry.quiet(&after, &listed).len(), 1);
-        assert!(after.app("shop.localhost").unwrap().pick(&[], (0, 0)).is_none());
+        assert_eq!(registry.quiet(&after, &listed).quiet.len(), 1);
+        assert!(after.app("shop.localhost").unwrap().pick(Visit::new(7), &[], (0, 0)).is_none());
     }
 
     #[test]
@@ -388,12 +696,12 @@ mod tests {
     fn a_backend_that_left_is_remembered_until_it_is_quiet() {
         let mut registry = Registry::new(Arc::default(), PathBuf::new());
         let (before, ..) = compile(&mut registry, &snapshot(1, &[(1, Role::Routed)]), Generation(0)).unwrap();
-        let lease = before.app("shop.localhost").unwrap().pick(&[], (0, 0)).unwrap();
+        let lease = before.app("shop.localhost").unwrap().pick(Visit::new(7), &[], (0, 0)).unwrap();
         let (after, targets, _) =
             compile(&mut registry, &snapshot(2, &[(2, Role::Routed)]), Generation(1)).unwrap();
-        assert!(registry.quiet(&after, &listed(&targets)).is_empty());
+        assert!(registry.quiet(&after, &listed(&targets)).quiet.is_empty());
         drop(lease);
-        let quiet = registry.quiet(&after, &listed(&targets));
+        let Quiet { quiet, .. } = registry.quiet(&after, &listed(&targets));
         assert_eq!(quiet.iter().map(InstanceId::short).collect::<Vec<_>>(), ["web.1"]);
         assert_eq!(registry.backends.len(), 1);
     }
@@ -404,12 +712,78 @@ mod tests {
         let roles = [(1, Role::Routed), (2, Role::Routed), (3, Role::Candidate)];
         let (fleet, ..) = compile(&mut registry, &snapshot(1, &roles), Generation(0)).unwrap();
         let app = fleet.app("shop.localhost").unwrap();
-        let first = app.pick(&[], (0, 0)).unwrap();
+        let first = app.pick(Visit::new(7), &[], (0, 0)).unwrap();
         first.backend().failing.store(true, SeqCst);
-        let second = app.pick(&[], (0, 0)).unwrap();
+        let second = app.pick(Visit::new(7), &[], (0, 0)).unwrap();
         assert_ne!(first.backend().key, second.backend().key);
-        let again = app.pick(&[second.backend().key], (1, 1)).unwrap();
+        let again = app.pick(Visit::new(7), &[second.backend().key], (1, 1)).unwrap();
         assert_eq!(again.backend().key, first.backend().key);
-        assert!(app.pick(&[first.backend().key, second.backend().key], (0, 1)).is_none());
+        assert!(app.pick(Visit::new(7), &[first.backend().key, second.backend().key], (0, 1)).is_none());
+    }
+
+    #[test]
+    fn what_has_as_many_requests_as_it_may_gets_no_more() {
+        let mut registry = Registry::new(Arc::default(), PathBuf::new());
+        let mut routes = snapshot(1, &[(1, Role::Routed), (2, Role::Routed)]);
+        for backend in routes.apps.values_mut().flat_map(|app| &mut app.backends) {
+            backend.concurrency = berth_spec::RequestConcurrency { soft_limit: Some(1), hard_limit: Some(2) };
+        }
+        let (fleet, ..) = compile(&mut registry, &routes, Generation(0)).unwrap();
+        let app = fleet.app("shop.localhost").unwrap();
+        let mut held: Vec<InFlight> = (0..2).map(|_| app.pick(Visit::new(7), &[], (0, 0)).unwrap()).collect();
+        assert_ne!(
+            held[0].backend().key,
+            held[1].backend().key,
+            "the other is preferred from the soft limit on"
+        );
+        held.extend((0..2).map(|_| app.pick(Visit::new(7), &[], (1, 1)).unwrap()));
+        assert!(app.pick(Visit::new(7), &[], (0, 0)).is_none() && app.has_besides(&[]));
+        held.pop();
+        assert!(app.pick(Visit::new(7), &[], (0, 0)).is_some(), "who leaves makes room");
+        // A release without limits, whose instances are the same ones here, has them no more.
+        let (fleet, ..) = compile(&mut registry, &snapshot(2, &[(1, Role::Routed)]), Generation(1)).unwrap();
+        let app = fleet.app("shop.localhost").unwrap();
+        assert_eq!((0..9).filter_map(|_| app.pick(Visit::new(7), &[], (0, 0))).count(), 9);
+    }
+
+    #[test]
+    fn who_waits_for_one_that_is_well_is_not_sent_to_one_that_is_not() {
+        let mut registry = Registry::new(Arc::default(), PathBuf::new());
+        let mut routes = snapshot(1, &[(1, Role::Routed), (2, Role::Routed)]);
+        for backend in routes.apps.values_mut().flat_map(|app| &mut app.backends) {
+            backend.concurrency.hard_limit = Some(1);
+        }
+        let (fleet, ..) = compile(&mut registry, &routes, Generation(0)).unwrap();
+        let app = fleet.app("shop.localhost").unwrap();
+        let (bad, good) =
+            (app.pick(Visit::new(7), &[], (0, 0)).unwrap(), app.pick(Visit::new(7), &[], (0, 0)).unwrap());
+        let second = Duration::from_secs(1);
+        (0..5).for_each(|_| bad.backend().failed(second));
+        fleet.pass_over(second, |_, decision| assert_eq!(decision, Decision::PassOver(30 * second)));
+        let key = bad.backend().key;
+        let backend = Arc::clone(bad.backend());
+        drop(bad);
+        assert!(app.pick(Visit::new(7), &[], (0, 0)).is_none() && app.has_besides(&[]));
+        let instead = app.pick(Visit::new(7), &[good.backend().key], (0, 0)).unwrap();
+        assert_eq!(instead.backend().key, key, "for want of another");
+        drop((instead, good));
+        let well = app.pick(Visit::new(7), &[], (0, 0)).unwrap();
+        assert_ne!(well.backend().key, key);
+        fleet.pass_over(31 * second, |_, decision| assert_eq!(decision, Decision::TryAgain));
+        let trial = app.pick(Visit::new(7), &[], (0, 0)).unwrap();
+        assert_eq!(trial.backend().key, key);
+        assert!(backend.circuit.succeeded(|| 32 * second));
+    }
+
+    #[test]
+    fn what_is_sent_again_is_paid_for_by_what_was_answered() {
+        let (counters, app) = (Counters::default(), "default/default/shop".parse().unwrap());
+        let spent = || std::iter::from_fn(|| counters.may_repeat().then_some(())).count();
+        assert_eq!(spent(), 100);
+        assert!(counters.take(&app, false).is_none());
+        assert_eq!(spent(), 10);
+        (0..50).for_each(|_| counters.answered(200));
+        assert!(counters.take(&app, false).is_some());
+        assert_eq!(spent(), 20);
     }
 }

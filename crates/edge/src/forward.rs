@@ -1,6 +1,7 @@
 //! One request: find the app, pick an instance, send, and stream both ways.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,13 +22,10 @@ use crate::headers;
 use crate::record::Record;
 use crate::upgrade::{self, Tunnel};
 use crate::upstream::Sender;
-use crate::worker::{Choice, Target, Worker};
+use crate::worker::{Choice, Held, Target, Worker};
 
 /// What a client may put into one path and query.
 const TARGET_MAX: usize = 8 << 10;
-
-/// How long a request waits for an app that is paused.
-pub(crate) const PAUSED_HOLD: Duration = Duration::from_secs(30);
 
 /// An instance that takes the request, or why there is none.
 type Found = Result<(InFlight, Sender, Reused), Reason>;
@@ -74,6 +72,9 @@ pub(crate) async fn forward(
     if request.version() == Version::HTTP_2 {
         headers::join_cookies(request.headers_mut());
     }
+    if let Some(visit) = worker.visit(request.headers()) {
+        record.set_visit(visit);
+    }
     let protocol = headers::upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
     let asks_upgrade = request.headers().contains_key(header::UPGRADE);
     let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut request));
@@ -84,7 +85,10 @@ pub(crate) async fn forward(
 
     let accept = request.headers().get(header::ACCEPT).cloned();
     let sent = match target_of(origin, &host) {
-        Ok(target) => send(worker, target, request, &mut record).await,
+        Ok(target) => match worker.admit_rate(&target, origin, &request, &mut record) {
+            Ok(()) => send(worker, target, request, &mut record).await,
+            Err(exceeded) => Err(Reason::TooOften(exceeded)),
+        },
         Err(reason) => Err(reason),
     };
     let mut response = match sent {
@@ -179,14 +183,28 @@ async fn send(
         tried: Vec::new(),
         repeated: false,
     };
-    let mut request = Request::from_parts(parts, RequestBody::new(body, stall));
+    let mut request = Request::from_parts(parts, RequestBody::new(body, worker.clock(), stall));
     *request.version_mut() = Version::HTTP_11;
     loop {
         let (lease, mut sender, reused) = errand.find(worker, record).await?;
         let spare = (reused && errand.can_repeat()).then(|| Spare::of(&request));
         let state = request.body().state();
-        let mut error = match sender.try_send_request(request).await {
-            Ok(response) => return Ok(Answer { response, sender, request: state, lease }),
+        let sent = sender.try_send_request(request);
+        let outcome = match lease.backend().request_timeout() {
+            None => sent.await,
+            Some(limit) => match in_time(worker, sent, &state, limit).await {
+                Some(outcome) => outcome,
+                None => {
+                    worker.judge(lease.backend(), false);
+                    return Err(Reason::TimedOut);
+                }
+            },
+        };
+        let mut error = match outcome {
+            Ok(response) => {
+                worker.judge(lease.backend(), !response.status().is_server_error());
+                return Ok(Answer { response, sender, request: state, lease });
+            }
             Err(error) => error,
         };
         let returned = error.take_message();
@@ -200,11 +218,43 @@ async fn send(
         if state.failed() {
             return Err(Reason::BadBody);
         }
+        // A connection that idled may be closed by an instance that is well.
+        if !reused {
+            worker.judge(lease.backend(), false);
+        }
         request = match returned.or_else(|| spare.map(Spare::into_request)) {
-            Some(request) if attempt.may_repeat() => request,
+            Some(request) if attempt.may_repeat() && record.may_repeat() => request,
             _ => return Err(Reason::NoAnswer),
         };
         errand.repeated |= !attempt.nothing_sent;
+        if !reused {
+            tokio::time::sleep(worker.jitter()).await;
+        }
+    }
+}
+
+/// What becomes of what was `sent`; `None` when no answer began within `limit` since the last part of the `request` was handed on. While more of
+/// it is to come the app cannot answer, so that a slow upload has the time that it takes. The request is given up by dropping it, which ends its connection
+/// and so tells the app.
+async fn in_time<F: Future>(
+    worker: &Worker,
+    sent: F,
+    request: &RequestState,
+    limit: Duration,
+) -> Option<F::Output> {
+    let mut sent = pin!(sent);
+    let mut left = limit;
+    loop {
+        tokio::select! {
+            outcome = &mut sent => return Some(outcome),
+            () = tokio::time::sleep(left) => {}
+        }
+        left = if request.is_starved() {
+            // The client has its own time to send the rest.
+            limit
+        } else {
+            (request.moved() + limit).checked_sub(worker.now()).filter(|left| !left.is_zero())?
+        };
     }
 }
 
@@ -216,36 +266,54 @@ impl Errand {
     /// Finds an instance and a connection to it that is ready to be written to. As long as there is none, waits: an
     /// app whose only instance is being restarted shall not show that to anyone.
     async fn find(&mut self, worker: &Rc<Worker>, record: &mut Record) -> Found {
+        let mut choice = worker.choose(&self.target, &self.tried, false, Some(&mut *record));
         loop {
-            match worker.choose(&self.target, &self.tried, Some(&mut *record)) {
+            match choice {
                 Choice::NoApp => return Err(Reason::NoApp),
+                Choice::Maintenance => return Err(Reason::Maintenance),
                 Choice::Backend(lease) => match self.reach(worker, &lease).await {
                     Ok((sender, reused)) => return Ok((lease, sender, reused)),
                     Err(error) => {
                         let backend = lease.backend();
                         tracing::debug!(instance = %backend.instance, %error, "an instance takes no connection");
+                        if !is_our_own(&error) {
+                            worker.judge(backend, false);
+                        }
                         self.tried.push(backend.key);
                     }
                 },
-                Choice::Wait(budget) => {
-                    let over = if budget.is_zero() { Reason::NotRunning } else { Reason::NotReady };
-                    self.wait(worker, budget, over).await?;
+                Choice::Full(held) => {
+                    let left = self.hold(&held).left(worker.now()).ok_or(Reason::Full)?;
+                    choice = held
+                        .queue
+                        .turn(worker, &self.target, &mut self.tried, left, Some(&mut *record))
+                        .await?;
+                    continue;
                 }
-                Choice::Paused => self.wait(worker, PAUSED_HOLD, Reason::Paused).await?,
-                Choice::Maintenance => return Err(Reason::Maintenance),
+                Choice::Wait(held) => {
+                    let none = held.patience.is_zero();
+                    self.wait(worker, held, if none { Reason::NotRunning } else { Reason::NotReady }).await?;
+                }
+                Choice::Asleep(held) => self.wait(worker, held, Reason::NotAwake).await?,
+                Choice::Paused(held) => self.wait(worker, held, Reason::Paused).await?,
             }
+            choice = worker.choose(&self.target, &self.tried, false, Some(&mut *record));
         }
     }
 
-    /// Waits until there may be an instance, for `budget` in all since the first time; `over` when that is used up.
-    async fn wait(&mut self, worker: &Rc<Worker>, budget: Duration, over: Reason) -> Result<(), Reason> {
-        let hold = self.hold.get_or_insert_with(|| Hold::new(self.started, budget));
-        let pause = hold.wait(worker.now()).ok_or(over)?;
-        if !worker.wait(pause).await {
-            return Err(Reason::Busy);
+    /// Waits until there may be an instance; `over` when the time for that is used up.
+    async fn wait(&mut self, worker: &Rc<Worker>, held: Held, over: Reason) -> Result<(), Reason> {
+        let pause = self.hold(&held).wait(worker.now()).ok_or(over)?;
+        if !held.wait(worker, pause).await {
+            return Err(Reason::busy(Duration::ZERO));
         }
         self.tried.clear();
         Ok(())
+    }
+
+    /// For how long it waits, whatever for: what it waited for first says it.
+    fn hold(&mut self, held: &Held) -> &mut Hold {
+        self.hold.get_or_insert_with(|| Hold::new(self.started, held.patience))
     }
 
     async fn reach(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Sender, Reused)> {
@@ -267,6 +335,13 @@ impl Errand {
         sender.ready().await.map_err(io::Error::other)?;
         Ok((sender, false))
     }
+}
+
+/// Whether no connection was made for a lack that is this machine's and says nothing of the instance.
+fn is_our_own(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
+    error.raw_os_error().is_some_and(|raw| lacks.iter().any(|lack| lack.raw_os_error() == raw))
 }
 
 impl Spare {
@@ -294,12 +369,20 @@ fn finish(
     mut record: Record,
     accept: Option<&HeaderValue>,
 ) -> Response<ResponseBody> {
-    let Answer { mut response, sender, request, lease } = answer;
+    let Answer { mut response, sender, request, mut lease } = answer;
+    // Only where it was shared out: the other apps' visitors are nobody's business.
+    let cookie = record.visit().filter(|_| record.is_shared()).and_then(|visit| visit.cookie());
     record.served(response.status().as_u16(), lease.backend());
     let protocol = headers::upgrade(response.headers());
     headers::to_client(response.headers_mut());
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     *response.version_mut() = Version::HTTP_11;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if streams_events(response.headers()) {
+            lease.stand();
+        }
         let (parts, body) = response.into_parts();
         let ending = Ending { worker: Rc::clone(worker), sender, request, lease };
         return Response::from_parts(parts, ResponseBody::from_app(body, ending, record));
@@ -308,9 +391,17 @@ fn finish(
     let (Some((client, _)), Some(protocol)) = (client, protocol) else {
         return refuse(Reason::NoAnswer, accept, record);
     };
+    let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
     headers::set_upgrade(response.headers_mut(), protocol);
     let app = hyper::upgrade::on(&mut response);
     let (parts, _empty) = response.into_parts();
-    let body = upgrade::start(worker, Tunnel { client, app, lease }, record);
+    let body = upgrade::start(worker, Tunnel { client, app, lease, is_websocket }, record);
     Response::from_parts(parts, body)
+}
+
+/// Whether the response goes on for as long as both sides like, whatever happens: it stands open and keeps no app awake.
+fn streams_events(headers: &HeaderMap) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.get(..KIND.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
 }

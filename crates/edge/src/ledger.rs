@@ -6,6 +6,8 @@ use berth_routing::Generation;
 use berth_routing::wire::{AppCounts, FromEdge, Health};
 use berth_spec::{AppId, InstanceId};
 
+use crate::tally;
+
 /// What edge knows that control should know. Bounded by the instances and apps of the snapshot: a newer statement
 /// about the same thing replaces the older one, sent or not.
 #[derive(Debug, Default)]
@@ -13,6 +15,8 @@ pub(crate) struct Ledger {
     applied: Option<Generation>,
     drained: BTreeMap<InstanceId, Generation>,
     health: BTreeMap<InstanceId, (Health, Vec<String>)>,
+    still: BTreeMap<InstanceId, Generation>,
+    wanted: BTreeMap<AppId, Generation>,
     counts: BTreeMap<AppId, AppCounts>,
     unsent: Unsent,
 }
@@ -22,6 +26,8 @@ struct Unsent {
     applied: bool,
     drained: BTreeSet<InstanceId>,
     health: BTreeSet<InstanceId>,
+    still: BTreeSet<InstanceId>,
+    wanted: BTreeSet<AppId>,
 }
 
 /// Drained instances that are in no snapshot any more are remembered up to this number, so that a control which was
@@ -63,6 +69,25 @@ impl Ledger {
         }
     }
 
+    /// As of `generation`, which is applied, exactly the instances in `still` have nothing under way but what stands open.
+    pub(crate) fn still(&mut self, still: &BTreeSet<InstanceId>, generation: Generation) {
+        self.still.retain(|instance, _| still.contains(instance));
+        self.unsent.still.retain(|instance| still.contains(instance));
+        for instance in still {
+            if !self.still.contains_key(instance) {
+                self.unsent.still.insert(instance.clone());
+                self.still.insert(instance.clone(), generation);
+            }
+        }
+    }
+
+    /// Somebody waits for exactly these apps, which sleep.
+    pub(crate) fn wanted(&mut self, wanted: BTreeMap<AppId, Generation>) {
+        let news = wanted.iter().filter(|(app, asleep)| self.wanted.get(*app) != Some(*asleep));
+        self.unsent.wanted.extend(news.map(|(app, _)| app.clone()));
+        self.wanted = wanted;
+    }
+
     pub(crate) fn health(&mut self, instance: &InstanceId, health: Health, evidence: Vec<String>) {
         let news = (health, evidence);
         if self.health.get(instance) != Some(&news) {
@@ -88,6 +113,8 @@ impl Ledger {
                         *sum += more;
                     }
                     sum.unserved += count.unserved;
+                    count.releases.into_iter().for_each(|more| tally::add(&mut sum.releases, more));
+                    sum.busy |= count.busy;
                 }
             }
         }
@@ -98,6 +125,24 @@ impl Ledger {
         self.unsent.applied = self.applied.is_some();
         self.unsent.drained = self.drained.keys().cloned().collect();
         self.unsent.health = self.health.keys().cloned().collect();
+        self.unsent.still = self.still.keys().cloned().collect();
+        self.unsent.wanted = self.wanted.keys().cloned().collect();
+    }
+
+    /// What was not said yet and only a control that knows of sleeping apps takes.
+    pub(crate) fn take_of_sleep(&mut self) -> Vec<FromEdge> {
+        let mut messages = Vec::new();
+        for instance in std::mem::take(&mut self.unsent.still) {
+            if let Some(generation) = self.still.get(&instance).copied() {
+                messages.push(FromEdge::Still { instance, generation });
+            }
+        }
+        for app in std::mem::take(&mut self.unsent.wanted) {
+            if let Some(asleep) = self.wanted.get(&app).copied() {
+                messages.push(FromEdge::Wanted { app, asleep });
+            }
+        }
+        messages
     }
 
     /// What was not said yet. Health goes before Applied and Drained, so that who acts on those knows it.
@@ -165,9 +210,21 @@ mod tests {
         let mut ledger = Ledger::default();
         let app = instance(1).app;
         for _ in 0..3 {
-            ledger.count(vec![AppCounts { app: app.clone(), by_class: [0, 2, 0, 0, 1], unserved: 1 }]);
+            ledger.count(vec![AppCounts {
+                app: app.clone(),
+                by_class: [0, 2, 0, 0, 1],
+                unserved: 1,
+                busy: false,
+                releases: Vec::new(),
+            }]);
         }
-        let apps = vec![AppCounts { app, by_class: [0, 6, 0, 0, 3], unserved: 3 }];
+        let apps = vec![AppCounts {
+            app,
+            by_class: [0, 6, 0, 0, 3],
+            unserved: 3,
+            busy: false,
+            releases: Vec::new(),
+        }];
         assert_eq!(ledger.take(), [FromEdge::Counts { apps }]);
         assert_eq!(ledger.take(), []);
     }

@@ -3,7 +3,7 @@
 //! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
 //! called it follows control, probes and gives the orders (`control_thread`). A request goes through
 //! `client_stream` and `strict` (what is refused before hyper sees it), `forward` (which app, which instance,
-//! when again) and `upstream` (the pool) by `dial` (the way there). What an instance sends to another app comes in by
+//! when again), `queue` (how many wait, and whose turn it is), `circuit` (which instances are passed over), `rate` (who asks too often) and `upstream` (the pool) by `dial` (the way there). What an instance sends to another app comes in by
 //! `internal`, and where it is no HTTP goes by `passage`. Threads share nothing on the way but the counts in `fleet`.
 //!
 //! Deliberately absent: any way for a request to reach control, any file but the snapshot, and any queue of requests
@@ -11,11 +11,14 @@
 #![warn(missing_docs)]
 
 mod access_log;
+mod activity;
+mod address;
 mod answer;
 mod before;
 mod body;
 mod boot;
 mod certificates;
+mod circuit;
 mod client;
 mod client_stream;
 mod control_thread;
@@ -23,6 +26,7 @@ mod dial;
 mod events;
 mod fleet;
 mod forward;
+mod frames;
 pub mod handover;
 mod headers;
 mod internal;
@@ -32,11 +36,15 @@ mod link;
 mod passage;
 mod patience;
 mod probe;
+mod queue;
+mod rate;
 mod record;
 mod strict;
+mod tally;
 mod tls;
 mod upgrade;
 mod upstream;
+mod visit;
 mod worker;
 
 use std::io;
@@ -54,7 +62,7 @@ use thiserror::Error;
 use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 pub use access_log::AccessLog;
@@ -151,12 +159,7 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
         return Err(EdgeError::NoListener);
     }
     let limits = config.limits.within(raise_file_limit(), config.listeners.len());
-    let duplicates = |listeners: &[TcpListener]| {
-        let copies = listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
-        copies.collect::<io::Result<Vec<_>>>().map_err(setup("the listeners"))
-    };
-    let (plain, secure) = (duplicates(&config.listeners)?, duplicates(&config.secure)?);
-    let handed = Listeners { plain, secure };
+    let handed = Listeners { plain: copies(&config.listeners)?, secure: copies(&config.secure)? };
     let runtime = runtime()?;
     let local = LocalSet::new();
     let entered = runtime.enter();
@@ -169,17 +172,14 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
 
     let outcome = local.block_on(&runtime, async {
         let changed = Arc::<Notify>::default();
-        let signals = Signals {
-            fleet: watch::Sender::default(),
-            stir: watch::Sender::default(),
-            stop: watch::Sender::default(),
-        };
+        let signals = Signals::default();
         let (callers, orders): (Vec<_>, Vec<_>) = config.listeners.iter().map(|_| orders(&signals)).unzip();
         let mut thread = ControlThread::boot(
             Shelf::new(config.routing_dir),
             config.dial_folder.clone(),
             Arc::clone(&changed),
             signals,
+            Arc::clone(&config.clock),
         );
         let fleet = thread.fleet();
         let (mut hands, mut threads) = (Vec::new(), Vec::new());
@@ -223,6 +223,12 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
         writer.finish();
     }
     outcome
+}
+
+/// Copies of listeners, for who takes over.
+fn copies(listeners: &[TcpListener]) -> Result<Vec<OwnedFd>, EdgeError> {
+    let copies = listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
+    copies.collect::<io::Result<_>>().map_err(setup("the listeners"))
 }
 
 /// The orders of one worker thread, and who tells it of instances that call others.

@@ -1,6 +1,6 @@
 //! The connection to control. It may be away for as long as it likes: edge goes on serving.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -25,6 +25,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Desk {
     /// What control is to be told.
     pub(crate) ledger: RefCell<Ledger>,
+    /// Whether the control that is connected knows of apps that sleep: it sent a snapshot with one.
+    knows_sleep: Cell<bool>,
     /// Woken when there may be something to tell.
     pub(crate) told: Notify,
     /// The newest snapshot that control sent and nobody has taken yet. An older one that was not taken is dropped.
@@ -84,6 +86,7 @@ pub(crate) async fn keep(path: &Path, desk: &Rc<Desk>) {
 async fn talk(socket: UnixStream, desk: &Rc<Desk>, pause: &mut Duration) -> LinkError {
     let (reader, writer) = socket.into_split();
     desk.ledger.borrow_mut().connected();
+    desk.knows_sleep.set(false);
     // Both at once: a control that does not read must not keep us from hearing it.
     tokio::select! {
         Err(error) = listen(reader, desk, pause) => error,
@@ -110,6 +113,10 @@ async fn listen(mut reader: OwnedReadHalf, desk: &Desk, pause: &mut Duration) ->
                 ToEdge::Hello { protocol } => return Err(LinkError::Protocol(protocol)),
                 ToEdge::Snapshot(_) if !greeted => return Err(LinkError::Protocol(0)),
                 ToEdge::Snapshot(snapshot) => {
+                    if snapshot.apps.values().any(|route| route.asleep.is_some()) {
+                        desk.knows_sleep.set(true);
+                        desk.told.notify_one();
+                    }
                     let mut inbox = desk.inbox.borrow_mut();
                     if inbox.as_ref().is_none_or(|waiting| waiting.generation <= snapshot.generation) {
                         *inbox = Some(snapshot);
@@ -125,7 +132,10 @@ async fn speak(mut writer: OwnedWriteHalf, desk: &Desk) -> Result<Never, LinkErr
     let hello = FromEdge::Hello { protocol: PROTOCOL, pid: std::process::id() };
     writer.write_all(&encode(&hello)?).await?;
     loop {
-        let messages = desk.ledger.borrow_mut().take();
+        let mut messages = desk.ledger.borrow_mut().take();
+        if desk.knows_sleep.get() {
+            messages.extend(desk.ledger.borrow_mut().take_of_sleep());
+        }
         if messages.is_empty() {
             desk.told.notified().await;
         }

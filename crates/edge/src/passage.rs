@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::fleet::{InFlight, Named};
-use crate::forward::PAUSED_HOLD;
+use crate::activity::Activity;
+use crate::fleet::{Backend, InFlight, Named};
 use crate::upstream::UpstreamStream;
 use crate::worker::{Choice, Target, Worker};
 
@@ -33,13 +33,15 @@ pub(crate) async fn pass(
     _room: OwnedSemaphorePermit,
 ) {
     let _counted = worker.tunnel_opened();
-    let Some((lease, mut app)) = find(&worker, &Target::Named(target), port).await else { return };
+    let Some((mut lease, mut app)) = find(&worker, &Target::Named(target), port).await else { return };
+    lease.stand();
     let passed = Cell::new(0);
-    let mut caller = Counted { socket: caller, passed: &passed };
+    let activity = &lease.backend().activity;
+    let mut caller = Counted { socket: caller, passed: &passed, activity };
     tokio::select! {
         // How it ended both sides have seen.
         _ended = copy_bidirectional(&mut caller, &mut app) => {}
-        () = out_of_use(&worker, lease.backend().key, &passed) => {}
+        () = out_of_use(&worker, lease.backend(), &passed) => {}
     }
 }
 
@@ -49,8 +51,9 @@ async fn find(worker: &Rc<Worker>, target: &Target, port: u16) -> Option<(InFlig
     let mut hold = None;
     let mut tried = Vec::new();
     let mut elsewhere = false;
+    let mut choice = worker.choose(target, &tried, false, None);
     loop {
-        match worker.choose(target, &tried, None) {
+        match choice {
             Choice::NoApp | Choice::Maintenance => return None,
             Choice::Backend(lease) if lease.backend().place.port() != Some(port) => {
                 elsewhere = true;
@@ -64,25 +67,31 @@ async fn find(worker: &Rc<Worker>, target: &Target, port: u16) -> Option<(InFlig
                     tried.push(backend.key);
                 }
             },
-            Choice::Wait(_) if elsewhere => return None,
-            waits => {
-                let budget = if let Choice::Wait(budget) = waits { budget } else { PAUSED_HOLD };
-                let hold = hold.get_or_insert_with(|| Hold::new(started, budget));
+            Choice::Wait(_) | Choice::Full(_) if elsewhere => return None,
+            Choice::Full(held) => {
+                let hold = hold.get_or_insert_with(|| Hold::new(started, held.patience));
+                let left = hold.left(worker.now())?;
+                choice = held.queue.turn(worker, target, &mut tried, left, None).await.ok()?;
+                continue;
+            }
+            Choice::Wait(held) | Choice::Asleep(held) | Choice::Paused(held) => {
+                let hold = hold.get_or_insert_with(|| Hold::new(started, held.patience));
                 let pause = hold.wait(worker.now())?;
-                if !worker.wait(pause).await {
+                if !held.wait(worker, pause).await {
                     return None;
                 }
                 tried.clear();
             }
         }
+        choice = worker.choose(target, &tried, false, None);
     }
 }
 
-/// Comes true when nothing more is to be sent to `backend` and nothing passes any more.
-async fn out_of_use(worker: &Rc<Worker>, backend: u64, passed: &Cell<u64>) {
+/// Comes true when nothing more is to be sent to `backend` and nothing passes any more. While its app sleeps connections to it stand open.
+async fn out_of_use(worker: &Rc<Worker>, backend: &Backend, passed: &Cell<u64>) {
     loop {
         let stirred = worker.stirred();
-        if !worker.routes(backend) {
+        if !worker.routes(backend.key) && (worker.is_draining() || !backend.activity.sleeps()) {
             break;
         }
         stirred.await;
@@ -101,6 +110,7 @@ async fn out_of_use(worker: &Rc<Worker>, backend: u64, passed: &Cell<u64>) {
 struct Counted<'a> {
     socket: TcpStream,
     passed: &'a Cell<u64>,
+    activity: &'a Activity,
 }
 
 impl Counted<'_> {
@@ -118,7 +128,11 @@ impl AsyncRead for Counted<'_> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.socket).poll_read(cx, buffer);
-        this.count(buffer.filled().len() - before);
+        let count = buffer.filled().len() - before;
+        this.count(count);
+        if count > 0 {
+            this.activity.stir();
+        }
         read
     }
 }

@@ -9,6 +9,8 @@ use http::{HeaderValue, Method, Uri};
 use crate::access_log::Line;
 use crate::fleet::{Backend, Counters};
 use crate::headers::RequestId;
+use crate::tally::Tally;
+use crate::visit::Visit;
 use crate::worker::Worker;
 
 /// The status under which a request is logged whose client left before it was answered, as nginx does.
@@ -28,6 +30,10 @@ pub(crate) struct Record {
     cut: bool,
     backend: Option<Arc<Backend>>,
     counters: Option<Arc<Counters>>,
+    /// Who sends it, where that matters.
+    visit: Option<Visit>,
+    /// The release that it is counted for, until it is.
+    tally: Option<Arc<Tally>>,
     finished: Option<Duration>,
 }
 
@@ -45,6 +51,8 @@ impl Record {
             cut: false,
             backend: None,
             counters: None,
+            visit: None,
+            tally: None,
             finished: None,
         }
     }
@@ -67,14 +75,39 @@ impl Record {
         }
     }
 
+    pub(crate) fn set_visit(&mut self, visit: Visit) {
+        self.visit = Some(visit);
+    }
+
+    pub(crate) fn visit(&self) -> Option<Visit> {
+        self.visit
+    }
+
+    /// Whether it goes to one of two releases that requests are shared between.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.tally.is_some()
+    }
+
+    /// It goes to an instance of this release next, or to one of none that is counted.
+    pub(crate) fn set_tally(&mut self, tally: Option<&Arc<Tally>>) {
+        self.tally = tally.map(Arc::clone);
+    }
+
     /// The app answered.
     pub(crate) fn served(&mut self, status: u16, backend: &Arc<Backend>) {
+        // What goes on as another protocol has no end that would say anything.
+        if let Some(tally) = self.tally.take().filter(|_| status != 101) {
+            tally.answered(status, self.worker.now().saturating_sub(self.started));
+        }
         self.status = Some(status);
         self.backend = Some(Arc::clone(backend));
     }
 
     /// Edge answers itself.
     pub(crate) fn refused(&mut self, status: u16) {
+        if let Some(tally) = self.tally.take().filter(|_| status >= 500) {
+            tally.failed();
+        }
         self.status = Some(status);
     }
 
@@ -83,6 +116,11 @@ impl Record {
         if let Some(counters) = &self.counters {
             counters.unserved();
         }
+    }
+
+    /// Whether the app's requests may be sent again once more.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.counters.as_ref().is_none_or(|counters| counters.may_repeat())
     }
 
     pub(crate) fn add_bytes(&mut self, bytes: usize) {
@@ -101,6 +139,9 @@ impl Record {
         }
         let now = self.worker.now();
         self.finished = Some(now);
+        if let Some(tally) = self.tally.take() {
+            tally.left(now.saturating_sub(self.started));
+        }
         if let (Some(counters), Some(status)) = (&self.counters, self.status) {
             counters.answered(status);
         }

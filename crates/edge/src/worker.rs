@@ -12,29 +12,35 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use berth_clock::{Clock, random_bytes};
+use berth_routing::retry;
 use berth_spec::Gate;
-use http::HeaderValue;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access_log::{Buffer, Line};
+use crate::activity::Activity;
+use crate::address::Connections;
 use crate::client::{self, Client, End, Origin};
 use crate::dial::Dialers;
-use crate::fleet::{App, Fleet, InFlight, Named};
+use crate::fleet::{App, Backend, Fleet, InFlight, Named};
 use crate::headers::RequestId;
 use crate::limits::Limits;
+use crate::queue::Queue;
+use crate::rate::Exceeded;
 use crate::record::Record;
 use crate::upstream::{self, Pool, Sender, UpstreamStream};
+use crate::visit::Visit;
 use crate::{events, internal};
 
-/// So many requests of one thread wait for an instance; each costs a connection and its head. Beyond it the app is
-/// not about to come back, and waiting clients would only take the places of others.
-const HELD_MAX: usize = 4_096;
 /// How long a request waits for an app that edge could not read about when it started.
 const UNKNOWN_HOLD: Duration = Duration::from_secs(5);
+/// How long a request waits for an app that is paused.
+const PAUSED_HOLD: Duration = Duration::from_secs(30);
 
 /// What the control thread and a worker share.
 #[derive(Debug)]
@@ -66,13 +72,33 @@ pub(crate) enum Target {
     Named(Named),
 }
 
+/// Where a request waits, and for how long in all.
+pub(crate) struct Held {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) patience: Duration,
+    /// The app's, which waiting keeps awake.
+    pub(crate) activity: Option<Arc<Activity>>,
+}
+
+impl Held {
+    /// Waits for `pause`, or less when something changed that may let a request through. False when too many wait.
+    pub(crate) async fn wait(&self, worker: &Worker, pause: Duration) -> bool {
+        let _waits = self.activity.as_ref().map(Activity::hold);
+        self.queue.wait(worker, pause).await
+    }
+}
+
 /// Where a request may go.
 pub(crate) enum Choice {
     Backend(InFlight),
-    /// Nowhere yet; wait for this long in all.
-    Wait(Duration),
+    /// Nowhere until one of the instances has room, which is waited for in line.
+    Full(Held),
+    /// Nowhere yet.
+    Wait(Held),
+    /// Nowhere until the app wakes.
+    Asleep(Held),
     /// Nowhere until somebody lets requests through again.
-    Paused,
+    Paused(Held),
     /// Nowhere: the app is under maintenance.
     Maintenance,
     NoApp,
@@ -86,7 +112,6 @@ pub(crate) struct Worker {
     pool: RefCell<Pool>,
     dialers: RefCell<Dialers>,
     stirred: Notify,
-    held: Cell<usize>,
     random: Cell<u64>,
     log: RefCell<Option<Buffer>>,
     /// The port of the listener for HTTPS.
@@ -94,9 +119,18 @@ pub(crate) struct Worker {
     tasks: RefCell<JoinSet<()>>,
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
+    addresses: Rc<Connections>,
     tunnels: Cell<usize>,
     left: Notify,
     draining: Cell<bool>,
+}
+
+/// The app that is meant, if there is one.
+fn app_of<'f>(fleet: &'f Fleet, target: &Target) -> Option<&'f Arc<App>> {
+    match target {
+        Target::Host(host) => fleet.app(host),
+        Target::Named(named) => fleet.named(named),
+    }
 }
 
 /// Counts a tunnel for as long as it exists.
@@ -125,13 +159,13 @@ impl Worker {
             pool: RefCell::default(),
             dialers: RefCell::default(),
             stirred: Notify::new(),
-            held: Cell::new(0),
             random: Cell::new(random),
             log: RefCell::new(log),
             secure_port,
             tasks: RefCell::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
+            addresses: Rc::default(),
             tunnels: Cell::new(0),
             left: Notify::new(),
             draining: Cell::new(false),
@@ -146,50 +180,89 @@ impl Worker {
         self.secure_port
     }
 
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
     }
 
-    /// Chooses by the snapshot in use, and counts the choice, without an await in between: the thread cannot take on
-    /// another snapshot, and say so, in the middle.
-    pub(crate) fn choose(&self, target: &Target, tried: &[u64], record: Option<&mut Record>) -> Choice {
+    /// Whether a client may ask this once more, by the rate limits of the app. What instances ask of each other is not limited.
+    pub(crate) fn admit_rate(
+        &self,
+        target: &Target,
+        origin: &Origin,
+        request: &Request<Incoming>,
+        record: &mut Record,
+    ) -> Result<(), Exceeded> {
         let fleet = self.fleet.borrow();
-        let app: Option<&Arc<App>> = match target {
-            Target::Host(host) => fleet.app(host),
-            Target::Named(named) => fleet.named(named),
+        let (Origin::Outside { peer, .. }, Target::Host(host), true) = (origin, target, fleet.limits_rates)
+        else {
+            return Ok(());
         };
-        let Some(app) = app else {
-            return if fleet.complete { Choice::NoApp } else { Choice::Wait(UNKNOWN_HOLD) };
-        };
-        if let Some(record) = record {
-            record.set_app(&app.counters);
-        }
-        match app.gate {
-            Gate::Open => {}
-            Gate::Paused => return Choice::Paused,
-            Gate::Maintenance => return Choice::Maintenance,
-        }
-        let random = self.random();
-        let random = ((random >> 32) as u32, (random & 0xffff_ffff) as u32);
-        app.pick(tried, random).map_or(Choice::Wait(app.hold), Choice::Backend)
+        let Some(app) = fleet.app(host).filter(|app| app.limiter.has_rules()) else { return Ok(()) };
+        record.set_app(&app.counters);
+        let peer = peer.to_str().ok().and_then(|peer| peer.parse().ok());
+        let Some(peer) = peer else { return Ok(()) };
+        app.limiter.admit(request.uri().path(), peer, request.headers(), self.now())
     }
 
-    /// Waits for `pause`, or less when something changed that may let a request through. False when too many wait.
-    pub(crate) async fn wait(self: &Rc<Self>, pause: Duration) -> bool {
-        struct Held<'a>(&'a Cell<usize>);
-        impl Drop for Held<'_> {
-            fn drop(&mut self) {
-                self.0.set(self.0.get() - 1);
+    /// Chooses by the snapshot in use, and counts the choice, without an await in between: the thread cannot take on
+    /// another snapshot, and say so, in the middle. Who does not have its `turn` stands behind those that wait in line.
+    pub(crate) fn choose(
+        &self,
+        target: &Target,
+        tried: &[u64],
+        turn: bool,
+        record: Option<&mut Record>,
+    ) -> Choice {
+        let fleet = self.fleet.borrow();
+        let Some(app) = app_of(&fleet, target) else {
+            let queue = Arc::clone(&fleet.unknown);
+            let held = Held { queue, patience: UNKNOWN_HOLD, activity: None };
+            return if fleet.complete { Choice::NoApp } else { Choice::Wait(held) };
+        };
+        let visit = record.as_ref().and_then(|record| record.visit());
+        let mut record = record;
+        if let Some(record) = &mut record {
+            record.set_app(&app.counters);
+        }
+        let held = |patience| {
+            let (queue, activity) = (Arc::clone(&app.queue), Some(Arc::clone(&app.activity)));
+            Held { queue, patience, activity }
+        };
+        match app.gate {
+            Gate::Open => {}
+            Gate::Paused => return Choice::Paused(held(PAUSED_HOLD)),
+            Gate::Maintenance => return Choice::Maintenance,
+        }
+        app.activity.stir();
+        if app.asleep {
+            return Choice::Asleep(held(app.hold));
+        }
+        if !turn && app.queue.has_line() {
+            return Choice::Full(held(app.hold));
+        }
+        let visit = visit.unwrap_or_else(|| Visit::new(self.random()));
+        let random = self.random();
+        let random = ((random >> 32) as u32, (random & 0xffff_ffff) as u32);
+        match app.pick(visit, tried, random) {
+            Some(lease) => {
+                if let Some(record) = record {
+                    record.set_tally(app.tally_of(visit, &lease));
+                }
+                Choice::Backend(lease)
             }
+            None if app.has_besides(tried) => Choice::Full(held(app.hold)),
+            None => Choice::Wait(held(app.hold)),
         }
-        if self.held.get() >= HELD_MAX {
-            return false;
-        }
-        self.held.set(self.held.get() + 1);
-        let _held = Held(&self.held);
-        // Either way the next thing is to try again.
-        let _changed = tokio::time::timeout(pause, self.stirred.notified()).await.is_ok();
-        true
+    }
+
+    /// What a request says of who sends it, while the requests of any app are shared between releases.
+    pub(crate) fn visit(&self, headers: &http::HeaderMap) -> Option<Visit> {
+        let splits = self.fleet.borrow().splits;
+        splits.then(|| Visit::of(headers, self.random()))
     }
 
     /// An idle connection for a request that was counted in `lease`.
@@ -224,6 +297,15 @@ impl Worker {
         upstream::open(backend, &self.dialers, routed, self.now(), self.limits.connect).await
     }
 
+    /// Takes note of what became of a request to `backend`.
+    pub(crate) fn judge(&self, backend: &Backend, well: bool) {
+        if !well {
+            backend.failed(self.now());
+        } else if backend.circuit.succeeded(|| self.now()) {
+            events::readmitted(&backend.instance);
+        }
+    }
+
     /// Whether new requests may go to this backend.
     pub(crate) fn routes(&self, backend: u64) -> bool {
         self.fleet.borrow().routes(backend) && !self.draining.get()
@@ -256,6 +338,11 @@ impl Worker {
     pub(crate) fn request_id(&self) -> RequestId {
         let id = u128::from(self.random()) << 64 | u128::from(self.random());
         RequestId::new(id, self.random())
+    }
+
+    /// How long to pause before a request is sent again.
+    pub(crate) fn jitter(&self) -> Duration {
+        retry::jitter((self.random() >> 32) as u32)
     }
 
     pub(crate) fn log(&self, line: &Line<'_>) {
@@ -313,16 +400,23 @@ impl Worker {
         }
     }
 
+    /// A place for a client, and its address as headers have it. One too many of an address is closed: what it would wait for are its own others.
+    fn enter(&self, peer: SocketAddr) -> Option<(impl Sized + use<>, HeaderValue)> {
+        let (all, max) = (self.clients.borrow().len(), self.limits.connections);
+        let place = self.addresses.enter(peer.ip(), all, max)?;
+        Some((place, named(peer)?))
+    }
+
     fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
-        let Some(peer) = named(peer) else { return };
-        self.serve(None, move |worker, client| async move {
+        let Some((place, peer)) = self.enter(peer) else { return };
+        self.serve(place, move |worker, client| async move {
             client::serve(&worker, client, socket, Origin::Outside { peer, secure: None }).await;
         });
     }
 
     fn admit_secure(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
-        let Some(peer) = named(peer) else { return };
-        self.serve(None, move |worker, client| async move {
+        let Some((place, peer)) = self.enter(peer) else { return };
+        self.serve(place, move |worker, client| async move {
             // What a handshake fails of is the client's, or of somebody who looks around: there is nobody to be told.
             let limit = worker.limits.patience.head;
             let Ok(Ok(stream)) = tokio::time::timeout(limit, acceptor.accept(socket)).await else { return };
@@ -333,7 +427,7 @@ impl Worker {
     /// Serves a client by `service`. What `room` it takes is free again when that ends.
     pub(crate) fn serve<F: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
-        room: Option<OwnedSemaphorePermit>,
+        room: impl Sized + 'static,
         service: impl FnOnce(Rc<Self>, Rc<Client>) -> F,
     ) {
         let number = self.next_client.get();

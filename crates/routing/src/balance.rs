@@ -14,12 +14,14 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 pub struct Load {
     /// Whether it fails its health probes: only when all do, a failing one is chosen.
     pub failing: bool,
+    /// Whether it has as many requests as it should: only when all have, it gets more.
+    pub above_soft: bool,
     /// Requests in flight to it, over all threads.
     pub in_flight: u64,
 }
 
 /// Chooses one of `count` backends: the better of two random ones, or the best of all when neither of the two is
-/// fit. `load` gives `None` for a backend that this request tried already.
+/// fit. `load` gives `None` for a backend that this request tried already, or that takes no more.
 ///
 /// Two random choices instead of the least loaded of all: threads that see the same counts would otherwise all run
 /// to the same backend. `random` is one number for each choice.
@@ -37,6 +39,7 @@ pub fn pick(count: usize, load: impl Fn(usize) -> Option<Load>, random: (u32, u3
     let of_two = better(at(first), at(second));
     if let Some((load, place)) = of_two
         && !load.failing
+        && !load.above_soft
     {
         return Some(place);
     }
@@ -104,9 +107,15 @@ impl Hold {
         Self { deadline: now.saturating_add(budget), tries: 0 }
     }
 
+    /// How long it may still be held, `None` when the time is up.
+    #[must_use]
+    pub fn left(&self, now: Duration) -> Option<Duration> {
+        self.deadline.checked_sub(now).filter(|left| !left.is_zero())
+    }
+
     /// How long to wait before the next try, `None` when the time is up. The last wait ends at the deadline.
     pub fn wait(&mut self, now: Duration) -> Option<Duration> {
-        let left = self.deadline.checked_sub(now).filter(|left| !left.is_zero())?;
+        let left = self.left(now)?;
         let wait = pause(self.tries).min(left);
         self.tries = self.tries.saturating_add(1);
         Some(wait)
@@ -119,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn load(failing: bool, in_flight: u64) -> Option<Load> {
-        Some(Load { failing, in_flight })
+        Some(Load { failing, above_soft: false, in_flight })
     }
 
     #[test]
@@ -128,6 +137,14 @@ mod tests {
         assert_eq!(pick(3, |place| loads[place], (0, 0)), Some(2));
         let loads = [load(true, 5), load(true, 1)];
         assert_eq!(pick(2, |place| loads[place], (0, 0)), Some(1));
+        let busy = [
+            Some(Load { failing: false, above_soft: true, in_flight: 2 }),
+            None,
+            load(false, 900),
+            load(true, 0),
+        ];
+        assert_eq!(pick(4, |place| busy[place], (0, 0)), Some(2), "above its soft limit only when all are");
+        assert_eq!(pick(2, |place| busy[place], (0, 0)), Some(0));
         assert_eq!(pick(0, |_| load(false, 0), (7, 7)), None);
         assert_eq!(pick(1, |_| None, (7, 7)), None);
     }
@@ -162,18 +179,21 @@ mod tests {
         #[test]
         fn the_pick_is_fit_and_never_worse_than_its_first_choice(
             loads in proptest::collection::vec(
-                proptest::option::of((any::<bool>(), 0_u64..5)), 0..8),
+                proptest::option::of((any::<bool>(), any::<bool>(), 0_u64..5)), 0..8),
             random in any::<(u32, u32)>(),
         ) {
-            let at = |place: usize| loads[place].map(|(failing, in_flight)| Load { failing, in_flight });
+            let at = |place: usize| {
+                loads[place].map(|(failing, above_soft, in_flight)| Load { failing, above_soft, in_flight })
+            };
             match pick(loads.len(), at, random) {
                 None => prop_assert!(loads.iter().all(Option::is_none)),
                 Some(place) => {
                     let chosen = at(place).expect("a backend that was tried is not picked again");
                     let first = at(random.0 as usize % loads.len());
                     prop_assert!(first.is_none_or(|first| chosen <= first));
-                    let all_fail = loads.iter().flatten().all(|(failing, _)| *failing);
-                    prop_assert_eq!(chosen.failing, all_fail);
+                    let class = |load: Load| (load.failing, load.above_soft);
+                    let best = (0..loads.len()).filter_map(at).map(class).min();
+                    prop_assert_eq!(Some(class(chosen)), best);
                 }
             }
         }

@@ -4,11 +4,18 @@
 #![warn(missing_docs)]
 
 pub mod balance;
+pub mod breaker;
+pub mod concurrency;
 pub mod health;
 pub mod host;
 pub mod names;
+pub mod path;
+pub mod rate;
+pub mod retry;
 pub mod snapshot;
+pub mod split;
 pub mod table;
+pub mod waiting;
 pub mod wire;
 
 pub use names::Names;
@@ -16,4 +23,5 @@ pub use snapshot::{
     AppRoute, Backend, CertificateRoute, ChallengeRoute, Endpoint, Generation, Host, Https, Probe, ProbePath,
     Role, Snapshot,
 };
+pub use split::Share;
 pub use table::{Flaw, InvalidSnapshot, Table};

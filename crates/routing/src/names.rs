@@ -106,11 +106,14 @@ mod tests {
                 endpoint: Endpoint::Dialer { name: "0123456789ab".to_owned(), port },
                 role: Role::Routed,
                 probe: Probe { path: ProbePath::Guess, interval: Millis(1), timeout: Millis(1) },
+                concurrency: berth_spec::RequestConcurrency::default(),
+                request_timeout: None,
             };
             let route = AppRoute {
                 gate: berth_spec::Gate::Open,
                 hosts: Vec::new(),
                 backends: vec![backend],
+                rate_limits: Vec::new(),
                 hold: Millis(0),
                 address: address(slot),
                 ..AppRoute::default()

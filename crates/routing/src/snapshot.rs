@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use berth_spec::{AppId, Gate, InstanceId, Millis};
+use berth_spec::{AppId, Gate, InstanceId, Millis, RateLimit, RequestConcurrency};
 use serde::{Deserialize, Serialize};
+
+use crate::split::Share;
 
 /// Which snapshot: the journal position that it was derived from. A newer snapshot has a greater generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -111,6 +113,9 @@ pub struct AppRoute {
     /// How long a request may be held while no routed backend accepts a connection; nought when the app was
     /// scaled to nothing on purpose.
     pub hold: Millis,
+    /// How often somebody may ask. A version that does not know it lets everybody ask as often as he likes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RateLimit>,
     /// Whether requests go to them at all. A version that does not know it lets them through.
     #[serde(default, skip_serializing_if = "Gate::is_open")]
     pub gate: Gate,
@@ -121,6 +126,15 @@ pub struct AppRoute {
     /// What is said to clients that could use HTTPS. A version that does not know of it has no HTTPS.
     #[serde(default, skip_serializing_if = "Https::is_default")]
     pub https: Https,
+    /// How requests are shared between releases, a hundred percent in all; nothing while one release has all of them. A version that does not
+    /// know it spreads them over all routed instances alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
+    /// Where in the journal the app fell asleep, while it sleeps: a request for it is held and control is told that it is wanted; what is
+    /// parked stands still and is not probed. A version that does not know of it holds the request and tells nobody, so that such an app
+    /// wakes once control has heard that a request was not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asleep: Option<Generation>,
 }
 
 /// A host name in lower case without a port: `shop.example.com`; or `*.example.com`, which matches every name with one label
@@ -141,6 +155,12 @@ pub struct Backend {
     pub role: Role,
     /// How its health is probed; two releases of one app may differ in it.
     pub probe: Probe,
+    /// How many requests it gets at a time. A version that does not know it sends it as many as come.
+    #[serde(default, skip_serializing_if = "RequestConcurrency::is_unlimited")]
+    pub concurrency: RequestConcurrency,
+    /// How long it may take to begin an answer. A version that does not know it waits as long as the client does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<Millis>,
 }
 
 /// Where an instance listens.

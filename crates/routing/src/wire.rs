@@ -1,6 +1,7 @@
 //! The messages between control and edge: frames of a 4-byte little-endian length and that many bytes of JSON.
 
-use berth_spec::{AppId, InstanceId};
+use berth_rollout::Latencies;
+use berth_spec::{AppId, InstanceId, ReleaseNumber};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -58,9 +59,25 @@ pub enum FromEdge {
         /// The last answers, newest last, at most five, as a person would read them.
         evidence: Vec<String>,
     },
+    /// A request waits for an app that sleeps, or somebody sends something on a connection to it that stood open. Only said to a control
+    /// that has sent a snapshot in which some app sleeps: one before it would refuse the message.
+    Wanted {
+        /// Which app.
+        app: AppId,
+        /// Since which generation it sleeps, as its route said.
+        asleep: Generation,
+    },
+    /// No request is under way to this instance and as of `generation` (applied) none will be, but connections to it stand open on which
+    /// nothing passes: it may stand still, and not be stopped yet. Said to whom [`FromEdge::Wanted`] is said.
+    Still {
+        /// Which instance.
+        instance: InstanceId,
+        /// The generation in which it is not routed.
+        generation: Generation,
+    },
     /// What passed in the last second, by app.
     Counts {
-        /// One entry for each app that had requests.
+        /// One entry for each app that had requests, or has some under way.
         apps: Vec<AppCounts>,
     },
 }
@@ -86,6 +103,27 @@ pub struct AppCounts {
     pub by_class: [u64; 5],
     /// Requests that edge could not hand to any instance.
     pub unserved: u64,
+    /// Whether a client did something that keeps the app awake: asked for something, waits for an answer, takes one, or sends something on
+    /// a connection that stands open. A version that does not know of it never lets an app sleep.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub busy: bool,
+    /// The same by release, while they are shared between releases. A version that does not know it compares nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<ReleaseCounts>,
+}
+
+/// The requests that one release got of those that were shared, within one second. Those that asked for a release by name are not
+/// among them: they are no fair sample.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseCounts {
+    /// Which.
+    pub release: ReleaseNumber,
+    /// All of them.
+    pub requests: u64,
+    /// Those that were answered with a status of 500 or more, or not at all.
+    pub errors: u64,
+    /// How long each took to the head of its answer, or until its client left.
+    pub latencies: Latencies,
 }
 
 /// Why a frame was refused. The connection that it came on is of no more use.
@@ -164,6 +202,20 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.feed(&snapshot);
         assert_eq!(decoder.message::<ToEdge>().unwrap(), Some(ToEdge::Snapshot(Snapshot::default())));
+    }
+
+    #[test]
+    fn counts_by_release_come_back() {
+        let mut latencies = Latencies::default();
+        [900, 40_000, 41_000].into_iter().for_each(|micros| latencies.add(micros));
+        let release = ReleaseCounts { release: ReleaseNumber(2), requests: 4, errors: 1, latencies };
+        let app = "default/default/shop".parse().unwrap();
+        let counts =
+            AppCounts { app, by_class: [0, 3, 0, 0, 1], unserved: 0, busy: false, releases: vec![release] };
+        let told = FromEdge::Counts { apps: vec![counts] };
+        let mut decoder = Decoder::default();
+        decoder.feed(&encode(&told).unwrap());
+        assert_eq!(decoder.message::<FromEdge>().unwrap(), Some(told));
     }
 
     #[test]

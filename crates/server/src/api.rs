@@ -22,6 +22,7 @@ mod releases;
 mod report;
 mod runs;
 mod settings;
+mod traffic;
 mod upload;
 mod views;
 mod volumes;
@@ -120,6 +121,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(route::INSTANCES, get(apps::instances))
         .route(route::SCALE, get(apps::scale).put(apps::change_scale))
         .route(route::GATE, put(gate::change))
+        .route(route::TRAFFIC, get(traffic::show).put(traffic::set))
+        .route(route::PROMOTE, post(traffic::promote))
+        .route(route::ABORT, post(traffic::abort))
         .route(route::DOMAINS, get(domains::list).patch(domains::change))
         .route(route::VOLUMES, get(volumes::list))
         .route(route::VOLUME, delete(volumes::remove))

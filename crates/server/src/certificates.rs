@@ -246,8 +246,12 @@ impl Keeper {
         let challenge = order.challenge(proof).await.map_err(failed)?;
         let challenge = challenge.map(|it| Challenge { token: it.token, answer: it.answer });
         let ordered = Order { address: order.address().to_owned(), challenge };
-        let position = self.write(CertificateChange::Ordered { host: host.clone(), order: ordered }).await;
-        if !self.edge.follows(position, EDGE_PATIENCE).await {
+        let token = ordered.challenge.as_ref().map(|challenge| challenge.token.clone());
+        self.write(CertificateChange::Ordered { host: host.clone(), order: ordered }).await;
+        // A host that the server remembers has nothing to be answered.
+        if let Some(token) = token
+            && !self.edge.answers(&token, EDGE_PATIENCE).await
+        {
             let summary = "edge did not take the challenge over in time";
             return Err(Failure::new(Code::EdgeUnresponsive.as_str(), summary));
         }
@@ -333,17 +337,13 @@ impl Keeper {
         }
     }
 
-    /// Writes a change down, and gives where in the journal it is.
-    async fn write(&self, change: CertificateChange) -> u64 {
+    /// Writes a change down.
+    async fn write(&self, change: CertificateChange) {
         let command = Command::ChangeCertificates { change: Box::new(change) };
-        match self.desk.submit(command, Asker::platform("certificates"), None, None).await {
-            Ok(outcome) => outcome.position,
-            Err(error) => {
-                // The same is found to be due again, and tried again then.
-                events::could_not("write down what became of a certificate", &error);
-                tokio::time::sleep(LOOK).await;
-                0
-            }
+        if let Err(error) = self.desk.submit(command, Asker::platform("certificates"), None, None).await {
+            // The same is found to be due again, and tried again then.
+            events::could_not("write down what became of a certificate", &error);
+            tokio::time::sleep(LOOK).await;
         }
     }
 }

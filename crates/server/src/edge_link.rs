@@ -7,6 +7,8 @@
 
 mod certificates;
 mod claims;
+mod comparisons;
+mod sleep;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +18,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use berth_clock::Clock;
 use berth_control::event::Ordinal;
 use berth_control::invariant::check_routes;
 use berth_control::route::{is_behind, must_publish, snapshot};
 use berth_control::state::App;
-use berth_control::world::{Edge, EdgeProcess, Probed};
+use berth_control::world::{Compared, Edge, EdgeProcess, Probed};
 use berth_process::Identity;
 use berth_routing::wire::{FrameError, FromEdge, Health, ToEdge, encode};
 use berth_routing::{Endpoint, Generation, Names, Snapshot};
@@ -29,6 +32,7 @@ use tokio::sync::watch;
 
 pub use self::certificates::CertificateShelf;
 pub use self::claims::EdgeClaims;
+use self::comparisons::Comparisons;
 use crate::desk::Desk;
 use crate::events;
 
@@ -46,10 +50,13 @@ pub struct EdgeLink {
     group: Option<u32>,
     shelf: CertificateShelf,
     claims: EdgeClaims,
+    clock: Arc<dyn Clock>,
     known: Mutex<Known>,
     newest: watch::Sender<Arc<Newest>>,
     /// What all living edges went by when one of them last said so.
     applied: watch::Sender<Generation>,
+    /// The releases between which requests are shared, beside each other.
+    comparisons: Comparisons,
     /// Whether every app has to be compared with the newest snapshot, and not only what changed since: at first, and while one that had
     /// to be written could not be.
     compare_all: AtomicBool,
@@ -90,6 +97,8 @@ struct Known {
     edges: BTreeMap<u32, Process>,
     /// How many edges have said hello so far.
     greetings: u64,
+    /// When it was last heard of somebody who keeps an app awake. Bounded by the apps there ever were.
+    stirred: BTreeMap<AppId, Duration>,
     /// The last generation that has a port, for every port that some living edge may still send to. Bounded by the number of ports.
     ports: BTreeMap<u16, Generation>,
 }
@@ -102,6 +111,10 @@ struct Process {
     applied: Generation,
     drained: BTreeMap<InstanceId, Generation>,
     health: BTreeMap<InstanceId, Probed>,
+    /// Instances that have nothing under way but what stands open.
+    still: BTreeMap<InstanceId, Generation>,
+    /// Apps that somebody waits for, with the sleep that is meant.
+    wanted: BTreeMap<AppId, Generation>,
 }
 
 impl Known {
@@ -151,6 +164,7 @@ impl EdgeLink {
         group: Option<u32>,
         claims: EdgeClaims,
         shelf: CertificateShelf,
+        clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
         let last = match std::fs::read(dir.join(CURRENT)) {
             Ok(bytes) => serde_json::from_slice::<Snapshot>(&bytes).ok(),
@@ -167,9 +181,11 @@ impl EdgeLink {
             group,
             shelf,
             claims,
+            clock,
             known: Mutex::new(known),
             newest: watch::Sender::new(Arc::new(newest)),
             applied: watch::Sender::new(Generation::default()),
+            comparisons: Comparisons::default(),
             compare_all: AtomicBool::new(true),
             platform: AtomicU64::new(0),
         })
@@ -274,11 +290,28 @@ impl EdgeLink {
         (health, drained)
     }
 
+    /// What was seen of the release that the app's requests are shared with, beside the one that serves.
+    #[must_use]
+    pub fn compared(&self, app: &App) -> Option<Compared> {
+        self.comparisons.of(app)
+    }
+
     /// Waits until every living edge goes by what the journal held at `position`, for at most `limit`; gives whether it does.
     pub async fn follows(&self, position: u64, limit: Duration) -> bool {
         let mut applied = self.applied.subscribe();
         let follows = applied.wait_for(|applied| applied.0 >= position);
         tokio::time::timeout(limit, follows).await.is_ok_and(|waited| waited.is_ok())
+    }
+
+    /// Waits until every living edge answers the challenge with this token, for at most `limit`; gives whether it does.
+    pub async fn answers(&self, token: &str, limit: Duration) -> bool {
+        let answered = async {
+            let mut newest = self.newest.subscribe();
+            let has = |newest: &Arc<Newest>| newest.snapshot.challenges.iter().any(|it| it.token == token);
+            let generation = newest.wait_for(has).await.ok()?.snapshot.generation;
+            self.applied.subscribe().wait_for(|applied| *applied >= generation).await.ok().map(drop)
+        };
+        tokio::time::timeout(limit, answered).await.is_ok_and(|answered| answered.is_some())
     }
 
     /// The edge processes that are connected or draining.
@@ -293,6 +326,7 @@ impl EdgeLink {
             for process in known.edges.values_mut() {
                 process.drained.remove(instance);
                 process.health.remove(instance);
+                process.still.remove(instance);
             }
         });
     }
@@ -319,8 +353,15 @@ impl EdgeLink {
             known.greetings += 1;
             let greeting = known.greetings;
             let applied = Generation::default();
-            let fresh =
-                Process { identity, greeting, applied, drained: BTreeMap::new(), health: BTreeMap::new() };
+            let fresh = Process {
+                identity,
+                greeting,
+                applied,
+                drained: BTreeMap::new(),
+                health: BTreeMap::new(),
+                still: BTreeMap::new(),
+                wanted: BTreeMap::new(),
+            };
             known.edges.insert(pid, fresh);
             greeting
         })
@@ -336,14 +377,29 @@ impl EdgeLink {
             })
         };
         let said: Box<dyn FnOnce(&mut Process) + '_> = match &message {
-            // Counts are for telemetry, which does not listen yet.
-            FromEdge::Hello { .. } | FromEdge::Counts { .. } => return,
+            FromEdge::Hello { .. } => return,
+            // Of the rest of the counts telemetry will make something, which does not listen yet.
+            FromEdge::Counts { apps } => {
+                apps.iter().for_each(|counts| self.comparisons.hear(counts, desk));
+                return self.note_activity(apps, desk);
+            }
             FromEdge::Applied { generation } => {
                 Box::new(|process| process.applied = process.applied.max(*generation))
             }
-            FromEdge::Drained { instance, .. } | FromEdge::Health { instance, .. } if !is_known(instance) => {
+            FromEdge::Drained { instance, .. }
+            | FromEdge::Still { instance, .. }
+            | FromEdge::Health { instance, .. }
+                if !is_known(instance) =>
+            {
                 return;
             }
+            FromEdge::Wanted { app, .. } if desk.app(app).is_none() => return,
+            FromEdge::Wanted { app, asleep } => Box::new(|process| {
+                process.wanted.insert(app.clone(), *asleep);
+            }),
+            FromEdge::Still { instance, generation } => Box::new(|process| {
+                process.still.insert(instance.clone(), *generation);
+            }),
             FromEdge::Drained { instance, generation } => Box::new(|process| {
                 process.drained.insert(instance.clone(), *generation);
             }),
@@ -366,9 +422,10 @@ impl EdgeLink {
                 self.applied.send_replace(self.with(|known| known.applied(&self.claims)));
                 self.wake_waiting(desk);
             }
-            FromEdge::Drained { instance, .. } | FromEdge::Health { instance, .. } => {
-                desk.changed().add(instance.app);
-            }
+            FromEdge::Drained { instance, .. }
+            | FromEdge::Still { instance, .. }
+            | FromEdge::Health { instance, .. } => desk.changed().add(instance.app),
+            FromEdge::Wanted { app, .. } => desk.changed().add(app),
             FromEdge::Hello { .. } | FromEdge::Counts { .. } => {}
         }
     }

@@ -24,6 +24,7 @@ mod shutdown;
 #[cfg(test)]
 mod stage;
 mod tasks;
+mod wake;
 
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -113,15 +114,8 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     tasks.spawn(desk_task.run());
     first_entries(&config, &desk).await?;
 
-    let group = config.uid_plan.map(config::UidPlan::edge);
-    let claims = EdgeClaims::below(&config.run_dir);
     let vault = Arc::new(Vault::new(config.key_encryption_key.clone()));
-    let routing = config.home.join("routing");
-    let shelf = CertificateShelf::open(&routing, group, Arc::clone(&vault));
-    let shelf = shelf.map_err(system("making routing/certificates"))?;
-    let edge =
-        EdgeLink::open(&routing, group, claims, shelf).map_err(system("reading the routing snapshot"))?;
-    let edge = Arc::new(edge);
+    let edge = Arc::new(open_edge_link(&config, &vault)?);
     let machine = Machine::open(&config, &desk).await.map_err(RunError::Machine)?;
     let machine = Arc::new(machine);
     machine.clear_orphaned_commands().await;
@@ -143,7 +137,7 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     let api_socket = unix(config.api_unix).map_err(system("listening on api.sock"))?;
     config.api_tcp.set_nonblocking(true).map_err(system("listening for the API"))?;
     let api_tcp = TcpListener::from_std(config.api_tcp).map_err(system("listening for the API"))?;
-    let edge_uid = group.unwrap_or(config.owner_uid);
+    let edge_uid = config.uid_plan.map_or(config.owner_uid, config::UidPlan::edge);
     tasks.spawn(Arc::clone(&edge).serve(edge_socket, vec![0, config.owner_uid, edge_uid], desk.clone()));
     tasks.spawn(publish(Arc::clone(&edge), Arc::clone(&machine), desk.clone()));
     tasks.spawn(Arc::clone(&machine).watch());
@@ -181,6 +175,17 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     shutdown::stop_everything(&desk, &machine).await;
     replay::keep_snapshot(&journal, key, &desk.read(Clone::clone));
     Ok(())
+}
+
+/// The link to edge, with the certificates that it shows.
+fn open_edge_link(config: &ControlConfig, vault: &Arc<Vault>) -> Result<EdgeLink, RunError> {
+    let group = config.uid_plan.map(config::UidPlan::edge);
+    let claims = EdgeClaims::below(&config.run_dir);
+    let routing = config.home.join("routing");
+    let shelf = CertificateShelf::open(&routing, group, Arc::clone(vault));
+    let shelf = shelf.map_err(system("making routing/certificates"))?;
+    EdgeLink::open(&routing, group, claims, shelf, Arc::clone(&config.clock))
+        .map_err(system("reading the routing snapshot"))
 }
 
 fn identity(config: &ControlConfig) -> api::Identity {

@@ -12,6 +12,7 @@ mod output;
 mod releases;
 pub mod runs;
 mod source;
+mod still;
 mod surroundings;
 mod upgrade;
 mod volume_work;
@@ -115,6 +116,10 @@ struct Notes {
     unwritten_exits: BTreeMap<AppId, instances::Unwritten>,
     /// How many processes the kernel had killed for lack of memory at the last look.
     oom_kills: Option<u64>,
+    /// Instances that this process had stand still, and those that it had go on.
+    frozen: BTreeMap<InstanceId, bool>,
+    /// Instances that could not be had stand still.
+    not_frozen: BTreeSet<InstanceId>,
     /// Instances whose last exit was a kill, and whether that was for lack of memory.
     killed: BTreeMap<InstanceId, bool>,
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use berth_clock::{Clock, random_bytes};
 use berth_control::command::{Command, Fact};
 use berth_control::event::Ordinal;
-use berth_control::invariant::{check_app, check_leaks, check_newly_routed, check_start, check_stop};
+use berth_control::invariant::{
+    check_app, check_freeze, check_leaks, check_newly_routed, check_start, check_stop, check_wake,
+};
 use berth_control::plan::{Action, Plan, plan};
 use berth_control::state::{App, Life};
 use berth_control::world::{AppWorld, Life as SeenLife, Listener, Stopwatch};
@@ -21,6 +23,7 @@ use crate::desk::{Asker, Desk, SubmitError};
 use crate::edge_link::EdgeLink;
 use crate::events;
 use crate::machine::Machine;
+use crate::wake::WakeTurns;
 
 /// How many apps are reconciled at a time: enough to fill a group of the journal, few enough to start instances at a steady rate.
 const AT_ONCE: usize = 64;
@@ -41,6 +44,7 @@ pub struct Reconciler {
     machine: Arc<Machine>,
     clock: Arc<dyn Clock>,
     memories: Mutex<BTreeMap<AppId, Memory>>,
+    turns: WakeTurns,
 }
 
 /// What is remembered of an app between two passes, and lost with the process.
@@ -94,7 +98,7 @@ impl Reconciler {
     /// A reconciler that knows nothing yet.
     #[must_use]
     pub fn new(desk: Desk, edge: Arc<EdgeLink>, machine: Arc<Machine>, clock: Arc<dyn Clock>) -> Self {
-        Self { desk, edge, machine, clock, memories: Mutex::default() }
+        Self { desk, edge, machine, clock, memories: Mutex::default(), turns: WakeTurns::new() }
     }
 
     /// Works until the task is dropped.
@@ -155,7 +159,9 @@ impl Reconciler {
         let rests = |app: &App| {
             let settled = app.releases.values().rev().all(|release| release.phase.is_settled());
             let processes = app.serving_release().and_then(|release| release.processes());
-            let stopped = processes.is_none_or(|processes| processes.keys().all(|it| app.wanted(it) == 0));
+            let stopped = processes.is_none_or(|processes| {
+                processes.keys().all(|it| app.wanted(it) == 0 || (it.is_web() && app.asleep.is_some()))
+            });
             let still = app.instances.is_empty()
                 && app.activation.is_none()
                 && app.warm.is_none()
@@ -205,6 +211,16 @@ impl Reconciler {
         let ids: Vec<_> = app.instances.keys().filter_map(|&it| Some((it, app.instance_id(it)?))).collect();
         (world.health, world.drained) = self.edge.of_app(&ids);
         world.edge = self.edge.observe();
+        world.compared = self.edge.compared(app);
+        world.still = self.edge.still(&ids);
+        world.idle = self.edge.idle(&app.id);
+        world.wanted = self.edge.is_wanted(app);
+        let waits_awake = app.asleep.is_none() && app.routed.is_empty() && app.life == Life::Alive;
+        if world.wanted && app.life == Life::Alive {
+            world.may_wake = self.turns.ask(&app.id, world.memory_short, self.clock.monotonic());
+        } else if !waits_awake {
+            self.desk.changed().extend(self.turns.done(&app.id));
+        }
     }
 
     fn plan(&self, app: &App, world: &AppWorld, clearing: &BTreeSet<Ordinal>) -> Plan {
@@ -223,6 +239,14 @@ impl Reconciler {
         plan
     }
 
+    async fn freeze(&self, app: &Arc<App>, ordinal: Ordinal, world: &AppWorld) {
+        events::breach(check_freeze(app, ordinal, world));
+        // Somebody may have decided meanwhile that it wakes, which is not durable yet.
+        if self.desk.app_ahead(&app.id).is_some_and(|ahead| ahead.asleep == app.asleep) {
+            self.machine.freeze(app, ordinal).await;
+        }
+    }
+
     async fn perform(&self, app: &Arc<App>, world: &AppWorld, plan: Plan) -> Option<Millis> {
         let mut facts: Vec<Fact> = Vec::new();
         let mut ordered: Vec<String> = Vec::new();
@@ -236,8 +260,12 @@ impl Reconciler {
                         // One that another took the place of before it began has its order still.
                         self.machine.forget_order(&run.token);
                     }
-                    if let Fact::Route { ordinals } = &fact {
-                        events::breach(check_newly_routed(app, ordinals, world));
+                    match &fact {
+                        Fact::Route { ordinals } => {
+                            events::breach(check_newly_routed(app, ordinals, world));
+                        }
+                        Fact::Wake { ordinals, .. } => events::breach(check_wake(app, ordinals, world)),
+                        _ => {}
                     }
                     facts.push(fact);
                 }
@@ -264,6 +292,8 @@ impl Reconciler {
                     events::breach(check_stop(app, ordinal, world, true));
                     self.machine.stop(app, ordinal).await;
                 }
+                Action::Freeze(ordinal) => self.freeze(app, ordinal, world).await,
+                Action::Thaw(ordinal) => self.machine.thaw(app, ordinal).await,
                 Action::Remove(ordinal) => {
                     if let Some(instance) = self.machine.remove(&app.id, ordinal).await {
                         self.edge.forget(&instance);

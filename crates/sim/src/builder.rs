@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_control::event::{Artifact, Failure};
+use berth_control::state::App;
 use berth_control::world::{Build, ReleaseCommand};
 use berth_spec::command::Command;
 use berth_spec::{AppId, ProcessName, ReleaseNumber};
@@ -73,6 +74,12 @@ fn artifact(tree: &str) -> Artifact {
         why: vec!["the tree says so".to_owned()],
         ..Artifact::default()
     }
+}
+
+/// The artifacts of the releases that are not settled, whether they stand or not.
+pub(crate) fn unsettled(app: &App) -> impl Iterator<Item = String> {
+    let unsettled = app.releases.values().filter(|release| !release.phase.is_settled());
+    unsettled.map(|release| format!("a-{}", release.tree))
 }
 
 /// Work that was begun for a release.

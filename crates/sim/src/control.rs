@@ -14,9 +14,10 @@ use berth_control::ledger::Ledger;
 use berth_control::plan::{Action, plan};
 use berth_control::route::{must_publish, snapshot};
 use berth_control::state::{App, Life, Position, State};
-use berth_control::world::{AppWorld, Edge, EdgeProcess, Probed, Stopwatch};
+use berth_control::world::{AppWorld, Compared, Edge, EdgeProcess, Probed, Stopwatch};
+use berth_rollout::{Evidence, Verdict};
 use berth_routing::{Generation, Role, Snapshot};
-use berth_spec::{AppId, InstanceId, ReleaseNumber};
+use berth_spec::{AppId, InstanceId, Millis, ReleaseNumber};
 
 use crate::chance::Chance;
 use crate::disk::{Append, Kept};
@@ -65,6 +66,7 @@ pub(crate) struct Known {
     connected: bool,
     drained: BTreeMap<InstanceId, Generation>,
     health: BTreeMap<InstanceId, Probed>,
+    wanted: BTreeMap<AppId, Generation>,
 }
 
 /// The process.
@@ -77,6 +79,10 @@ pub(crate) struct Control {
     memories: BTreeMap<AppId, Memory>,
     pub(crate) passes: BTreeMap<AppId, Pass>,
     pub(crate) edges: BTreeMap<u64, Known>,
+    /// Instances that this process had stand still, or go on.
+    pub(crate) frozen: BTreeMap<(AppId, Ordinal), bool>,
+    /// When it was last heard of somebody who keeps an app awake.
+    stirred: BTreeMap<AppId, Duration>,
     pub(crate) newest: Snapshot,
     older: Option<Snapshot>,
     unsent: bool,
@@ -91,6 +97,17 @@ pub(crate) struct Control {
     pub(crate) orders: BTreeSet<String>,
     /// Until when somebody is connected to a one-off command, by its token.
     attended: BTreeMap<String, (AppId, Duration)>,
+}
+
+/// The app that it is about, if it is about one.
+fn app_of(command: &Command) -> Option<AppId> {
+    match command {
+        Command::App { app, .. } | Command::Fact { app, .. } => Some(app.clone()),
+        Command::EnsureProject { .. }
+        | Command::IssueToken { .. }
+        | Command::ChangeCertificates { .. }
+        | Command::ReportBreach { .. } => None,
+    }
 }
 
 impl Control {
@@ -109,6 +126,8 @@ impl Control {
             timers: BTreeMap::new(),
             memories: BTreeMap::new(),
             passes: BTreeMap::new(),
+            frozen: BTreeMap::new(),
+            stirred: BTreeMap::new(),
             edges: edge.into_iter().map(|pid| (pid, Known::default())).collect(),
             newest: durable.clone(),
             older: None,
@@ -156,13 +175,7 @@ impl Control {
             self.attended.insert(run.token.clone(), (app.clone(), out.chance.later(10, 60_000)));
         }
         let at = out.chance.clock().now();
-        let app = match command {
-            Command::App { app, .. } | Command::Fact { app, .. } => Some(app.clone()),
-            Command::EnsureProject { .. }
-            | Command::IssueToken { .. }
-            | Command::ChangeCertificates { .. }
-            | Command::ReportBreach { .. } => None,
-        };
+        let app = app_of(command);
         let before = app.as_ref().and_then(|app| self.ledger.speculative().apps.get(app)).cloned();
         let decided = self.ledger.submit(command, at, actor);
         let position = self.ledger.speculative().position;
@@ -333,16 +346,26 @@ impl Control {
         self.unsent = true;
     }
 
-    pub(crate) fn hear(&mut self, pid: u64, word: Word) {
+    pub(crate) fn hear(&mut self, pid: u64, word: Word, now: Duration) {
         let known = self.edges.entry(pid).or_default();
         let app = match &word {
             Word::Applied(_) => None,
+            // Nobody looks for that.
+            Word::Busy(app) => {
+                self.stirred.insert(app.clone(), now);
+                return;
+            }
+            Word::Wanted(app, _) => Some(app.clone()),
             Word::Drained(instance, _) | Word::Health(instance, _) => Some(instance.app.clone()),
         };
         match word {
             Word::Applied(generation) => known.applied = generation,
             Word::Drained(instance, generation) => {
                 known.drained.insert(instance, generation);
+            }
+            Word::Busy(_) => {}
+            Word::Wanted(app, asleep) => {
+                known.wanted.insert(app, asleep);
             }
             Word::Health(instance, health) => {
                 known
@@ -431,11 +454,27 @@ impl Control {
             // What is overlooked is seen once all has calmed down: the bug is that stops do not wait for it.
             edge: self.seen_edge(out.planted.filter(|_| !out.calm)),
             memory_short: out.memory_short,
+            compared: compared(app, out),
             volume_worked: out.machine.worked.get(&app.id).cloned(),
             freezes: out.freezes,
+            frozen: self.frozen_of(&app.id),
+            still: ids().filter_map(|(ordinal, id)| Some((ordinal, drained(&id)?))).collect(),
+            idle: self.stirred.get(&app.id).map(|last| in_millis(now.saturating_sub(*last))),
+            wanted: self.is_wanted(app),
+            may_wake: true,
             volumes_left: app.life == Life::Destroying && out.machine.volumes.contains(&app.id),
             wall: (!out.ending).then(|| out.chance.clock().now()),
         }
+    }
+
+    fn frozen_of(&self, app: &AppId) -> BTreeMap<Ordinal, bool> {
+        let of_app = self.frozen.iter().filter(|((it, _), _)| it == app);
+        of_app.map(|((_, ordinal), frozen)| (*ordinal, *frozen)).collect()
+    }
+
+    fn is_wanted(&self, app: &App) -> bool {
+        let meant = app.asleep.map(|asleep| Generation(asleep.position));
+        meant.is_some() && self.edges.values().any(|known| known.wanted.get(&app.id).copied() == meant)
     }
 
     fn seen_edge(&self, planted: Option<Planted>) -> Edge {
@@ -498,9 +537,27 @@ impl Control {
     }
 }
 
+fn in_millis(span: Duration) -> Millis {
+    Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn released(events: &[Event]) -> Option<ReleaseNumber> {
     events.iter().find_map(|event| match event {
         Event::ReleaseSubmitted(release) => Some(release.number),
         _ => None,
     })
+}
+
+/// What was seen of two releases that share the requests: nothing that speaks against the new one, but for now and then.
+fn compared(app: &App, out: &Outside) -> Option<Compared> {
+    let split = app.split?;
+    let verdict = match out.chance.below(40) {
+        _ if out.calm => Verdict::TooFew,
+        0 => Verdict::Worse,
+        1..=4 => Verdict::Unclear,
+        5..=20 => Verdict::AsGood,
+        _ => Verdict::TooFew,
+    };
+    let evidence = Evidence { verdict, ..Evidence::none() };
+    Some(Compared { release: split.release, percent: split.percent, evidence })
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use berth_control::event::Ordinal;
 use berth_control::invariant::{Breach, Invariant};
+use berth_routing::split;
 use berth_routing::wire::Health;
-use berth_routing::{Backend, Endpoint, Generation, Role, Snapshot};
+use berth_routing::{AppRoute, Backend, Endpoint, Generation, Role, Snapshot};
 use berth_spec::{AppId, InstanceId};
 
 use crate::chance::Chance;
@@ -20,6 +21,10 @@ pub(crate) enum Word {
     Applied(Generation),
     Drained(InstanceId, Generation),
     Health(InstanceId, Health),
+    /// Somebody waits for the app, which sleeps since then.
+    Wanted(AppId, Generation),
+    /// Somebody keeps the app awake.
+    Busy(AppId),
 }
 
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub(crate) struct Edge {
     unrouted: BTreeMap<InstanceId, Duration>,
     said_applied: Option<Generation>,
     said_drained: BTreeMap<InstanceId, Generation>,
+    said_wanted: BTreeSet<(AppId, Generation)>,
     outbox: VecDeque<(Duration, Word)>,
 }
 
@@ -90,6 +96,7 @@ impl Edge {
                 .collect(),
             said_applied: None,
             said_drained: BTreeMap::new(),
+            said_wanted: BTreeSet::new(),
             outbox: VecDeque::new(),
         }
     }
@@ -106,6 +113,7 @@ impl Edge {
         self.connected = true;
         self.said_applied = None;
         self.said_drained.clear();
+        self.said_wanted.clear();
         self.outbox.clear();
         let health: Vec<_> = self.health.iter().map(|(id, health)| (id.clone(), *health)).collect();
         for (id, health) in health {
@@ -188,6 +196,7 @@ impl Edge {
             self.say(Word::Applied(applied), chance);
         }
         self.say_drained(applied, chance);
+        self.say_wanted(chance);
         let held = std::mem::take(&mut self.held);
         for it in held {
             let thread = it.thread;
@@ -198,10 +207,33 @@ impl Edge {
         Ok(())
     }
 
+    /// Those who wait for an app that sleeps are told of once for each sleep, and again to a control that has just connected.
+    fn say_wanted(&mut self, chance: &Chance) {
+        let waiting: BTreeSet<(AppId, Generation)> = self
+            .held
+            .iter()
+            .filter_map(|held| {
+                let route = self.threads[held.thread].apps.get(&held.app)?;
+                Some((held.app.clone(), route.asleep?))
+            })
+            .collect();
+        for (app, asleep) in waiting {
+            if self.connected && self.said_wanted.insert((app.clone(), asleep)) {
+                self.say(Word::Wanted(app, asleep), chance);
+            }
+        }
+    }
+
     fn probe(&mut self, machine: &Machine, chance: &Chance) {
         let newest = Arc::clone(&self.threads[0]);
         let mut known = BTreeSet::new();
-        for backend in newest.apps.values().flat_map(|route| &route.backends) {
+        let sleeps =
+            |route: &AppRoute, backend: &Backend| route.asleep.is_some() && backend.role == Role::Parked;
+        let probed = newest
+            .apps
+            .values()
+            .flat_map(|route| route.backends.iter().filter(move |backend| !sleeps(route, backend)));
+        for backend in probed {
             known.insert(backend.instance.clone());
             let answers = machine.at(&backend.endpoint).is_some_and(|(_, proc)| proc.accepts(chance.now()));
             let before = self.health.get(&backend.instance).copied();
@@ -265,6 +297,9 @@ impl Edge {
         tally: &mut Tally,
     ) -> Result<bool, Breach> {
         let thread = chance.below(self.threads.len());
+        if self.threads[thread].apps.contains_key(app) {
+            self.say(Word::Busy(app.clone()), chance);
+        }
         if self.send(app, thread, machine, chance)? {
             return Ok(true);
         }
@@ -288,8 +323,13 @@ impl Edge {
         let snapshot = Arc::clone(&self.threads[thread]);
         let Some(route) = snapshot.apps.get(app) else { return Ok(false) };
         let mut routed: Vec<&Backend> = route.backends.iter().filter(|it| it.role == Role::Routed).collect();
+        let visitor = chance.below(1 << 30) as u64;
+        let share = split::choose(&route.shares, visitor).and_then(|at| route.shares.get(at));
         while !routed.is_empty() {
-            let backend = routed.swap_remove(chance.below(routed.len()));
+            let own =
+                |it: &&Backend| share.is_some_and(|it_has| it_has.instances.contains(&it.instance.ordinal));
+            let first = routed.iter().position(own).unwrap_or_else(|| chance.below(routed.len()));
+            let backend = routed.swap_remove(first);
             if deliver(backend, snapshot.generation, machine, chance.now())? {
                 let most = if chance.one_in(20) { 20_000 } else { 800 };
                 let ends = chance.later(1, most);
@@ -315,6 +355,10 @@ fn deliver(
         return Err(Breach { invariant: Invariant::StoppedIsUnreachable, detail });
     }
     let Some(((app, ordinal), proc)) = machine.at(&backend.endpoint) else { return Ok(false) };
+    if proc.frozen {
+        let detail = format!("a request went to {} by {generation}, which stands still", backend.instance);
+        return Err(Breach { invariant: Invariant::StillIsUnreachable, detail });
+    }
     if (app, *ordinal) != meant {
         let detail = format!("a request for {} by {generation} reached {app} {ordinal}", backend.instance);
         return Err(Breach { invariant: Invariant::EndpointsAreNotShared, detail });

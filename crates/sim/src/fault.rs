@@ -167,6 +167,10 @@ kinds! {
         RepeatsMoments,
         /// Starts an instance while another one has a volume of its.
         StartsBesideHolder,
+        /// Has an instance stand still while requests are in flight to it or may come.
+        FreezesBeforeDrained,
+        /// Wakes an app before what stands still goes on.
+        WakesBeforeThawed,
         /// Collects artifacts of all releases but the one that serves.
         CollectsTooMuch,
     }
@@ -193,6 +197,8 @@ impl Planted {
             Self::ReusesPorts => Invariant::EndpointsAreNotShared,
             Self::RepeatsMoments => Invariant::MomentsRunOnce,
             Self::StartsBesideHolder => Invariant::VolumesAreExclusive,
+            Self::FreezesBeforeDrained => Invariant::StillIsUnreachable,
+            Self::WakesBeforeThawed => Invariant::RoutedGoesOn,
             Self::CollectsTooMuch => Invariant::RollbackExists,
         }
     }

@@ -17,10 +17,13 @@
 //! - RTE-4 for each routing that is planned and each snapshot
 //! - RTE-5 for each snapshot, and for every request that edge sends
 //! - RTE-6 for each snapshot
+//! - RTE-7 for each decision and each snapshot
 //! - DEP-1, DEP-2 for each decision; DEP-3 after each collection of artifacts and each pass of a reconciler
 //! - NUM-1 for each decision, and against all numbers that ever became durable
 //! - CRON-1 for each decision, and against all moments that a command was ever started for
 //! - VOL-1 before each start, and for each start against all instances that live
+//! - SLP-1 before each time an instance is had stand still, and for every request that edge sends
+//! - SLP-2 for each state, and before each waking
 //! - INS-1 at each pass of a reconciler and at the end
 //!
 //! [`Planted`] bugs show that the checks catch what they are there for.
@@ -33,6 +36,7 @@ mod edge;
 mod fault;
 mod machine;
 mod perform;
+pub mod rollouts;
 mod settled;
 mod trace;
 mod users;

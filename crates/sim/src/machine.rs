@@ -48,6 +48,8 @@ pub(crate) struct Proc {
     stage: Stage,
     /// Whether control told it to stop.
     pub(crate) told: bool,
+    /// Whether it stands still.
+    pub(crate) frozen: bool,
     restarts: u32,
     last_exit: Option<Exit>,
 }
@@ -293,11 +295,19 @@ impl Machine {
             own_network,
             stage: if fails { Stage::NotStarted } else { Stage::Starting { until: chance.later(1, 60) } },
             told: false,
+            frozen: false,
             restarts: 0,
             last_exit: None,
         };
         self.procs.insert(key, proc);
         Ok(())
+    }
+
+    /// Has an instance stand still, or go on.
+    pub(crate) fn freeze(&mut self, app: &AppId, ordinal: Ordinal, frozen: bool) {
+        if let Some(proc) = self.procs.get_mut(&(app.clone(), ordinal)) {
+            proc.frozen = frozen;
+        }
     }
 
     /// Works on a volume, which nobody may have who lives.
@@ -349,6 +359,8 @@ impl Machine {
             return;
         }
         proc.told = true;
+        // What stands still hears no signal: it goes on first.
+        proc.frozen = false;
         let until = if chance.one_in(6) {
             tally.add(Fault::IgnoredSignal);
             chance.now() + kill_after.as_duration()

@@ -4,9 +4,12 @@ use std::collections::{BTreeSet, VecDeque};
 
 use berth_clock::random_bytes;
 use berth_control::command::{Command, Fact, Refusal};
-use berth_control::event::Ordinal;
-use berth_control::invariant::{Breach, Invariant, check_newly_routed, check_start, check_stop};
+use berth_control::event::{Depth, Ordinal, WakeReason};
+use berth_control::invariant::{
+    Breach, Invariant, check_freeze, check_newly_routed, check_start, check_stop, check_wake,
+};
 use berth_control::plan::Action;
+use berth_control::sleep::is_put_to_sleep;
 use berth_control::state::App;
 use berth_control::world::AppWorld;
 use berth_routing::wire::Health;
@@ -38,6 +41,25 @@ pub(crate) fn plant(
             });
             actions.extend(waits.map(|(&ordinal, _)| Action::Start(ordinal)));
         }
+        Some(Planted::FreezesBeforeDrained) => {
+            // As soon as it is decided that the app sleeps, and not when edge has let go.
+            let falls_asleep = actions
+                .iter()
+                .any(|it| matches!(it, Action::Record(Fact::Sleep { depth: Depth::Frozen, .. })));
+            let sleeping = app.instances.iter().filter(|(_, it)| falls_asleep && is_put_to_sleep(app, it));
+            actions.extend(sleeping.map(|(&ordinal, _)| Action::Freeze(ordinal)));
+        }
+        Some(Planted::WakesBeforeThawed) => {
+            let thawed = actions.iter().filter_map(|action| match action {
+                Action::Thaw(ordinal) => Some(*ordinal),
+                _ => None,
+            });
+            let ordinals: BTreeSet<Ordinal> = thawed.collect();
+            if !ordinals.is_empty() {
+                actions.retain(|action| !matches!(action, Action::Thaw(_)));
+                actions.push_back(Action::Record(Fact::Wake { why: WakeReason::Requested, ordinals }));
+            }
+        }
         Some(Planted::LeaksInstances) => actions.retain(|action| !matches!(action, Action::Remove(_))),
         Some(Planted::RoutesUnready) => {
             let unready = app.instances.iter().filter(|(ordinal, it)| {
@@ -65,8 +87,10 @@ impl Control {
         let (app, world) = (&pass.app, &pass.world);
         match action {
             Action::Record(fact) => {
-                if let Fact::Route { ordinals } = &fact {
-                    check_newly_routed(app, ordinals, world)?;
+                match &fact {
+                    Fact::Route { ordinals } => check_newly_routed(app, ordinals, world)?,
+                    Fact::Wake { ordinals, .. } => check_wake(app, ordinals, world)?,
+                    _ => {}
                 }
                 self.record(id, fact, out)?;
             }
@@ -105,6 +129,12 @@ impl Control {
             Action::Stop(ordinal) => {
                 let drain_over = pass.drained.contains(&ordinal);
                 stop_instance(app, ordinal, world, drain_over, out)?;
+            }
+            Action::Freeze(ordinal) => self.freeze_instance(app, ordinal, world, out)?,
+            Action::Thaw(ordinal) => {
+                out.machine.freeze(id, ordinal, false);
+                self.frozen.insert((id.clone(), ordinal), false);
+                self.dirty.insert(id.clone());
             }
             Action::Remove(ordinal) => {
                 out.machine.remove(id, ordinal);
@@ -159,6 +189,35 @@ impl Control {
             }
             _ => unreachable!("perform() hands over only actions of one-off commands"),
         }
+        Ok(())
+    }
+
+    /// Has an instance stand still that nothing may be under way to, by what edge really does.
+    fn freeze_instance(
+        &mut self,
+        app: &App,
+        ordinal: Ordinal,
+        world: &AppWorld,
+        out: &mut Outside,
+    ) -> Result<(), Breach> {
+        let Some(id) = app.instance_id(ordinal) else { return Ok(()) };
+        // Somebody may have decided meanwhile that it wakes, which is not durable yet.
+        if self.ledger.speculative().apps.get(&app.id).is_none_or(|ahead| ahead.asleep != app.asleep) {
+            self.dirty.insert(app.id.clone());
+            return Ok(());
+        }
+        // Where the check itself would find the bug, the requests have to find it too.
+        if out.planted != Some(Planted::FreezesBeforeDrained) {
+            check_freeze(app, ordinal, world)?;
+        }
+        let in_flight = out.edge.as_ref().map_or(0, |edge| edge.in_flight(&id));
+        if in_flight > 0 {
+            let detail = format!("{id} was had stand still while {in_flight} requests were in flight to it");
+            return Err(Breach { invariant: Invariant::StillIsUnreachable, detail });
+        }
+        out.machine.freeze(&app.id, ordinal, true);
+        self.frozen.insert((app.id.clone(), ordinal), true);
+        self.dirty.insert(app.id.clone());
         Ok(())
     }
 

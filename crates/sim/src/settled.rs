@@ -1,11 +1,12 @@
 //! The end of a world: no new faults, time passes, and everything has to become as it should be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use berth_control::event::Ordinal;
 use berth_control::invariant::{Breach, Invariant, check_replay};
 use berth_control::route::snapshot;
+use berth_control::sleep::Asleep;
 use berth_control::state::{App, Life, Phase};
 use berth_spec::{AppId, Millis};
 
@@ -29,11 +30,13 @@ impl World {
         let end = out.chance.now() + PATIENCE;
         out.trace.add(out.chance.now(), format_args!("the faults end"));
         let mut asked = false;
+        let mut woken = None;
         for _ in 0..ROUNDS {
             self.tick()?;
             if let Some(control) = self.control.as_mut().filter(|_| !asked) {
                 asked = true;
                 self.users.ask_all_again(control, &mut self.out)?;
+                self.users.end_shares(control, &mut self.out)?;
                 control.dirty.extend(control.ledger.durable().apps.keys().cloned());
                 control.dirty.extend(self.out.machine.apps());
             }
@@ -43,7 +46,14 @@ impl World {
             }
             self.users.hear(&mut self.out)?;
             if !busy && asked && self.is_at_rest() {
-                return self.check_settled();
+                match &woken {
+                    // Once more, with what the requests for them left.
+                    None => woken = Some(self.ask_for_sleepers()?),
+                    Some(woken) => {
+                        self.check_woken(woken)?;
+                        return self.check_settled();
+                    }
+                }
             }
             if self.out.chance.now() > end {
                 break;
@@ -55,6 +65,34 @@ impl World {
         let edge =
             self.out.edge.as_ref().map(|edge| (edge.pid, edge.wedged, edge.connected, edge.is_quiet()));
         Err(Stopped::Unsettled(format!("the world does not come to rest: {left:?}, edge {edge:?}")))
+    }
+
+    /// Somebody asks for every app that sleeps. Gives which sleep it was.
+    fn ask_for_sleepers(&mut self) -> Result<BTreeMap<AppId, Asleep>, Stopped> {
+        let Some(control) = &self.control else { return Ok(BTreeMap::new()) };
+        let apps = &control.ledger.durable().apps;
+        let sleepers = apps.iter().filter_map(|(id, app)| Some((id.clone(), app.asleep?)));
+        let sleepers: BTreeMap<AppId, Asleep> = sleepers.collect();
+        // One that hangs hears of nothing.
+        let Some(edge) = self.out.edge.as_mut().filter(|edge| !edge.wedged) else {
+            return Ok(BTreeMap::new());
+        };
+        for id in sleepers.keys() {
+            edge.request(id, &self.out.machine, &self.out.chance, &mut self.out.tally)?;
+        }
+        Ok(sleepers)
+    }
+
+    /// Each of them woke, and sleeps anew if it does.
+    fn check_woken(&self, sleepers: &BTreeMap<AppId, Asleep>) -> Result<(), Stopped> {
+        let Some(control) = &self.control else { return Ok(()) };
+        for (id, before) in sleepers {
+            let now = control.ledger.durable().apps.get(id).and_then(|app| app.asleep);
+            if now.is_some_and(|now| now.position == before.position) {
+                return Err(Stopped::Unsettled(format!("{id} was asked for and sleeps on")));
+            }
+        }
+        Ok(())
     }
 
     fn is_at_rest(&self) -> bool {
@@ -157,7 +195,9 @@ impl World {
         };
         let mut wanted_in_all = 0;
         for process in serving.processes().into_iter().flat_map(|processes| processes.keys()) {
-            let wanted = app.wanted(process) as usize;
+            // Everything sleeps fast in the end that may sleep.
+            let asleep = process.is_web() && app.asleep.is_some();
+            let wanted = if asleep { 0 } else { app.wanted(process) as usize };
             wanted_in_all += wanted;
             let running = app.running(serving.number, process).count();
             if running != wanted {

@@ -8,10 +8,16 @@ use crate::{Planted, Setup, Tally, run};
 
 const STEPS: u32 = 1_000;
 /// What has to come to pass somewhere, or the worlds have become too tame to find anything.
-const SEEN: [&str; 52] = [
+const SEEN: [&str; 59] = [
     "app_created",
     "app_destroyed",
     "app_destroying",
+    "app_slept Frozen",
+    "app_slept Stopped",
+    "app_woken Deployed",
+    "app_woken Requested",
+    "app_woken ScaledDown",
+    "app_woken VolumeWork",
     "activation_began",
     "config_changed",
     "cron_set_back",
@@ -24,6 +30,7 @@ const SEEN: [&str; 52] = [
     "instance_gone NotStarted",
     "instance_gone Stopped",
     "instance_started",
+    "instance_stopping Asleep",
     "instance_stopping Destroyed",
     "instance_stopping ReleaseFailed",
     "instance_stopping Replaced",

@@ -7,7 +7,7 @@ use berth_control::decide::next_secret_version;
 use berth_control::event::{Grant, RunMode, SealedSecret, VolumeDeed, VolumeWork};
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::{App, State};
-use berth_spec::manifest::{Concurrency, CronEntry, Manifest, Strategy, Volume};
+use berth_spec::manifest::{Concurrency, CronEntry, Manifest, Sleep, Strategy, Volume};
 use berth_spec::{AppId, CronName, EnvName, Gate, HostName, Millis, ProcessName, ReleaseNumber};
 
 use crate::builder;
@@ -77,6 +77,18 @@ impl Users {
         Ok(())
     }
 
+    /// Nobody wants requests shared in a way of his own any more, which would stay so for ever.
+    pub(crate) fn end_shares(&mut self, control: &mut Control, out: &mut Outside) -> Result<(), Breach> {
+        let shared: Vec<AppId> = apps()
+            .filter(|id| control.ledger.speculative().live_app(id).is_some_and(|app| app.split.is_some()))
+            .collect();
+        for app in shared {
+            self.count += 1;
+            self.send(format!("k{}", self.count), Command::App { app, wish: Wish::Abort }, control, out)?;
+        }
+        Ok(())
+    }
+
     fn send(
         &mut self,
         key: String,
@@ -125,7 +137,7 @@ impl Users {
             return Command::EnsureProject { project: app.project_id() };
         }
         let of = state.live_app(&app);
-        let wish = match chance.below(47) {
+        let wish = match chance.below(51) {
             0 => Wish::Create,
             1 => Wish::Destroy { volumes: chance.one_in(3) },
             2..=4 => {
@@ -158,6 +170,13 @@ impl Users {
             32..=33 => {
                 Wish::ChangeGate { gate: [Gate::Open, Gate::Paused, Gate::Maintenance][chance.below(3)] }
             }
+            47..=48 => Wish::SetTraffic {
+                // Of the two that may stand, and now and then of one that does not.
+                release: ReleaseNumber(1 + chance.below(of.map_or(1, |app| app.releases.len() + 1)) as u64),
+                percent: [0, 10, 50, 100][chance.below(4)],
+            },
+            49 => Wish::Promote,
+            50 => Wish::Abort,
             30..=31 => Wish::WorkOnVolume { work: self.volume_work(chance) },
             29 => Wish::RunCron { entry: cron_name(chance), token: format!("cron-{}", self.count) },
             _ => Wish::Deploy(Box::new(self.deploy(&app, chance))),
@@ -189,13 +208,27 @@ impl Users {
 
     fn deploy(&self, app: &AppId, chance: &Chance) -> Deploy {
         let mut manifest = Manifest { app: Some(app.app.clone()), ..Manifest::default() };
-        manifest.deploy.strategy =
-            [None, None, Some(Strategy::Rolling), Some(Strategy::BlueGreen), Some(Strategy::Recreate)]
-                [chance.below(5)];
+        manifest.deploy.strategy = [
+            None,
+            None,
+            Some(Strategy::Rolling),
+            Some(Strategy::BlueGreen),
+            Some(Strategy::Recreate),
+            Some(Strategy::Canary),
+        ][chance.below(6)];
+        manifest.deploy.canary.steps = vec![20, 60, 100];
+        manifest.deploy.canary.interval = Millis::from_secs(20);
         manifest.deploy.timeout = Millis::from_secs(40);
         manifest.deploy.warm = Millis::from_secs([0, 60, 60, 180][chance.below(4)]);
         manifest.deploy.release_command =
             chance.one_in(4).then(|| berth_spec::command::Command::Argv(vec!["bin/migrate".to_owned()]));
+        if chance.one_in(3) {
+            let sleep = Sleep {
+                idle_after: Millis::from_secs([2, 20][chance.below(2)]),
+                stop_after: Millis::from_secs([0, 60, 600][chance.below(3)]),
+            };
+            manifest.scale = [("web".parse().expect("it is a name"), sleep)].into();
+        }
         manifest.shutdown.drain = Millis::from_secs(5);
         manifest.shutdown.kill_after = Millis::from_secs(5);
         if chance.one_in(2) {

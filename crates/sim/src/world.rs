@@ -11,7 +11,7 @@ use berth_control::invariant::{Breach, Invariant, check_replay};
 use berth_control::state::{App, Phase, State};
 use berth_spec::{AppId, Timestamp};
 
-use crate::builder::Builders;
+use crate::builder::{Builders, unsettled};
 use crate::chance::Chance;
 use crate::control::{Answer, Control};
 use crate::disk::Disk;
@@ -160,6 +160,8 @@ fn label(event: &Event) -> String {
         },
         Event::CronSkipped { why: CronSkip::StillRunning { .. }, .. } => format!("{kind} StillRunning"),
         Event::CronSkipped { why, .. } => format!("{kind} {why:?}"),
+        Event::AppSlept { depth, .. } => format!("{kind} {depth:?}"),
+        Event::AppWoken { why, .. } => format!("{kind} {why:?}"),
         Event::WarmEnded { why, .. } => format!("{kind} {why:?}"),
         Event::InstanceStopping { why, .. } => format!("{kind} {why:?}"),
         Event::InstanceGone { cause: GoneCause::NotStarted { .. }, .. } => format!("{kind} NotStarted"),
@@ -302,7 +304,7 @@ impl World {
         if let Some(edge) = &mut self.out.edge {
             for word in edge.heard(now) {
                 self.out.trace.add(now, format_args!("edge says {word:?}"));
-                control.hear(edge.pid, word);
+                control.hear(edge.pid, word, now);
             }
         }
         control.leave(now);
@@ -532,8 +534,7 @@ impl World {
             let Some(app) = control.ledger.speculative().apps.get(id) else { continue };
             let mut kept = berth_control::invariant::kept_artifacts(app);
             // Those that are being built, or stand and were not taken note of yet.
-            let unsettled = app.releases.values().filter(|release| !release.phase.is_settled());
-            kept.extend(unsettled.map(|release| format!("a-{}", release.tree)));
+            kept.extend(unsettled(app));
             if out.planted == Some(Planted::CollectsTooMuch) {
                 let serving = app.serving_release().and_then(|release| release.artifact.as_ref());
                 kept = serving.into_iter().map(|artifact| artifact.id.clone()).collect();
@@ -543,6 +544,8 @@ impl World {
                 && out.planted != Some(Planted::CollectsTooMuch)
             {
                 kept.extend(berth_control::invariant::kept_artifacts(durable));
+                // A crash may leave that they were built, and not what was decided of them after that.
+                kept.extend(unsettled(durable));
             }
             on_disk.retain(|artifact| kept.contains(artifact));
         }

@@ -3,10 +3,14 @@
 //! [`Manifest::read`] makes it from what people write. Defaults are written into it, so that a release keeps
 //! the behaviour it was made with when a later version of Berth has other defaults.
 
+mod canary;
 mod cron;
 mod keys;
+mod rate_limit;
 mod read;
+mod request_limits;
 mod resources;
+mod scale;
 mod volumes;
 mod write;
 
@@ -14,8 +18,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::canary::{Analysis, CANARY_STEPS_MAX, Canary};
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
+pub use self::rate_limit::{InvalidPathPrefix, InvalidPrincipal, PathPrefix, Principal, RateLimit};
+pub use self::request_limits::RequestConcurrency;
 pub use self::resources::Resources;
+pub use self::scale::Sleep;
 pub use self::volumes::{InvalidMountPath, MountPath, VOLUMES_MAX, Volume};
 use crate::command::{Command, RelativeDir};
 pub use crate::host::HostName;
@@ -69,6 +77,9 @@ pub struct Manifest {
     /// Directories that outlive releases and instances.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<VolumeName, Volume>,
+    /// The processes that stand still while nobody asks for them: `[scale.web] min = 0`. Only web can.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scale: BTreeMap<ProcessName, Sleep>,
 }
 
 impl Manifest {
@@ -106,6 +117,12 @@ impl Manifest {
         process: &'a ProcessName,
     ) -> impl Iterator<Item = (&'a VolumeName, &'a Volume)> {
         self.volumes.iter().filter(move |(_, volume)| volume.is_of(process))
+    }
+
+    /// When the web process sleeps, if it does.
+    #[must_use]
+    pub fn sleep(&self) -> Option<&Sleep> {
+        self.scale.iter().find(|(process, _)| process.is_web()).map(|(_, sleep)| sleep)
     }
 
     /// The manifest from the text of a berth.toml.
@@ -239,6 +256,9 @@ pub struct Deploy {
     pub timeout: Millis,
     /// How long the previous release's instances stay able to take over at once; nought turns it off.
     pub warm: Millis,
+    /// How the strategy canary goes about it.
+    #[serde(default, skip_serializing_if = "Canary::is_default")]
+    pub canary: Canary,
 }
 
 impl Default for Deploy {
@@ -248,6 +268,7 @@ impl Default for Deploy {
             strategy: None,
             timeout: Millis::from_secs(600),
             warm: Millis::from_secs(600),
+            canary: Canary::default(),
         }
     }
 }
@@ -260,8 +281,26 @@ pub enum Strategy {
     Rolling,
     /// All new instances beside the old ones, then all traffic at once.
     BlueGreen,
+    /// All new instances beside the old ones, then traffic in steps, as long as the new release does no worse.
+    Canary,
     /// The old instances stop before the new ones start; for what must not run twice.
     Recreate,
+}
+
+impl Strategy {
+    /// All of them, with their names.
+    pub const NAMED: [(&'static str, Self); 4] = [
+        ("rolling", Self::Rolling),
+        ("bluegreen", Self::BlueGreen),
+        ("canary", Self::Canary),
+        ("recreate", Self::Recreate),
+    ];
+
+    /// The name that berth.toml has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, it)| *it == self).map_or("bluegreen", |(name, _)| name)
+    }
 }
 
 /// How the web process is reached and probed.
@@ -281,6 +320,15 @@ pub struct Http {
     /// For how long a browser that was here by HTTPS is to use nothing else (RFC 6797).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hsts: Option<Millis>,
+    /// How long an instance may take to begin its answer to a request; without end when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<Millis>,
+    /// How many requests an instance gets at a time.
+    #[serde(default, skip_serializing_if = "RequestConcurrency::is_unlimited")]
+    pub concurrency: RequestConcurrency,
+    /// How often somebody may ask; in the order written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RateLimit>,
     /// How readiness is probed.
     pub readiness: Readiness,
 }

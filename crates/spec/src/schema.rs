@@ -46,6 +46,8 @@ struct Manifest {
     /// Directories that outlive releases and instances.
     #[schemars(length(max = 20))]
     volumes: Option<Vec<Volume>>,
+    /// Which processes stand still while nobody asks for them. Only `web` can.
+    scale: Option<BTreeMap<String, Scale>>,
 }
 
 /// A line split by POSIX rules with $VAR expanded, or an array taken as it is. A line that needs operators runs as
@@ -125,6 +127,30 @@ struct Deploy {
     timeout: Option<Span>,
     /// How long the previous release stays able to take over at once. 10m when left out, at most 1d, 0s for never.
     warm: Option<Span>,
+    /// How `strategy = "canary"` goes about it.
+    canary: Option<Canary>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Canary {
+    /// The shares of the requests that the new release gets one after the other, in percent, each greater than the one before.
+    /// [5, 25, 50, 100] when left out.
+    #[schemars(length(max = 20), inner(range(min = 1, max = 100)))]
+    steps: Option<Vec<u8>>,
+    /// How long each step takes. 1m when left out, 1s to 1d.
+    interval: Option<Span>,
+    /// What is compared with the release before: worse means back. Both when left out, nothing for the health of instances alone.
+    analysis: Option<Vec<Analysis>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Analysis {
+    /// Requests that are answered with a status of 500 or more, or not at all.
+    ErrorRate,
+    /// How long the slowest in a hundred requests take.
+    LatencyP99,
 }
 
 #[derive(JsonSchema)]
@@ -134,6 +160,8 @@ enum Strategy {
     Rolling,
     /// All new instances beside the old ones, then all traffic at once.
     BlueGreen,
+    /// All new instances beside the old ones, then traffic in steps, as long as the new release does no worse.
+    Canary,
     /// The old instances stop before the new ones start.
     Recreate,
 }
@@ -153,9 +181,46 @@ struct Http {
     force_https: Option<bool>,
     /// For how long a browser that was here by HTTPS is to use nothing else (Strict-Transport-Security). Not said when left out.
     hsts: Option<Span>,
+    /// How long an instance may take to begin its answer to a request, 100ms to 1h. Without end when left out.
+    request_timeout: Option<Span>,
+    /// How many requests an instance gets at a time. As many as come when left out.
+    concurrency: Option<HttpConcurrency>,
+    /// How often somebody may ask the app for something.
+    #[schemars(length(max = 10))]
+    rate_limit: Option<Vec<RateLimit>>,
     /// How health is probed: at most one check.
     #[schemars(length(max = 1))]
     checks: Option<Vec<Check>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct RateLimit {
+    /// So many requests are let through in every `per`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    requests: u32,
+    /// See `requests`; 1s to 1d.
+    per: Span,
+    /// So many of them may come at once. As many as `requests` when left out.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    burst: Option<u32>,
+    /// Whose requests are counted together: those of an address, `ip`, or those with the same value of a header, `header:X-Api-Key`.
+    #[schemars(regex(pattern = "^(ip|header:[A-Za-z0-9_-]{1,64})$"))]
+    by: String,
+    /// What it is about: this path and those below it. Everything when left out.
+    #[schemars(regex(pattern = "^/"))]
+    path: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HttpConcurrency {
+    /// From so many requests on other instances are preferred.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    soft_limit: Option<u32>,
+    /// At so many an instance gets no more; further requests wait.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    hard_limit: Option<u32>,
 }
 
 #[derive(JsonSchema)]
@@ -300,6 +365,18 @@ enum Concurrency {
     Allow,
     /// The one that runs is ended first.
     Replace,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Scale {
+    /// Nought: it may sleep.
+    #[schemars(range(min = 0, max = 0))]
+    min: u32,
+    /// How long nobody asks for it before it sleeps, 1s to 30d. 10m when left out.
+    idle_after: Option<Span>,
+    /// How long it stands still, keeping its memory, before it is stopped, up to 30d. 4h when left out.
+    stop_after: Option<Span>,
 }
 
 #[derive(JsonSchema)]

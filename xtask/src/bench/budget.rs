@@ -27,8 +27,11 @@ const BUDGETS: &[(&str, &str, Budget)] = &[
     ("deploy", "failed_requests", Budget::AtMost(0.0)),
     ("apps", "failed_requests", Budget::AtMost(0.0)),
     ("deploy", "edge_plain_us", Budget::TimesPeer(1.35, "nginx")),
+    ("rollouts", "wrong_rollback_pct", Budget::AtMost(1.0)),
+    ("rollouts", "missed_regression_pct", Budget::AtMost(5.0)),
     ("runtime", "start_p50_ms", Budget::AtMost(8.0)),
     ("runtime", "instance_mb", Budget::AtMost(2.0)),
+    ("wake", "wake_frozen_p99_ms", Budget::AtMost(50.0)),
 ];
 
 /// The budget of a figure; none when it has none.

@@ -22,7 +22,7 @@ pub struct DeployArgs {
     /// Run this image in place of what the source would be built to; of the directory berth.toml alone counts then
     #[arg(long, value_name = "REF")]
     pub image: Option<String>,
-    /// How traffic moves: bluegreen, rolling or recreate [default: as berth.toml says]
+    /// How traffic moves: bluegreen, canary, rolling or recreate [default: as berth.toml says]
     #[arg(long, value_enum, hide_possible_values = true)]
     pub strategy: Option<StrategyChoice>,
     /// Show what was detected and what would change, and do nothing
@@ -44,6 +44,8 @@ pub struct DeployArgs {
 pub enum StrategyChoice {
     /// Start all new instances, then move at once
     Bluegreen,
+    /// Start all new instances, then move in steps as long as they do no worse
+    Canary,
     /// Replace one instance after the other
     Rolling,
     /// Stop the old before the new start

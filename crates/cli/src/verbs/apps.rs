@@ -73,10 +73,18 @@ impl Session<'_> {
         let list = self.client.instances(&self.app_id(&of)?).await?;
         let now = self.clock.now();
         self.show(&list, |session| {
-            if list.instances.is_empty() {
+            if list.instances.is_empty() && list.asleep.is_none() {
                 return session.hint("no instances: nothing was deployed, or everything is scaled to 0");
             }
-            session.print(&instances_table(&list, now))
+            if !list.instances.is_empty() {
+                session.print(&instances_table(&list, now))?;
+            }
+            let Some(asleep) = list.asleep else { return Ok(()) };
+            session.hint(&format!(
+                "asleep ({}) since {}: a request wakes it",
+                asleep.depth.as_str(),
+                figures::ago(now, asleep.since)
+            ))
         })
     }
 
@@ -186,16 +194,24 @@ pub(super) fn apps_table(apps: &[AppSummary]) -> Table {
             .collect();
         table.row(vec![
             app.name.as_str().into(),
-            match app.gate {
-                Gate::Open => Cell::new(app.state.as_str(), style_of_app(app.state)),
-                closed => Cell::new(format!("{}, {}", app.state.as_str(), closed.as_str()), Style::Warning),
-            },
+            state_of(app),
             app.release.map_or("-".to_owned(), |release| release.to_string()).into(),
             processes.join(", ").into(),
             app.urls.first().cloned().unwrap_or_default().into(),
         ]);
     }
     table
+}
+
+fn state_of(app: &AppSummary) -> Cell {
+    let state = match app.asleep {
+        Some(asleep) if app.state == AppState::Asleep => format!("asleep ({})", asleep.depth.as_str()),
+        _ => app.state.as_str().to_owned(),
+    };
+    match app.gate {
+        Gate::Open => Cell::new(state, style_of_app(app.state)),
+        closed => Cell::new(format!("{state}, {}", closed.as_str()), Style::Warning),
+    }
 }
 
 pub(super) fn instances_table(list: &InstanceList, now: Timestamp) -> Table {
@@ -231,7 +247,7 @@ const fn style_of_app(state: AppState) -> Style {
         AppState::Running => Style::Good,
         AppState::Degraded => Style::Warning,
         AppState::Down => Style::Bad,
-        AppState::Empty | AppState::Stopped | AppState::Destroying => Style::Dim,
+        AppState::Empty | AppState::Asleep | AppState::Stopped | AppState::Destroying => Style::Dim,
     }
 }
 
@@ -244,6 +260,6 @@ const fn style_of_instance(instance: &Instance) -> Style {
         InstanceState::Ready => Style::Good,
         InstanceState::Starting | InstanceState::Draining | InstanceState::Stopping => Style::Warning,
         InstanceState::Unhealthy | InstanceState::Backoff => Style::Bad,
-        InstanceState::Warm | InstanceState::Exited => Style::Dim,
+        InstanceState::Warm | InstanceState::Frozen | InstanceState::Exited => Style::Dim,
     }
 }

@@ -250,6 +250,7 @@ fn read_source(path: &Path, image: Option<&str>) -> Result<Source, Failure> {
 const fn strategy(choice: StrategyChoice) -> Strategy {
     match choice {
         StrategyChoice::Bluegreen => Strategy::Bluegreen,
+        StrategyChoice::Canary => Strategy::Canary,
         StrategyChoice::Rolling => Strategy::Rolling,
         StrategyChoice::Recreate => Strategy::Recreate,
     }

@@ -26,6 +26,7 @@ use crate::platform::{BackupQuery, Platform, PlatformDown, Upgrade, UpgradeBegun
 use crate::release::{ProgressEvent, Release, ReleaseDiff, ReleaseList, RollBack, SubmitRelease};
 use crate::run::Run;
 use crate::settings::{Config, ConfigChanged, ConfigPatch, SecretNames, SecretsChanged, SecretsPatch};
+use crate::traffic::{Traffic, TrafficChanged, TrafficSet};
 use crate::upload::{CHUNKS_QUERY_MAX, ChunkHash, ChunksMissing, ChunksQuery, TreeCreated};
 use crate::volume::{DestroyQuery, RestoreVolume, SnapshotList, VolumeList, VolumeWork};
 use crate::{route, upload::TreeId};
@@ -266,6 +267,26 @@ impl Client {
     /// Opens or closes an app to requests; returns once edge goes by it.
     pub async fn change_gate(&self, app: &AppId, change: &GateChange) -> Result<GateChanged, ClientError> {
         self.change(Method::PUT, route::below_app(app, "gate"), change).await
+    }
+
+    /// How an app's requests are shared between releases.
+    pub async fn traffic(&self, app: &AppId) -> Result<Traffic, ClientError> {
+        self.get(route::below_app(app, "traffic")).await
+    }
+
+    /// Gives a release its share of an app's requests; returns once edge goes by it.
+    pub async fn set_traffic(&self, app: &AppId, set: &TrafficSet) -> Result<TrafficChanged, ClientError> {
+        self.change(Method::PUT, route::below_app(app, "traffic"), set).await
+    }
+
+    /// Has the release that is being rolled out take over.
+    pub async fn promote(&self, app: &AppId) -> Result<TrafficChanged, ClientError> {
+        self.change(Method::POST, route::below_app(app, "promote"), &json!({})).await
+    }
+
+    /// Has all requests go to the release that serves; returns once edge goes by it.
+    pub async fn abort(&self, app: &AppId) -> Result<TrafficChanged, ClientError> {
+        self.change(Method::POST, route::below_app(app, "abort"), &json!({})).await
     }
 
     /// What an app runs by a schedule.

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeSet;
 
-use berth_spec::{ProcessName, ReleaseNumber};
+use berth_spec::{Millis, ProcessName, ReleaseNumber};
 
 use crate::command::{Fact, Refusal};
-use crate::event::{Artifact, Event, Failure, Ordinal, StopReason, WarmEnd};
+use crate::event::{Artifact, Depth, Event, Failure, Ordinal, StopReason, WakeReason, WarmEnd};
+use crate::sleep::may_sleep;
 use crate::state::{Activation, App, Life, Phase};
 use crate::volume;
+
+use super::traffic;
 
 type Outcome = Result<Vec<Event>, Refusal>;
 
@@ -46,13 +49,15 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
         Fact::Assign { release, process, tokens } => assign(app, *release, process, tokens),
         Fact::Started { ordinal, port, dialer } => started(app, *ordinal, *port, dialer.as_ref()),
         Fact::Route { ordinals } => route(app, ordinals),
-        Fact::Activate { release } => activate(app, *release),
-        Fact::EndWarm { release, why } => {
-            if app.warm != Some(*release) {
-                return Err(Refusal::Stale("the release is not warm"));
-            }
-            Ok(vec![Event::WarmEnded { number: *release, why: *why }])
+        Fact::Shift { release, percent, evidence } => {
+            activating(app, *release)?;
+            traffic::step(app, *release, *percent, evidence.as_ref())
         }
+        Fact::Activate { release } => activate(app, *release),
+        Fact::EndWarm { release, .. } if app.warm != Some(*release) => {
+            Err(Refusal::Stale("the release is not warm"))
+        }
+        Fact::EndWarm { release, why } => Ok(vec![Event::WarmEnded { number: *release, why: *why }]),
         Fact::Stop { ordinal, why } => stop(app, *ordinal, *why),
         Fact::Exited { ordinal, exit, more } => match app.instances.get(ordinal) {
             Some(_) => Ok(vec![Event::InstanceExited { ordinal: *ordinal, exit: *exit, more: *more }]),
@@ -72,6 +77,8 @@ pub(super) fn decide(app: &App, fact: &Fact) -> Outcome {
             }
             Ok(vec![Event::VolumeWorkEnded { work: work.clone(), failure: failure.clone() }])
         }
+        Fact::Sleep { depth, idle } => sleep(app, *depth, *idle),
+        Fact::Wake { why, ordinals } => wake(app, *why, ordinals),
         Fact::Destroyed => {
             let left = !app.instances.is_empty() || !app.runs.is_empty();
             if app.life != Life::Destroying || left {
@@ -182,24 +189,47 @@ fn route(app: &App, ordinals: &BTreeSet<Ordinal>) -> Outcome {
     if *ordinals == app.routed {
         return Ok(Vec::new());
     }
+    if app.asleep.is_some() {
+        return Err(Refusal::Stale("the app sleeps"));
+    }
+    can_be_routed(app, ordinals)?;
+    if ordinals.is_empty() && !may_go_dark(app) {
+        return Err(Refusal::Stale("nothing else serves yet"));
+    }
+    Ok(vec![Event::Routed { ordinals: ordinals.clone() }])
+}
+
+fn can_be_routed(app: &App, ordinals: &BTreeSet<Ordinal>) -> Result<(), Refusal> {
     if app.life != Life::Alive {
         return Err(Refusal::Stale("the app is being destroyed"));
     }
-    let activating = app.activation.as_ref().map(|activation| activation.release);
     let fit = |ordinal: &Ordinal| {
         app.instances.get(ordinal).is_some_and(|it| {
-            let release = Some(it.release);
-            let serves = release == app.serving || release == activating;
-            serves && it.process.is_web() && it.is_wanted() && it.port.is_some()
+            app.may_route_to(it.release) && it.process.is_web() && it.is_wanted() && it.port.is_some()
         })
     };
     if !ordinals.iter().all(fit) {
         return Err(Refusal::Stale("an instance cannot be routed to"));
     }
-    if ordinals.is_empty() && !may_go_dark(app) {
-        return Err(Refusal::Stale("nothing else serves yet"));
+    Ok(())
+}
+
+fn sleep(app: &App, depth: Depth, idle: Millis) -> Outcome {
+    match app.asleep {
+        Some(asleep) if depth <= asleep.depth => return Ok(Vec::new()),
+        Some(_) => {}
+        None if may_sleep(app).is_none() => return Err(Refusal::Stale("the app may not sleep")),
+        None => {}
     }
-    Ok(vec![Event::Routed { ordinals: ordinals.clone() }])
+    Ok(vec![Event::AppSlept { depth, idle }])
+}
+
+fn wake(app: &App, why: WakeReason, ordinals: &BTreeSet<Ordinal>) -> Outcome {
+    if app.asleep.is_none() {
+        return Err(Refusal::Stale("the app is awake"));
+    }
+    can_be_routed(app, ordinals)?;
+    Ok(vec![Event::AppWoken { why, ordinals: ordinals.clone() }])
 }
 
 /// Whether it was asked for that nothing is routed: the app is scaled to nothing, or the release that is being activated has no web
@@ -223,7 +253,7 @@ fn web_processes(app: &App, release: Option<ReleaseNumber>) -> impl Iterator<Ite
 
 /// What requests go to once `number` has failed: the serving release's instances again, where traffic had moved. Only those that served
 /// before: one that was started since may never get ready, and the planner routes to it when it is.
-fn route_back(app: &App, number: ReleaseNumber) -> Option<Event> {
+pub(super) fn route_back(app: &App, number: ReleaseNumber) -> Option<Event> {
     let of = |release: Option<ReleaseNumber>| -> BTreeSet<Ordinal> {
         let fit = app.instances.iter().filter(|(_, it)| {
             let serves = Some(it.release) == release && it.process.is_web() && it.proven;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{AppId, EnvName, HostName, ProcessName, ReleaseNumber, SnapshotName, VolumeName};
 
-use super::{MAX_DOMAINS, MAX_INSTANCES, MAX_RUNS, MAX_SLOTS, MAX_VARIABLES, next_secret_version};
+use super::{MAX_DOMAINS, MAX_INSTANCES, MAX_RUNS, MAX_SLOTS, MAX_VARIABLES, next_secret_version, traffic};
 use crate::command::{Deploy, Refusal, RunWish, Sharing, Wish};
 use crate::cron;
 use crate::event::{Artifact, Event, Reason, ReleaseSubmitted, SealedSecret, VolumeWork, WarmEnd};
@@ -35,6 +35,9 @@ pub(super) fn decide(state: &State, id: &AppId, wish: &Wish) -> Result<Vec<Event
             let app = alive(state, id)?;
             Ok(if app.gate == *gate { Vec::new() } else { vec![Event::GateChanged { gate: *gate }] })
         }
+        Wish::SetTraffic { release, percent } => traffic::set(alive(state, id)?, *release, *percent),
+        Wish::Promote => traffic::promote(alive(state, id)?),
+        Wish::Abort => traffic::abort(alive(state, id)?),
         Wish::Run(wish) => run(alive(state, id)?, wish),
         Wish::RunCron { entry, token } => cron::run_now(alive(state, id)?, entry, token),
         Wish::WorkOnVolume { work } => work_on_volume(alive(state, id)?, work),
@@ -260,6 +263,7 @@ fn change_secrets(
     let warm = app.warm.and_then(|number| app.release(number));
     if let Some(warm) = warm.filter(|warm| warm.secrets.iter().any(|(name, v)| versions.get(name) != Some(v)))
     {
+        events.extend(super::fact::route_back(app, warm.number));
         events.push(Event::WarmEnded { number: warm.number, why: WarmEnd::SecretRevoked });
     }
     events.extend(reconfigured(app, Reason::Secrets, app.config.clone(), versions));

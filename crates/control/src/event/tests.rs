@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use berth_rollout::{Difference, Side, Verdict};
 use berth_spec::manifest::{Manifest, Strategy};
 use berth_spec::{Gate, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -179,6 +180,7 @@ fn instance_samples() -> Vec<Event> {
         StopReason::Replaced,
         StopReason::Destroyed,
         StopReason::VolumeWork,
+        StopReason::Asleep,
     ];
     samples.extend((2..).zip(stops).map(|(ordinal, why)| Event::InstanceStopping { ordinal, why }));
     let causes = [
@@ -247,6 +249,16 @@ fn cron_samples() -> Vec<Event> {
     skipped.into_iter().chain([Event::CronSetBack { to: Timestamp(1_767_236_400_000) }]).collect()
 }
 
+fn sleep_samples() -> Vec<Event> {
+    let mut samples = Vec::new();
+    samples.extend(
+        [Depth::Frozen, Depth::Stopped].map(|depth| Event::AppSlept { depth, idle: Millis(600_000) }),
+    );
+    let whys = [WakeReason::Requested, WakeReason::Deployed, WakeReason::ScaledDown, WakeReason::VolumeWork];
+    samples.extend(whys.map(|why| Event::AppWoken { why, ordinals: [1].into() }));
+    samples
+}
+
 /// The life of an app, with every kind and every variant in it.
 fn app_samples() -> Vec<Event> {
     let sealed = SealedSecret { version: 1, sealed: "c2VhbGVk".to_owned() };
@@ -287,6 +299,7 @@ fn app_samples() -> Vec<Event> {
         },
     ];
     samples.extend(release_samples());
+    samples.extend(traffic_samples());
     samples.extend(instance_samples());
     let ends = [
         WarmEnd::Expired,
@@ -312,9 +325,30 @@ fn app_samples() -> Vec<Event> {
             Event::VolumeWorkEnded { work, failure: Some(failure) },
         ]);
     }
+    samples.extend(sleep_samples());
     samples.extend([false, true].map(|volumes| Event::AppDestroying { volumes }));
     samples.push(Event::AppDestroyed {});
     samples
+}
+
+fn traffic_samples() -> Vec<Event> {
+    vec![
+        Event::TrafficShifted {
+            number: v(2),
+            percent: 25,
+            why: ShiftWhy::Step,
+            evidence: Some(Evidence {
+                verdict: Verdict::AsGood,
+                seconds: 60,
+                new: Side { requests: 150, errors: 0 },
+                old: Side { requests: 2_850, errors: 3 },
+                errors: Some(Difference { new: 0, old: 1_050, odds: 1, matters: false }),
+                latency: Some(Difference { new: 92_160, old: 92_160, odds: 0, matters: false }),
+            }),
+        },
+        Event::TrafficShifted { number: v(2), percent: 10, why: ShiftWhy::Asked, evidence: None },
+        Event::TrafficShifted { number: v(2), percent: 100, why: ShiftWhy::Promoted, evidence: None },
+    ]
 }
 
 fn by_kind() -> BTreeMap<&'static str, Vec<Sample>> {

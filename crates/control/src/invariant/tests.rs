@@ -8,6 +8,7 @@ use super::*;
 use crate::event::{GoneCause, StopReason};
 use crate::route::{must_publish, snapshot};
 use crate::scene::{Scene, shop, v};
+use crate::state::Split;
 
 fn id(checked: Checked) -> Option<&'static str> {
     checked.err().map(|breach| breach.invariant.id())
@@ -61,12 +62,19 @@ fn a_snapshot_shows_what_the_state_routes_and_no_endpoint_twice() {
             hosts,
             backends: Vec::new(),
             hold: berth_spec::Millis(0),
+            rate_limits: Vec::new(),
             gate: berth_spec::Gate::Open,
             address: None,
             ..berth_routing::AppRoute::default()
         };
         claimed.apps.insert("acme/prod/other".parse().unwrap(), route);
         assert_eq!(id(check_routes(&scene.state, &claimed)), Some("RTE-6"), "{host}");
+    }
+    for (percent, ordinal) in [(100, 9), (90, 1)] {
+        let mut cut = good.clone();
+        let share = berth_routing::Share { release: v(1), percent, instances: [ordinal].into() };
+        cut.apps.get_mut(&shop()).unwrap().shares = vec![share];
+        assert_eq!(id(check_routes(&scene.state, &cut)), Some("RTE-7"), "{percent} {ordinal}");
     }
     let mut missing = good.clone();
     missing.apps.get_mut(&shop()).unwrap().backends[0].role = Role::Parked;
@@ -104,13 +112,15 @@ fn stops_leaks_and_artifacts() {
 #[test]
 fn a_wrong_state_is_found() {
     type Change = fn(&mut App);
-    let cases: [(&str, Change); 5] = [
+    let cases: [(&str, Change); 7] = [
         ("RTE-4", |app| {
             app.routed.insert(9);
         }),
         ("RTE-4", |app| app.instances.get_mut(&1).unwrap().stopping = Some(StopReason::Retired)),
         ("RTE-4", |app| app.instances.get_mut(&1).unwrap().port = None),
         ("RTE-4", |app| app.serving = None),
+        ("RTE-7", |app| app.split = Some(Split { release: v(1), percent: 10, held: false })),
+        ("RTE-7", |app| app.split = Some(Split { release: v(9), percent: 10, held: false })),
         ("DEP-1", |app| {
             let release = app.releases.get_mut(&v(1)).unwrap();
             std::sync::Arc::make_mut(release).phase = Phase::Activating;

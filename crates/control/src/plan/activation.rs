@@ -82,8 +82,12 @@ impl Planner<'_> {
             return self.exchange(release, web.first(), others, activation);
         }
         let strategy = web.first().map(|process| release.strategy(process));
-        let beside = strategy == Some(Strategy::BlueGreen);
-        if beside && !self.start_all(release.number, &web[0]) {
+        let beside = matches!(strategy, Some(Strategy::BlueGreen | Strategy::Canary));
+        // Once a rollout has begun what becomes of its instances is for that to judge.
+        if beside && !self.start_all(release.number, &web[0]) && self.app.rollout().is_none() {
+            return false;
+        }
+        if strategy == Some(Strategy::Canary) && !self.roll_out(release, &web[0]) {
             return false;
         }
         if !others.is_empty() && !self.hand_over(release, others, activation) {
@@ -96,7 +100,9 @@ impl Planner<'_> {
             return false;
         }
         match (strategy, web.first()) {
-            (Some(Strategy::BlueGreen), Some(process)) => self.shift(release.number, process),
+            (Some(Strategy::BlueGreen | Strategy::Canary), Some(process)) => {
+                self.shift(release.number, process)
+            }
             (Some(Strategy::Rolling), Some(process)) => self.roll(release.number, process),
             (Some(Strategy::Recreate), Some(process)) => {
                 self.stop_old_web(release.number)
@@ -172,7 +178,7 @@ impl Planner<'_> {
             return false;
         }
         if target != self.app.routed {
-            self.record(Fact::Route { ordinals: target });
+            self.move_traffic(target);
             return false;
         }
         true
@@ -190,7 +196,7 @@ impl Planner<'_> {
             new.iter().chain(old.take(wanted.saturating_sub(new.len()))).copied().collect();
         if target != app.routed {
             // The old ones that fall out of the routing are stopped by retire(), since the process went over.
-            self.record(Fact::Route { ordinals: target });
+            self.move_traffic(target);
             return false;
         }
         if new.len() < wanted {

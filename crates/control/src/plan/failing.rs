@@ -23,6 +23,10 @@ impl Planner<'_> {
                 return Some(failure);
             }
         }
+        // A rollout takes the time that its steps take.
+        if app.rollout().is_some_and(|split| split.percent < 100) {
+            return None;
+        }
         let timeout = release.manifest.deploy.timeout;
         if !self.is_over(Mark::Activating(number), timeout) {
             return None;

@@ -128,14 +128,23 @@ impl Planner<'_> {
                 continue;
             }
             let wanted = app.wanted(process) as usize;
-            self.assign_missing(serving.number, process, wanted);
-            if process.is_web() {
-                // Once traffic has begun to move the routing is the activation's to change.
-                let moving = app.activation.as_ref().is_some_and(|activation| {
+            // Once traffic has begun to move the routing is the activation's to change.
+            let moving = process.is_web()
+                && app.activation.as_ref().is_some_and(|activation| {
                     app.routed.iter().any(|it| app.instances[it].release == activation.release)
                 });
-                let planned =
-                    self.plan.actions.iter().any(|it| matches!(it, Action::Record(Fact::Route { .. })));
+            // While the app sleeps nothing of it is missing; and nothing that was stopped in its sleep when a new release takes over.
+            let rests = process.is_web() && app.asleep.is_some();
+            if rests || (moving && app.running(serving.number, process).next().is_none()) {
+                continue;
+            }
+            self.assign_missing(serving.number, process, wanted);
+            if process.is_web() {
+                let planned = self
+                    .plan
+                    .actions
+                    .iter()
+                    .any(|it| matches!(it, Action::Record(Fact::Route { .. } | Fact::Sleep { .. })));
                 if !moving && !planned {
                     self.steady_web(serving.number, process, wanted);
                 }
@@ -159,8 +168,10 @@ impl Planner<'_> {
         let surplus = keep.split_off(wanted.min(keep.len()));
         // A routed instance stays routed while it fails its probes: edge avoids it where it can, and control does not add to an
         // outage by taking away the last one.
-        let target: BTreeSet<Ordinal> =
-            keep.iter().filter(|it| app.routed.contains(it) || ready.contains(it)).copied().collect();
+        let shared = app.split.map(|split| split.release).filter(|release| *release != serving);
+        let other = app.routed.iter().filter(|it| shared == Some(app.instances[*it].release));
+        let own = keep.iter().filter(|it| app.routed.contains(it) || ready.contains(it));
+        let target: BTreeSet<Ordinal> = own.chain(other).copied().collect();
         if target != app.routed {
             self.record(Fact::Route { ordinals: target });
             return;

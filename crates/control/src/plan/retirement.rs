@@ -4,6 +4,7 @@ use berth_spec::ReleaseNumber;
 
 use crate::command::Fact;
 use crate::event::{Ordinal, StopReason, WarmEnd};
+use crate::sleep::is_stopped_by_sleep;
 use crate::state::{Instance, Phase};
 use crate::volume;
 use crate::world::{Life, Mark};
@@ -19,11 +20,12 @@ impl Planner<'_> {
         };
         let any_left = app.instances.values().any(|it| it.release == warm && it.is_wanted());
         let span = app.serving_release().map(|release| release.manifest.deploy.warm).unwrap_or_default();
-        // Its time stands still while another release is being activated: that may need it.
-        let expired = self.is_over(Mark::Warm(warm), span) && app.activation.is_none();
+        // Its time stands still while another release is being activated, which may need it, and while it gets requests.
+        let shared = app.split.is_some_and(|split| split.release == warm);
+        let expired = !shared && self.is_over(Mark::Warm(warm), span) && app.activation.is_none();
         let why = if !any_left {
             WarmEnd::Gone
-        } else if self.world.memory_short {
+        } else if self.world.memory_short && !shared {
             WarmEnd::MemoryPressure
         } else if expired {
             WarmEnd::Expired
@@ -57,7 +59,11 @@ impl Planner<'_> {
         if activating || app.serving == Some(release) {
             // One that is the release's no longer because the process went over to the new one.
             let went_over = !activating && !app.holds(release, &instance.process);
-            return went_over.then_some(StopReason::Replaced);
+            if went_over {
+                return Some(StopReason::Replaced);
+            }
+            let sleeps = !activating && is_stopped_by_sleep(app, instance);
+            return sleeps.then_some(StopReason::Asleep);
         }
         if app.warm == Some(release) {
             // Only what can be routed to is kept warm: two releases of a worker would both do its work, and would both write to a

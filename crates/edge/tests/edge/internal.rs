@@ -78,6 +78,8 @@ fn route(id: &str, address: Ipv4Addr, backends: &[(SocketAddr, Role)]) -> (AppId
             interval: Millis::from_secs(3_600),
             timeout: Millis::from_secs(20),
         },
+        concurrency: berth_spec::RequestConcurrency::default(),
+        request_timeout: None,
     });
     let hosts = vec![Host(format!("{}.{}.example.com", app.app, app.tenant))];
     let backends: Vec<Backend> = backends.collect();

@@ -1,12 +1,17 @@
 //! Edge as its clients, its instances and control see it: real sockets on loopback.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod crowding;
 mod dialing;
 mod following;
 mod health;
 mod https;
 mod instances;
 mod internal;
+mod outliers;
 mod passing;
+mod rates;
+mod sleeping;
 mod strictness;
+mod timeouts;
 mod world;

@@ -304,11 +304,14 @@ pub(crate) fn with_probe(generation: u64, backends: &[(SocketAddr, Role)], path:
             interval: Millis::from_secs(3_600),
             timeout: Millis::from_secs(20),
         },
+        concurrency: berth_spec::RequestConcurrency::default(),
+        request_timeout: None,
     });
     let route = AppRoute {
         hosts: vec![Host("shop.*".to_owned()), Host("shop.example.com".to_owned())],
         backends: backends.collect(),
         hold: Millis::from_secs(20),
+        rate_limits: Vec::new(),
         gate: berth_spec::Gate::Open,
         address: None,
         ..berth_routing::AppRoute::default()

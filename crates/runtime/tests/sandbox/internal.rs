@@ -24,12 +24,15 @@ fn project(apps: &[(&str, u32, Option<u16>)]) -> Names {
             endpoint: Endpoint::Dialer { name: "0123456789ab".to_owned(), port },
             role: Role::Routed,
             probe: Probe { path: ProbePath::Guess, interval: Millis(1), timeout: Millis(1) },
+            concurrency: berth_spec::RequestConcurrency::default(),
+            request_timeout: None,
         };
         let backends = port.map(backend).into_iter().collect();
         let route = AppRoute {
             hosts: Vec::new(),
             backends,
             hold: Millis(0),
+            rate_limits: Vec::new(),
             gate: berth_spec::Gate::Open,
             address: names::address(slot),
             ..berth_routing::AppRoute::default()

@@ -123,7 +123,7 @@ pub(super) async fn instances(
     path: AppPath,
 ) -> Result<Json<InstanceList>, Refused> {
     let app = find(&api, &principal, path)?;
-    Ok(Json(InstanceList { instances: views::instances(&api, &app) }))
+    Ok(Json(InstanceList { instances: views::instances(&api, &app), asleep: views::asleep(&app) }))
 }
 
 #[utoipa::path(get, path = route::SCALE, tag = "apps", responses((status = 200, body = Scale)),

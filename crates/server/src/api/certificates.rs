@@ -177,8 +177,11 @@ const AUTHORITY: &str = "authority.pem";
 /// Has a change decided, and waits until edge goes by it.
 async fn change<T>(api: &Api, mutation: &Mutation<T>, change: CertificateChange) -> Result<(), Refused> {
     let command = Command::ChangeCertificates { change: Box::new(change) };
+    let shown = || api.desk.read(certificate::routes);
+    let before = shown();
     let outcome = mutation.submit(api, command, None).await?;
-    if outcome.changed {
+    // Edge is told of nothing where no host of an app is concerned.
+    if outcome.changed && shown() != before {
         // One that does not in time does so a moment later, or is started again.
         let _applied = api.edge.follows(outcome.position, APPLY_DEADLINE.as_duration()).await;
     }
@@ -199,12 +202,13 @@ fn refused(error: &AcmeError) -> Problem {
 }
 
 /// Servers give the key in the alphabet of URLs; people paste it in either, with or without its padding.
-fn external(sent: &berth_contract::ExternalAccount) -> Result<ExternalAccount, Problem> {
+fn external(sent: &berth_contract::ExternalAccount) -> Result<ExternalAccount, Refused> {
     let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let key = sent.key.expose().trim().replace('+', "-").replace('/', "_");
     let key = GeneralPurpose::new(&alphabet::URL_SAFE, lenient).decode(key);
     let wrong = |_base64| Problem::new(Code::RequestInvalid, "the key of the external account is not base64");
-    Ok(ExternalAccount { id: sent.id.clone(), key: key.map_err(wrong)? })
+    let key = key.map_err(wrong)?;
+    Ok(ExternalAccount { id: sent.id.clone(), key })
 }
 
 fn shown_acme(acme: &certificate::Acme) -> Acme {

@@ -217,6 +217,7 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::GitChanged { .. }
             | Event::HookFailed { .. }
             | Event::ReleaseSubmitted(_)
+            | Event::TrafficShifted { .. }
             | Event::ReleaseActivated { .. }
             | Event::ReleaseFailed { .. }
             | Event::ReleaseSuperseded { .. }
@@ -225,6 +226,8 @@ fn is_turning_point(event: &Event) -> bool {
             | Event::CronSetBack { .. }
             | Event::VolumeRemoved { .. }
             | Event::VolumeWorkEnded { .. }
+            | Event::AppSlept { .. }
+            | Event::AppWoken { .. }
             | Event::AppDestroying { .. }
     ) || matches!(event, Event::RunEnded { end, .. } if !end.detail.is_empty())
 }
@@ -237,6 +240,7 @@ fn of_release(event: &Event) -> Option<ReleaseNumber> {
         | Event::ActivationBegan { number }
         | Event::ProcessesHandedOver { number, .. }
         | Event::InstancesAdopted { number, .. }
+        | Event::TrafficShifted { number, .. }
         | Event::ReleaseActivated { number, .. }
         | Event::ReleaseFailed { number, .. }
         | Event::ReleaseSuperseded { number, .. }
@@ -253,9 +257,9 @@ fn of_instance(event: &Event) -> Vec<Ordinal> {
         | Event::InstanceStopping { ordinal, .. }
         | Event::InstanceExited { ordinal, .. }
         | Event::InstanceGone { ordinal, .. } => vec![*ordinal],
-        Event::InstancesAdopted { ordinals, .. } | Event::Routed { ordinals } => {
-            ordinals.iter().copied().collect()
-        }
+        Event::InstancesAdopted { ordinals, .. }
+        | Event::Routed { ordinals }
+        | Event::AppWoken { ordinals, .. } => ordinals.iter().copied().collect(),
         _ => Vec::new(),
     }
 }

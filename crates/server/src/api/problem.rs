@@ -68,6 +68,9 @@ impl From<SubmitError> for Refused {
     }
 }
 
+/// What helps whoever would share requests in a way that cannot be.
+const SHARES: &str = "`berth traffic` shows how requests are shared";
+
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         let text = match &refusal {
@@ -128,6 +131,8 @@ impl From<Refusal> for Refused {
                 Code::VolumeExclusive,
                 Some("let one instance have it, or leave the process out of the volume's `processes`"),
             ),
+            Refusal::NoRollout(_) => (Code::NoRollout, Some(SHARES)),
+            Refusal::CannotShare { .. } => (Code::TrafficNotPossible, Some(SHARES)),
             Refusal::SlotsExhausted(_) => {
                 (Code::UserIdsExhausted, Some("start a second platform with a home of its own"))
             }

@@ -234,6 +234,7 @@ impl Follower {
             {
                 Some(Stage::Shifting)
             }
+            Event::TrafficShifted { number: it, .. } if *it == number => Some(Stage::Shifting),
             Event::ReleaseActivated { number: it, .. } if *it == number => Some(Stage::Active),
             Event::ReleaseFailed { number: it, .. } if *it == number => Some(Stage::Failed),
             Event::ReleaseSuperseded { number: it, .. } if *it == number => Some(Stage::Superseded),

@@ -120,6 +120,7 @@ pub(crate) fn read_deploy(id: &AppId, sent: &SubmitRelease) -> Result<Deploy, Re
         manifest.deploy.strategy = Some(match strategy {
             Strategy::Bluegreen => ManifestStrategy::BlueGreen,
             Strategy::Rolling => ManifestStrategy::Rolling,
+            Strategy::Canary => ManifestStrategy::Canary,
             Strategy::Recreate => ManifestStrategy::Recreate,
         });
     }

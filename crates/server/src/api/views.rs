@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_contract::{
-    App, AppState, AppSummary, Code, Exit, Failure, Instance, InstanceState, ProcessCount, Reason, Release,
-    ReleaseState, Scale, SourceError,
+    App, AppState, AppSummary, Asleep, Code, Exit, Failure, Instance, InstanceState, ProcessCount, Reason,
+    Release, ReleaseState, Scale, SleepDepth, SourceError,
 };
 use berth_control::event::{self, Ordinal, Reason as KnownReason};
 use berth_control::route::serving_hosts;
+use berth_control::sleep::is_put_to_sleep;
 use berth_control::state::{self, App as KnownApp, Life, Phase, Release as KnownRelease};
 use berth_control::world::{Life as SeenLife, Seen};
 use berth_routing::wire::Health;
@@ -27,7 +28,18 @@ pub(super) fn summary(api: &Api, app: &Arc<KnownApp>) -> AppSummary {
         urls: urls(api, app),
         release: app.serving,
         processes,
+        asleep: asleep(app),
     }
+}
+
+/// Its sleep, while it sleeps.
+pub(super) fn asleep(app: &KnownApp) -> Option<Asleep> {
+    let sleep = app.asleep?;
+    let depth = match sleep.depth {
+        event::Depth::Frozen => SleepDepth::Frozen,
+        event::Depth::Stopped => SleepDepth::Stopped,
+    };
+    Some(Asleep { since: sleep.since, depth })
 }
 
 /// One app.
@@ -67,7 +79,8 @@ fn counts(api: &Api, app: &KnownApp) -> BTreeMap<ProcessName, ProcessCount> {
     let count = |process: &ProcessName| {
         let ready = app.running(release.number, process).filter(|(ordinal, instance)| {
             let runs = seen.get(ordinal).is_some_and(|seen| seen.life == SeenLife::Running);
-            runs && (!process.is_web() || is_ready(api, app, *ordinal, instance))
+            // What stands still was ready when edge last looked, and is not now.
+            runs && (!process.is_web() || (app.asleep.is_none() && is_ready(api, app, *ordinal, instance)))
         });
         ProcessCount {
             wanted: app.wanted(process),
@@ -88,6 +101,7 @@ fn state(app: &KnownApp, processes: &BTreeMap<ProcessName, ProcessCount>) -> App
         (Life::Destroying | Life::Destroyed, _) => AppState::Destroying,
         (Life::Alive, None) => AppState::Empty,
         (Life::Alive, Some(_)) if wanted == 0 => AppState::Stopped,
+        (Life::Alive, Some(_)) if app.asleep.is_some() => AppState::Asleep,
         (Life::Alive, Some(_)) if running == wanted => AppState::Running,
         (Life::Alive, Some(_)) if running == 0 => AppState::Down,
         (Life::Alive, Some(_)) => AppState::Degraded,
@@ -189,6 +203,9 @@ fn after_failure(code: Code) -> Option<&'static str> {
         Code::DeployTimedOut | Code::BuildTimedOut => {
             "if it needs more time, give it with `timeout` in the section [deploy] of berth.toml"
         }
+        Code::RolloutWorse | Code::RolloutFailed => {
+            "the release before serves all requests; `berth logs` shows what the new one printed; correct it and deploy again"
+        }
         Code::DiskFull => "make room and deploy again; what served before still serves",
         _ => return None,
     })
@@ -280,6 +297,9 @@ fn instance_state(
     if app.warm == Some(instance.release) {
         return InstanceState::Warm;
     }
+    if app.asleep.is_some() && is_put_to_sleep(app, instance) {
+        return if seen_still(api, app, ordinal) { InstanceState::Frozen } else { InstanceState::Draining };
+    }
     if !instance.process.is_web() {
         return InstanceState::Ready;
     }
@@ -289,6 +309,10 @@ fn instance_state(
         Some(Health::Failing) => InstanceState::Unhealthy,
         Some(Health::Unready) | None => InstanceState::Starting,
     }
+}
+
+fn seen_still(api: &Api, app: &KnownApp, ordinal: Ordinal) -> bool {
+    app.instance_id(ordinal).is_some_and(|id| api.machine.stands_still(&id))
 }
 
 /// The app as it is, in a sentence or two.
@@ -306,6 +330,14 @@ pub(super) fn state_in_words(api: &Api, app: &Arc<KnownApp>) -> String {
             "{serving} of {} is stopped: everything is scaled to 0, and `berth scale web=1` starts it again.",
             app.id.app
         ),
+        (Some(serving), Life::Alive) if shown.state == AppState::Asleep => {
+            let how = match shown.asleep.map(|it| it.depth) {
+                Some(SleepDepth::Frozen) => "its web instances stand still",
+                _ => "its web instances are stopped",
+            };
+            let name = &app.id.app;
+            format!("{serving} of {name} sleeps, since nobody asked for it: {how} until somebody does.")
+        }
         (Some(serving), Life::Alive) => {
             format!("{serving} of {} serves, with {} running.", app.id.app, counts.join(", "))
         }

@@ -1,10 +1,13 @@
 //! Events in words: what `timeline`, `why` and the progress of a deployment say.
 
+use std::collections::BTreeSet;
+
 use berth_control::event::{
-    Event, Exit, GitSettings, GoneCause, Reason, RunEnd, RunMode, RunStop, StopReason, VolumeDeed,
-    VolumeWork, WarmEnd,
+    Depth, Event, Exit, GitSettings, GoneCause, Ordinal, Reason, RunEnd, RunMode, RunStop, ShiftWhy,
+    StopReason, VolumeDeed, VolumeWork, WakeReason, WarmEnd,
 };
-use berth_spec::Gate;
+use berth_rollout::Evidence;
+use berth_spec::{Gate, Millis, ReleaseNumber};
 
 /// What happened, in one line that reads after its time and its actor.
 #[must_use]
@@ -55,6 +58,7 @@ pub(super) fn say(event: &Event) -> String {
         Event::HookFailed { branch, failure } => {
             format!("did not deploy a push to {branch} elsewhere: {}", failure.summary)
         }
+        Event::AppSlept { .. } | Event::AppWoken { .. } => of_sleep(event),
         Event::VolumeWorkBegan { .. }
         | Event::VolumeWorkEnded { .. }
         | Event::VolumeRemoved { .. }
@@ -65,6 +69,7 @@ pub(super) fn say(event: &Event) -> String {
         | Event::ReleaseCommandFinished { .. }
         | Event::ActivationBegan { .. }
         | Event::ProcessesHandedOver { .. }
+        | Event::TrafficShifted { .. }
         | Event::ReleaseActivated { .. }
         | Event::ReleaseFailed { .. }
         | Event::ReleaseSuperseded { .. }
@@ -76,6 +81,22 @@ pub(super) fn say(event: &Event) -> String {
         | Event::InstanceStopping { .. }
         | Event::InstanceExited { .. }
         | Event::InstanceGone { .. } => of_instance(event),
+    }
+}
+
+fn of_sleep(event: &Event) -> String {
+    match event {
+        Event::AppSlept { depth: Depth::Frozen, idle } => {
+            format!("fell asleep: nobody asked for the app for {}; what it runs stands still", roughly(*idle))
+        }
+        Event::AppSlept { depth: Depth::Stopped, idle } => {
+            format!(
+                "fell fast asleep: nobody asked for the app for {}; what it runs is stopped",
+                roughly(*idle)
+            )
+        }
+        Event::AppWoken { why, ordinals } => woken(*why, ordinals),
+        _ => event.kind().replace('_', " "),
     }
 }
 
@@ -120,6 +141,9 @@ fn of_release(event: &Event) -> String {
             let names: Vec<&str> = processes.iter().map(berth_spec::ProcessName::as_str).collect();
             format!("handed {} over to {number}: the old ones stop first", names.join(", "))
         }
+        Event::TrafficShifted { number, percent, why, evidence } => {
+            shifted(*number, *percent, *why, evidence.as_ref())
+        }
         Event::ReleaseActivated { number, previous: Some(previous) } => {
             format!("activated {number}; {previous} stays warm")
         }
@@ -156,10 +180,7 @@ fn of_instance(event: &Event) -> String {
             format!("{number} took over the warm {noun} {}", warm.join(", "))
         }
         Event::Routed { ordinals } if ordinals.is_empty() => "routed requests to no instance".to_owned(),
-        Event::Routed { ordinals } => {
-            let web: Vec<String> = ordinals.iter().map(|ordinal| format!("web.{ordinal}")).collect();
-            format!("routed requests to {}", web.join(", "))
-        }
+        Event::Routed { ordinals } => format!("routed requests to {}", web(ordinals)),
         Event::InstanceStopping { ordinal, why } => {
             let why = match why {
                 StopReason::Retired => "its release no longer serves",
@@ -168,6 +189,7 @@ fn of_instance(event: &Event) -> String {
                 StopReason::Replaced => "the new release takes its place",
                 StopReason::Destroyed => "the app is being destroyed",
                 StopReason::VolumeWork => "a volume of its is worked on",
+                StopReason::Asleep => "the app sleeps",
             };
             format!("instance {ordinal} is to stop: {why}")
         }
@@ -186,6 +208,25 @@ fn of_instance(event: &Event) -> String {
         },
         _ => event.kind().replace('_', " "),
     }
+}
+
+fn web(ordinals: &BTreeSet<Ordinal>) -> String {
+    ordinals.iter().map(|ordinal| format!("web.{ordinal}")).collect::<Vec<String>>().join(", ")
+}
+
+/// A span of time in seconds, where it has some.
+fn roughly(span: Millis) -> Millis {
+    if span.0 < 1_000 { span } else { Millis(span.0 / 1_000 * 1_000) }
+}
+
+fn woken(why: WakeReason, ordinals: &BTreeSet<Ordinal>) -> String {
+    let why = match why {
+        WakeReason::Requested => "woke: somebody asked for the app",
+        WakeReason::Deployed => "woke: a new release takes over",
+        WakeReason::ScaledDown => "woke: it is scaled to nothing on purpose",
+        WakeReason::VolumeWork => "woke: a volume of its is worked on",
+    };
+    if ordinals.is_empty() { why.to_owned() } else { format!("{why}; routed requests to {}", web(ordinals)) }
 }
 
 /// How an app is deployed by git from now on.
@@ -312,6 +353,22 @@ pub(super) fn shown(event: &Event) -> serde_json::Value {
         }
     }
     data.take()
+}
+
+fn shifted(number: ReleaseNumber, percent: u8, why: ShiftWhy, evidence: Option<&Evidence>) -> String {
+    let gave = match (why, percent) {
+        (ShiftWhy::Promoted, _) => format!("promoted {number} to all requests"),
+        (_, 0) => format!("gave {number} no more requests"),
+        (_, 100) => format!("gave {number} all requests"),
+        (ShiftWhy::Step, percent) => format!("gave {number} {percent} % of the requests"),
+        (ShiftWhy::Asked, percent) => format!("set the share of {number} to {percent} % of the requests"),
+    };
+    match evidence {
+        None => gave,
+        Some(evidence) => {
+            format!("{gave}: {}", evidence.sentences(&number.to_string(), "the one before").join("; "))
+        }
+    }
 }
 
 fn gate_is(gate: Gate) -> &'static str {

@@ -42,12 +42,10 @@ impl Stage {
         std::fs::create_dir(dir.path().join("routing")).unwrap();
         let journal = Arc::new(Journal::open(&dir.path().join("journal"), Options::default()).unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp(1), 7));
-        let (desk, task) = desk::open(journal, clock, State::default()).await;
+        let (desk, task) = desk::open(journal, Arc::clone(&clock) as Arc<dyn Clock>, State::default()).await;
         let claims = EdgeClaims::below(dir.path());
-        let link = Arc::new(
-            EdgeLink::open(&dir.path().join("routing"), None, claims, shelf(&dir.path().join("routing")))
-                .unwrap(),
-        );
+        let routing = dir.path().join("routing");
+        let link = Arc::new(EdgeLink::open(&routing, None, claims, shelf(&routing), clock).unwrap());
         let stage = Self { dir, desk, link, _desk_task: tokio::spawn(task.run()) };
         stage.submit(Command::EnsureProject { project: "default/default".parse().unwrap() }).await;
         let deploy =
@@ -193,7 +191,8 @@ async fn what_edge_says_does_not_grow_without_end() {
         stage.hear(edge, FromEdge::Drained { instance: unknown.clone(), generation: Generation(1) });
         assert_eq!((stage.link.health(&unknown), stage.link.drained(&unknown)), (None, None));
     }
-    let counts = AppCounts { app: stranger.app, by_class: [1; 5], unserved: 0 };
+    let counts =
+        AppCounts { app: stranger.app, by_class: [1; 5], unserved: 0, busy: false, releases: Vec::new() };
     stage.hear(edge, FromEdge::Counts { apps: vec![counts] });
     let evidence = (0..9).map(|number| format!("{number}{}", "\u{e4}".repeat(500))).collect();
     stage.hear(edge, FromEdge::Health { instance: instance(1), health: Health::Unready, evidence });
@@ -276,7 +275,8 @@ async fn what_could_not_be_written_is_written_later() {
     std::fs::rename(&away, &dir).unwrap();
     assert!(stage.link.publish(&stage.desk).unwrap(), "though nothing has changed since");
     assert!(stage.newest() > before);
-    let again = EdgeLink::open(&dir, None, stage.link.claims.clone(), shelf(&dir)).unwrap();
+    let (claims, clock) = (stage.link.claims.clone(), Arc::clone(&stage.link.clock));
+    let again = EdgeLink::open(&dir, None, claims, shelf(&dir), clock).unwrap();
     assert_eq!(again.newest.borrow().snapshot, stage.link.newest.borrow().snapshot);
 }
 

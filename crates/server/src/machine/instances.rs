@@ -86,9 +86,10 @@ impl Machine {
             commands: self.jobs.commands_of(&app.id),
             runs: self.runs_of(app).await,
             volume_worked: self.volume_worked(app),
-            freezes: self.freezes(),
+            freezes: self.can_freeze(app),
+            frozen: self.frozen(app),
             volumes_left: self.volumes_left(app),
-            memory_short: app.warm.is_some() && memory_is_short(),
+            memory_short: (app.warm.is_some() || app.asleep.is_some()) && memory_is_short(),
             wall: Some(self.clock.now()),
             ..AppWorld::default()
         }
@@ -175,6 +176,8 @@ impl Machine {
             notes.unwritten_exits.remove(&app.id);
         }
         notes.killed.retain(|id, _| is_left(id));
+        notes.frozen.retain(|id, _| is_left(id));
+        notes.not_frozen.retain(is_left);
         for (id, (code, detail)) in notes.not_started.iter().filter(|(id, _)| id.app == app.id) {
             let token = app.instances.get(&id.ordinal).map(|it| it.token.clone()).unwrap_or_default();
             instances.entry(id.ordinal).or_insert_with(|| Seen {

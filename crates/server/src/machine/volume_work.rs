@@ -49,14 +49,6 @@ impl Machine {
         self.runtime.capabilities().cgroup.is_some()
     }
 
-    /// Has everything go on that an earlier control left standing still.
-    pub(super) async fn thaw_all(&self) {
-        for observed in self.runtime.list().into_iter().filter(|it| !it.state.is_over()) {
-            // One that has no control group never stood still.
-            drop(self.runtime.thaw(&observed.id).await);
-        }
-    }
-
     /// Works on a volume, in a task of its own, unless that runs or has ended.
     pub fn work_on_volume(self: &Arc<Self>, app: &Arc<App>, work: VolumeWork) {
         {
@@ -86,7 +78,7 @@ impl Machine {
             VolumeDeed::Restore => store.restore(&id, &work.volume, &work.snapshot, RESERVE),
         });
         let done = done.await;
-        self.thaw(&frozen).await;
+        self.let_go_on(&frozen).await;
         done.map_err(|error| failure(&error))
     }
 
@@ -109,7 +101,7 @@ impl Machine {
                 Err(RuntimeError::NotFound(_)) => {}
                 Err(error) => {
                     frozen.push(id);
-                    self.thaw(&frozen).await;
+                    self.let_go_on(&frozen).await;
                     let summary = "what has the volume cannot be had stand still";
                     return Err(Failure {
                         detail: vec![in_full(&error)],
@@ -121,10 +113,12 @@ impl Machine {
         Ok(frozen)
     }
 
-    async fn thaw(&self, frozen: &[InstanceId]) {
+    async fn let_go_on(&self, frozen: &[InstanceId]) {
         for id in frozen {
             match self.runtime.thaw(id).await {
-                Ok(()) | Err(RuntimeError::NotFound(_)) => {}
+                // It may have slept before.
+                Ok(()) => self.note_still(id, false),
+                Err(RuntimeError::NotFound(_)) => {}
                 Err(error) => events::could_not("have an instance go on", &error),
             }
         }

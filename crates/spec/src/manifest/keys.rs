@@ -26,8 +26,9 @@ pub(super) const TOP: Keys = Keys {
         "resources",
         "isolation",
         "volumes",
+        "scale",
     ],
-    later: &["services", "scale", "slo"],
+    later: &["services", "slo"],
 };
 pub(super) const BUILD: Keys = Keys {
     section: "build",
@@ -36,14 +37,30 @@ pub(super) const BUILD: Keys = Keys {
 };
 pub(super) const DEPLOY: Keys = Keys {
     section: "deploy",
-    known: &["release_command", "strategy", "timeout", "warm"],
-    later: &["canary"],
+    known: &["release_command", "strategy", "timeout", "warm", "canary"],
+    later: &[],
 };
+pub(super) const CANARY: Keys =
+    Keys { section: "deploy.canary", known: &["steps", "interval", "analysis"], later: &[] };
 pub(super) const HTTP: Keys = Keys {
     section: "http",
-    known: &["port", "public", "hosts", "force_https", "hsts", "checks"],
-    later: &["concurrency"],
+    known: &[
+        "port",
+        "public",
+        "hosts",
+        "force_https",
+        "hsts",
+        "request_timeout",
+        "concurrency",
+        "rate_limit",
+        "checks",
+    ],
+    later: &[],
 };
+pub(super) const HTTP_CONCURRENCY: Keys =
+    Keys { section: "http.concurrency", known: &["soft_limit", "hard_limit"], later: &[] };
+pub(super) const RATE_LIMIT: Keys =
+    Keys { section: "http.rate_limit", known: &["requests", "per", "burst", "by", "path"], later: &[] };
 pub(super) const CHECK: Keys =
     Keys { section: "http.checks", known: &["type", "path", "interval", "timeout", "grace"], later: &[] };
 pub(super) const SHUTDOWN: Keys =
@@ -64,7 +81,27 @@ pub(super) const RESOURCES: Keys = Keys {
 pub(super) const ISOLATION: Keys = Keys { section: "isolation", known: &["minimum"], later: &[] };
 pub(super) const VOLUMES: Keys =
     Keys { section: "volumes", known: &["name", "path", "size", "processes"], later: &[] };
+pub(super) const SCALE: Keys = Keys {
+    section: "scale.NAME",
+    known: &["min", "idle_after", "stop_after"],
+    later: &["max", "target", "predict"],
+};
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 11] =
-    [&TOP, &BUILD, &DEPLOY, &HTTP, &CHECK, &SHUTDOWN, &CRON, &NETWORK, &RESOURCES, &ISOLATION, &VOLUMES];
+pub(super) const SECTIONS: [&Keys; 15] = [
+    &TOP,
+    &BUILD,
+    &DEPLOY,
+    &CANARY,
+    &HTTP,
+    &HTTP_CONCURRENCY,
+    &RATE_LIMIT,
+    &CHECK,
+    &SHUTDOWN,
+    &CRON,
+    &NETWORK,
+    &RESOURCES,
+    &ISOLATION,
+    &VOLUMES,
+    &SCALE,
+];

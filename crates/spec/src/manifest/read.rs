@@ -16,7 +16,7 @@ use super::{
     Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
-use super::{cron, resources, volumes};
+use super::{canary, cron, rate_limit, request_limits, resources, scale, volumes};
 use crate::command::{Command, RelativeDir};
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -90,7 +90,7 @@ impl<'s, 'p, 't> Section<'s, 'p, 't> {
     }
 
     /// The section `key` below this one, read by `read`; nothing when it is missing or not a table.
-    fn below<T>(
+    pub(super) fn below<T>(
         &mut self,
         key: &str,
         keys: &'static Keys,
@@ -104,8 +104,10 @@ impl<'s, 'p, 't> Section<'s, 'p, 't> {
         let value = self.table.get(key)?;
         let table = value.get_ref().as_table();
         if table.is_none() {
-            let wrong =
-                expected("a table", value.get_ref()).instead(format!("write `[{key}]` on a line of its own"));
+            let name =
+                if self.section.is_empty() { key.to_owned() } else { format!("{}.{key}", self.section) };
+            let wrong = expected("a table", value.get_ref())
+                .instead(format!("write `[{name}]` on a line of its own"));
             self.problems.note(&value.span(), wrong);
         }
         table
@@ -153,6 +155,7 @@ fn top(section: &mut Section<'_, '_, '_>, elsewhere: &BTreeMap<ProcessName, Comm
         shutdown: section.below("shutdown", &keys::SHUTDOWN, shutdown).unwrap_or_default(),
         cron: cron::read(section),
         network: section.below("network", &keys::NETWORK, network).unwrap_or_default(),
+        scale: scale::read(section),
         isolation: section.below("isolation", &keys::ISOLATION, isolation).flatten(),
     };
     let serves_files = manifest.build.builder == Some(Builder::Static);
@@ -311,20 +314,15 @@ fn env_value(value: &DeValue<'_>) -> Result<String, Wrong> {
 
 fn deploy(section: &mut Section<'_, '_, '_>) -> Deploy {
     let default = Deploy::default();
+    let strategy = section.get("strategy", one_of(&Strategy::NAMED));
+    let wrong_strategy = strategy.is_none() && section.table.get("strategy").is_some();
     Deploy {
         release_command: section.get("release_command", command),
-        strategy: section.get("strategy", |value| {
-            if value.as_str() == Some("canary") {
-                return Err(Wrong::new("strategy `canary` is not available in this version of Berth"));
-            }
-            one_of(&[
-                ("rolling", Strategy::Rolling),
-                ("bluegreen", Strategy::BlueGreen),
-                ("recreate", Strategy::Recreate),
-            ])(value)
-        }),
+        strategy,
         timeout: section.get("timeout", span(SECOND, DAY)).unwrap_or(default.timeout),
         warm: section.get("warm", span(Millis(0), DAY)).unwrap_or(default.warm),
+        // One whose strategy is wrong has that told, and no more.
+        canary: canary::read(section, strategy == Some(Strategy::Canary) || wrong_strategy),
     }
 }
 
@@ -338,12 +336,16 @@ fn http(section: &mut Section<'_, '_, '_>) -> Http {
         let wrong = Wrong::new("an app that is not public has no hosts");
         section.problems.note(&key.span(), wrong.instead("leave out `hosts`, or `public = false`"));
     }
+    let concurrency = section.below("concurrency", &keys::HTTP_CONCURRENCY, request_limits::concurrency);
     Http {
         port: section.get("port", port),
         hosts,
         internal,
         force_https: section.get("force_https", truth),
         hsts: section.get("hsts", span(SECOND, TWO_YEARS)),
+        request_timeout: section.get("request_timeout", span(Millis(100), HOUR)),
+        concurrency: concurrency.unwrap_or_default(),
+        rate_limits: rate_limit::rate_limits(section),
         readiness: checks(section).unwrap_or_default(),
     }
 }

@@ -1,12 +1,14 @@
 //! Writing a berth.toml: only what differs from the defaults, with a word about each part.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{
-    Build, CronEntry, Deploy, Egress, Http, Manifest, Readiness, Shutdown, Signal, Strategy, Volume,
+    Build, Canary, CronEntry, Deploy, Egress, Http, Manifest, RateLimit, Readiness, RequestConcurrency,
+    Shutdown, Signal, Sleep, Volume,
 };
 use crate::command::Command;
-use crate::name::{CronName, VolumeName};
+use crate::name::{CronName, ProcessName, VolumeName};
 use crate::unit::Millis;
 
 impl Manifest {
@@ -30,6 +32,7 @@ impl Manifest {
             resources,
             isolation,
             volumes,
+            scale,
         } = self;
         let mut out = Out::default();
         out.comments(head);
@@ -52,9 +55,8 @@ impl Manifest {
             &env,
         );
         out.section("deploy", "How a release replaces the one before.", &deploy_keys(deploy));
-        let (keys, checks) = http_keys(http);
-        out.section("http", "How the web process is reached.", &keys);
-        out.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
+        out.section("deploy.canary", "In which steps, and what is compared.", &canary_keys(&deploy.canary));
+        out.http(http);
         out.section("shutdown", "How an instance is stopped.", &shutdown_keys(shutdown));
         for (index, (name, entry)) in cron.iter().enumerate() {
             let what = if index == 0 { "What runs by a schedule." } else { "" };
@@ -77,6 +79,7 @@ impl Manifest {
             let what = if index == 0 { "How much of the machine one instance may take." } else { "" };
             out.section(&format!("resources.{name}"), what, &of.written());
         }
+        out.sleeps(scale);
         let minimum: Keys = given("minimum", isolation.map(|level| text(level.name()))).into_iter().collect();
         out.section("isolation", "What has to stand between an instance and the rest.", &minimum);
         if !foot.is_empty() {
@@ -110,6 +113,13 @@ impl Out {
         }
     }
 
+    fn sleeps(&mut self, scale: &BTreeMap<ProcessName, Sleep>) {
+        for (name, sleep) in scale {
+            let what = "When it sleeps for want of requests.";
+            self.section(&format!("scale.{name}"), what, &sleep.written());
+        }
+    }
+
     fn line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
@@ -117,6 +127,18 @@ impl Out {
 
     fn entry(&mut self, key: &str, value: &str) {
         writeln!(self.text, "{key} = {value}").expect("writing to a string cannot fail");
+    }
+
+    fn http(&mut self, http: &Http) {
+        let (keys, checks) = http_keys(http);
+        self.section("http", "How the web process is reached.", &keys);
+        let limits = concurrency_keys(http.concurrency);
+        self.section("http.concurrency", "How many requests an instance gets at a time.", &limits);
+        for (index, rule) in http.rate_limits.iter().enumerate() {
+            let what = if index == 0 { "How often somebody may ask." } else { "" };
+            self.section("[http.rate_limit]", what, &rate_limit_keys(rule));
+        }
+        self.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
     }
 
     /// A section with what it is for; nothing when it has no keys.
@@ -186,12 +208,8 @@ fn build_keys(build: &Build) -> Keys {
 
 fn deploy_keys(deploy: &Deploy) -> Keys {
     let default = Deploy::default();
-    let Deploy { release_command, strategy, timeout, warm } = deploy;
-    let strategy = strategy.map(|strategy| match strategy {
-        Strategy::Rolling => text("rolling"),
-        Strategy::BlueGreen => text("bluegreen"),
-        Strategy::Recreate => text("recreate"),
-    });
+    let Deploy { release_command, strategy, timeout, warm, canary: _ } = deploy;
+    let strategy = strategy.map(|strategy| text(strategy.name()));
     let keys = [
         given("release_command", release_command.as_ref().map(command)),
         given("strategy", strategy),
@@ -201,9 +219,33 @@ fn deploy_keys(deploy: &Deploy) -> Keys {
     keys.into_iter().flatten().collect()
 }
 
+fn canary_keys(canary: &Canary) -> Keys {
+    let default = Canary::default();
+    let Canary { steps, interval, analysis } = canary;
+    let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+    let keys = [
+        unlike("steps", steps, &default.steps, |steps| list(steps.iter().map(ToString::to_string).collect())),
+        unlike("interval", interval, &default.interval, span),
+        unlike("analysis", analysis, &default.analysis, |analysis| {
+            list(analysis.iter().map(|it| text(it.name())).collect())
+        }),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
 /// The keys of `[http]` and those of its check.
 fn http_keys(http: &Http) -> (Keys, Keys) {
-    let Http { port, hosts, internal, force_https, hsts, readiness } = http;
+    let Http {
+        port,
+        hosts,
+        internal,
+        force_https,
+        hsts,
+        request_timeout,
+        concurrency: _,
+        rate_limits: _,
+        readiness,
+    } = http;
     let list = |hosts: &Vec<super::HostName>| {
         let hosts: Vec<String> = hosts.iter().map(|host| text(host.as_str())).collect();
         format!("[{}]", hosts.join(", "))
@@ -214,6 +256,7 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
         unlike("hosts", hosts, &Vec::new(), list),
         given("force_https", force_https.map(|force| force.to_string())),
         given("hsts", hsts.as_ref().map(span)),
+        given("request_timeout", request_timeout.as_ref().map(span)),
     ];
     let default = Readiness::default();
     let Readiness { path, interval, timeout, grace } = readiness;
@@ -228,6 +271,27 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
         checks.insert(0, ("type".to_owned(), text("readiness")));
     }
     (keys.into_iter().flatten().collect(), checks)
+}
+
+fn rate_limit_keys(rule: &RateLimit) -> Keys {
+    let RateLimit { requests, per, burst, by, path } = rule;
+    let keys = [
+        given("requests", Some(requests.to_string())),
+        given("per", Some(span(per))),
+        unlike("burst", burst, requests, u32::to_string),
+        given("by", Some(text(by.as_str()))),
+        given("path", path.as_ref().map(|path| text(path.as_str()))),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
+fn concurrency_keys(concurrency: RequestConcurrency) -> Keys {
+    let RequestConcurrency { soft_limit, hard_limit } = concurrency;
+    let keys = [
+        given("soft_limit", soft_limit.map(|count| count.to_string())),
+        given("hard_limit", hard_limit.map(|count| count.to_string())),
+    ];
+    keys.into_iter().flatten().collect()
 }
 
 fn shutdown_keys(shutdown: &Shutdown) -> Keys {

@@ -21,6 +21,10 @@ unsafe extern "C" {
 /// How many bytes of noise were written.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
+/// Which of the requests fail, none where it is nought; and how many there were.
+static FAILS_EACH: AtomicU64 = AtomicU64::new(0);
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -28,6 +32,11 @@ fn main() {
         [] | ["serve"] => serve(port(), "200 OK"),
         // Answers everything, also the health check, with this status.
         ["status", status] => serve(port(), status),
+        // Answers each so-many-th request with 500, health checks apart.
+        ["flaky", each] => {
+            FAILS_EACH.store(each.parse().expect("a number"), Ordering::Relaxed);
+            serve(port(), "200 OK");
+        }
         ["silent"] => idle(),
         // Listens at all addresses, those too at which other apps are called.
         ["everywhere"] => serve_at(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port())), "200 OK"),
@@ -200,6 +209,20 @@ fn serve_at(listener: io::Result<TcpListener>, status: &str) {
     }
 }
 
+fn switch(mut stream: TcpStream, mut reader: BufReader<TcpStream>) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")?;
+    io::copy(&mut reader, &mut stream).map(drop)
+}
+
+fn tell_events(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")?;
+    loop {
+        stream.write_all(b"data: tick\n\n")?;
+        // wait: for nothing; this is its pace.
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
@@ -209,9 +232,18 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
     let path = first.split(' ').nth(1).unwrap_or("/");
     let variable = |name: &str| env::var(name).unwrap_or_else(|_| "unset".to_owned());
     let body = match path {
+        // Switches to another protocol, which is to say again what it hears.
+        "/switch" => return switch(stream, reader),
+        // Says something for ever, as a page that is kept up to date hears it.
+        "/events" => return tell_events(stream),
         "/crash" => {
             eprintln!("asked to crash");
             exit(7);
+        }
+        // Answers nobody: it waits for its client to leave.
+        "/hold" => {
+            io::copy(&mut reader, &mut io::sink())?;
+            return Ok(());
         }
         "/release" => variable("RELEASE_VERSION"),
         "/instance" => variable("INSTANCE_ID"),
@@ -231,6 +263,10 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
             },
         },
     };
+    let each = FAILS_EACH.load(Ordering::Relaxed);
+    let probed = matches!(path, "/healthz" | "/up");
+    let fails = each > 0 && !probed && ASKED.fetch_add(1, Ordering::Relaxed) % each == 0;
+    let status = if fails { "500 Internal Server Error" } else { status };
     let location = if status.starts_with('3') { "location: /login\r\n" } else { "" };
     let length = body.len();
     write!(
