@@ -10,7 +10,7 @@ mod local;
 mod pair;
 mod request;
 
-pub use local::{AuthorityError, LocalAuthority};
+pub use local::{AUTHORITY, AuthorityError, LocalAuthority};
 pub use pair::{Pair, PairError, RenewalName};
 pub use request::{ALPN_PROTOCOL, challenge_key, request};
 

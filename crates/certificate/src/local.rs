@@ -12,6 +12,9 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::{MakeError, Pair, PairError, moment};
 
+/// What its file is called, in the directory that edge reads.
+pub const AUTHORITY: &str = "authority.pem";
+
 const DAY: i64 = 24 * 60 * 60;
 /// How long the root is valid. Whoever trusted it has to do so again after that.
 const ROOT_DAYS: i64 = 3_650;

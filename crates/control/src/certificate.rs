@@ -86,6 +86,9 @@ pub struct Certificate {
     pub issuer: String,
     /// Where it comes from.
     pub origin: Origin,
+    /// The directory of the server that gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
 }
 
 /// Where a certificate comes from, the one that counts more last.
@@ -239,16 +242,18 @@ impl Certificates {
         ByName(names)
     }
 
-    /// When a certificate for `host` is to be asked for: at once when there is none, and when two thirds of the time of the one that there is are
+    /// When a certificate for `host` is to be asked for: at once when there is none or another server gave it, and when two thirds of the time of the one that there is are
     /// over (as Let's Encrypt advises); never when somebody brought it. A failure puts it off.
     #[must_use]
     pub fn due(&self, host: &HostName, by_name: &ByName<'_>) -> Option<Timestamp> {
-        self.acme.as_ref()?;
+        let acme = self.acme.as_ref()?;
         if self.asked.contains(host) || self.orders.contains_key(host) {
             return Some(Timestamp(0));
         }
         let wanted = match by_name.of(host) {
             None => Timestamp(0),
+            // One of a server for trying out is what no browser takes.
+            Some(it) if it.server.as_ref().is_some_and(|server| *server != acme.directory) => Timestamp(0),
             Some(it) if it.origin == Origin::Acme => renewal(it),
             Some(_) => return None,
         };
@@ -360,11 +365,14 @@ mod tests {
             not_after: Timestamp(days * DAY),
             issuer: "Tests".to_owned(),
             origin,
+            server: (origin == Origin::Acme).then(|| SERVER.to_owned()),
         }
     }
 
+    const SERVER: &str = "https://acme.example/directory";
+
     fn acme() -> CertificateChange {
-        let directory = "https://acme.example/directory".to_owned();
+        let directory = SERVER.to_owned();
         let acme = Acme {
             directory,
             authorities: None,
@@ -425,6 +433,9 @@ mod tests {
         assert_eq!(due(&held, &shop), Some(Timestamp(0)));
         held.apply(&stored(certificate("a", &["shop.com"], Origin::Acme, 90)));
         assert_eq!(due(&held, &shop), Some(Timestamp(60 * DAY)));
+        let mut elsewhere = held.clone();
+        elsewhere.acme.as_mut().unwrap().directory = "https://other.example/directory".to_owned();
+        assert_eq!(due(&elsewhere, &shop), Some(Timestamp(0)), "another server is asked at once");
         held.apply(&CertificateChange::Asked { host: shop.clone() });
         assert_eq!(due(&held, &shop), Some(Timestamp(0)));
         held.apply(&stored(certificate("b", &["shop.com"], Origin::Uploaded, 9)));

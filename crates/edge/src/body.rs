@@ -14,8 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::backend::InFlight;
 use crate::client::Busy;
-use crate::fleet::InFlight;
 use crate::record::Record;
 use crate::upstream::Sender;
 use crate::worker::Worker;

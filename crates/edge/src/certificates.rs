@@ -7,9 +7,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_certificate::{LocalAuthority, Pair, challenge_key};
+use berth_certificate::{AUTHORITY, LocalAuthority, Pair, challenge_key};
 use berth_clock::Clock;
-use berth_routing::{ChallengeRoute, Snapshot};
+use berth_routing::{CertificateRoute, ChallengeRoute, Snapshot};
 use rustix::fs::{Mode, OFlags, openat};
 use rustls::sign::CertifiedKey;
 
@@ -17,8 +17,6 @@ use crate::events;
 
 /// A chain with its key is some kilobytes.
 const FILE_MAX: u64 = 256 << 10;
-/// The file of the machine's own authority, in the routing directory: its certificate and then its key.
-pub const AUTHORITY: &str = "authority.pem";
 /// So many certificates of the machine's own are kept; beyond it all are made anew, which takes a tenth of a millisecond for each.
 const ISSUED_MAX: usize = 4_096;
 /// Certificates of the machine's own are made anew when so many seconds of their time are left.
@@ -131,7 +129,7 @@ impl Shelf {
         if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "that is the name of no certificate"));
         }
-        let text = read(self.routing(), &format!("certificates/{id}.pem"))?;
+        let text = read(self.routing(), &CertificateRoute::file(id))?;
         let pair = Pair::read(&text, &text).map_err(io::Error::other)?;
         Ok(Arc::new(pair.certified))
     }
@@ -201,7 +199,7 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_routing::{CertificateRoute, Generation, Host};
+    use berth_routing::{Generation, Host};
 
     #[test]
     fn what_the_snapshot_names_is_read_once_and_what_cannot_be_read_is_left_out() {

@@ -1,15 +1,14 @@
-//! The snapshot in use: the table, and the instances with what is in flight to them over all threads.
+//! The snapshot in use: the table, the apps, and what of them outlives it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use berth_routing::balance::{self, Load};
+use berth_routing::balance;
 use berth_routing::breaker::are_outliers;
-use berth_routing::concurrency::Bounds;
 use berth_routing::names::DOMAIN;
 use berth_routing::retry;
 use berth_routing::wire::AppCounts;
@@ -20,184 +19,14 @@ use berth_spec::{AppId, Gate, InstanceId, ProjectId, RateLimit, ReleaseNumber};
 use tokio::sync::Notify;
 
 use crate::activity::Activity;
+use crate::backend::{Backend, InFlight};
 use crate::certificates::Shown;
-use crate::circuit::{Circuit, Decision, Entry};
+use crate::circuit::Decision;
 use crate::dial::Place;
 use crate::queue::Queue;
 use crate::rate::Limiter;
 use crate::tally::Tally;
 use crate::visit::{Split, Visit};
-
-/// One instance at one place, the same object from snapshot to snapshot.
-#[derive(Debug)]
-pub(crate) struct Backend {
-    /// Unlike any other backend's of this process.
-    pub(crate) key: u64,
-    pub(crate) instance: InstanceId,
-    /// The instance as the access log names it.
-    pub(crate) label: Box<str>,
-    pub(crate) place: Place,
-    /// Whether its probes fail, so that others are preferred.
-    pub(crate) failing: AtomicBool,
-    /// What became of the requests to it.
-    pub(crate) circuit: Circuit,
-    /// How many requests it gets at a time, as the newest snapshot says it.
-    soft_limit: AtomicU64,
-    hard_limit: AtomicU64,
-    /// How many milliseconds it may take to begin an answer.
-    request_timeout: AtomicU64,
-    /// Those of its app that wait for room.
-    queue: Arc<Queue>,
-    pub(crate) activity: Arc<Activity>,
-    in_flight: AtomicU64,
-    /// Those of them that stand open and are no requests under way.
-    standing: AtomicU64,
-    open: AtomicU64,
-    /// Set while control waits for this backend to drain, so that only then the last guard wakes the control thread.
-    watched: AtomicBool,
-    drained: Arc<Notify>,
-}
-
-impl Backend {
-    /// Whether nothing is in flight to it and no connection to it is open.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.in_flight.load(SeqCst) == 0 && self.open.load(SeqCst) == 0
-    }
-
-    /// Whether no request is under way to it: nothing but what stands open.
-    ///
-    /// What is in flight is read first. What stands open goes off its own count first, so that it is never taken for a request that ended.
-    pub(crate) fn is_still(&self) -> bool {
-        let (in_flight, standing) = (self.in_flight.load(SeqCst), self.standing.load(SeqCst));
-        in_flight == standing && self.open.load(SeqCst) <= standing
-    }
-
-    /// Whether a client waits for it or takes an answer.
-    fn is_in_use(&self) -> bool {
-        let in_flight = self.in_flight.load(SeqCst);
-        in_flight > self.standing.load(SeqCst)
-    }
-
-    /// Whether the last guard to go tells the control thread. The caller looks at [`Backend::is_quiet`] after this:
-    /// a guard either goes before that look or sees the flag.
-    pub(crate) fn watch(&self, watched: bool) {
-        self.watched.store(watched, SeqCst);
-    }
-
-    /// A request to it failed at `now`, by the instance's doing.
-    pub(crate) fn failed(&self, now: Duration) {
-        if self.circuit.failed(now) {
-            // Whether it is passed over the control thread decides.
-            self.drained.notify_one();
-        }
-    }
-
-    pub(crate) fn is_well(&self) -> bool {
-        !self.failing.load(Relaxed) && !self.circuit.is_passed_over()
-    }
-
-    fn bounds(&self) -> Bounds {
-        Bounds { soft: self.soft_limit.load(Relaxed), hard: self.hard_limit.load(Relaxed) }
-    }
-
-    /// How long it may take to begin an answer, if not for ever.
-    pub(crate) fn request_timeout(&self) -> Option<Duration> {
-        let millis = self.request_timeout.load(Relaxed);
-        (millis != u64::MAX).then(|| Duration::from_millis(millis))
-    }
-
-    fn bound(&self, bounds: Bounds) {
-        self.soft_limit.store(bounds.soft, Relaxed);
-        self.hard_limit.store(bounds.hard, Relaxed);
-    }
-
-    fn left(&self, count: &AtomicU64) -> u64 {
-        let before = count.fetch_sub(1, SeqCst);
-        debug_assert!(before > 0, "every guard adds one first");
-        self.tell();
-        before
-    }
-
-    /// Wakes the control thread where that waits. Not only when the last one goes: those that are left may stand open.
-    fn tell(&self) {
-        if self.watched.load(SeqCst) {
-            self.drained.notify_one();
-        }
-    }
-}
-
-/// A request in flight, from the moment of the pick until its response has ended.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    backend: Arc<Backend>,
-    /// Whether its outcome decides if the backend gets more.
-    trial: bool,
-    stands: bool,
-}
-
-impl InFlight {
-    /// `None` when the backend has as many as it may, or its only trial is another's, which another thread may have seen to in this moment.
-    fn new(backend: &Arc<Backend>) -> Option<Self> {
-        let hard = backend.hard_limit.load(Relaxed);
-        if hard == u64::MAX {
-            backend.in_flight.fetch_add(1, SeqCst);
-        } else {
-            let more = |count: u64| (count < hard).then_some(count + 1);
-            backend.in_flight.fetch_update(SeqCst, SeqCst, more).ok()?;
-        }
-        let entry = backend.circuit.enter();
-        let lease = Self { backend: Arc::clone(backend), trial: entry == Entry::Trial, stands: false };
-        (entry != Entry::Taken).then_some(lease)
-    }
-
-    pub(crate) fn backend(&self) -> &Arc<Backend> {
-        &self.backend
-    }
-
-    /// From here on it stands open: what the client sends on it counts, and it by itself does not.
-    pub(crate) fn stand(&mut self) {
-        if !self.stands {
-            self.stands = true;
-            self.backend.standing.fetch_add(1, SeqCst);
-            self.backend.tell();
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if self.stands {
-            self.backend.standing.fetch_sub(1, SeqCst);
-        }
-        if self.trial {
-            self.backend.circuit.trial_ended();
-        }
-        let before = self.backend.left(&self.backend.in_flight);
-        let hard = self.backend.hard_limit.load(Relaxed);
-        // For each place that is free one that waits, not for the first alone: two that go at once would have one of two wait on. What has more
-        // than a limit that was lowered has no room yet.
-        if hard != u64::MAX && before <= hard {
-            self.backend.queue.freed();
-        }
-    }
-}
-
-/// A connection to a backend, in use, pooled or upgraded. It lives inside the socket's owner.
-#[derive(Debug)]
-pub(crate) struct Open(Arc<Backend>);
-
-impl Open {
-    pub(crate) fn new(backend: &Arc<Backend>) -> Self {
-        backend.open.fetch_add(1, SeqCst);
-        Self(Arc::clone(backend))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let _others = self.0.left(&self.0.open);
-    }
-}
 
 /// An app's requests since they were last taken.
 #[derive(Debug)]
@@ -269,10 +98,8 @@ impl App {
             if share.is_some_and(|share| !share.instances.contains(&backend.instance.ordinal)) {
                 return None;
             }
-            let (in_flight, bounds) = (backend.in_flight.load(SeqCst), backend.bounds());
-            let failing = !backend.is_well();
-            let load = Load { failing, above_soft: bounds.is_above_soft(in_flight), in_flight };
-            let is_out = bounds.is_full(in_flight) || (failing && self.has_well(tried));
+            let load = backend.load()?;
+            let is_out = load.failing && self.has_well(tried);
             (!is_out).then_some(load)
         };
         loop {
@@ -396,6 +223,7 @@ struct Lasting {
     counters: Arc<Counters>,
     queue: Arc<Queue>,
     limiter: Arc<Limiter>,
+    activity: Arc<Activity>,
 }
 
 /// Everything that outlives a snapshot. Owned by the control thread.
@@ -405,7 +233,6 @@ pub(crate) struct Registry {
     backends: BTreeMap<(InstanceId, Endpoint), Arc<Backend>>,
     apps: BTreeMap<AppId, Lasting>,
     tallies: BTreeMap<(AppId, ReleaseNumber), Arc<Tally>>,
-    activities: BTreeMap<AppId, Arc<Activity>>,
     /// Requests that wait, of all apps.
     waiting: Arc<AtomicUsize>,
     next_key: u64,
@@ -420,7 +247,6 @@ impl Registry {
             backends: BTreeMap::new(),
             apps: BTreeMap::new(),
             tallies: BTreeMap::new(),
-            activities: BTreeMap::new(),
             waiting: Arc::default(),
             next_key: 0,
             drained,
@@ -447,8 +273,8 @@ impl Registry {
             let lasting = self.lasting(id, &app.rate_limits);
             let (counters, queue) = (Arc::clone(&lasting.counters), Arc::clone(&lasting.queue));
             let limiter = Arc::clone(&lasting.limiter);
+            let activity = Arc::clone(&lasting.activity);
             fleet.limits_rates |= limiter.has_rules();
-            let activity = self.activity(id);
             activity.set_asleep(app.asleep);
             let mut routed = Vec::new();
             for backend in &app.backends {
@@ -456,8 +282,7 @@ impl Registry {
                     continue;
                 }
                 let state = self.backend(&backend.instance, &backend.endpoint, &queue, &activity);
-                state.bound(backend.concurrency.into());
-                state.request_timeout.store(backend.request_timeout.map_or(u64::MAX, |it| it.0), Relaxed);
+                state.bound(backend.concurrency.into(), backend.request_timeout);
                 if backend.role == Role::Routed {
                     fleet.routed.insert(state.key);
                     routed.push(Arc::clone(&state));
@@ -496,17 +321,13 @@ impl Registry {
             counters: Arc::default(),
             queue: Queue::among(&self.waiting),
             limiter: Arc::default(),
+            activity: Arc::new(Activity::new(Arc::clone(&self.drained))),
         });
         // A release with the same rules goes on with what is remembered.
         if !lasting.limiter.is_of(rules) {
             lasting.limiter = Arc::new(Limiter::new(rules));
         }
         lasting
-    }
-
-    fn activity(&mut self, app: &AppId) -> Arc<Activity> {
-        let fresh = || Arc::new(Activity::new(Arc::clone(&self.drained)));
-        Arc::clone(self.activities.entry(app.clone()).or_insert_with(fresh))
     }
 
     fn backend(
@@ -518,24 +339,10 @@ impl Registry {
     ) -> Arc<Backend> {
         let backend = self.backends.entry((instance.clone(), endpoint.clone())).or_insert_with(|| {
             self.next_key += 1;
-            Arc::new(Backend {
-                key: self.next_key,
-                instance: instance.clone(),
-                label: instance.short().into(),
-                place: Place::of(endpoint, &self.dial_folder),
-                failing: AtomicBool::new(false),
-                circuit: Circuit::default(),
-                soft_limit: AtomicU64::new(u64::MAX),
-                hard_limit: AtomicU64::new(u64::MAX),
-                request_timeout: AtomicU64::new(u64::MAX),
-                queue: Arc::clone(queue),
-                activity: Arc::clone(activity),
-                in_flight: AtomicU64::new(0),
-                standing: AtomicU64::new(0),
-                open: AtomicU64::new(0),
-                watched: AtomicBool::new(false),
-                drained: Arc::clone(&self.drained),
-            })
+            let place = Place::of(endpoint, &self.dial_folder);
+            let (queue, activity) = (Arc::clone(queue), Arc::clone(activity));
+            let drained = Arc::clone(&self.drained);
+            Arc::new(Backend::new(self.next_key, instance.clone(), place, queue, activity, drained))
         });
         Arc::clone(backend)
     }
@@ -570,7 +377,8 @@ impl Registry {
 
     /// The apps that somebody waits for while they sleep, each with the sleep that is meant.
     pub(crate) fn wanted(&self) -> BTreeMap<AppId, Generation> {
-        self.activities.iter().filter_map(|(app, activity)| Some((app.clone(), activity.wanted()?))).collect()
+        let wanted = |(app, lasting): (&AppId, &Lasting)| Some((app.clone(), lasting.activity.wanted()?));
+        self.apps.iter().filter_map(wanted).collect()
     }
 
     /// The requests since the last call, by app. Apps that `known` does not have are forgotten.
@@ -580,10 +388,13 @@ impl Registry {
             .values()
             .filter(|backend| backend.is_in_use())
             .for_each(|backend| backend.activity.stir());
-        self.activities.values().filter(|it| it.is_waited_for()).for_each(|activity| activity.stir());
-        let busy = |app| self.activities.get(app).is_some_and(|activity| activity.take_stirred());
-        let mut counts: Vec<AppCounts> =
-            self.apps.iter().filter_map(|(app, lasting)| lasting.counters.take(app, busy(app))).collect();
+        let took = |(app, lasting): (&AppId, &Lasting)| {
+            if lasting.activity.is_waited_for() {
+                lasting.activity.stir();
+            }
+            lasting.counters.take(app, lasting.activity.take_stirred())
+        };
+        let mut counts: Vec<AppCounts> = self.apps.iter().filter_map(took).collect();
         // An instance that is still drained has the queue of its app, and would not be its app's if that came back with another.
         self.apps.retain(|app, lasting| known(app) || Arc::strong_count(&lasting.queue) > 1);
         for ((app, _), tally) in &self.tallies {
@@ -602,7 +413,6 @@ impl Registry {
         }
         // Those that no snapshot in use names any more, once nobody counts on them.
         self.tallies.retain(|_, tally| Arc::strong_count(tally) > 1);
-        self.activities.retain(|app, _| known(app));
         counts
     }
 }
@@ -618,7 +428,10 @@ pub(crate) struct Quiet {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
     use super::*;
+    use crate::backend::Open;
     use berth_routing::{AppRoute, Host, Https, ProbePath};
     use berth_spec::Millis;
 

@@ -14,10 +14,10 @@ use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use crate::answer::{self, Reason, refuse};
+use crate::backend::InFlight;
 use crate::before::{Before, before_the_app};
 use crate::body::{Ending, RequestBody, RequestState, ResponseBody};
 use crate::client::Origin;
-use crate::fleet::InFlight;
 use crate::headers;
 use crate::record::Record;
 use crate::upgrade::{self, Tunnel};

@@ -1,19 +1,22 @@
 //! The data plane: forwards requests by routing snapshots, probes health, drains.
 //!
 //! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
-//! called it follows control, probes and gives the orders (`control_thread`). A request goes through
-//! `client_stream` and `strict` (what is refused before hyper sees it), `forward` (which app, which instance,
-//! when again), `queue` (how many wait, and whose turn it is), `circuit` (which instances are passed over), `rate` (who asks too often) and `upstream` (the pool) by `dial` (the way there). What an instance sends to another app comes in by
-//! `internal`, and where it is no HTTP goes by `passage`. Threads share nothing on the way but the counts in `fleet`.
+//! called it follows control, probes and gives the orders (`control_thread`). A client of HTTPS shakes hands first (`tls`,
+//! by `certificates`). A request goes through `client_stream` and `strict` (what is refused before hyper sees it), `before`
+//! (what edge answers itself), `rate` (who asks too often), `forward` (which app, when again), `visit` (which release),
+//! `queue` (how many wait, and whose turn it is), `circuit` (which instances are passed over) and `upstream` (the pool) by
+//! `dial` (the way there). What an instance sends to another app comes in by `internal`, and where it is no HTTP goes by
+//! `passage`. `activity` is what keeps an app awake. Threads share nothing on the way but the counts in `backend` and `fleet`.
 //!
-//! Deliberately absent: any way for a request to reach control, any file but the snapshot, and any queue of requests
-//! besides the bounded one of those that wait for an instance.
+//! Deliberately absent: any way for a request to reach control, any file but the snapshot and its certificates, and any queue
+//! of requests besides the bounded one of those that wait for an instance.
 #![warn(missing_docs)]
 
 mod access_log;
 mod activity;
 mod address;
 mod answer;
+mod backend;
 mod before;
 mod body;
 mod boot;
@@ -66,7 +69,6 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 pub use access_log::AccessLog;
-pub use certificates::AUTHORITY;
 pub use limits::Limits;
 pub use patience::Patience;
 
@@ -74,7 +76,8 @@ use crate::access_log::{Buffer, Writer};
 use crate::certificates::Shelf;
 use crate::control_thread::{ControlThread, Hand, Outside, Signals};
 use crate::handover::Listeners;
-use crate::worker::{Orders, Secure, Standing, Worker};
+use crate::tls::Secure;
+use crate::worker::{Orders, Standing, Worker};
 
 /// What an edge is started with.
 pub struct Config {

@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::activity::Activity;
-use crate::fleet::{Backend, InFlight, Named};
+use crate::backend::{Backend, InFlight};
+use crate::fleet::Named;
 use crate::upstream::UpstreamStream;
 use crate::worker::{Choice, Target, Worker};
 

@@ -17,9 +17,10 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::backend::Backend;
 use crate::dial::Place;
 use crate::events;
-use crate::fleet::{Backend, Target};
+use crate::fleet::Target;
 
 /// What a probe found out that the one before had not.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Uri};
 
 use crate::access_log::Line;
-use crate::fleet::{Backend, Counters};
+use crate::backend::Backend;
+use crate::fleet::Counters;
 use crate::headers::RequestId;
 use crate::tally::Tally;
 use crate::visit::Visit;

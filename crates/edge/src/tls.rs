@@ -1,6 +1,8 @@
 //! TLS towards clients: one configuration for all threads, so that a session that one of them began another goes on with.
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use berth_certificate::ALPN_PROTOCOL;
@@ -8,6 +10,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::Local;
@@ -74,4 +77,32 @@ pub(crate) fn acceptor(chooser: Arc<Chooser>) -> Result<TlsAcceptor, rustls::Err
     config.ticketer = Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A listener for HTTPS.
+pub(crate) struct Secure<L> {
+    pub(crate) listener: L,
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) port: u16,
+}
+
+impl Secure<std::net::TcpListener> {
+    pub(crate) fn into_async(self) -> io::Result<Secure<TcpListener>> {
+        let listener = TcpListener::from_std(self.listener)?;
+        Ok(Secure { listener, acceptor: self.acceptor, port: self.port })
+    }
+}
+
+/// A connection, with the listener for HTTPS if it came by that.
+pub(crate) async fn accept<'a>(
+    plain: &TcpListener,
+    secure: Option<&'a Secure<TcpListener>>,
+) -> io::Result<(TcpStream, SocketAddr, Option<&'a Secure<TcpListener>>)> {
+    let Some(secure) = secure else {
+        return plain.accept().await.map(|(socket, peer)| (socket, peer, None));
+    };
+    tokio::select! {
+        accepted = plain.accept() => accepted.map(|(socket, peer)| (socket, peer, None)),
+        accepted = secure.listener.accept() => accepted.map(|(socket, peer)| (socket, peer, Some(secure))),
+    }
 }

@@ -11,8 +11,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use crate::activity::Activity;
+use crate::backend::InFlight;
 use crate::body::ResponseBody;
-use crate::fleet::InFlight;
 use crate::frames::Frames;
 use crate::record::Record;
 use crate::worker::Worker;

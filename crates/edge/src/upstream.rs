@@ -14,9 +14,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::backend::{Backend, Open};
 use crate::body::RequestBody;
 use crate::dial::Dialers;
-use crate::fleet::{Backend, Fleet, Open};
+use crate::fleet::Fleet;
 
 /// What requests to one backend are sent on.
 pub(crate) type Sender = http1::SendRequest<RequestBody>;

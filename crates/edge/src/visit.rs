@@ -6,7 +6,7 @@ use berth_routing::split::{PIN_HEADER, Share, VISITOR_COOKIE, choose, cookie, pi
 use berth_spec::ReleaseNumber;
 use http::header::{self, HeaderMap, HeaderValue};
 
-use crate::fleet::{Backend, InFlight};
+use crate::backend::{Backend, InFlight};
 use crate::tally::Tally;
 
 /// What a request says of the release that it wants, or of who sends it.

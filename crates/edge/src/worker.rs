@@ -25,14 +25,16 @@ use tokio_rustls::TlsAcceptor;
 use crate::access_log::{Buffer, Line};
 use crate::activity::Activity;
 use crate::address::Connections;
+use crate::backend::{Backend, InFlight};
 use crate::client::{self, Client, End, Origin};
 use crate::dial::Dialers;
-use crate::fleet::{App, Backend, Fleet, InFlight, Named};
+use crate::fleet::{App, Fleet, Named};
 use crate::headers::RequestId;
 use crate::limits::Limits;
 use crate::queue::Queue;
 use crate::rate::Exceeded;
 use crate::record::Record;
+use crate::tls::{Secure, accept};
 use crate::upstream::{self, Pool, Sender, UpstreamStream};
 use crate::visit::Visit;
 use crate::{events, internal};
@@ -451,20 +453,6 @@ impl Worker {
     }
 }
 
-/// A listener for HTTPS.
-pub(crate) struct Secure<L> {
-    pub(crate) listener: L,
-    pub(crate) acceptor: TlsAcceptor,
-    pub(crate) port: u16,
-}
-
-impl Secure<std::net::TcpListener> {
-    pub(crate) fn into_async(self) -> io::Result<Secure<TcpListener>> {
-        let listener = TcpListener::from_std(self.listener)?;
-        Ok(Secure { listener, acceptor: self.acceptor, port: self.port })
-    }
-}
-
 /// A client's address as headers have it.
 fn named(peer: SocketAddr) -> Option<HeaderValue> {
     HeaderValue::from_str(&peer.ip().to_canonical().to_string()).ok()
@@ -529,20 +517,6 @@ pub(crate) async fn run(
     // What waits in the accept queue is not lost: the socket lives on with the supervisor.
     drop((listener, secure));
     drain(&worker, orders, &standing, &mut ticks).await
-}
-
-/// A connection, with the listener for HTTPS if it came by that.
-async fn accept<'a>(
-    plain: &TcpListener,
-    secure: Option<&'a Secure<TcpListener>>,
-) -> io::Result<(TcpStream, SocketAddr, Option<&'a Secure<TcpListener>>)> {
-    let Some(secure) = secure else {
-        return plain.accept().await.map(|(socket, peer)| (socket, peer, None));
-    };
-    tokio::select! {
-        accepted = plain.accept() => accepted.map(|(socket, peer)| (socket, peer, None)),
-        accepted = secure.listener.accept() => accepted.map(|(socket, peer)| (socket, peer, Some(secure))),
-    }
 }
 
 async fn drain(

@@ -46,6 +46,17 @@ pub struct CertificateRoute {
     pub hosts: Vec<Host>,
 }
 
+impl CertificateRoute {
+    /// The directory of certificates, beside the snapshot.
+    pub const DIRECTORY: &str = "certificates";
+
+    /// Where the certificate with this id lies, from the snapshot's directory on.
+    #[must_use]
+    pub fn file(id: &str) -> String {
+        format!("{}/{id}.pem", Self::DIRECTORY)
+    }
+}
+
 /// What an ACME server looks for to see that a host is ours: at a path of HTTP (RFC 8555, 8.3), or in a handshake (RFC 8737).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeRoute {

@@ -43,12 +43,12 @@ pub(crate) fn key_label(id: &str) -> String {
     format!("certificate:{id}")
 }
 
-/// A pair as the journal keeps it.
+/// A pair as the journal keeps it: had from an ACME server, or brought by somebody.
 pub(crate) fn certificate_of(
     pair: &Pair,
     chain: &str,
     key: &str,
-    origin: Origin,
+    server: Option<&str>,
     vault: &Vault,
     clock: &dyn Clock,
 ) -> Certificate {
@@ -62,7 +62,8 @@ pub(crate) fn certificate_of(
         not_before: at(pair.not_before),
         not_after: at(pair.not_after),
         issuer: pair.issuer.clone(),
-        origin,
+        origin: if server.is_some() { Origin::Acme } else { Origin::Uploaded },
+        server: server.map(str::to_owned),
     }
 }
 
@@ -204,7 +205,8 @@ impl Keeper {
         let settings = self.desk.read(|state| {
             let certificates = &state.platform.certificates;
             let acme = certificates.acme.clone()?;
-            let replaced = certificates.by_name().of(host).filter(|it| it.origin == Origin::Acme);
+            let own = |it: &&Certificate| it.server.as_ref() == Some(&acme.directory);
+            let replaced = certificates.by_name().of(host).filter(own);
             Some((acme, certificates.orders.get(host).cloned(), replaced.map(|it| it.chain.clone())))
         });
         let Some((acme, order, replaced)) = settings else { return };
@@ -265,7 +267,7 @@ impl Keeper {
         if !pair.names.contains(host.as_str()) {
             return Err(unusable(format!("the server gave a certificate that is not for {host}")));
         }
-        Ok(Some(certificate_of(&pair, &chain, &key, Origin::Acme, &self.vault, &*self.clock)))
+        Ok(Some(certificate_of(&pair, &chain, &key, Some(&acme.directory), &self.vault, &*self.clock)))
     }
 
     /// The client of the account that is set.
@@ -294,7 +296,8 @@ impl Keeper {
             let certificates = &state.platform.certificates;
             windows.retain(|id, _| certificates.held.contains_key(id));
             let acme = certificates.acme.as_ref()?;
-            let mut held = certificates.held.values().filter(|it| it.origin == Origin::Acme);
+            let mut held =
+                certificates.held.values().filter(|it| it.server.as_ref() == Some(&acme.directory));
             let due = held.find(|it| windows.get(&it.id).is_none_or(|window| window.ask_at <= now))?;
             Some((acme.clone(), due.id.clone(), due.chain.clone()))
         });

@@ -5,9 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::Path;
 
-use berth_certificate::LocalAuthority;
+use berth_certificate::{AUTHORITY, LocalAuthority};
 use berth_clock::{Clock, random_bytes};
-use berth_edge::AUTHORITY;
 use berth_server::config::UidPlan;
 
 use super::durable::sync_directory;

@@ -65,6 +65,7 @@ fn certificate_stored() -> CertificateChange {
             not_after: Timestamp(1_803_009_000_000),
             issuer: "Example CA R1".to_owned(),
             origin: crate::certificate::Origin::Acme,
+            server: Some("https://acme.example.com/directory".to_owned()),
         },
     }
 }

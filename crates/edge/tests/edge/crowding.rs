@@ -1,8 +1,8 @@
 //! What becomes of requests when instances have as many as they may.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 
 use berth_routing::{Role, Snapshot};
 use berth_spec::RequestConcurrency;
@@ -20,18 +20,7 @@ pub(crate) fn with_limits(mut snapshot: Snapshot, soft: Option<u32>, hard: Optio
 
 /// An instance that answers its requests one by one, each when the test says so, and the test's two ends.
 fn gated() -> (Instance, Receiver<()>, Sender<()>) {
-    let (told, began) = channel();
-    let (go, gate) = channel();
-    let ends = Mutex::new((told, gate));
-    let instance = Instance::scripted(move |mut call| {
-        {
-            let ends = ends.lock().unwrap();
-            ends.0.send(()).unwrap();
-            ends.1.recv_timeout(HANG).unwrap();
-        }
-        call.respond_and_close("done");
-    });
-    (instance, began, go)
+    Instance::gated(|mut call| call.respond_and_close("done"))
 }
 
 #[test]

@@ -16,19 +16,10 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: shop.localhost\r\n\r\n";
 
 /// An instance that answers each request when the test says so, and the test's two ends.
 fn gated() -> (Instance, Receiver<()>, Sender<()>) {
-    let (told, began) = channel();
-    let (go, gate) = channel();
-    let ends = Mutex::new((told, gate));
-    let instance = Instance::scripted(move |mut call| {
-        {
-            let ends = ends.lock().unwrap();
-            ends.0.send(()).unwrap();
-            ends.1.recv_timeout(HANG).unwrap();
-        }
+    Instance::gated(|mut call| {
         call.respond("done");
         call.read_to_end();
-    });
-    (instance, began, go)
+    })
 }
 
 #[test]

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use berth_certificate::LocalAuthority;
+use berth_certificate::{AUTHORITY, LocalAuthority};
 use berth_clock::{Clock as _, SystemClock};
-use berth_edge::{AUTHORITY, AccessLog, Config, EdgeError, ExitReason, Limits};
+use berth_edge::{AccessLog, Config, EdgeError, ExitReason, Limits};
 use berth_routing::wire::{Decoder, FromEdge, PROTOCOL, ToEdge, encode};
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
 use berth_spec::{AppId, InstanceId, Millis};
@@ -364,6 +364,22 @@ impl Instance {
                 });
             }
         });
+    }
+
+    /// Answers each request when the test says so; with the end that says that one has come, and the one to say it by.
+    pub(crate) fn gated(answer: impl Fn(Call) + Send + Sync + 'static) -> (Self, Receiver<()>, Sender<()>) {
+        let (told, began) = channel();
+        let (go, gate) = channel();
+        let ends = Mutex::new((told, gate));
+        let instance = Self::scripted(move |call| {
+            {
+                let ends = ends.lock().unwrap();
+                ends.0.send(()).unwrap();
+                ends.1.recv_timeout(HANG).unwrap();
+            }
+            answer(call);
+        });
+        (instance, began, go)
     }
 
     /// Answers every request with its own head, and passes the heads on.

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use berth_certificate::acme::{AcmeError, Client, ExternalAccount, Server};
-use berth_certificate::{LocalAuthority, Pair};
+use berth_certificate::{AUTHORITY, LocalAuthority, Pair};
 use berth_contract::{
     Acme, AcmeSettings, Authority, Certificate, CertificateHost, CertificateList, CertificateOrigin,
     CertificateRenewal, CertificateState, CertificateUpload, Code, Problem, Proof, route,
@@ -57,7 +57,7 @@ pub(super) async fn upload(
     let pair = Pair::read(&sent.chain, sent.key.expose()).map_err(|error| invalid(error.to_string()))?;
     let now = api.clock.now();
     let (chain, key) = (&sent.chain, sent.key.expose());
-    let certificate = certificate_of(&pair, chain, key, Origin::Uploaded, &api.vault, &*api.clock);
+    let certificate = certificate_of(&pair, chain, key, None, &api.vault, &*api.clock);
     if certificate.not_after < now {
         return Err(invalid("the time of the certificate is over".to_owned()).into());
     }
@@ -170,9 +170,6 @@ pub(super) async fn authority(
     let authority = LocalAuthority::read(&pem).map_err(|error| unreadable(error.to_string()))?;
     Ok(Json(Authority { certificate: authority.root_pem().to_owned() }))
 }
-
-/// The file of the machine's own authority, in the routing directory.
-const AUTHORITY: &str = "authority.pem";
 
 /// Has a change decided, and waits until edge goes by it.
 async fn change<T>(api: &Api, mutation: &Mutation<T>, change: CertificateChange) -> Result<(), Refused> {

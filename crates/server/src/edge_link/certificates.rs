@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_control::state::State;
-use berth_routing::Snapshot;
+use berth_routing::{CertificateRoute, Snapshot};
 
 use super::write_durably;
 use crate::certificates::key_label;
@@ -17,7 +17,7 @@ use crate::secrets::Vault;
 /// The directory of certificates, below that of the snapshot.
 #[derive(Debug)]
 pub struct CertificateShelf {
-    dir: PathBuf,
+    routing: PathBuf,
     group: Option<u32>,
     vault: Arc<Vault>,
 }
@@ -28,7 +28,7 @@ impl CertificateShelf {
     /// # Errors
     /// When it cannot be made.
     pub fn open(routing: &Path, group: Option<u32>, vault: Arc<Vault>) -> io::Result<Self> {
-        let dir = routing.join("certificates");
+        let dir = routing.join(CertificateRoute::DIRECTORY);
         match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -37,7 +37,7 @@ impl CertificateShelf {
             std::os::unix::fs::chown(&dir, None, Some(group))?;
             std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o750))?;
         }
-        Ok(Self { dir, group, vault })
+        Ok(Self { routing: routing.to_owned(), group, vault })
     }
 
     /// Writes the certificates of `snapshot` that are not there yet. One whose key does not open is left out; its hosts have no HTTPS then.
@@ -46,7 +46,7 @@ impl CertificateShelf {
     /// When one cannot be written.
     pub(super) fn put(&self, snapshot: &Snapshot, state: &State) -> io::Result<()> {
         for route in &snapshot.certificates {
-            let path = self.dir.join(format!("{}.pem", route.id));
+            let path = self.routing.join(CertificateRoute::file(&route.id));
             let Some(certificate) = state.platform.certificates.held.get(&route.id) else { continue };
             if path.try_exists()? {
                 continue;
@@ -63,11 +63,11 @@ impl CertificateShelf {
 
     /// Removes what `snapshot`, which is durable, does not name.
     pub(super) fn keep(&self, snapshot: &Snapshot) {
-        let named: BTreeSet<String> =
-            snapshot.certificates.iter().map(|it| format!("{}.pem", it.id)).collect();
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        let file = |route: &CertificateRoute| self.routing.join(CertificateRoute::file(&route.id));
+        let named: BTreeSet<PathBuf> = snapshot.certificates.iter().map(file).collect();
+        let Ok(entries) = std::fs::read_dir(self.routing.join(CertificateRoute::DIRECTORY)) else { return };
         for entry in entries.flatten() {
-            if !named.contains(&*entry.file_name().to_string_lossy())
+            if !named.contains(&entry.path())
                 && let Err(error) = std::fs::remove_file(entry.path())
             {
                 events::could_not("remove a certificate that is not shown any more", &error);
