@@ -25,6 +25,8 @@ pub(crate) enum RoleError {
     System { attempt: &'static str, source: io::Error },
     #[error("the role was started for platform {started_for}, but the home is of {found}")]
     OtherHome { started_for: String, found: String },
+    #[error("the variable {name} is to be {wanted}, and is not")]
+    Variable { name: &'static str, wanted: &'static str },
     #[error(transparent)]
     Home(#[from] HomeError),
     #[error(transparent)]
@@ -41,6 +43,7 @@ impl RoleError {
     }
 }
 
+pub(crate) use edge::HTTP1_VARIABLE;
 pub(crate) use pre_receive::run as run_hook;
 
 /// Whether git started this program, under the name of the hook that it is for it.

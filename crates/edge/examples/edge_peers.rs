@@ -112,6 +112,7 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
         owner_uid: 0,
         access_log: AccessLog::To(Box::new(File::create(dir.join("edge.log")).unwrap())),
         limits: Limits::default(),
+        http1: berth_edge::Http1::default(),
         clock: Arc::new(SystemClock::new()),
         allow_root: true,
         ready: None,

@@ -1,7 +1,7 @@
 //! What is decided about a request before any app is asked: proofs for ACME servers, the way to HTTPS, names that do not belong together.
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Uri};
 
 use berth_routing::host::normalise;
 
@@ -32,16 +32,11 @@ impl Before {
     const GO: Self = Self::Go { hsts: 0 };
 }
 
-/// Looks at a request with the host `host`, as its client wrote it.
-pub(crate) fn before_the_app<B>(
-    worker: &Worker,
-    origin: &Origin,
-    host: &HeaderValue,
-    request: &Request<B>,
-) -> Before {
+/// Looks at a request for `uri` with the host `host`, as its client wrote it.
+pub(crate) fn before_the_app(worker: &Worker, origin: &Origin, host: &HeaderValue, uri: &Uri) -> Before {
     let Origin::Outside { secure, .. } = origin else { return Before::GO };
     worker.in_fleet(|fleet| {
-        let path = request.uri().path();
+        let path = uri.path();
         // One that is none of ours may be the app's own.
         if let Some(answer) = path.strip_prefix(PROOFS).and_then(|token| fleet.shown().answer(token)) {
             return Before::Prove(answer.to_owned());
@@ -65,7 +60,7 @@ pub(crate) fn before_the_app<B>(
                 }
             }
             (None, Some(port)) if app.https.force && certificate.is_some() => {
-                let rest = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+                let rest = uri.path_and_query().map_or("/", PathAndQuery::as_str);
                 let port = if port == 443 { String::new() } else { format!(":{port}") };
                 HeaderValue::from_str(&format!("https://{name}{port}{rest}"))
                     .map_or(Before::GO, Before::Redirect)

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -13,18 +13,20 @@ use berth_certificate::ALPN_PROTOCOL;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn as server;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::Http1;
 use crate::access_log::Line;
 use crate::body::ResponseBody;
 use crate::client_stream::{ClientStream, Progress};
 use crate::fleet::Named;
 use crate::forward::forward;
+use crate::http1::{self, ClientSocket, GivenUp, Rewound};
 use crate::patience::{Patience, TooSlow, Waiting};
 use crate::tls::H2;
 use crate::worker::Worker;
@@ -106,6 +108,16 @@ impl Client {
         }
     }
 
+    /// How it gets on.
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// Counts a request as being answered.
+    pub(crate) fn busy(&self) -> Busy {
+        Busy::new(&self.busy)
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.busy.get() == 0
     }
@@ -138,13 +150,35 @@ impl Drop for Busy {
 }
 
 /// Serves a connection of HTTP/1 until it ends.
-pub(crate) async fn serve<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin)
+pub(crate) async fn serve<S: ClientSocket>(
+    worker: &Rc<Worker>,
+    client: Rc<Client>,
+    socket: S,
+    origin: Origin,
+) {
+    let mut given = GivenUp { socket, unread: Vec::new() };
+    if worker.http1() == Http1::Own {
+        let closing = Cell::new(false);
+        let served = pin!(http1::serve(worker, &client, given.socket, &origin, &closing));
+        match drive(&client, served, |_| closing.set(true)).await {
+            Some(Some(unfinished)) => given = unfinished,
+            Some(None) | None => return,
+        }
+        if closing.get() {
+            client.end(End::Gracefully);
+        }
+    }
+    // Large, and not there for most connections.
+    Box::pin(serve_by_hyper(worker, client, Rewound::new(given.socket, given.unread), origin)).await;
+}
+
+async fn serve_by_hyper<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = ClientStream::new(socket, Arc::clone(&client.progress));
     let service = service_fn(|request| answer(worker, &client, &origin, request));
-    let mut connection = http1::Builder::new()
+    let mut connection = server::http1::Builder::new()
         .max_header_size(HEAD_MAX)
         .max_buf_size(BUFFER_MAX)
         .header_read_timeout(None)
@@ -200,7 +234,7 @@ where
         let (worker, client, origin) = (Rc::clone(&serving), Rc::clone(&served), Rc::clone(&origin));
         async move { answer(&worker, &client, &origin, request).await }
     });
-    let connection = http2::Builder::new(OnThread(Rc::clone(worker)))
+    let connection = server::http2::Builder::new(OnThread(Rc::clone(worker)))
         .max_header_list_size(FRAMES_HEAD_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
@@ -232,7 +266,7 @@ async fn answer(
     origin: &Origin,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let busy = Busy::new(&client.busy);
+    let busy = client.busy();
     let mut response = forward(worker, origin, request).await;
     response.body_mut().hold(busy);
     Ok(response)
@@ -280,7 +314,7 @@ fn log_refused(worker: &Worker, status: u16) {
 
 /// Takes in what a client still sends. Closing a socket with unread bytes in it resets the connection, and the client
 /// may then lose the response that said why.
-async fn linger(mut socket: impl AsyncRead + Unpin) {
+pub(crate) async fn linger(mut socket: impl AsyncRead + Unpin) {
     let mut scratch = [0; 8 << 10];
     let mut left = LINGER_MAX;
     let discard = async {

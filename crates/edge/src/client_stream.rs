@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::http1::ClientSocket;
 use crate::strict::{Phase, Scanner};
 
 /// What passed on a client's connection, for the sweeper that ends the ones that are too slow.
@@ -61,15 +62,25 @@ impl Progress {
     }
 
     fn read(&self, scanner: &Scanner) {
-        let phase = match scanner.phase() {
+        self.set_phase(scanner.phase());
+        self.heads.store(scanner.heads(), Relaxed);
+        self.moved.store(true, Relaxed);
+    }
+
+    /// The client is in the middle of this.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        let phase = match phase {
             Phase::Idle => 0,
             Phase::Head => 1,
             Phase::Body => 2,
             Phase::Raw => 3,
         };
         self.phase.store(phase, Relaxed);
-        self.heads.store(scanner.heads(), Relaxed);
-        self.moved.store(true, Relaxed);
+    }
+
+    /// One more head is complete.
+    pub(crate) fn head_came(&self) {
+        self.heads.store(self.heads.load(Relaxed).wrapping_add(1), Relaxed);
     }
 }
 
@@ -84,6 +95,17 @@ enum Gate {
     Closed,
 }
 
+/// Who reads what passes.
+#[derive(Debug)]
+enum Reader {
+    /// hyper, of HTTP/1, and the scanner before it.
+    Strict(Scanner),
+    /// hyper, of HTTP/2, whose frames leave nothing open about where a request ends.
+    Frames,
+    /// Our own codec, which is strict and says itself what the client is in the middle of.
+    Codec,
+}
+
 /// A client's socket.
 ///
 /// A refused head is not answered here. Its offending byte is replaced by NUL, which hyper takes nowhere in a head, so
@@ -91,8 +113,7 @@ enum Gate {
 #[derive(Debug)]
 pub(crate) struct ClientStream<S> {
     socket: S,
-    /// None where the bytes are frames of HTTP/2, which leave nothing open about where a request ends.
-    scanner: Option<Scanner>,
+    reader: Reader,
     gate: Gate,
     progress: Arc<Progress>,
 }
@@ -100,18 +121,43 @@ pub(crate) struct ClientStream<S> {
 impl<S> ClientStream<S> {
     /// A client that speaks HTTP/1.
     pub(crate) fn new(socket: S, progress: Arc<Progress>) -> Self {
-        Self { socket, scanner: Some(Scanner::new()), gate: Gate::Open, progress }
+        Self { socket, reader: Reader::Strict(Scanner::new()), gate: Gate::Open, progress }
     }
 
     /// A client that speaks HTTP/2.
     pub(crate) fn of_frames(socket: S, progress: Arc<Progress>) -> Self {
-        Self { socket, scanner: None, gate: Gate::Open, progress }
+        Self { socket, reader: Reader::Frames, gate: Gate::Open, progress }
+    }
+
+    /// A client of our own codec.
+    pub(crate) fn decoded(socket: S, progress: Arc<Progress>) -> Self {
+        Self { socket, reader: Reader::Codec, gate: Gate::Open, progress }
+    }
+
+    /// What is known of how the client gets on.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The socket, to be read by somebody else.
+    pub(crate) fn into_socket(self) -> S {
+        self.socket
     }
 
     /// The socket, when the client may still be sending something that nobody will read.
     pub(crate) fn unread(self) -> Option<S> {
-        let between = self.scanner.is_none_or(|scanner| scanner.phase() == Phase::Idle);
+        let between = match self.reader {
+            Reader::Strict(scanner) => scanner.is_between(),
+            Reader::Frames | Reader::Codec => true,
+        };
         (self.gate != Gate::Open || !between).then_some(self.socket)
+    }
+}
+
+impl<S: ClientSocket> ClientStream<S> {
+    /// Comes true when reading may bring something.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_readable(cx)
     }
 }
 
@@ -144,9 +190,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
         if fresh.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let Some(scanner) = &mut this.scanner else {
-            this.progress.moved_frames();
-            return Poll::Ready(Ok(()));
+        let scanner = match &mut this.reader {
+            Reader::Strict(scanner) => scanner,
+            Reader::Frames => {
+                this.progress.moved_frames();
+                return Poll::Ready(Ok(()));
+            }
+            Reader::Codec => {
+                this.progress.moved.store(true, Relaxed);
+                return Poll::Ready(Ok(()));
+            }
         };
         let scanned = scanner.scan(fresh);
         this.progress.read(scanner);

@@ -134,6 +134,11 @@ impl App {
         self.routed.iter().any(|backend| !tried.contains(&backend.key))
     }
 
+    /// Whether its requests differ in nothing but which instance they go to: by no header, and by nobody who sends them.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.split.is_none() && !self.limiter.has_rules()
+    }
+
     /// Where a request is counted that went to `lease`, while requests are shared between releases.
     pub(crate) fn tally_of(&self, visit: Visit, lease: &InFlight) -> Option<&Arc<Tally>> {
         self.split.as_ref()?.tally_of(visit, lease)

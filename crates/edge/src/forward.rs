@@ -19,13 +19,14 @@ use crate::before::{Before, before_the_app};
 use crate::body::{Ending, RequestBody, RequestState, ResponseBody};
 use crate::client::Origin;
 use crate::headers;
+use crate::http1::response::is_event_stream;
 use crate::record::Record;
 use crate::upgrade::{self, Tunnel};
 use crate::upstream::Sender;
 use crate::worker::{Choice, Held, Target, Worker};
 
 /// What a client may put into one path and query.
-const TARGET_MAX: usize = 8 << 10;
+pub(crate) const TARGET_MAX: usize = 8 << 10;
 
 /// An instance that takes the request, or why there is none.
 type Found = Result<(InFlight, Sender, Reused), Reason>;
@@ -63,7 +64,7 @@ pub(crate) async fn forward(
         Err(reason) => return refuse(reason, request.headers().get(header::ACCEPT), record),
     };
     record.set_host(host.clone());
-    let hsts = match before_the_app(worker, origin, &host, &request) {
+    let hsts = match before_the_app(worker, origin, &host, request.uri()) {
         Before::Go { hsts } => hsts,
         Before::Prove(text) => return answer::prove(text, record),
         Before::Redirect(location) => return answer::redirect(location, record),
@@ -148,7 +149,7 @@ fn check(request: &mut Request<Incoming>) -> Result<HeaderValue, Reason> {
 }
 
 /// Which app a request is for. Of what comes from an instance the connection says it, and no header.
-fn target_of(origin: &Origin, host: &HeaderValue) -> Result<Target, Reason> {
+pub(crate) fn target_of(origin: &Origin, host: &HeaderValue) -> Result<Target, Reason> {
     Ok(match origin {
         Origin::Outside { .. } => {
             let host = normalise(host.as_bytes()).map_err(|_checked_before| Reason::BadRequest)?;
@@ -401,7 +402,5 @@ fn finish(
 
 /// Whether the response goes on for as long as both sides like, whatever happens: it stands open and keeps no app awake.
 fn streams_events(headers: &HeaderMap) -> bool {
-    const KIND: &[u8] = b"text/event-stream";
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.get(..KIND.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| is_event_stream(kind.as_bytes()))
 }

@@ -1,8 +1,5 @@
 //! What of a message's headers goes further, and what edge adds.
 
-use std::fmt::Write as _;
-
-use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::client::Origin;
@@ -14,28 +11,38 @@ const X_BERTH_APP: HeaderName = HeaderName::from_static("x-berth-app");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A request's id, in two forms that share their bytes.
-#[derive(Debug, Clone)]
+/// A request's id, as the span that carries it: `00-ID-SPAN-01`.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestId {
-    traceparent: Bytes,
+    traceparent: [u8; 55],
 }
 
 impl RequestId {
     /// From 16 random bytes for the request and 8 for the span.
     pub(crate) fn new(id: u128, span: u64) -> Self {
-        let mut text = BytesMut::with_capacity(55);
-        // Nought is not a valid trace or span id. Sampled, so that an app which follows its parent's decision records.
-        let written = write!(text, "00-{:032x}-{:016x}-01", id.max(1), span.max(1));
-        debug_assert!(written.is_ok(), "a buffer takes every text");
-        Self { traceparent: text.freeze() }
-    }
-
-    fn id(&self) -> Bytes {
-        self.traceparent.slice(3..35)
+        // Sampled, so that an app which follows its parent's decision records.
+        let mut traceparent = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        // Nought is not a valid trace or span id.
+        put_hex(id.max(1), traceparent.get_mut(3..35).unwrap_or_default());
+        put_hex(span.max(1).into(), traceparent.get_mut(36..52).unwrap_or_default());
+        Self { traceparent }
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.traceparent).ok().and_then(|text| text.get(3..35)).unwrap_or_default()
+        self.traceparent().get(3..35).unwrap_or_default()
+    }
+
+    /// The header by which apps continue the trace (W3C Trace Context).
+    pub(crate) fn traceparent(&self) -> &str {
+        std::str::from_utf8(&self.traceparent).unwrap_or_default()
+    }
+}
+
+/// Writes the last hexadecimal digits of `number`, as many as there is room for.
+fn put_hex(mut number: u128, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
+        number >>= 4;
     }
 }
 
@@ -64,12 +71,13 @@ pub(crate) fn to_app(headers: &mut HeaderMap, host: &HeaderValue, origin: &Origi
     if let Some(caller) = caller {
         headers.insert(X_BERTH_APP, caller.clone());
     }
-    if let Ok(value) = HeaderValue::from_maybe_shared(id.id()) {
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(X_REQUEST_ID, value);
     }
     let mut traces = headers.get_all(TRACEPARENT).iter();
-    let valid = traces.next().is_some_and(is_traceparent) && traces.next().is_none();
-    if !valid && let Ok(value) = HeaderValue::from_maybe_shared(id.traceparent.clone()) {
+    let valid =
+        traces.next().is_some_and(|trace| is_traceparent(trace.as_bytes())) && traces.next().is_none();
+    if !valid && let Ok(value) = HeaderValue::from_str(id.traceparent()) {
         headers.insert(TRACEPARENT, value);
         headers.remove("tracestate");
     }
@@ -135,41 +143,45 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    remove_where(headers, |name| {
-        // Upgrade and Expect are edge's to answer; TE and Transfer-Encoding describe one connection's framing.
-        matches!(
-            name,
-            "connection"
-                | "te"
-                | "upgrade"
-                | "expect"
-                | "transfer-encoding"
-                | "keep-alive"
-                | "proxy-connection"
-                | "proxy-authorization"
-                | "proxy-authenticate"
-                | "http2-settings"
-        )
-    });
+    remove_where(headers, is_hop_by_hop);
+}
+
+/// Whether a header of this name, in whatever case, is for one connection alone. Upgrade and Expect are edge's to answer; TE and Transfer-Encoding
+/// describe one connection's framing.
+pub(crate) fn is_hop_by_hop(name: &str) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    match name.len() {
+        2 => is("te"),
+        6 => is("expect"),
+        7 => is("upgrade"),
+        10 => is("connection") || is("keep-alive"),
+        14 => is("http2-settings"),
+        16 => is("proxy-connection"),
+        17 => is("transfer-encoding"),
+        18 => is("proxy-authenticate"),
+        19 => is("proxy-authorization"),
+        _ => false,
+    }
 }
 
 fn remove_forged(headers: &mut HeaderMap) {
-    remove_where(headers, |name| {
-        // Many servers fold `_` into `-` (CGI, WSGI, Rack), so that X_Forwarded_For would arrive as X-Forwarded-For.
-        let mut folded = [0; 24];
-        let Some(folded) = folded.get_mut(..name.len().min(24)) else { return false };
-        for (to, from) in folded.iter_mut().zip(name.bytes()) {
-            *to = if from == b'_' { b'-' } else { from };
-        }
-        match folded.first() {
-            Some(b'x') => {
-                folded.starts_with(b"x-forwarded-")
-                    || matches!(&*folded, b"x-real-ip" | b"x-request-id" | b"x-berth-app")
-            }
-            Some(b'f') => &*folded == b"forwarded",
-            _ => false,
-        }
-    });
+    remove_where(headers, is_forged);
+}
+
+/// Whether a header of this name, in whatever case, says what edge alone may say.
+pub(crate) fn is_forged(name: &str) -> bool {
+    // Most names are told by their first letter.
+    if !matches!(name.bytes().next(), Some(b'x' | b'X' | b'f' | b'F')) {
+        return false;
+    }
+    // Many servers fold `_` into `-` (CGI, WSGI, Rack), so that X_Forwarded_For would arrive as X-Forwarded-For.
+    let mut folded = [0; 24];
+    let Some(folded) = folded.get_mut(..name.len().min(24)) else { return false };
+    for (to, from) in folded.iter_mut().zip(name.bytes()) {
+        *to = if from == b'_' { b'-' } else { from.to_ascii_lowercase() };
+    }
+    folded.starts_with(b"x-forwarded-")
+        || matches!(&*folded, b"x-real-ip" | b"x-request-id" | b"x-berth-app" | b"forwarded")
 }
 
 /// Removes the headers whose name `unwanted` picks. Mostly there are none, and then nothing is allocated.
@@ -185,12 +197,12 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Version 00 of W3C Trace Context; what we cannot read we do not continue.
-fn is_traceparent(value: &HeaderValue) -> bool {
+pub(crate) fn is_traceparent(value: &[u8]) -> bool {
     let hex = |part: &[u8], length: usize| {
         part.len() == length && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let set = |part: &[u8]| part.iter().any(|byte| *byte != b'0');
-    let mut parts = value.as_bytes().split(|byte| *byte == b'-');
+    let mut parts = value.split(|byte| *byte == b'-');
     let (Some(version), Some(trace), Some(span), Some(flags), None) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
     else {

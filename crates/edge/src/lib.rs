@@ -2,7 +2,7 @@
 //!
 //! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
 //! called it follows control, probes and gives the orders (`control_thread`). A client of HTTPS shakes hands first (`tls`,
-//! by `certificates`). A request goes through `client_stream` and `strict` (what is refused before hyper sees it), `before`
+//! by `certificates`). A request goes through `client_stream` and `strict` (what is refused before hyper sees it), or through `http1` where it is ordinary, `before`
 //! (what edge answers itself), `rate` (who asks too often), `forward` (which app, when again), `visit` (which release),
 //! `queue` (how many wait, and whose turn it is), `circuit` (which instances are passed over) and `upstream` (the pool) by
 //! `dial` (the way there). What an instance sends to another app comes in by `internal`, and where it is no HTTP goes by
@@ -32,6 +32,7 @@ mod forward;
 mod frames;
 pub mod handover;
 mod headers;
+mod http1;
 mod internal;
 mod ledger;
 mod limits;
@@ -103,12 +104,24 @@ pub struct Config {
     pub access_log: AccessLog,
     /// What is allowed and how long is waited.
     pub limits: Limits,
+    /// Who reads HTTP/1.
+    pub http1: Http1,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
     /// Whether it may run as root: it parses what strangers send.
     pub allow_root: bool,
     /// Stops edge like SIGTERM does.
     pub stop: oneshot::Receiver<()>,
+}
+
+/// Who reads HTTP/1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Http1 {
+    /// Our own codec, which leaves what is not ordinary to hyper.
+    #[default]
+    Own,
+    /// hyper alone.
+    Hyper,
 }
 
 /// Why an edge ended.
@@ -191,7 +204,8 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
         for (listener, orders) in config.listeners.into_iter().zip(orders) {
             let secure = secure.next();
             let log = writer.as_ref().map(|writer| writer.buffer(&*config.clock));
-            let post = Post { listener, secure, orders, limits, clock: Arc::clone(&config.clock), log };
+            let clock = Arc::clone(&config.clock);
+            let post = Post { listener, secure, orders, limits, clock, log, http1: config.http1 };
             let standing =
                 Arc::new(Standing { generation: fleet.generation().0.into(), changed: Arc::clone(&changed) });
             let (hand, joined) = start_worker(post, standing, Arc::clone(&fleet))?;
@@ -249,6 +263,7 @@ struct Post {
     limits: Limits,
     clock: Arc<dyn Clock>,
     log: Option<Buffer>,
+    http1: Http1,
 }
 
 fn start_worker(
@@ -275,7 +290,7 @@ fn start_worker(
         let _farewell = Farewell(Arc::clone(&standing.changed));
         let farewell = farewell;
         let secure_port = post.secure.as_ref().map(|secure| secure.port);
-        let worker = Worker::new(post.clock, post.limits, fleet, post.log, secure_port);
+        let worker = Worker::new(post.clock, post.limits, fleet, post.log, secure_port, post.http1);
         let local = LocalSet::new();
         let served = local.block_on(&runtime, async {
             let listener = tokio::net::TcpListener::from_std(post.listener)?;

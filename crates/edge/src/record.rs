@@ -133,6 +133,11 @@ impl Record {
         self.cut = true;
     }
 
+    /// Somebody else takes note of the request.
+    pub(crate) fn forget(mut self) {
+        self.finished = Some(self.started);
+    }
+
     /// Logs and counts the request unless that was done. Gives the time at which it ended.
     pub(crate) fn finish(&mut self) -> Duration {
         if let Some(finished) = self.finished {

@@ -70,6 +70,16 @@ impl Scanner {
         Self { state: State::RequestLine, framing: Framing::default(), partial: Vec::new(), heads: 0 }
     }
 
+    /// Follows chunks from the first one's size to the end of the trailer.
+    pub(crate) fn of_chunks() -> Self {
+        Self { state: State::ChunkSize, ..Self::new() }
+    }
+
+    /// Whether nothing of a message is left to come.
+    pub(crate) fn is_between(&self) -> bool {
+        self.phase() == Phase::Idle
+    }
+
     /// What the client is in the middle of.
     pub(crate) fn phase(&self) -> Phase {
         match self.state {
@@ -92,29 +102,44 @@ impl Scanner {
     /// Reads on with `bytes`. After a refusal nothing more may be scanned.
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let mut at = 0;
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            match self.state {
-                State::Raw => return Ok(()),
-                State::Body { left } | State::Chunk { left } => {
-                    let taken = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    self.advance(left - taken as u64);
-                    at += taken;
-                }
-                State::RequestLine | State::Header | State::ChunkSize | State::ChunkEnd | State::Trailer => {
-                    let in_head = matches!(self.state, State::RequestLine | State::Header);
-                    let Some(end) = memchr(b'\n', rest) else {
-                        self.partial.extend_from_slice(rest);
-                        let max = if in_head { LINE_MAX } else { SIZE_LINE_MAX };
-                        let fits = self.partial.len() <= max;
-                        return fits.then_some(()).ok_or(Refusal { at: bytes.len() - 1, in_head });
-                    };
-                    let line = rest.get(..end).unwrap_or_default();
-                    self.whole_line(line).ok_or(Refusal { at: at + end, in_head })?;
-                    at += end + 1;
-                }
-            }
+        while at < bytes.len() {
+            at += self.step(bytes, at)?;
         }
         Ok(())
+    }
+
+    /// Reads on with `bytes` to the end of the message that it is in the middle of, and says how many of them that has.
+    pub(crate) fn scan_message(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let mut at = 0;
+        while at < bytes.len() && !self.is_between() {
+            at += self.step(bytes, at)?;
+        }
+        Ok(at)
+    }
+
+    /// Reads what comes `at` a place among `bytes` as far as it is of one kind, and says how much that is.
+    fn step(&mut self, bytes: &[u8], at: usize) -> Result<usize, Refusal> {
+        let rest = bytes.get(at..).unwrap_or_default();
+        match self.state {
+            State::Raw => Ok(rest.len()),
+            State::Body { left } | State::Chunk { left } => {
+                let taken = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                self.advance(left - taken as u64);
+                Ok(taken)
+            }
+            State::RequestLine | State::Header | State::ChunkSize | State::ChunkEnd | State::Trailer => {
+                let in_head = matches!(self.state, State::RequestLine | State::Header);
+                let Some(end) = memchr(b'\n', rest) else {
+                    self.partial.extend_from_slice(rest);
+                    let max = if in_head { LINE_MAX } else { SIZE_LINE_MAX };
+                    let fits = self.partial.len() <= max;
+                    return fits.then_some(rest.len()).ok_or(Refusal { at: bytes.len() - 1, in_head });
+                };
+                let line = rest.get(..end).unwrap_or_default();
+                self.whole_line(line).ok_or(Refusal { at: at + end, in_head })?;
+                Ok(end + 1)
+            }
+        }
     }
 
     fn advance(&mut self, left: u64) {

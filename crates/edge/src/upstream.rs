@@ -64,27 +64,51 @@ pub(crate) async fn open(
     Ok(UpstreamStream { socket, _open: open })
 }
 
-struct Idle {
-    sender: Sender,
+/// A connection that can be kept for the next request.
+pub(crate) trait Pooled {
+    /// Whether the instance has closed it, as far as this thread has heard.
+    fn is_closed(&self) -> bool;
+}
+
+impl Pooled for Sender {
+    fn is_closed(&self) -> bool {
+        Self::is_closed(self)
+    }
+}
+
+impl Pooled for UpstreamStream {
+    fn is_closed(&self) -> bool {
+        // No system call while nothing came since the last answer. What does come unasked is no answer either.
+        !matches!(self.socket.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+struct Idle<C> {
+    connection: C,
     since: Duration,
 }
 
 /// One thread's idle connections, by backend, the one used last at the back.
-#[derive(Default)]
-pub(crate) struct Pool {
-    idle: BTreeMap<u64, VecDeque<Idle>>,
+pub(crate) struct Pool<C> {
+    idle: BTreeMap<u64, VecDeque<Idle<C>>>,
 }
 
-impl Pool {
+impl<C> Default for Pool<C> {
+    fn default() -> Self {
+        Self { idle: BTreeMap::new() }
+    }
+}
+
+impl<C: Pooled> Pool<C> {
     /// An idle connection to `backend`, the one used last, that a request may ride at `now`.
-    pub(crate) fn take(&mut self, backend: u64, repeatable: bool, now: Duration) -> Option<Sender> {
+    pub(crate) fn take(&mut self, backend: u64, repeatable: bool, now: Duration) -> Option<C> {
         let idle = self.idle.get_mut(&backend)?;
         while let Some(last) = idle.pop_back() {
-            if last.sender.is_closed() {
+            if last.connection.is_closed() {
                 continue;
             }
             if balance::may_ride(repeatable, now.saturating_sub(last.since)) {
-                return Some(last.sender);
+                return Some(last.connection);
             }
             // Those before it idle for longer still; they and it may serve a request that can be repeated.
             idle.push_back(last);
@@ -94,10 +118,10 @@ impl Pool {
     }
 
     /// Keeps a connection whose last response has ended.
-    pub(crate) fn put(&mut self, backend: u64, sender: Sender, now: Duration) {
+    pub(crate) fn put(&mut self, backend: u64, connection: C, now: Duration) {
         let idle = self.idle.entry(backend).or_default();
-        if !sender.is_closed() && idle.len() < IDLE_COUNT_MAX {
-            idle.push_back(Idle { sender, since: now });
+        if !connection.is_closed() && idle.len() < IDLE_COUNT_MAX {
+            idle.push_back(Idle { connection, since: now });
         }
     }
 
@@ -105,7 +129,7 @@ impl Pool {
     pub(crate) fn expire(&mut self, now: Duration) {
         self.idle.retain(|_, idle| {
             while idle.front().is_some_and(|first| {
-                first.sender.is_closed() || !balance::may_ride(true, now.saturating_sub(first.since))
+                first.connection.is_closed() || !balance::may_ride(true, now.saturating_sub(first.since))
             }) {
                 idle.pop_front();
             }

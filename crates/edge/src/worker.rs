@@ -1,5 +1,7 @@
 //! One thread of edge: its listener, its clients, its pool, and the snapshot that it uses.
 
+mod accepting;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,17 +11,16 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use berth_clock::{Clock, random_bytes};
 use berth_routing::retry;
 use berth_spec::Gate;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access_log::{Buffer, Line};
@@ -30,14 +31,16 @@ use crate::client::{self, Client, End, Origin};
 use crate::dial::Dialers;
 use crate::fleet::{App, Fleet, Named};
 use crate::headers::RequestId;
+use crate::http1::Buffers;
 use crate::limits::Limits;
 use crate::queue::Queue;
 use crate::rate::Exceeded;
 use crate::record::Record;
-use crate::tls::{Secure, accept};
 use crate::upstream::{self, Pool, Sender, UpstreamStream};
 use crate::visit::Visit;
-use crate::{events, internal};
+use crate::{Http1, events};
+
+pub(crate) use self::accepting::{is_about_one_connection, run};
 
 /// How long a request waits for an app that edge could not read about when it started.
 const UNKNOWN_HOLD: Duration = Duration::from_secs(5);
@@ -111,7 +114,13 @@ pub(crate) struct Worker {
     clock: Arc<dyn Clock>,
     limits: Limits,
     fleet: RefCell<Arc<Fleet>>,
-    pool: RefCell<Pool>,
+    pool: RefCell<Pool<Sender>>,
+    /// Those of our own codec.
+    streams: RefCell<Pool<UpstreamStream>>,
+    buffers: Rc<Buffers>,
+    /// The date as heads have it, as of the last tick.
+    date: Cell<Date>,
+    http1: Http1,
     dialers: RefCell<Dialers>,
     stirred: Notify,
     random: Cell<u64>,
@@ -152,13 +161,17 @@ impl Worker {
         fleet: Arc<Fleet>,
         log: Option<Buffer>,
         secure_port: Option<u16>,
+        http1: Http1,
     ) -> Rc<Self> {
         let random = u64::from_le_bytes(random_bytes(&*clock));
         Rc::new(Self {
-            clock,
             limits,
             fleet: RefCell::new(fleet),
             pool: RefCell::default(),
+            streams: RefCell::default(),
+            buffers: Rc::default(),
+            date: Cell::new(date(&*clock)),
+            http1,
             dialers: RefCell::default(),
             stirred: Notify::new(),
             random: Cell::new(random),
@@ -171,6 +184,7 @@ impl Worker {
             tunnels: Cell::new(0),
             left: Notify::new(),
             draining: Cell::new(false),
+            clock,
         })
     }
 
@@ -184,6 +198,20 @@ impl Worker {
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// Who reads HTTP/1.
+    pub(crate) fn http1(&self) -> Http1 {
+        self.http1
+    }
+
+    pub(crate) fn buffers(&self) -> &Rc<Buffers> {
+        &self.buffers
+    }
+
+    /// The date for an answer that has none (RFC 9110, 6.6.1).
+    pub(crate) fn date(&self) -> Date {
+        self.date.get()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -261,6 +289,16 @@ impl Worker {
         }
     }
 
+    /// An instance for a request about which nothing else is to be decided: nothing when something is, or when there is none at once.
+    pub(crate) fn choose_plainly(&self, target: &Target, record: &mut Record) -> Option<InFlight> {
+        let is_plain = app_of(&self.fleet.borrow(), target).is_some_and(|app| app.is_plain());
+        match is_plain.then(|| self.choose(target, &[], false, Some(record)))? {
+            Choice::Backend(lease) => Some(lease),
+            Choice::Full(_) | Choice::Wait(_) | Choice::Asleep(_) | Choice::Paused(_) => None,
+            Choice::Maintenance | Choice::NoApp => None,
+        }
+    }
+
     /// What a request says of who sends it, while the requests of any app are shared between releases.
     pub(crate) fn visit(&self, headers: &http::HeaderMap) -> Option<Visit> {
         let splits = self.fleet.borrow().splits;
@@ -276,6 +314,18 @@ impl Worker {
     pub(crate) fn keep(&self, backend: u64, sender: Sender, now: Duration) {
         if self.routes(backend) {
             self.pool.borrow_mut().put(backend, sender, now);
+        }
+    }
+
+    /// The same of those that our own codec reads.
+    pub(crate) fn pooled_stream(&self, lease: &InFlight, repeatable: bool) -> Option<UpstreamStream> {
+        self.streams.borrow_mut().take(lease.backend().key, repeatable, self.now())
+    }
+
+    /// Keeps one of those for the next request.
+    pub(crate) fn keep_stream(&self, backend: u64, stream: UpstreamStream) {
+        if self.routes(backend) {
+            self.streams.borrow_mut().put(backend, stream, self.now());
         }
     }
 
@@ -367,6 +417,7 @@ impl Worker {
     fn take_fleet(&self, fleet: Arc<Fleet>, standing: &Standing) {
         let generation = fleet.generation();
         self.pool.borrow_mut().keep_routed(&fleet);
+        self.streams.borrow_mut().keep_routed(&fleet);
         self.dialers.borrow_mut().keep_routed(&fleet);
         *self.fleet.borrow_mut() = fleet;
         standing.generation.store(generation.0, SeqCst);
@@ -375,7 +426,9 @@ impl Worker {
     }
 
     fn tick(&self) {
+        self.date.set(date(&*self.clock));
         self.pool.borrow_mut().expire(self.now());
+        self.streams.borrow_mut().expire(self.now());
         self.dialers.borrow_mut().expire(self.now());
         if let Some(log) = &mut *self.log.borrow_mut() {
             log.tick(&*self.clock);
@@ -453,6 +506,19 @@ impl Worker {
     }
 }
 
+/// A date as heads have it.
+pub(crate) type Date = [u8; 29];
+
+fn date(clock: &dyn Clock) -> Date {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(clock.now().0);
+    let mut date = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+    let text = httpdate::fmt_http_date(now);
+    if text.len() == date.len() {
+        date.copy_from_slice(text.as_bytes());
+    }
+    date
+}
+
 /// A client's address as headers have it.
 fn named(peer: SocketAddr) -> Option<HeaderValue> {
     HeaderValue::from_str(&peer.ip().to_canonical().to_string()).ok()
@@ -469,109 +535,4 @@ impl Drop for Leaving {
         self.worker.clients.borrow_mut().remove(&self.number);
         self.worker.left.notify_one();
     }
-}
-
-/// Serves `listener` until `orders` say stop, then lets the clients finish. Gives how many requests had to be cut.
-pub(crate) async fn run(
-    worker: Rc<Worker>,
-    listener: TcpListener,
-    secure: Option<Secure<TcpListener>>,
-    mut orders: Orders,
-    standing: Arc<Standing>,
-) -> usize {
-    let mut ticks = tokio::time::interval(worker.limits.tick);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // After an error that a next try would only repeat (no file descriptors left), accepting waits for the next tick.
-    let mut accepting = true;
-    while !*orders.stop.borrow() {
-        let full = worker.clients.borrow().len() >= worker.limits.connections;
-        tokio::select! {
-            accepted = accept(&listener, secure.as_ref()), if accepting && !full => match accepted {
-                Ok((socket, peer, None)) => worker.admit(socket, peer),
-                Ok((socket, peer, Some(secure))) => worker.admit_secure(socket, peer, secure.acceptor.clone()),
-                Err(error) if is_about_one_connection(&error) => {}
-                Err(error) => {
-                    events::accept_failed(&error);
-                    worker.shed_idle();
-                    accepting = false;
-                }
-            },
-            Ok(()) = orders.fleet.changed() => {
-                let fleet = Arc::clone(&orders.fleet.borrow_and_update());
-                worker.take_fleet(fleet, &standing);
-            }
-            Ok(()) = orders.stir.changed() => worker.stirred.notify_waiters(),
-            Some(socket) = orders.callers.recv() => worker.spawn(internal::keep(Rc::clone(&worker), socket)),
-            // The channel closes only when the control thread has failed, which ends this one too.
-            stop = orders.stop.changed() => if stop.is_err() { break },
-            _ = ticks.tick() => {
-                worker.tick();
-                if full {
-                    worker.shed_idle();
-                }
-                accepting = true;
-            }
-            () = worker.left.notified(), if full => {}
-        }
-    }
-    // What waits in the accept queue is not lost: the socket lives on with the supervisor.
-    drop((listener, secure));
-    drain(&worker, orders, &standing, &mut ticks).await
-}
-
-async fn drain(
-    worker: &Rc<Worker>,
-    mut orders: Orders,
-    standing: &Standing,
-    ticks: &mut tokio::time::Interval,
-) -> usize {
-    worker.draining.set(true);
-    // What waits for calls of instances leaves them to the next edge.
-    worker.stirred.notify_waiters();
-    *worker.pool.borrow_mut() = Pool::default();
-    *worker.dialers.borrow_mut() = Dialers::default();
-    let deadline = tokio::time::sleep(worker.limits.drain);
-    // An idle connection may bring one more request, which is answered with `Connection: close`. To close it at once
-    // would meet, now and then, a request that is just on its way, and fail it.
-    let grace = tokio::time::sleep(worker.limits.drain_idle.min(worker.limits.drain));
-    tokio::pin!(deadline, grace);
-    let mut graceful = false;
-    while !worker.is_empty() {
-        tokio::select! {
-            () = &mut deadline => break,
-            () = &mut grace, if !graceful => {
-                graceful = true;
-                worker.clients.borrow().values().for_each(|client| client.end(End::Gracefully));
-            }
-            Ok(()) = orders.fleet.changed() => {
-                let fleet = Arc::clone(&orders.fleet.borrow_and_update());
-                worker.take_fleet(fleet, standing);
-            }
-            Ok(()) = orders.stir.changed() => worker.stirred.notify_waiters(),
-            () = worker.left.notified() => {}
-            _ = ticks.tick() => worker.tick(),
-        }
-    }
-    let cut = worker.remaining();
-    // The tasks hold the worker and it holds them: without this neither would ever go.
-    let tasks = std::mem::take(&mut *worker.tasks.borrow_mut());
-    drop(tasks);
-    worker.log.borrow_mut().take();
-    cut
-}
-
-/// Errors that concern the connection that was to be accepted, not the listener (accept(2)).
-pub(crate) fn is_about_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionReset
-            | HostUnreachable
-            | Interrupted
-            | NetworkDown
-            | NetworkUnreachable
-    )
 }

@@ -1,16 +1,28 @@
 //! Wiring of the edge role: what the supervisor handed down becomes what edge is configured with.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use berth_clock::SystemClock;
-use berth_edge::{AccessLog, Config, ExitReason, Limits};
+use berth_edge::{AccessLog, Config, ExitReason, Http1, Limits};
 use tokio::sync::oneshot;
 
 use super::{RoleError, Ties, take};
 use crate::args::EdgeArgs;
+
+/// Who reads HTTP/1: `own` or `hyper`.
+pub(crate) const HTTP1_VARIABLE: &str = "BERTH_EDGE_HTTP1";
+
+fn http1(said: Option<&OsStr>) -> Result<Http1, RoleError> {
+    match said.map(OsStr::as_encoded_bytes) {
+        None | Some(b"own") => Ok(Http1::Own),
+        Some(b"hyper") => Ok(Http1::Hyper),
+        Some(_) => Err(RoleError::Variable { name: HTTP1_VARIABLE, wanted: "`own` or `hyper`" }),
+    }
+}
 
 pub(super) fn run(args: &EdgeArgs) -> Result<(), RoleError> {
     let ties = Ties::take(&args.role)?;
@@ -33,6 +45,7 @@ pub(super) fn run(args: &EdgeArgs) -> Result<(), RoleError> {
         owner_uid: args.owner,
         access_log: AccessLog::To(Box::new(io::stderr())),
         limits: Limits::default(),
+        http1: http1(std::env::var_os(HTTP1_VARIABLE).as_deref())?,
         clock: Arc::new(SystemClock::new()),
         // The supervisor gives edge a user of its own wherever it can.
         allow_root: false,

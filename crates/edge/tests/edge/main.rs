@@ -1,6 +1,7 @@
 //! Edge as its clients, its instances and control see it: real sockets on loopback.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod answers;
 mod crowding;
 mod dialing;
 mod following;

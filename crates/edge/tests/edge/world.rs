@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use berth_certificate::{AUTHORITY, LocalAuthority};
 use berth_clock::{Clock as _, SystemClock};
-use berth_edge::{AccessLog, Config, EdgeError, ExitReason, Limits};
+use berth_edge::{AccessLog, Config, EdgeError, ExitReason, Http1, Limits};
 use berth_routing::wire::{Decoder, FromEdge, PROTOCOL, ToEdge, encode};
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
 use berth_spec::{AppId, InstanceId, Millis};
@@ -104,6 +104,7 @@ impl World {
             owner_uid: 0,
             access_log: AccessLog::To(Box::new(sink)),
             limits: options.limits,
+            http1: if env!("CARGO_CRATE_NAME") == "edge_by_hyper" { Http1::Hyper } else { Http1::Own },
             clock: Arc::new(SystemClock::new()),
             allow_root: true,
             ready: None,

@@ -1,0 +1,72 @@
+//! HTTP/1.1 by a codec of our own: requests that need nothing but an instance, for little more than what the kernel takes for them.
+//!
+//! It serves what is ordinary in every respect: a head as [`request::parse`] takes it, a body that came with it or none, an app that is awake, open and not
+//! shared between releases, an instance that takes a connection. At the first request that is anything else the connection is given to hyper with
+//! all bytes that came, before any of them went anywhere; it stays there. So nothing is decided here that `forward` decides, and no request is
+//! refused here but one whose app gave no answer. What it takes is a part of what `strict` lets through.
+//!
+//! Both directions are one task: while an answer is waited for the client is listened to, so that a request whose client has left ends.
+
+mod exchange;
+mod message;
+pub(crate) mod request;
+pub(crate) mod response;
+mod sockets;
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::client::{Client, Origin};
+use crate::client_stream::ClientStream;
+use crate::http1::exchange::{Exchange, Next};
+use crate::worker::Worker;
+
+pub(crate) use self::sockets::{Buffers, ClientSocket, Rewound};
+
+/// A connection that goes on elsewhere, and what came on it that was not answered.
+pub(crate) struct GivenUp<S> {
+    pub(crate) socket: S,
+    pub(crate) unread: Vec<u8>,
+}
+
+/// Serves a connection until it ends, or until it is to go on elsewhere. Once it is `closing` it ends after the request that is under way.
+pub(crate) async fn serve<S: ClientSocket>(
+    worker: &Rc<Worker>,
+    client: &Client,
+    socket: S,
+    origin: &Origin,
+    closing: &Cell<bool>,
+) -> Option<GivenUp<S>> {
+    let mut stream = ClientStream::decoded(socket, Arc::clone(client.progress()));
+    while readable(&stream, closing).await {
+        // There while something is under way: who waits for a next request takes up no buffer.
+        let mut exchange = Box::new(Exchange::new(worker, client, origin, closing));
+        loop {
+            match exchange.next(&mut stream).await {
+                Next::Idle => break,
+                Next::More => {}
+                Next::Over => return None,
+                Next::GiveUp => {
+                    let unread = exchange.into_unread();
+                    return Some(GivenUp { socket: stream.into_socket(), unread });
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Waits for the client to say something, or to leave. False when there is to be no next request.
+async fn readable<S: ClientSocket>(stream: &ClientStream<S>, closing: &Cell<bool>) -> bool {
+    poll_fn(|cx| {
+        if closing.get() {
+            return Poll::Ready(false);
+        }
+        // What is wrong with the socket reading will say.
+        stream.poll_readable(cx).map(|_whatever| true)
+    })
+    .await
+}

@@ -1,0 +1,183 @@
+//! What the codec reads from and writes to, and the buffers between.
+
+use std::cell::RefCell;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// What is read at a time. A head and a short body fit in.
+pub(crate) const BUFFER: usize = 16 << 10;
+/// What is read at a time of a long body: fewer system calls for it.
+pub(crate) const LARGE_BUFFER: usize = 256 << 10;
+/// So many buffers are kept for what comes next, 4 MiB of each size.
+const KEPT_MAX: usize = (4 << 20) / BUFFER;
+const LARGE_KEPT_MAX: usize = (4 << 20) / LARGE_BUFFER;
+
+/// A client's socket, which can be waited for without a buffer.
+pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Comes true when reading may bring something.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl ClientSocket for TcpStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
+    }
+}
+
+impl ClientSocket for TlsStream<TcpStream> {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (socket, session) = self.get_ref();
+        // What was decrypted already is not in the socket any more.
+        if session.wants_read() { socket.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+}
+
+/// Reads what there is into the free part of `buffer`.
+pub(crate) fn poll_read(
+    socket: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    debug_assert!(buffer.len() < buffer.capacity(), "a full buffer would grow");
+    pin!(socket.read_buf(buffer)).poll(cx)
+}
+
+/// The same, waiting for it.
+pub(crate) async fn read(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<usize> {
+    poll_fn(|cx| poll_read(socket, buffer, cx)).await
+}
+
+/// One thread's buffers that are not in use.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    usual: RefCell<Vec<Vec<u8>>>,
+    large: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    /// An empty buffer, which comes back when it is dropped.
+    pub(crate) fn get(self: &Rc<Self>) -> Buffer {
+        let bytes = self.usual.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER));
+        Buffer { bytes, from: Rc::clone(self) }
+    }
+
+    /// A large one.
+    pub(crate) fn get_large(self: &Rc<Self>) -> Buffer {
+        let bytes = self.large.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(LARGE_BUFFER));
+        Buffer { bytes, from: Rc::clone(self) }
+    }
+}
+
+/// A buffer on loan.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    from: Rc<Buffers>,
+}
+
+impl Buffer {
+    /// The bytes, for good.
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Deref for Buffer {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        let (kept, max) = match bytes.capacity() {
+            BUFFER => (&self.from.usual, KEPT_MAX),
+            LARGE_BUFFER => (&self.from.large, LARGE_KEPT_MAX),
+            // One that grew, or was given away.
+            _ => return,
+        };
+        let mut kept = kept.borrow_mut();
+        if kept.len() < max {
+            kept.push(bytes);
+        }
+    }
+}
+
+/// A socket of which something was read already, which is read once more.
+#[derive(Debug)]
+pub(crate) struct Rewound<S> {
+    socket: S,
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl<S> Rewound<S> {
+    pub(crate) fn new(socket: S, bytes: Vec<u8>) -> Self {
+        Self { socket, bytes, read: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let rest = this.bytes.get(this.read..).unwrap_or_default();
+        if rest.is_empty() {
+            return Pin::new(&mut this.socket).poll_read(cx, buffer);
+        }
+        let taken = rest.len().min(buffer.remaining());
+        buffer.put_slice(rest.get(..taken).unwrap_or_default());
+        this.read += taken;
+        if this.read == this.bytes.len() {
+            (this.bytes, this.read) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
