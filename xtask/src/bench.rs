@@ -8,6 +8,7 @@ mod apps10k;
 mod budget;
 mod build_time;
 mod deploy;
+mod edge;
 mod garbage;
 mod measured;
 mod network;
@@ -61,9 +62,15 @@ const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "deploy",
-        about: "deploys, rollbacks, the idle platform, the journal, edge beside its peers, failed requests",
-        peers: PROXIES,
+        about: "deploys, rollbacks, the idle platform, the journal, failed requests",
+        peers: &[],
         run: deploy::run,
+    },
+    Bench {
+        name: "edge",
+        about: "requests of all kinds through edge, beside nginx, HAProxy, Caddy and Envoy; idle connections, many routes",
+        peers: PROXIES,
+        run: edge::run,
     },
     Bench {
         name: "network",
@@ -102,6 +109,8 @@ const LAUNCHERS: &[Tool] = &[
 const PROXIES: &[Tool] = &[
     Tool { program: "nginx", package: "nginx", for_what: "edge is measured beside it" },
     Tool { program: "haproxy", package: "haproxy", for_what: "edge is measured beside it" },
+    Tool { program: "caddy", package: "caddy", for_what: "edge is measured beside it" },
+    Tool { program: "h2load", package: "nghttp2-client", for_what: "it sends the requests of HTTP/2" },
     Tool { program: "wrk", package: "wrk", for_what: "it sends the requests that edge is measured by" },
 ];
 

@@ -315,7 +315,8 @@ fn log_refused(worker: &Worker, status: u16) {
 /// Takes in what a client still sends. Closing a socket with unread bytes in it resets the connection, and the client
 /// may then lose the response that said why.
 pub(crate) async fn linger(mut socket: impl AsyncRead + Unpin) {
-    let mut scratch = [0; 8 << 10];
+    // Not in the future itself, which every connection would have room for.
+    let mut scratch = vec![0; 8 << 10];
     let mut left = LINGER_MAX;
     let discard = async {
         while left > 0 {

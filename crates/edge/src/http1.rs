@@ -42,21 +42,35 @@ pub(crate) async fn serve<S: ClientSocket>(
 ) -> Option<GivenUp<S>> {
     let mut stream = ClientStream::decoded(socket, Arc::clone(client.progress()));
     while readable(&stream, closing).await {
-        // There while something is under way: who waits for a next request takes up no buffer.
-        let mut exchange = Box::new(Exchange::new(worker, client, origin, closing));
-        loop {
-            match exchange.next(&mut stream).await {
-                Next::Idle => break,
-                Next::More => {}
-                Next::Over => return None,
-                Next::GiveUp => {
-                    let unread = exchange.into_unread();
-                    return Some(GivenUp { socket: stream.into_socket(), unread });
-                }
-            }
+        // Apart, and there while something is under way: who waits for a next request takes up little more than a socket.
+        let served = Box::pin(requests(Exchange::new(worker, client, origin, closing), &mut stream)).await;
+        match served {
+            Served::All => {}
+            Served::Over => return None,
+            Served::GivenUp(unread) => return Some(GivenUp { socket: stream.into_socket(), unread }),
         }
     }
     None
+}
+
+/// What became of the requests that a client sent one right after the other.
+enum Served {
+    /// They were answered, and a next one may come.
+    All,
+    Over,
+    /// This is to be answered elsewhere.
+    GivenUp(Vec<u8>),
+}
+
+async fn requests<S: ClientSocket>(mut exchange: Exchange<'_>, stream: &mut ClientStream<S>) -> Served {
+    loop {
+        match exchange.next(stream).await {
+            Next::Idle => return Served::All,
+            Next::More => {}
+            Next::Over => return Served::Over,
+            Next::GiveUp => return Served::GivenUp(exchange.into_unread()),
+        }
+    }
 }
 
 /// Waits for the client to say something, or to leave. False when there is to be no next request.

@@ -26,7 +26,15 @@ const BUDGETS: &[(&str, &str, Budget)] = &[
     ("deploy", "replay_events_per_s", Budget::AtLeast(300_000.0)),
     ("deploy", "failed_requests", Budget::AtMost(0.0)),
     ("apps", "failed_requests", Budget::AtMost(0.0)),
-    ("deploy", "edge_plain_us", Budget::TimesPeer(1.35, "nginx")),
+    ("edge", "plain_us", Budget::TimesPeer(1.0, "nginx")),
+    ("edge", "tls_us", Budget::TimesPeer(0.85, "nginx")),
+    ("edge", "handshake_us", Budget::TimesPeer(0.65, "nginx")),
+    ("edge", "h2_us", Budget::TimesPeer(1.1, "nginx")),
+    ("edge", "body1m_us", Budget::TimesPeer(0.9, "nginx")),
+    ("edge", "upload1m_us", Budget::TimesPeer(0.9, "nginx")),
+    ("edge", "close_us", Budget::TimesPeer(0.3, "caddy")),
+    ("edge", "idle_conn_kib", Budget::AtMost(6.0)),
+    ("edge", "idle_tls_conn_kib", Budget::AtMost(17.0)),
     ("rollouts", "wrong_rollback_pct", Budget::AtMost(1.0)),
     ("rollouts", "missed_regression_pct", Budget::AtMost(5.0)),
     ("runtime", "start_p50_ms", Budget::AtMost(8.0)),
@@ -70,13 +78,13 @@ mod tests {
 
     #[test]
     fn a_budget_against_a_peer_needs_the_peer() {
-        let mut figure = Figure { value: 13.0, unit: "us".to_owned(), n: 1, peer: BTreeMap::new() };
-        let budget = of("deploy", "edge_plain_us").unwrap();
+        let mut figure = Figure { value: 10.5, unit: "us".to_owned(), n: 1, peer: BTreeMap::new() };
+        let budget = of("edge", "plain_us").unwrap();
         assert_eq!(budget.holds(&figure), None);
         figure.peer.insert("nginx 1.22".to_owned(), 10.0);
-        assert_eq!(budget.holds(&figure), Some(true));
-        figure.value = 14.0;
         assert_eq!(budget.holds(&figure), Some(false));
-        assert!(of("build", "edge_plain_us").is_none());
+        figure.value = 9.5;
+        assert_eq!(budget.holds(&figure), Some(true));
+        assert!(of("build", "plain_us").is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The main job, measured on the release build: deploys, rollbacks, what an idle platform costs, what the journal and edge do, and whether a request
+//! The main job, measured on the release build: deploys, rollbacks, what an idle platform costs, what the journal does, and whether a request
 //! fails while all that happens.
 
 mod example;
@@ -31,7 +31,6 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
         &["--package", "berth"][..],
         &["--package", "berth-acceptance", "--example", "load"],
         &["--package", "berth-server", "--example", "replay"],
-        &["--package", "berth-edge", "--example", "edge_peers"],
     ] {
         Program::cargo(context.workspace, "build").args(["--quiet", "--release"]).args(args).run()?;
     }
@@ -46,7 +45,6 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
     many_apps(&platform, context, &mut measured)?;
     platform.down()?;
     journal(context, &mut measured)?;
-    edge(context, &mut measured)?;
     Ok(measured)
 }
 
@@ -201,29 +199,4 @@ fn journal(context: &Context<'_>, measured: &mut Measured) -> Result<()> {
         .notes
         .push(format!("the replay decodes and folds the events of {apps} apps of 20 releases each"));
     Ok(())
-}
-
-fn edge(context: &Context<'_>, measured: &mut Measured) -> Result<()> {
-    let program = context.workspace.target_dir()?.join("release/examples/edge_peers");
-    let program = Program::new(program);
-    let text = if context.quick { program.arg("--quick") } else { program }.output()?;
-    let outcome: Value = serde_json::from_str(text.trim()).context("what edge's measurement printed")?;
-    let number = |key: &str| outcome.get(key).and_then(Value::as_f64);
-    let requests = outcome.get("n").and_then(Value::as_u64).unwrap_or(0);
-    let figure =
-        measured.figure("edge_plain_us", number("ours_us").context("ours_us")?, "us CPU/request", requests);
-    for tool in &context.peers {
-        if let Some(value) = number(&format!("{}_us", tool.program)) {
-            figure.peer(&version(tool.program), value);
-        }
-    }
-    Ok(())
-}
-
-/// The peer with its version: `nginx 1.22.1`.
-fn version(program: &str) -> String {
-    let asked = Program::new("dpkg-query").args(["--show", "--showformat=${Version}", program]).output();
-    let full = asked.unwrap_or_default();
-    let short = full.split(['-', '+']).next().unwrap_or_default().trim().to_owned();
-    if short.is_empty() { program.to_owned() } else { format!("{program} {short}") }
 }

@@ -365,6 +365,12 @@ impl<'c> Exchange<'c> {
             self.write(stream).await?;
             buffer.clear();
             match self.listen(stream, &mut app, &mut buffer).await {
+                // Without a copy: what is framed already goes on from where it was read to.
+                Ok(Ok(1..)) if !matches!(body, Body::UntilClose) => {
+                    let taken = taken(&mut body, &buffer, &mut record)?;
+                    clean = taken == buffer.len();
+                    write(stream, buffer.get(..taken).unwrap_or_default()).await?;
+                }
                 Err(_left) => return Err(Broken),
                 Ok(Ok(0)) if matches!(body, Body::UntilClose) => {
                     self.out.extend_from_slice(b"0\r\n\r\n");
@@ -388,9 +394,8 @@ impl<'c> Exchange<'c> {
 
     /// Puts what belongs to the body among `bytes` into `out`, and says whether that is all of them.
     fn take_part(&mut self, body: &mut Body, bytes: &[u8], record: &mut Record) -> Result<bool, Broken> {
-        let taken = body.take(bytes).inspect_err(|_bad| record.cut()).map_err(|_bad| Broken)?;
+        let taken = taken(body, bytes, record)?;
         let part = bytes.get(..taken).unwrap_or_default();
-        record.add_bytes(taken);
         match body {
             Body::UntilClose if part.is_empty() => {}
             Body::UntilClose => {
@@ -403,12 +408,25 @@ impl<'c> Exchange<'c> {
 
     /// Writes what is to go to the client.
     async fn write<S: ClientSocket>(&mut self, stream: &mut ClientStream<S>) -> Result<(), Broken> {
-        let written = async {
-            stream.write_all(&self.out).await?;
-            stream.flush().await
-        };
-        written.await.map_err(|_left: io::Error| Broken)?;
-        self.out.clear();
+        if !self.out.is_empty() {
+            write(stream, &self.out).await?;
+            self.out.clear();
+        }
         Ok(())
     }
+}
+
+/// How many of `bytes` belong to `body`.
+fn taken(body: &mut Body, bytes: &[u8], record: &mut Record) -> Result<usize, Broken> {
+    let taken = body.take(bytes).inspect_err(|_bad| record.cut()).map_err(|_bad| Broken)?;
+    record.add_bytes(taken);
+    Ok(taken)
+}
+
+async fn write<S: ClientSocket>(stream: &mut ClientStream<S>, bytes: &[u8]) -> Result<(), Broken> {
+    let written = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    written.await.map_err(|_left: io::Error| Broken)
 }
