@@ -296,6 +296,7 @@ fn watch_until_down(
                 if let Some(fallback) = fallback.take() {
                     fallback.let_go();
                 }
+                watch.settle();
                 upgrade::sweep(&watch.site().home.path);
                 note_down(watch.site());
                 let detached = watch.voice().is_detached();

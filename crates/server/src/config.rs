@@ -37,7 +37,8 @@ pub struct ControlConfig {
     pub leash: OwnedFd,
     /// Takes one byte once the journal is replayed and the API answers, and is then closed.
     pub ready: OwnedFd,
-    /// Takes lines of [`SupervisorRequest`]. Control writes, the supervisor reads; it never answers.
+    /// Takes lines of [`SupervisorRequest`]. Control writes, the supervisor reads; it never answers, and ends its side once the platform is up
+    /// and no program before this one takes over again.
     pub supervisor: UnixStream,
     /// Who owns the home: on `api.sock` this user and root are the platform's owner.
     pub owner_uid: u32,

@@ -12,6 +12,7 @@ pub mod config;
 pub mod desk;
 pub mod edge_link;
 pub mod events;
+pub mod formats;
 pub mod git;
 mod housekeeping;
 pub mod machine;
@@ -34,7 +35,7 @@ use std::time::Duration;
 use berth_control::command::Command;
 use berth_control::event::Grant;
 use berth_control::route::{DEFAULT_NAME, snapshot};
-use berth_journal::{Journal, OpenError, Options, ReplayError};
+use berth_journal::{AdvanceError, Journal, OpenError, Options, ReplayError};
 use berth_routing::Names;
 use berth_spec::{ProjectId, ProjectName, TenantName};
 use tokio::net::{TcpListener, UnixListener};
@@ -47,7 +48,7 @@ use crate::desk::{Asker, Desk, SubmitError};
 use crate::edge_link::{CertificateShelf, EdgeClaims, EdgeLink};
 use crate::machine::Machine;
 use crate::reconcile::Reconciler;
-use crate::replay::Unfoldable;
+use crate::replay::{Replayed, Unfoldable};
 use crate::secrets::Vault;
 
 /// Why control could not start or go on.
@@ -59,6 +60,9 @@ pub enum RunError {
     /// The journal cannot be replayed.
     #[error("the journal cannot be replayed")]
     Replay(#[source] Box<ReplayError<Unfoldable>>),
+    /// The journal cannot be said to have the format that it has.
+    #[error(transparent)]
+    Format(#[from] AdvanceError),
     /// The runtime cannot take up its work.
     #[error("the runtime cannot take up its work: {0}")]
     Machine(String),
@@ -108,7 +112,9 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     let key = replay::snapshot_key().map_err(system("reading the executable"))?;
     let journal = Journal::open(&config.home.join("journal"), Options::default());
     let journal = Arc::new(journal.map_err(|error| RunError::Open(Box::new(error)))?);
-    let state = replay::replay(&journal, &*clock, key).map_err(|error| RunError::Replay(Box::new(error)))?;
+    let replayed = replay::replay(&journal, &*clock, key);
+    let Replayed { state, format } = replayed.map_err(|error| RunError::Replay(Box::new(error)))?;
+    formats::settle(&journal, format).await?;
     let (desk, desk_task) = desk::open(Arc::clone(&journal), Arc::clone(&clock), state).await;
     let mut tasks = JoinSet::new();
     tasks.spawn(desk_task.run());

@@ -42,6 +42,8 @@ pub(crate) struct Watch<'a> {
     logs_checked: Duration,
     /// The program to become.
     successor: Option<String>,
+    /// Whether no program before this one takes its place any more.
+    settled: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl<'a> Watch<'a> {
             signals,
             logs_checked: now,
             successor: None,
+            settled: false,
         }
     }
 
@@ -104,6 +107,12 @@ impl<'a> Watch<'a> {
     /// Where the supervisor speaks.
     pub(crate) fn voice(&mut self) -> &mut Voice {
         &mut self.voice
+    }
+
+    /// The platform is up and nobody waits to take it over again: control may write what only this program reads.
+    pub(crate) fn settle(&mut self) {
+        self.settled = true;
+        self.control.settle();
     }
 
     /// One turn: acts on all that has changed, then waits for more.
@@ -198,7 +207,12 @@ impl<'a> Watch<'a> {
                 return Err(WatchError::RoleFails { role: role.kind, tail });
             }
             match self.site.start(role.kind) {
-                Ok(started) => role.started(started, now),
+                Ok(started) => {
+                    role.started(started, now);
+                    if self.settled {
+                        role.settle();
+                    }
+                }
                 Err(error) => {
                     log_start_error(role.kind, &error);
                     role.not_started(now);
