@@ -3,8 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use berth_acceptance::load::{Activation, Load, Options as LoadOptions};
@@ -17,7 +23,7 @@ fn another(platform: &Platform, name: &str) -> PathBuf {
     let path = platform.scratch().join(name);
     fs::copy(berth(), &path).unwrap();
     let mut bytes = fs::OpenOptions::new().append(true).open(&path).unwrap();
-    std::io::Write::write_all(&mut bytes, name.as_bytes()).unwrap();
+    bytes.write_all(name.as_bytes()).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
@@ -109,6 +115,94 @@ fn a_program_that_does_not_come_up_gives_way_to_the_one_before_it() {
     println!("{outcome}");
     outcome.assert_clean(&active(), &[]);
     let _down = platform.cli(["down"]).ok();
+}
+
+/// Connects to the API again and again, by both of its doors, and counts who is refused.
+struct Knocking {
+    ends: Arc<AtomicBool>,
+    taken: Arc<AtomicU64>,
+    doors: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Knocking {
+    fn begin(platform: &Platform) -> Self {
+        let (ends, taken) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (api, socket) = (platform.api(), platform.run_dir().join("api.sock"));
+        let tcp = Self::knock(&ends, &taken, "TCP", move || TcpStream::connect(api));
+        let unix = Self::knock(&ends, &taken, "api.sock", move || UnixStream::connect(&socket));
+        Self { ends, taken, doors: vec![tcp, unix] }
+    }
+
+    fn knock<S: Read + Write>(
+        ends: &Arc<AtomicBool>,
+        taken: &Arc<AtomicU64>,
+        door: &'static str,
+        connect: impl Fn() -> io::Result<S> + Send + 'static,
+    ) -> JoinHandle<Vec<String>> {
+        let (ends, taken) = (Arc::clone(ends), Arc::clone(taken));
+        std::thread::spawn(move || {
+            let mut refused = Vec::new();
+            while !ends.load(Ordering::Relaxed) {
+                match connect() {
+                    Ok(mut stream) => {
+                        // A control that ends takes along what it has begun to answer; that is no refusal.
+                        let asked = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+                        let mut answer = Vec::new();
+                        let whole = stream.write_all(asked).and_then(|()| stream.read_to_end(&mut answer));
+                        taken.fetch_add(u64::from(whole.is_ok()), Ordering::Relaxed);
+                    }
+                    Err(error) => refused.push(format!("{door}: {error}")),
+                }
+            }
+            refused
+        })
+    }
+
+    /// Waits until some more were let in.
+    fn go_on(&self) {
+        let enough = self.taken.load(Ordering::Relaxed) + 20;
+        assert!(wait_until(PATIENCE, || self.taken.load(Ordering::Relaxed) >= enough));
+    }
+
+    fn end(self) -> Vec<String> {
+        self.ends.store(true, Ordering::Relaxed);
+        self.doors.into_iter().flat_map(|door| door.join().unwrap()).collect()
+    }
+}
+
+/// At each step in which a program can be slow, end, or be killed, the API's doors are somebody's: whoever connects waits.
+#[test]
+fn nobody_who_connects_to_the_api_is_refused_during_an_upgrade() {
+    for user in [User::Own, User::Ordinary] {
+        let platform = Platform::start(Options { user, ..Options::default() });
+        let api = platform.api();
+        let knocking = Knocking::begin(&platform);
+        knocking.go_on();
+        let this = berth().display().to_string();
+        let programs = [
+            ("slow", format!("sleep 1; exec {this} \"$@\"")),
+            ("ends", "exit 3".to_owned()),
+            ("killed", "kill -9 $$".to_owned()),
+            ("slow-to-end", "sleep 1; exit 3".to_owned()),
+            ("errs", format!("BERTH_PUSH_MAX_MIB=none exec {this} \"$@\"")),
+        ];
+        for (name, rest) in &programs {
+            // The slow one serves, and is not the file that was staged: that is all the verb can tell.
+            let told = upgrade(&platform, &script(&platform, name, rest));
+            assert_eq!(told.status, 1, "{name}: {told:?}");
+            assert!(wait_until(PATIENCE, || platform.role("edge").len() == 1), "{name}");
+            knocking.go_on();
+        }
+        for name in ["first", "second"] {
+            let _told = upgrade(&platform, &another(&platform, name)).ok();
+            knocking.go_on();
+        }
+        let refused = knocking.end();
+        assert!(refused.is_empty(), "{} were refused: {:?}", refused.len(), refused.first());
+        let status = platform.cli(["status", "--json"]).ok().json();
+        assert_eq!(status["api"].as_str(), Some(api.to_string().as_str()), "it is where it was");
+        let _down = platform.cli(["down"]).ok();
+    }
 }
 
 /// A program of before formats were told apart: it says its version, and knows no other word.

@@ -18,6 +18,7 @@ use super::orphans::Orphan;
 use super::role::{Role, RoleState};
 use super::sockets::Sockets;
 use super::stop::Stop;
+use super::upgrade::Successor;
 use super::voice::Voice;
 use crate::signals::Signals;
 
@@ -41,7 +42,7 @@ pub(crate) struct Watch<'a> {
     signals: Signals,
     logs_checked: Duration,
     /// The program to become.
-    successor: Option<String>,
+    successor: Option<Successor>,
     /// Whether no program before this one takes its place any more.
     settled: bool,
 }
@@ -60,8 +61,8 @@ pub(crate) enum Turn {
     Quiet,
     /// Both roles serve; said once.
     Up,
-    /// The program that was staged under this name is to take over.
-    Upgrade(String),
+    /// Another program is to take over.
+    Upgrade(Successor),
     /// Everything has ended.
     Down,
 }
@@ -171,7 +172,9 @@ impl<'a> Watch<'a> {
                 SupervisorRequest::RestartEdge => self.edge.signal(Signal::KILL),
                 SupervisorRequest::Down if !matches!(self.phase, Phase::Stopping(_)) => self.stop(),
                 SupervisorRequest::Down => {}
-                SupervisorRequest::Upgrade { program } => self.successor = Some(program),
+                SupervisorRequest::Upgrade { program, listeners } => {
+                    self.successor = Some(Successor { program, listeners });
+                }
                 SupervisorRequest::Stopping { apps, within_ms } => {
                     self.announce_stopping(apps, Duration::from_millis(within_ms));
                 }

@@ -37,7 +37,7 @@ pub(super) async fn upgrade(
     let staged =
         staging.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map_err(refused)?;
     if !staged.runs {
-        api.machine.ask_upgrade(&staged.name);
+        api.machine.ask_upgrade(&staged);
     }
     let before = env!("CARGO_PKG_VERSION").to_owned();
     let begun = UpgradeBegun { program: staged.name, version: staged.version, before, runs: staged.runs };

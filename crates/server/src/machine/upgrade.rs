@@ -33,6 +33,8 @@ pub struct Successor {
     pub version: String,
     /// Whether it is the program that runs.
     pub runs: bool,
+    /// Whether it takes listeners over that are left open for it, as every program does that can be asked for formats.
+    pub listeners: bool,
 }
 
 /// Why a program cannot take over.
@@ -90,8 +92,8 @@ impl Machine {
         let coming = folder.join(".coming");
         let hash = copy(path, &coming).map_err(failed)?;
         let name = format!("berth-{}", hash.get(..12).unwrap_or(&hash));
-        let version = match asked(&coming, path, format) {
-            Ok(version) => version,
+        let Asked { version, listeners } = match asked(&coming, path, format) {
+            Ok(asked) => asked,
             Err(unfit) => {
                 fs::remove_file(&coming).map_err(failed)?;
                 return Err(unfit);
@@ -99,12 +101,13 @@ impl Machine {
         };
         fs::rename(&coming, folder.join(&name)).map_err(failed)?;
         let runs = copy(Path::new("/proc/self/exe"), Path::new("/dev/null")).is_ok_and(|own| own == hash);
-        Ok(Successor { name, version, runs })
+        Ok(Successor { name, version, runs, listeners })
     }
 
-    /// Has the supervisor become the program that was staged under this name, and with it everything that it starts.
-    pub fn ask_upgrade(&self, name: &str) {
-        self.ask(SupervisorRequest::Upgrade { program: name.to_owned() });
+    /// Has the supervisor become the program that was staged, and with it everything that it starts.
+    pub fn ask_upgrade(&self, successor: &Successor) {
+        let (program, listeners) = (successor.name.clone(), successor.listeners);
+        self.ask(SupervisorRequest::Upgrade { program, listeners });
     }
 
     /// Whether the supervisor would become the program before this one again if the platform did not come up: until it has, and says so by
@@ -139,8 +142,14 @@ fn copy(from: &Path, to: &Path) -> io::Result<String> {
     Ok(hex::encode(hash.finish().as_ref()))
 }
 
-/// The version of the program that was copied to `copy` from `path`, if it can take over.
-fn asked(copy: &Path, path: &Path, format: u32) -> Result<String, Unfit> {
+/// What a program said of itself.
+struct Asked {
+    version: String,
+    listeners: bool,
+}
+
+/// What the program that was copied to `copy` from `path` says of itself, if it can take over.
+fn asked(copy: &Path, path: &Path, format: u32) -> Result<Asked, Unfit> {
     #[derive(Deserialize)]
     struct Said {
         version: String,
@@ -150,9 +159,11 @@ fn asked(copy: &Path, path: &Path, format: u32) -> Result<String, Unfit> {
         Ok(Said { version }) => version,
         Err(status) => return Err(not_berth(format!("it ended with {status}"))),
     };
-    let reads = ask(copy, &["__formats"]).map_err(not_berth)?.unwrap_or(Formats::UNASKED);
+    let said = ask(copy, &["__formats"]).map_err(not_berth)?;
+    let listeners = said.is_ok();
+    let reads = said.unwrap_or(Formats::UNASKED);
     if reads.has(format) {
-        return Ok(version);
+        return Ok(Asked { version, listeners });
     }
     Err(if reads.newest < format {
         Unfit::TooOld { version, reads, format }
