@@ -35,7 +35,7 @@ use std::time::Duration;
 use berth_control::command::Command;
 use berth_control::event::Grant;
 use berth_control::route::{DEFAULT_NAME, snapshot};
-use berth_journal::{AdvanceError, Journal, OpenError, Options, ReplayError};
+use berth_journal::{Journal, OpenError, Options, ReplayError};
 use berth_routing::Names;
 use berth_spec::{ProjectId, ProjectName, TenantName};
 use tokio::net::{TcpListener, UnixListener};
@@ -60,9 +60,6 @@ pub enum RunError {
     /// The journal cannot be replayed.
     #[error("the journal cannot be replayed")]
     Replay(#[source] Box<ReplayError<Unfoldable>>),
-    /// The journal cannot be said to have the format that it has.
-    #[error(transparent)]
-    Format(#[from] AdvanceError),
     /// The runtime cannot take up its work.
     #[error("the runtime cannot take up its work: {0}")]
     Machine(String),
@@ -114,8 +111,8 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     let journal = Arc::new(journal.map_err(|error| RunError::Open(Box::new(error)))?);
     let replayed = replay::replay(&journal, &*clock, key);
     let Replayed { state, format } = replayed.map_err(|error| RunError::Replay(Box::new(error)))?;
-    formats::settle(&journal, format).await?;
     let (desk, desk_task) = desk::open(Arc::clone(&journal), Arc::clone(&clock), state).await;
+    formats::go_on(&journal, &desk, format);
     let mut tasks = JoinSet::new();
     tasks.spawn(desk_task.run());
     first_entries(&config, &desk).await?;

@@ -26,7 +26,7 @@ pub enum Unfoldable {
 pub struct Replayed {
     /// The state at its end.
     pub state: State,
-    /// The format that its events have: the journal's own, or one before.
+    /// The format that its events have, where the journal's own is not the newest.
     pub format: u32,
 }
 
@@ -52,12 +52,12 @@ pub fn replay(
     key: [u8; 32],
 ) -> Result<Replayed, ReplayError<Unfoldable>> {
     let began = clock.monotonic();
-    let cached = journal.load_snapshot(key);
+    // A journal that may hold more than its format has is looked at as a whole.
+    let cached = if journal.format() == format::NEWEST { journal.load_snapshot(key) } else { None };
     let cached = cached
         .and_then(|it| serde_json::from_slice::<State>(&it.bytes).ok().map(|state| (it.position, state)));
     let from_snapshot = cached.is_some();
     let (position, mut state) = cached.unwrap_or((Position::START, State::default()));
-    // What is in the snapshot was looked at by the very program that kept it.
     let mut newest = format::OLDEST;
     journal.replay(position.next(), journal.head(), |event| {
         newest = newest.max(fold(&mut state, &event)?);
