@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -211,7 +212,32 @@ impl Traces {
             }
         }
         drop(fs::remove_dir_all(&self.run_dir));
+        // One that went down in order has taken it along.
+        if rustix::process::geteuid().is_root() {
+            nft(&["delete", "table", "inet", &self.filter_table()]);
+        }
     }
+
+    /// The platform's table in the machine's packet filter.
+    fn filter_table(&self) -> String {
+        format!("berth_{}", self.platform)
+    }
+
+    /// Whether that is there.
+    pub(crate) fn has_filter_table(&self) -> bool {
+        let table = format!("table inet {}", self.filter_table());
+        nft(&["list", "tables"]).lines().any(|line| line == table)
+    }
+}
+
+/// What nft(8) answers: nothing where it is not there, or refuses.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the harness stands outside of the platform and its allow-list"
+)]
+fn nft(words: &[&str]) -> String {
+    let said = Command::new("nft").args(words).stderr(Stdio::null()).output();
+    said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default()
 }
 
 impl Process {

@@ -317,6 +317,12 @@ impl Platform {
         self.reap()
     }
 
+    /// Whether the machine's packet filter has a table of this platform's.
+    #[must_use]
+    pub fn has_filter_table(&self) -> bool {
+        self.traces().has_filter_table()
+    }
+
     /// What belongs to this platform, wherever it is.
     pub(crate) fn traces(&self) -> Traces {
         Traces {

@@ -83,3 +83,30 @@ fn after_another_supervisor_and_without_control() {
         let _answer = down.wait();
     }
 }
+
+/// The platform's table in the machine's packet filter is there as long as instances may be: it outlives a supervisor and a control that are
+/// killed, and goes with an orderly end, also where no control lives to see to that.
+#[test]
+fn with_its_table_in_the_packet_filter() {
+    if !rustix::process::geteuid().is_root() {
+        println!("only root puts anything into the packet filter");
+        return;
+    }
+    let mut platform = with_instances(User::Own);
+    assert!(platform.has_filter_table(), "an instance has a way out");
+    platform.kill(platform.supervisor());
+    platform.start_again();
+    assert!(platform.has_filter_table(), "the instances outlived their supervisor");
+    platform.kill(platform.role("control")[0]);
+    let _down = platform.cli(["down"]).ok();
+    assert!(!platform.has_filter_table(), "{}", platform.log("supervisor"));
+    platform.start_again();
+    assert!(wait_until(PATIENCE, || platform.prey(Victim::Instance).len() == 3));
+    assert!(wait_until(PATIENCE, || platform.has_filter_table()));
+    let down = platform.begin(["down"]);
+    assert!(wait_until(PATIENCE, || platform.log("supervisor").matches("request=down").count() == 2));
+    let _killed = platform.prey(Victim::Control).into_iter().next().is_some_and(berth_acceptance::Prey::kill);
+    assert_eq!(platform.wait(), Some(0), "{}", platform.log("supervisor"));
+    let _answer = down.wait().ok();
+    assert!(!platform.has_filter_table(), "{}", platform.log("supervisor"));
+}

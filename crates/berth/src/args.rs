@@ -27,6 +27,9 @@ pub(crate) enum Role {
     Edge(EdgeArgs),
     #[command(name = "__static")]
     Static(StaticArgs),
+    /// Prints which formats of the journal this program reads: another program asks before this one takes over.
+    #[command(name = "__formats")]
+    Formats,
 }
 
 /// What `berth up` was asked for.

@@ -7,9 +7,11 @@ mod static_files;
 mod tree;
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::RawFd;
 use std::path::Path;
+
+use berth_server::formats::Formats;
 
 use crate::args::{Role, RoleArgs};
 use crate::home::HomeError;
@@ -63,6 +65,7 @@ pub(crate) fn run(role: &Role) -> Result<(), RoleError> {
         Role::Control(_) => c"berth-control",
         Role::Edge(_) => c"berth-edge",
         Role::Static(_) => c"berth-static",
+        Role::Formats => c"berth",
     });
     named.map_err(|error| RoleError::system("name itself")(error.into()))?;
     match role {
@@ -73,8 +76,15 @@ pub(crate) fn run(role: &Role) -> Result<(), RoleError> {
         Role::Control(args) => enter().and_then(|()| control::run(args))?,
         Role::Edge(args) => enter().and_then(|()| edge::run(args))?,
         Role::Static(args) => static_files::run(args)?,
+        Role::Formats => print_formats().map_err(RoleError::system("print"))?,
     }
     Ok(())
+}
+
+fn print_formats() -> io::Result<()> {
+    let mut out = io::stdout();
+    serde_json::to_writer(&mut out, &Formats::OWN)?;
+    writeln!(out)
 }
 
 /// What control and edge do first: undo the supervisor's signal mask, and log to the file that is their standard error.

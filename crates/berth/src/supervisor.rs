@@ -5,6 +5,7 @@
 
 mod detach;
 mod handover;
+mod kept;
 mod launch;
 pub(crate) mod lock;
 mod orphans;
@@ -39,10 +40,11 @@ use crate::run_dir::{self, RunDirError};
 use crate::signals::Signals;
 use crate::{exe, inherit, report};
 
+use kept::Kept;
 use launch::{Kind, RoleKind, Site};
 use lock::{HomeLock, LockError};
 use orphans::Orphan;
-use sockets::{Edge, SocketError, Sockets};
+use sockets::{Api, Edge, SocketError, Sockets};
 use upgrade::Fallback;
 pub(crate) use upgrade::stand_guard;
 use voice::{Outcome, Voice};
@@ -190,8 +192,9 @@ fn supervise(
     starter: Option<File>,
 ) -> Result<(), UpError> {
     let in_background = starter.is_some();
-    let mut fallback = Fallback::from_environment();
-    let result = supervise_until_down(args, path, deploy, starter, &mut fallback);
+    let kept = Kept::from_environment();
+    let mut fallback = Fallback::from_environment(kept.as_ref());
+    let result = supervise_until_down(args, path, deploy, (starter, kept), &mut fallback);
     if let (Err(error), Some(fallback)) = (&result, &fallback) {
         tracing::error!(error = report::chain(error), "an upgrade did not come up");
         let source = fallback.become_it(args, path, in_background);
@@ -204,7 +207,7 @@ fn supervise_until_down(
     args: &UpArgs,
     path: &Path,
     deploy: Option<&Path>,
-    starter: Option<File>,
+    (starter, kept): (Option<File>, Option<Kept>),
     fallback: &mut Option<Fallback>,
 ) -> Result<(), UpError> {
     // Before anything that may take long: a signal from here on waits for the loop.
@@ -226,7 +229,7 @@ fn supervise_until_down(
     let users = role_users(&home);
     let run_dir = Environment::of_process().run_directory(&platform);
     run_dir::prepare(&run_dir, users[0])?;
-    let result = open_site(args, home, &run_dir, &users, &mut lock).and_then(|(site, orphans)| {
+    let result = open_site(args, home, (&run_dir, kept), &users, &mut lock).and_then(|(site, orphans)| {
         let mut watch = Watch::new(site, orphans, signals, &clock, Voice::new(log, starter));
         watch_until_down(args, deploy, &mut watch, fallback)
     });
@@ -252,7 +255,7 @@ fn role_users(home: &Home) -> Vec<u32> {
 fn open_site(
     args: &UpArgs,
     mut home: Home,
-    run_dir: &Path,
+    (run_dir, kept): (&Path, Option<Kept>),
     users: &[u32],
     lock: &mut HomeLock,
 ) -> Result<(Site, Vec<Orphan>), UpError> {
@@ -263,7 +266,7 @@ fn open_site(
     let api = args.api.or(home.platform.api).unwrap_or((Ipv4Addr::LOCALHOST, API_PORT).into());
     let edge_user = home.uid_plan().map(|plan| plan.edge());
     let edge = at_edge(args, &home, edge);
-    let sockets = Sockets::bind(edge, api, inherited, run_dir, edge_user)?;
+    let sockets = Sockets::bind(edge, Api { at: api, kept }, inherited, run_dir, edge_user)?;
     // What could not be had this time is wanted the next time.
     let https = sockets.https_addr.map_or(edge.https, HttpsAddress::At);
     home.remember(sockets.edge_addr, https, sockets.api_addr)?;
@@ -296,6 +299,7 @@ fn watch_until_down(
                 if let Some(fallback) = fallback.take() {
                     fallback.let_go();
                 }
+                watch.settle();
                 upgrade::sweep(&watch.site().home.path);
                 note_down(watch.site());
                 let detached = watch.voice().is_detached();
@@ -306,9 +310,10 @@ fn watch_until_down(
                     start_deploy(args, &watch.site().home.path, path)?;
                 }
             }
-            Turn::Upgrade(program) => {
+            Turn::Upgrade(successor) => {
                 let in_background = watch.voice().is_detached();
-                let error = upgrade::begin(args, watch.site(), &program, in_background);
+                let error = upgrade::begin(args, watch.site(), &successor, in_background);
+                let program = successor.program;
                 tracing::error!(error = report::chain(&error), program, "the program was not replaced");
             }
             Turn::Down => {

@@ -37,7 +37,7 @@ pub use gate::{MaintenanceArgs, Switch};
 pub use git::{ConnectArgs, GitAction, GitArgs};
 pub use history::{LogsArgs, TimelineArgs, WhyArgs};
 pub use launch::LaunchArgs;
-pub use platform::{CompletionsArgs, ManArgs, UpArgs, UpgradeArgs};
+pub use platform::{CompletionsArgs, ManArgs, UpArgs, UpgradeAction, UpgradeArgs};
 pub use registry::{RegistryAction, RegistryArgs};
 pub use releases::{DeployArgs, ReleasesAction, ReleasesArgs, RollbackArgs, StrategyChoice};
 pub use run::RunArgs;
@@ -183,7 +183,8 @@ pub enum Verb {
     Pause(OfApp),
     /// Let requests through again
     Resume(OfApp),
-    /// Have another program take the platform over, without a request that fails; one that does not come up gives way to this one again
+    /// Have another program take the platform over, without a request that fails; one that does not come up gives way to this one
+    /// again. Nothing is written that this one does not read until `berth upgrade commit`
     Upgrade(UpgradeArgs),
     /// List what an app runs by a schedule, run it at once, or show what became of it
     Cron(CronArgs),

@@ -177,6 +177,7 @@ codes! {
     Unreachable = "unreachable", 500, Unreachable, "The platform cannot be reached";
     UpgradeFailed = "upgrade_failed", 500, Failed, "The other program did not bring the platform up";
     UpgradeRefused = "upgrade_refused", 422, Refused, "The program cannot take the platform over";
+    UpgradeUncommitted = "upgrade_uncommitted", 409, Refused, "The upgrade has to be committed first";
     UsageInvalid = "usage_invalid", 500, Usage, "The command line is not valid";
     UserIdsExhausted = "user_ids_exhausted", 507, Refused, "The platform has no user id left for another app";
     VariableNotFound = "variable_not_found", 404, NotFound, "The app has no such variable";

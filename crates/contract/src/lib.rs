@@ -45,7 +45,9 @@ pub use git::{ConnectGit, Git, GitBranch, GitConnected, GitConnection, GitPass};
 pub use history::{Evidence, TimelineEntry, TimelinePage, TimelineQuery, Why, WhyQuery};
 pub use images::{ImageTag, Images};
 pub use logs::{LogLine, LogQuery, LogStream};
-pub use platform::{BackupQuery, Isolation, Platform, PlatformDown, Role, Upgrade, UpgradeBegun};
+pub use platform::{
+    BackupQuery, Isolation, Platform, PlatformDown, Role, Upgrade, UpgradeBegun, UpgradeCommitted,
+};
 pub use problem::{Problem, SourceError};
 pub use release::{
     DiffQuery, Difference, Failure, OutputLine, ProgressEvent, Reason, Release, ReleaseDiff, ReleaseList,

@@ -71,6 +71,7 @@ use utoipa::openapi::OpenApi as Document;
         crate::platform::PlatformDown,
         crate::platform::Upgrade,
         crate::platform::UpgradeBegun,
+        crate::platform::UpgradeCommitted,
         crate::platform::Role,
         crate::problem::Problem,
         crate::problem::SourceError,

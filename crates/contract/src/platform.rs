@@ -69,6 +69,12 @@ pub struct Platform {
     pub uptime_ms: Millis,
     /// The position of the journal's last event.
     pub position: u64,
+    /// The format that the journal is written in. Programs that know it can take the platform over.
+    #[serde(default)]
+    pub journal_format: u32,
+    /// The newest format that the program writes: greater while an upgrade is not committed.
+    #[serde(default)]
+    pub newest_format: u32,
     /// The programs that make it up.
     pub roles: Vec<Role>,
     /// The first hundred of its apps that the caller may see, sorted by id; the list of a project's apps has all.
@@ -97,6 +103,15 @@ pub struct UpgradeBegun {
     pub before: String,
     /// Whether it is the program that runs already; nothing happens then.
     pub runs: bool,
+}
+
+/// An upgrade was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UpgradeCommitted {
+    /// The format that the journal was written in until now.
+    pub before: u32,
+    /// The format that it is written in from here on; the same when there was nothing to commit.
+    pub format: u32,
 }
 
 /// How to save the platform.

@@ -17,6 +17,8 @@ pub const PLATFORM: &str = "/api/v1/platform";
 pub const PLATFORM_DOWN: &str = "/api/v1/platform/down";
 /// Has another program take the platform over.
 pub const PLATFORM_UPGRADE: &str = "/api/v1/platform/upgrade";
+/// Has the journal written in the newest format from here on.
+pub const PLATFORM_UPGRADE_COMMIT: &str = "/api/v1/platform/upgrade/commit";
 /// The platform as one archive.
 pub const PLATFORM_BACKUP: &str = "/api/v1/platform/backup";
 /// What happened on the whole platform.

@@ -369,6 +369,18 @@ pub enum Refusal {
     /// All uids that the platform may give out are given out.
     #[error("the platform has given out all its {0} user ids")]
     SlotsExhausted(u32),
+    /// Programs before this one would not read it, and may still take over again.
+    #[error(
+        "{what}: written from format {needs} of the journal on, and this journal is kept in format {writes} for the program before this one"
+    )]
+    NotCommitted {
+        /// What would be written.
+        what: &'static str,
+        /// From which format on it is.
+        needs: u32,
+        /// The format of the journal.
+        writes: u32,
+    },
     /// A reconciler's fact is no longer true. Never seen by people.
     #[error("the fact no longer holds: {0}")]
     Stale(&'static str),
@@ -439,6 +451,7 @@ impl Refusal {
             Self::NoRollout(_) => "no_rollout",
             Self::CannotShare { .. } => "traffic_not_possible",
             Self::SlotsExhausted(_) => "user_ids_exhausted",
+            Self::NotCommitted { .. } => "upgrade_uncommitted",
         }
     }
 }

@@ -539,4 +539,4 @@ pub enum UnreadableEvent {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,6 +14,7 @@ use crate::command::{Command, Decision, Refusal};
 use crate::decide::decide;
 use crate::event::{Event, Stream};
 use crate::fold::Stamp;
+use crate::format;
 use crate::state::{App, Platform, Position, State};
 
 /// The two states and what is between them.
@@ -22,6 +23,8 @@ pub struct Ledger {
     durable: State,
     speculative: State,
     pending: VecDeque<Pending>,
+    /// The format that the journal is written in.
+    format: u32,
 }
 
 /// Events to be appended to the journal as one.
@@ -52,10 +55,20 @@ enum Part {
 }
 
 impl Ledger {
-    /// A ledger that goes on from what was replayed.
+    /// A ledger that goes on from what was replayed, in the newest format.
     #[must_use]
     pub fn new(replayed: State) -> Self {
-        Self { durable: replayed.clone(), speculative: replayed, pending: VecDeque::new() }
+        Self {
+            durable: replayed.clone(),
+            speculative: replayed,
+            pending: VecDeque::new(),
+            format: format::NEWEST,
+        }
+    }
+
+    /// Has nothing written from here on that a journal of this format does not take.
+    pub fn write_format(&mut self, format: u32) {
+        self.format = format;
     }
 
     /// What is durable: what may be answered and published.
@@ -90,6 +103,10 @@ impl Ledger {
         let Decision { stream, events } = decide(&self.speculative, command)?;
         if events.is_empty() {
             return Ok(None);
+        }
+        if let Some(newer) = format::beyond(self.format, &events) {
+            let (what, needs, writes) = (newer.what, newer.format, self.format);
+            return Err(Refusal::NotCommitted { what, needs, writes });
         }
         let expected = self.speculative.version(&stream);
         let first = self.speculative.position + 1;

@@ -11,6 +11,7 @@ pub mod cron;
 pub mod decide;
 pub mod event;
 pub mod fold;
+pub mod format;
 pub mod invariant;
 pub mod ledger;
 pub mod plan;

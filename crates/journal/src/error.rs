@@ -164,6 +164,25 @@ pub enum PurgeError {
     },
 }
 
+/// The journal could not be brought to another format. It has the one that it had.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AdvanceError {
+    /// This program does not know the format.
+    #[error("the journal cannot be brought to format {to}: this program knows formats up to {known}")]
+    Unknown {
+        /// The format that was asked for.
+        to: u32,
+        /// The newest that this program knows.
+        known: u32,
+    },
+    /// The database could not write.
+    #[error("the journal's database cannot be brought to another format")]
+    Storage {
+        /// Why.
+        source: Cause,
+    },
+}
+
 /// A backup could not be made. Nothing is left at its path.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::append::{Append, Permit, Ticket};
 use crate::database::{self, Fold, Readers, cause, unreadable};
-use crate::error::{BackupError, CloseError, OpenError, PurgeError, ReadError, ReplayError};
+use crate::error::{AdvanceError, BackupError, CloseError, OpenError, PurgeError, ReadError, ReplayError};
 use crate::read;
 use crate::record::{EpochStart, EventRef, Idempotent, Position, Recorded, StreamName, Version};
 use crate::schema;
@@ -41,6 +41,7 @@ pub struct Journal {
     dir: PathBuf,
     readers: Arc<Readers>,
     head: watch::Receiver<Position>,
+    format: watch::Receiver<u32>,
     /// Present until the journal closes.
     running: Option<Running>,
     /// Held until the writer is gone.
@@ -79,7 +80,7 @@ impl Journal {
             Err(error) => return Err(file_error(&path)(error)),
         }
         let mut connection = open_database(&path, options)?;
-        schema::migrate(&mut connection, &path)?;
+        let format = schema::migrate(&mut connection, &path)?;
         let broken = |error| OpenError::Database { source: cause(error) };
         let folded = database::checkpoint(&connection, Fold::Everything).map_err(broken)?;
         debug_assert!(folded, "nobody else has the database open");
@@ -87,16 +88,39 @@ impl Journal {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(file_error(dir))?;
         let (announce, head) = watch::channel(read::head(&connection).map_err(broken)?);
         let (queue, inbox) = mpsc::channel(QUEUED_APPENDS);
-        let writer = Writer::new(connection, inbox, announce);
+        let (announce_format, format) = watch::channel(format);
+        let writer = Writer::new(connection, inbox, announce, announce_format);
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(|| writer.run());
         let running = Some(Running { queue, thread: thread.map_err(file_error(dir))? });
-        Ok(Self { dir: dir.to_owned(), readers: Arc::new(Readers::new(path)), head, running, _lock: lock })
+        let readers = Arc::new(Readers::new(path));
+        Ok(Self { dir: dir.to_owned(), readers, head, format, running, _lock: lock })
     }
 
     /// The latest durable event.
     #[must_use]
     pub fn head(&self) -> Position {
         *self.head.borrow()
+    }
+
+    /// The format that the journal is written in: programs that know it can read the journal.
+    #[must_use]
+    pub fn format(&self) -> u32 {
+        *self.format.borrow()
+    }
+
+    /// The newest format that this program knows, in which a new journal begins.
+    #[must_use]
+    pub fn newest_format() -> u32 {
+        schema::newest()
+    }
+
+    /// Brings the journal to format `to`, unless it is there or beyond; gives the format that it has then, durably.
+    /// Programs that do not know it cannot open the journal any more.
+    ///
+    /// # Errors
+    /// When this program does not know the format, or the database cannot write.
+    pub async fn advance(&self, to: u32) -> Result<u32, AdvanceError> {
+        self.ask(|reply| Command::Advance { to, reply }).await
     }
 
     /// The directory.

@@ -35,7 +35,8 @@ mod writer;
 
 pub use append::{Append, Committed, Idempotency, Meta, NewEvent, Permit, Ticket};
 pub use error::{
-    AppendError, BackupError, CloseError, OpenError, PurgeError, ReadError, ReplayError, SnapshotError,
+    AdvanceError, AppendError, BackupError, CloseError, OpenError, PurgeError, ReadError, ReplayError,
+    SnapshotError,
 };
 pub use journal::{Journal, Options};
 pub use record::{

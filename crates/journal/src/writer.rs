@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::append::{Append, Committed, Idempotency};
 use crate::database::{Fold, cause, checkpoint, commit, is_full, rollback, survive_or_die};
-use crate::error::{AppendError, CloseError, PurgeError};
+use crate::error::{AdvanceError, AppendError, CloseError, PurgeError};
 use crate::events;
 use crate::read::{stream_version, to_sql};
 use crate::record::{Epoch, EpochStart, Position};
+use crate::schema;
 
 /// Most bytes in one append, about. An event is a decision, not a file: the largest carry a manifest or a
 /// configuration, which are refused far below this.
@@ -54,6 +55,11 @@ pub(crate) enum Command {
         before: Timestamp,
         reply: oneshot::Sender<Result<Purged, PurgeError>>,
     },
+    /// Brings the database to another format, for good.
+    Advance {
+        to: u32,
+        reply: oneshot::Sender<Result<u32, AdvanceError>>,
+    },
 }
 
 /// What one round of purging did.
@@ -67,6 +73,7 @@ pub(crate) struct Writer {
     connection: Connection,
     inbox: mpsc::Receiver<Command>,
     head: watch::Sender<Position>,
+    format: watch::Sender<u32>,
     /// The epoch whose appends are accepted; none before the first, and none after a failure.
     epoch: Option<Epoch>,
     epochs_begun: u64,
@@ -92,8 +99,9 @@ impl Writer {
         connection: Connection,
         inbox: mpsc::Receiver<Command>,
         head: watch::Sender<Position>,
+        format: watch::Sender<u32>,
     ) -> Self {
-        Self { connection, inbox, head, epoch: None, epochs_begun: 0 }
+        Self { connection, inbox, head, format, epoch: None, epochs_begun: 0 }
     }
 
     /// Works until every sender of the queue is gone and the queue is empty.
@@ -115,6 +123,10 @@ impl Writer {
                     answer(reply, self.purge(before));
                     None
                 }
+                Command::Advance { to, reply } => {
+                    answer(reply, self.advance(to));
+                    None
+                }
             };
             self.fold_when_due();
             next = next.or_else(|| self.inbox.blocking_recv());
@@ -134,7 +146,9 @@ impl Writer {
         while group.accepted.len() < GROUP_APPENDS && group.bytes < GROUP_BYTES {
             match self.inbox.try_recv() {
                 Ok(Command::Append { append, reply }) => self.admit(&mut group, *append, reply),
-                Ok(other @ (Command::BeginEpoch { .. } | Command::Purge { .. })) => {
+                Ok(
+                    other @ (Command::BeginEpoch { .. } | Command::Purge { .. } | Command::Advance { .. }),
+                ) => {
                     left_over = Some(other);
                     break;
                 }
@@ -301,6 +315,31 @@ impl Writer {
             Err(error) => {
                 rollback(&self.connection);
                 Err(PurgeError::Storage { source: cause(error) })
+            }
+        }
+    }
+
+    fn advance(&self, to: u32) -> Result<u32, AdvanceError> {
+        let (from, known) = (*self.format.borrow(), schema::newest());
+        if to > known {
+            return Err(AdvanceError::Unknown { to, known });
+        }
+        if to <= from {
+            return Ok(from);
+        }
+        let advance = || -> rusqlite::Result<()> {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            schema::advance(&self.connection, from, to)?;
+            commit(&self.connection)
+        };
+        match advance().map_err(survive_or_die) {
+            Ok(()) => {
+                self.format.send_replace(to);
+                Ok(to)
+            }
+            Err(error) => {
+                rollback(&self.connection);
+                Err(AdvanceError::Storage { source: cause(error) })
             }
         }
     }

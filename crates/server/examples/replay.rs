@@ -25,11 +25,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     fill(&journal, &*clock, apps).await?;
 
     let started = clock.monotonic();
-    let state = berth_server::replay::replay(&journal, &*clock, [0; 32])?;
+    let state = berth_server::replay::replay(&journal, &*clock, [0; 32])?.state;
     let took = clock.monotonic().saturating_sub(started);
     berth_server::replay::keep_snapshot(&journal, [0; 32], &state);
     let started = clock.monotonic();
-    let cached = berth_server::replay::replay(&journal, &*clock, [0; 32])?;
+    let cached = berth_server::replay::replay(&journal, &*clock, [0; 32])?.state;
     let with_snapshot = clock.monotonic().saturating_sub(started);
     if cached != state {
         return Err("the snapshot gives another state than the replay".into());

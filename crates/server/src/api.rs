@@ -23,6 +23,7 @@ mod report;
 mod runs;
 mod settings;
 mod traffic;
+mod upgrade;
 mod upload;
 mod views;
 mod volumes;
@@ -96,7 +97,8 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route(route::PLATFORM, get(platform::status))
         .route(route::PLATFORM_DOWN, post(platform::down))
-        .route(route::PLATFORM_UPGRADE, post(platform::upgrade))
+        .route(route::PLATFORM_UPGRADE, post(upgrade::upgrade))
+        .route(route::PLATFORM_UPGRADE_COMMIT, post(upgrade::commit_upgrade))
         .route(route::PLATFORM_BACKUP, get(backup::save))
         .route(route::PLATFORM_TIMELINE, get(history::platform_timeline))
         .route(route::CERTIFICATES, get(certificates::list).post(certificates::upload))

@@ -116,7 +116,7 @@ impl Saving {
         let end = self.journal.backup_to(&path)?;
         let copy = Copy(path);
         let next = berth_journal::Position(state.position).next();
-        let caught_up = self.journal.replay(next, end, |event| replay::fold(&mut state, &event));
+        let caught_up = self.journal.replay(next, end, |event| replay::fold(&mut state, &event).map(drop));
         caught_up.map_err(Box::new)?;
         let (journal_bytes, journal_sha256) = hashed(&copy.0)?;
         let head = Head { journal_bytes, journal_sha256, position: end.0, ..self.head(&state) };

@@ -37,7 +37,8 @@ pub struct ControlConfig {
     pub leash: OwnedFd,
     /// Takes one byte once the journal is replayed and the API answers, and is then closed.
     pub ready: OwnedFd,
-    /// Takes lines of [`SupervisorRequest`]. Control writes, the supervisor reads; it never answers.
+    /// Takes lines of [`SupervisorRequest`]. Control writes, the supervisor reads; it never answers, and ends its side once the platform is up
+    /// and no program before this one takes over again.
     pub supervisor: UnixStream,
     /// Who owns the home: on `api.sock` this user and root are the platform's owner.
     pub owner_uid: u32,
@@ -274,6 +275,8 @@ pub enum SupervisorRequest {
     Upgrade {
         /// Its name there, `berth-` and twelve hexadecimal digits.
         program: String,
+        /// Whether it takes listeners over that are left open for it.
+        listeners: bool,
     },
 }
 
@@ -288,7 +291,8 @@ impl fmt::Display for SupervisorRequest {
             Self::RestartEdge => f.write_str("restart-edge"),
             Self::Down => f.write_str("down"),
             Self::Stopping { apps, within_ms } => write!(f, "stopping {apps} {within_ms}"),
-            Self::Upgrade { program } => write!(f, "upgrade {program}"),
+            Self::Upgrade { program, listeners: false } => write!(f, "upgrade {program}"),
+            Self::Upgrade { program, listeners: true } => write!(f, "upgrade {program} listeners"),
         }
     }
 }
@@ -306,7 +310,10 @@ impl FromStr for SupervisorRequest {
         let parsed = match words.as_slice() {
             ["restart-edge"] => Some(Self::RestartEdge),
             ["down"] => Some(Self::Down),
-            ["upgrade", program] => Some(Self::Upgrade { program: (*program).to_owned() }),
+            ["upgrade", program] => Some(Self::Upgrade { program: (*program).to_owned(), listeners: false }),
+            ["upgrade", program, "listeners"] => {
+                Some(Self::Upgrade { program: (*program).to_owned(), listeners: true })
+            }
             ["stopping", apps, within_ms] => apps
                 .parse()
                 .ok()
@@ -328,7 +335,8 @@ mod tests {
             SupervisorRequest::RestartEdge,
             SupervisorRequest::Down,
             SupervisorRequest::Stopping { apps: u32::MAX, within_ms: u64::MAX },
-            SupervisorRequest::Upgrade { program: "berth-0123456789ab".to_owned() },
+            SupervisorRequest::Upgrade { program: "berth-0123456789ab".to_owned(), listeners: false },
+            SupervisorRequest::Upgrade { program: "berth-0123456789ab".to_owned(), listeners: true },
         ] {
             let line = request.to_string();
             assert!(line.len() < SupervisorRequest::LINE_MAX);

@@ -226,6 +226,11 @@ impl Desk {
         ledger.speculative().apps.get(id).cloned()
     }
 
+    /// Has nothing decided from here on that a journal of this format does not take.
+    pub fn write_format(&self, format: u32) {
+        self.ledger.write().unwrap_or_else(PoisonError::into_inner).write_format(format);
+    }
+
     /// The durable position, to be watched.
     #[must_use]
     pub fn durable(&self) -> watch::Receiver<u64> {
@@ -268,7 +273,9 @@ pub async fn open(journal: Arc<Journal>, clock: Arc<dyn Clock>, replayed: State)
     let (submissions, queue) = mpsc::channel(WAITING);
     let (announce, durable) = watch::channel(replayed.position);
     let changed = Arc::new(Changed::default());
-    let ledger = Arc::new(RwLock::new(Ledger::new(replayed)));
+    let mut ledger = Ledger::new(replayed);
+    ledger.write_format(journal.format());
+    let ledger = Arc::new(RwLock::new(ledger));
     let rerouted = Arc::default();
     let task = DeskTask {
         journal,

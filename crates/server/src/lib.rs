@@ -12,6 +12,7 @@ pub mod config;
 pub mod desk;
 pub mod edge_link;
 pub mod events;
+pub mod formats;
 pub mod git;
 mod housekeeping;
 pub mod machine;
@@ -47,7 +48,7 @@ use crate::desk::{Asker, Desk, SubmitError};
 use crate::edge_link::{CertificateShelf, EdgeClaims, EdgeLink};
 use crate::machine::Machine;
 use crate::reconcile::Reconciler;
-use crate::replay::Unfoldable;
+use crate::replay::{Replayed, Unfoldable};
 use crate::secrets::Vault;
 
 /// Why control could not start or go on.
@@ -108,8 +109,10 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     let key = replay::snapshot_key().map_err(system("reading the executable"))?;
     let journal = Journal::open(&config.home.join("journal"), Options::default());
     let journal = Arc::new(journal.map_err(|error| RunError::Open(Box::new(error)))?);
-    let state = replay::replay(&journal, &*clock, key).map_err(|error| RunError::Replay(Box::new(error)))?;
+    let replayed = replay::replay(&journal, &*clock, key);
+    let Replayed { state, format } = replayed.map_err(|error| RunError::Replay(Box::new(error)))?;
     let (desk, desk_task) = desk::open(Arc::clone(&journal), Arc::clone(&clock), state).await;
+    formats::go_on(&journal, &desk, format);
     let mut tasks = JoinSet::new();
     tasks.spawn(desk_task.run());
     first_entries(&config, &desk).await?;

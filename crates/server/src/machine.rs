@@ -52,6 +52,7 @@ use images::{Images, OwnRegistry};
 use jobs::Jobs;
 pub use output::BuildOutput;
 use source::Sources;
+pub use upgrade::Unfit;
 
 /// Of how many ended instances of an app the logs are kept.
 const LOGS_KEPT: usize = 20;

@@ -202,8 +202,9 @@ impl Laying<'_> {
             )));
         }
         let mut state = State::default();
-        let folded =
-            journal.replay(Position::START.next(), journal.head(), |event| replay::fold(&mut state, &event));
+        let folded = journal.replay(Position::START.next(), journal.head(), |event| {
+            replay::fold(&mut state, &event).map(drop)
+        });
         folded.map_err(Box::new)?;
         journal.close().map_err(|error| RestoreError::Unsound(error.to_string()))?;
         self.state = Some(state);

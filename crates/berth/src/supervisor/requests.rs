@@ -1,6 +1,7 @@
 //! Lines that control writes to its supervisor.
 
 use std::io::{self, Read};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
@@ -18,6 +19,13 @@ impl Requests {
     /// Reads from `stream`, which does not block.
     pub(crate) fn new(stream: UnixStream) -> Self {
         Self { stream, rest: Vec::new(), closed: false }
+    }
+
+    /// Ends what could be said to control, which is nothing but this: the platform is up, and this program stays.
+    pub(crate) fn settle(&self) {
+        if let Err(error) = self.stream.shutdown(Shutdown::Write) {
+            tracing::warn!(%error, "control does not hear that the platform is up");
+        }
     }
 
     /// The descriptor to poll, while there may come more.

@@ -89,6 +89,13 @@ impl Role {
             RoleState::Running(Box::new(Running { child, ready: Some(ready), requests, since: now }));
     }
 
+    /// The platform is up, and no other program takes its place again.
+    pub(crate) fn settle(&self) {
+        if let Some(requests) = self.running().and_then(|running| running.requests.as_ref()) {
+            requests.settle();
+        }
+    }
+
     /// The role could not be started: tries again as if it had died.
     pub(crate) fn not_started(&mut self, now: Duration) {
         self.failed_starts += 1;

@@ -14,6 +14,7 @@ use berth_edge::handover::Listeners;
 use berth_spec::HttpsAddress;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::kept::Kept;
 use super::port_holder;
 use crate::report;
 
@@ -56,6 +57,14 @@ pub(crate) struct Edge {
     pub(crate) insists: bool,
 }
 
+/// Where the API is served.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) at: SocketAddr,
+    /// What listened there before this program, if it was left open.
+    pub(crate) kept: Option<Kept>,
+}
+
 /// Why the platform cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketError {
@@ -80,11 +89,12 @@ impl Sockets {
     /// `edge_uid` is the user that must be able to connect to `edge.sock`.
     pub(crate) fn bind(
         edge: Edge,
-        api: SocketAddr,
+        api: Api,
         inherited: Listeners<TcpListener>,
         run_dir: &Path,
         edge_uid: Option<u32>,
     ) -> Result<Self, SocketError> {
+        let Api { at: api, kept } = api;
         if !api.ip().is_loopback() {
             return Err(SocketError::Exposed { addr: api });
         }
@@ -100,9 +110,15 @@ impl Sockets {
             Some(Claimed { listeners, address, claim }) => (Some(address), listeners, Some(claim)),
             None => (None, Vec::new(), None),
         };
-        let api_tcp = bind_patiently(api).map_err(|source| taken_or(api, "api", source))?;
-        let api_addr = local_address(&api_tcp, api)?;
         let at = |name: &str| run_dir.join(name);
+        let kept = kept.map(|kept| (kept.is_at(&at("api.sock")), kept));
+        let (kept_tcp, kept_unix) =
+            kept.map_or((None, None), |(is_at, kept)| (Some(kept.tcp), is_at.then_some(kept.unix)));
+        let api_tcp = match kept_tcp.filter(|tcp| all_listen_at(std::slice::from_ref(tcp), api)) {
+            Some(tcp) => tcp,
+            None => bind_patiently(api).map_err(|source| taken_or(api, "api", source))?,
+        };
+        let api_addr = local_address(&api_tcp, api)?;
         Ok(Self {
             edge: plain.listeners,
             edge_addr: plain.address,
@@ -111,7 +127,7 @@ impl Sockets {
             api_tcp,
             api_addr,
             // Callers are known by their peer credentials; as a user the directory keeps all others out besides.
-            api_unix: bind_unix(&at("api.sock"), 0o666, None)?,
+            api_unix: kept_unix.map_or_else(|| bind_unix(&at("api.sock"), 0o666, None), Ok)?,
             edge_unix: bind_unix(&at("edge.sock"), 0o600, edge_uid)?,
             handover: bind_unix(&at("handover.sock.new"), 0o600, None)?,
             _edge_claims: [plain.claim].into_iter().chain(secure_claim).collect(),
@@ -271,8 +287,37 @@ mod tests {
     ) -> (tempfile::TempDir, Result<Sockets, SocketError>) {
         let run = tempfile::tempdir().unwrap();
         let inherited = Listeners { plain: inherited, secure: Vec::new() };
-        let sockets = Sockets::bind(http(edge), any(), inherited, run.path(), None);
+        let sockets = Sockets::bind(http(edge), api(any()), inherited, run.path(), None);
         (run, sockets)
+    }
+
+    fn api(at: SocketAddr) -> Api {
+        Api { at, kept: None }
+    }
+
+    /// Nobody is refused by a name or an address that changed hands in between.
+    #[test]
+    fn what_was_left_open_is_taken_where_it_fits() {
+        let (run, first) = bind(any(), vec![]);
+        let first = first.unwrap();
+        let (at, waiting) =
+            (first.api_addr, std::os::unix::net::UnixStream::connect(run.path().join("api.sock")));
+        let kept = Kept::of(&first).unwrap();
+        let other = Kept::of(&first).unwrap();
+        drop(first);
+        let again =
+            |api: Api| Sockets::bind(http(any()), api, Listeners::default(), run.path(), None).unwrap();
+        let second = again(Api { at, kept: Some(kept) });
+        assert_eq!(second.api_addr, at);
+        second.api_unix.set_nonblocking(false).unwrap();
+        second.api_unix.accept().unwrap();
+        drop(waiting.unwrap());
+        drop(second);
+        // Another address is bound, and a name that is gone is given anew.
+        fs::remove_file(run.path().join("api.sock")).unwrap();
+        let third = again(Api { at: "127.0.0.2:0".parse().unwrap(), kept: Some(other) });
+        assert_ne!(third.api_addr, at);
+        std::os::unix::net::UnixStream::connect(run.path().join("api.sock")).unwrap();
     }
 
     fn http(edge: SocketAddr) -> Edge {
@@ -285,7 +330,13 @@ mod tests {
         let https = HttpsAddress::At(holder.local_addr().unwrap());
         let run = tempfile::tempdir().unwrap();
         let bind = |insists| {
-            Sockets::bind(Edge { http: any(), https, insists }, any(), Listeners::default(), run.path(), None)
+            Sockets::bind(
+                Edge { http: any(), https, insists },
+                api(any()),
+                Listeners::default(),
+                run.path(),
+                None,
+            )
         };
         assert_eq!(bind(false).unwrap().https_addr, None);
         assert!(matches!(bind(true), Err(SocketError::Taken { option: "https", .. })));
@@ -310,12 +361,13 @@ mod tests {
     fn a_taken_api_port_says_who_has_it() {
         let holder = TcpListener::bind(any()).unwrap();
         let run = tempfile::tempdir().unwrap();
-        let api = holder.local_addr().unwrap();
-        let error = Sockets::bind(http(any()), api, Listeners::default(), run.path(), None).unwrap_err();
+        let taken = holder.local_addr().unwrap();
+        let error =
+            Sockets::bind(http(any()), api(taken), Listeners::default(), run.path(), None).unwrap_err();
         let message = error.to_string();
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
         assert!(
-            matches!(error, SocketError::Taken { option: "api", suggestion, .. } if suggestion != api),
+            matches!(error, SocketError::Taken { option: "api", suggestion, .. } if suggestion != taken),
             "{error:?}"
         );
     }
@@ -366,7 +418,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let error = Sockets::bind(
             http(any()),
-            "0.0.0.0:7070".parse().unwrap(),
+            api("0.0.0.0:7070".parse().unwrap()),
             Listeners::default(),
             run.path(),
             None,
@@ -378,7 +430,8 @@ mod tests {
     fn sockets_of_a_killed_platform_are_replaced() {
         let run = tempfile::tempdir().unwrap();
         for _ in 0..2 {
-            let sockets = Sockets::bind(http(any()), any(), Listeners::default(), run.path(), None).unwrap();
+            let sockets =
+                Sockets::bind(http(any()), api(any()), Listeners::default(), run.path(), None).unwrap();
             Sockets::publish_handover(run.path()).unwrap();
             drop(sockets);
             let mode = |name: &str| fs::metadata(run.path().join(name)).unwrap().permissions().mode() & 0o777;

@@ -1,7 +1,7 @@
 //! Becoming another program: the process stays, and with it whatever watches it; the rest is what happens after a supervisor was killed.
 //!
 //! Control ends with the leash, edge goes on serving until the new supervisor has its listeners and a new edge serves, and the new control
-//! adopts the instances. A program that does not bring the platform up becomes the one before it again, whose path is in the environment until
+//! adopts the instances. The API's listeners stay open all the while ([`super::kept`]). A program that does not bring the platform up becomes the one before it again, whose path is in the environment until
 //! then. One that does not even come so far is what the guard is for: the old program, which waits beside it and takes its place when it is gone.
 
 use std::ffi::{OsStr, OsString};
@@ -17,6 +17,7 @@ use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::detach;
+use super::kept::{self, Kept};
 use super::launch::Site;
 use crate::args::{GuardArgs, UpArgs};
 use crate::report;
@@ -35,13 +36,25 @@ const PREVIOUS: &str = "previous";
 pub(super) struct Fallback {
     program: PathBuf,
     guard: Option<Pid>,
+    /// The API's listeners, which it left open and takes back.
+    kept: Option<Kept>,
+}
+
+/// A program that was staged to take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Successor {
+    /// Its name in `bin/`.
+    pub(crate) program: String,
+    /// Whether it takes listeners over that are left open for it. One that does not would find its address taken, by itself.
+    pub(crate) listeners: bool,
 }
 
 impl Fallback {
-    /// That of the upgrade that this program was begun by, if it was.
-    pub(super) fn from_environment() -> Option<Self> {
+    /// That of the upgrade that this program was begun by, if it was, with the listeners that were left open.
+    pub(super) fn from_environment(kept: Option<&Kept>) -> Option<Self> {
         let guard = std::env::var(GUARD).ok().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
-        std::env::var_os(FALLBACK).map(|program| Self { program: program.into(), guard })
+        let kept = kept.and_then(|kept| kept.try_clone().ok());
+        std::env::var_os(FALLBACK).map(|program| Self { program: program.into(), guard, kept })
     }
 
     /// The platform is up: nothing is waited for any more. The guard is our child, so that its number is nobody else's.
@@ -61,12 +74,18 @@ impl Fallback {
             Some(Err(_)) | None => std::env::vars_os().collect(),
         };
         self.let_go();
+        let kept = match self.kept.as_ref().map(Kept::leave_open).transpose() {
+            Ok(kept) => kept,
+            Err(error) => return error,
+        };
+        let environment = without_ours(environment.into_iter()).chain(kept).collect();
         become_program(&self.program, args, home, in_background, environment)
     }
 }
 
-/// Becomes the program that was staged as `name`. Returns when that fails alone: everything is as it was then.
-pub(super) fn begin(args: &UpArgs, site: &Site, name: &str, in_background: bool) -> io::Error {
+/// Becomes the program that was staged. Returns when that fails alone: everything is as it was then.
+pub(super) fn begin(args: &UpArgs, site: &Site, successor: &Successor, in_background: bool) -> io::Error {
+    let Successor { program: name, listeners } = successor;
     let bin = site.home.path.join("bin");
     let known =
         name.strip_prefix(STAGED).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -74,16 +93,28 @@ pub(super) fn begin(args: &UpArgs, site: &Site, name: &str, in_background: bool)
         return io::Error::new(io::ErrorKind::InvalidInput, "that is the name of no staged program");
     }
     let previous = bin.join(PREVIOUS);
-    let began = crate::exe::keep_as(&previous).and_then(|()| guard(args, &site.home.path));
-    let guard = match began {
-        Ok(guard) => guard,
+    let began = crate::exe::keep_as(&previous).and_then(|()| {
+        let kept = listeners.then(|| Kept::of(&site.sockets)).transpose()?;
+        Ok((guard(args, &site.home.path, kept.as_ref())?, kept))
+    });
+    let (guard, kept) = match began {
+        Ok(began) => began,
         Err(error) => return error,
     };
     tracing::info!(program = name, guard = guard.pid(), "becoming another program");
+    // After the guard, which has its own. What is left open is closed by the end of this function, when the program is not executed.
+    let variable = match kept.as_ref().map(Kept::leave_open).transpose() {
+        Ok(variable) => variable,
+        Err(error) => return without(&guard, error),
+    };
     let more = [(FALLBACK, previous.into_os_string()), (GUARD, guard.pid().to_string().into())];
     let more = more.map(|(name, value)| (OsString::from(name), value));
-    let environment = without_ours(std::env::vars_os()).chain(more).collect();
-    let error = become_program(&bin.join(name), args, &site.home.path, in_background, environment);
+    let environment = without_ours(std::env::vars_os()).chain(more).chain(variable).collect();
+    without(&guard, become_program(&bin.join(name), args, &site.home.path, in_background, environment))
+}
+
+/// Ends the guard of an upgrade that came to nothing by `error`.
+fn without(guard: &Child, error: io::Error) -> io::Error {
     if let Err(error) = guard.signal(Signal::KILL) {
         tracing::warn!(%error, "the guard of the upgrade is gone already");
     }
@@ -91,13 +122,16 @@ pub(super) fn begin(args: &UpArgs, site: &Site, name: &str, in_background: bool)
 }
 
 /// Starts the guard.
-fn guard(args: &UpArgs, home: &Path) -> io::Result<Child> {
-    let launch = Launch::new(Program::Own)
+fn guard(args: &UpArgs, home: &Path, kept: Option<&Kept>) -> io::Result<Child> {
+    let mut launch = Launch::new(Program::Own)
         .arg0("berth")
         .args(["__guard", "--supervisor", &std::process::id().to_string(), "--home"])
         .arg(home)
         .args(detach::options(args));
-    let launch = launch.envs(without_ours(std::env::vars_os())).dir("/").group(Group::Session);
+    launch = launch.envs(without_ours(std::env::vars_os())).dir("/").group(Group::Session);
+    if let Some(kept) = kept {
+        launch = kept.hand(launch)?;
+    }
     launch.stdout(Stdio::Inherited).stderr(Stdio::Inherited).start().map_err(io::Error::other)
 }
 
@@ -136,7 +170,7 @@ fn take_over(args: &UpArgs) -> io::Error {
 fn without_ours(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> impl Iterator<Item = (OsString, OsString)> {
-    variables.filter(|(name, _)| name != FALLBACK && name != GUARD)
+    variables.filter(|(name, _)| name != FALLBACK && name != GUARD && name != kept::VARIABLE)
 }
 
 /// The environment that a child of ours was started with.

@@ -18,6 +18,7 @@ use super::orphans::Orphan;
 use super::role::{Role, RoleState};
 use super::sockets::Sockets;
 use super::stop::Stop;
+use super::upgrade::Successor;
 use super::voice::Voice;
 use crate::signals::Signals;
 
@@ -41,7 +42,9 @@ pub(crate) struct Watch<'a> {
     signals: Signals,
     logs_checked: Duration,
     /// The program to become.
-    successor: Option<String>,
+    successor: Option<Successor>,
+    /// Whether no program before this one takes its place any more.
+    settled: bool,
 }
 
 #[derive(Debug)]
@@ -58,8 +61,8 @@ pub(crate) enum Turn {
     Quiet,
     /// Both roles serve; said once.
     Up,
-    /// The program that was staged under this name is to take over.
-    Upgrade(String),
+    /// Another program is to take over.
+    Upgrade(Successor),
     /// Everything has ended.
     Down,
 }
@@ -93,6 +96,7 @@ impl<'a> Watch<'a> {
             signals,
             logs_checked: now,
             successor: None,
+            settled: false,
         }
     }
 
@@ -104,6 +108,12 @@ impl<'a> Watch<'a> {
     /// Where the supervisor speaks.
     pub(crate) fn voice(&mut self) -> &mut Voice {
         &mut self.voice
+    }
+
+    /// The platform is up and nobody waits to take it over again: control may write what only this program reads.
+    pub(crate) fn settle(&mut self) {
+        self.settled = true;
+        self.control.settle();
     }
 
     /// One turn: acts on all that has changed, then waits for more.
@@ -162,7 +172,9 @@ impl<'a> Watch<'a> {
                 SupervisorRequest::RestartEdge => self.edge.signal(Signal::KILL),
                 SupervisorRequest::Down if !matches!(self.phase, Phase::Stopping(_)) => self.stop(),
                 SupervisorRequest::Down => {}
-                SupervisorRequest::Upgrade { program } => self.successor = Some(program),
+                SupervisorRequest::Upgrade { program, listeners } => {
+                    self.successor = Some(Successor { program, listeners });
+                }
                 SupervisorRequest::Stopping { apps, within_ms } => {
                     self.announce_stopping(apps, Duration::from_millis(within_ms));
                 }
@@ -198,7 +210,12 @@ impl<'a> Watch<'a> {
                 return Err(WatchError::RoleFails { role: role.kind, tail });
             }
             match self.site.start(role.kind) {
-                Ok(started) => role.started(started, now),
+                Ok(started) => {
+                    role.started(started, now);
+                    if self.settled {
+                        role.settle();
+                    }
+                }
                 Err(error) => {
                     log_start_error(role.kind, &error);
                     role.not_started(now);

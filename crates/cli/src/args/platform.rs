@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use berth_spec::{Backend, HttpsAddress, Isolation};
-use clap::Args;
+use clap::{Args, Subcommand};
 
 /// `berth up`
 #[derive(Debug, Clone, Args)]
@@ -36,10 +36,21 @@ pub struct UpArgs {
 
 /// `berth upgrade`
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct UpgradeArgs {
+    /// What to do; nothing, and no program, shows how far the last upgrade has come.
+    #[command(subcommand)]
+    pub action: Option<UpgradeAction>,
     /// The program, a `berth` of another version
     #[arg(long, value_name = "FILE")]
-    pub from: PathBuf,
+    pub from: Option<PathBuf>,
+}
+
+/// What to do about an upgrade.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum UpgradeAction {
+    /// Stay with this version: what is new in it can be written, and versions that do not read that cannot take over any more
+    Commit,
 }
 
 /// `berth completions`

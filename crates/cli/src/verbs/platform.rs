@@ -6,6 +6,7 @@ use berth_contract::{AppState, ExitStatus, Isolation, Platform};
 
 use super::Session;
 use super::apps::apps_table;
+use super::upgrade::uncommitted;
 use crate::failure::Failure;
 use crate::figures::{self, counted};
 
@@ -118,6 +119,9 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         let at = |(name, _): &(&str, String)| matches!(*name, "cgroups" | "limits on");
         let place = facts.iter().position(at).unwrap_or(facts.len());
         facts.insert(place, ("network", platform.network.clone()));
+    }
+    if let Some(state) = uncommitted(platform) {
+        facts.push(("upgrade", state));
     }
     if platform.breaches > 0 {
         let count = counted(platform.breaches, "broken invariant");

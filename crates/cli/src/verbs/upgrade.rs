@@ -1,11 +1,12 @@
 //! `upgrade`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use berth_contract::{Code, ExitStatus, Platform, Upgrade};
 
 use super::Session;
-use crate::args::UpgradeArgs;
+use crate::args::{UpgradeAction, UpgradeArgs};
 use crate::failure::Failure;
 
 /// Between two looks whether the other program runs.
@@ -15,7 +16,37 @@ const LOOKS: u32 = 1_200;
 
 impl Session<'_> {
     pub(super) async fn upgrade(&mut self, args: &UpgradeArgs) -> Result<ExitStatus, Failure> {
-        let path = self.environment.directory.join(&args.from);
+        match (args.action, &args.from) {
+            (Some(UpgradeAction::Commit), _) => self.commit_upgrade().await,
+            (None, Some(from)) => self.upgrade_from(from).await,
+            (None, None) => {
+                let platform = self.client.platform().await?;
+                let state = uncommitted(&platform).unwrap_or_else(|| {
+                    format!("nothing to commit: the journal has format {}", platform.journal_format)
+                });
+                self.show(&platform, |session| {
+                    Ok(session.screen.line(&format!("berth {} runs; {state}", platform.version))?)
+                })
+            }
+        }
+    }
+
+    async fn commit_upgrade(&mut self) -> Result<ExitStatus, Failure> {
+        let committed = self.client.commit_upgrade().await?;
+        self.show(&committed, |session| {
+            let format = committed.format;
+            if committed.before == format {
+                let text = format!("nothing to commit: the journal has format {format} already");
+                return Ok(session.screen.line(&text)?);
+            }
+            session.screen.line(&format!("committed: the journal has format {format} from here on"))?;
+            session
+                .hint("versions that do not read it cannot take over any more, and do not start in this home")
+        })
+    }
+
+    async fn upgrade_from(&mut self, from: &Path) -> Result<ExitStatus, Failure> {
+        let path = self.environment.directory.join(from);
         let before = self.client.platform().await?;
         let begun = self.client.upgrade(&Upgrade { from: path.to_string_lossy().into_owned() }).await?;
         if begun.runs {
@@ -34,7 +65,8 @@ impl Session<'_> {
                 session.hint(&format!(
                     "put {} where the platform is started from, or the next start is the old one's",
                     path.display()
-                ))
+                ))?;
+                uncommitted(&now).map_or(Ok(()), |state| session.hint(&state))
             }),
             Some(_) => Err(Failure::local(
                 Code::UpgradeFailed,
@@ -67,4 +99,14 @@ impl Session<'_> {
         }
         None
     }
+}
+
+/// That an upgrade is not committed, in words, if it is not.
+pub(super) fn uncommitted(platform: &Platform) -> Option<String> {
+    let Platform { journal_format, newest_format, .. } = platform;
+    (newest_format > journal_format).then(|| {
+        format!(
+            "not committed: the journal keeps format {journal_format} for the version before; `berth upgrade commit` gives it format {newest_format}"
+        )
+    })
 }

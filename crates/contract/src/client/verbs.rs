@@ -22,7 +22,7 @@ use crate::git::{ConnectGit, Git, GitBranch, GitConnected, GitPass};
 use crate::history::{TimelinePage, TimelineQuery, Why, WhyQuery};
 use crate::images::Images;
 use crate::logs::{LogLine, LogQuery};
-use crate::platform::{BackupQuery, Platform, PlatformDown, Upgrade, UpgradeBegun};
+use crate::platform::{BackupQuery, Platform, PlatformDown, Upgrade, UpgradeBegun, UpgradeCommitted};
 use crate::release::{ProgressEvent, Release, ReleaseDiff, ReleaseList, RollBack, SubmitRelease};
 use crate::run::Run;
 use crate::settings::{Config, ConfigChanged, ConfigPatch, SecretNames, SecretsChanged, SecretsPatch};
@@ -47,6 +47,11 @@ impl Client {
     /// Has another program, which lies on the platform's machine, take the platform over.
     pub async fn upgrade(&self, upgrade: &Upgrade) -> Result<UpgradeBegun, ClientError> {
         self.change(Method::POST, route::PLATFORM_UPGRADE.to_owned(), upgrade).await
+    }
+
+    /// Has the journal written in the newest format of the program that runs: there is no way back to an older one then.
+    pub async fn commit_upgrade(&self) -> Result<UpgradeCommitted, ClientError> {
+        self.change(Method::POST, route::PLATFORM_UPGRADE_COMMIT.to_owned(), &json!({})).await
     }
 
     /// The platform as one archive.

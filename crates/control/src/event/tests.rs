@@ -20,7 +20,7 @@ struct Sample {
     event: serde_json::Value,
 }
 
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/events")
 }
 
@@ -36,7 +36,7 @@ fn env(name: &str) -> EnvName {
     name.parse().unwrap()
 }
 
-fn submitted(number: u64, reason: Reason, artifact: Option<Artifact>) -> Event {
+pub(crate) fn submitted(number: u64, reason: Reason, artifact: Option<Artifact>) -> Event {
     let text = "app = \"shop\"\n[processes]\nweb = \"bin/server --port $PORT\"\nworker = \"bin/worker\"\n\
                 [deploy]\nrelease_command = \"bin/migrate\"\nstrategy = \"rolling\"\n[http]\nhosts = [\"shop.example.com\"]\n";
     let manifest = Manifest::parse(text).unwrap();
@@ -70,7 +70,7 @@ fn certificate_stored() -> CertificateChange {
     }
 }
 
-fn platform_samples() -> Vec<Event> {
+pub(crate) fn platform_samples() -> Vec<Event> {
     let tenant: TenantId = "acme".parse().unwrap();
     let project: ProjectId = "acme/shops".parse().unwrap();
     let grants = vec![
@@ -261,7 +261,7 @@ fn sleep_samples() -> Vec<Event> {
 }
 
 /// The life of an app, with every kind and every variant in it.
-fn app_samples() -> Vec<Event> {
+pub(crate) fn app_samples() -> Vec<Event> {
     let sealed = SealedSecret { version: 1, sealed: "c2VhbGVk".to_owned() };
     let mut samples = vec![
         Event::AppCreated { slot: 0 },

@@ -70,3 +70,20 @@ fn what_is_so_already_and_what_is_refused_leave_no_trace() {
     ledger.submit(&Command::App { app: shop(), wish: rollback }, Timestamp(3), "test").unwrap_err();
     assert_eq!((ledger.pending(), ledger.speculative().position), (1, 4));
 }
+
+#[test]
+fn nothing_newer_than_the_journals_format_is_decided() {
+    let mut ledger = ledger();
+    ledger.write_format(1);
+    let sleeps = berth_spec::Manifest::parse("[scale.web]\nmin = 0\n").unwrap();
+    let deploy = Command::App { app: shop(), wish: deploy_of(sleeps) };
+    let before = ledger.speculative().clone();
+    let refusal = ledger.submit(&deploy, Timestamp(2), "test").unwrap_err();
+    assert!(matches!(refusal, Refusal::NotCommitted { needs: 2, writes: 1, .. }), "{refusal}");
+    assert_eq!((refusal.code(), ledger.pending()), ("upgrade_uncommitted", 0));
+    assert_eq!(ledger.speculative(), &before);
+    // What the older format has goes on, and everything once there is no way back.
+    ledger.submit(&set("A", "1"), Timestamp(3), "test").unwrap().unwrap();
+    ledger.write_format(2);
+    ledger.submit(&deploy, Timestamp(4), "test").unwrap().unwrap();
+}

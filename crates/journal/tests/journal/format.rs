@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use berth_journal::{Journal, OpenError, Options, Position};
+use berth_journal::{AdvanceError, Journal, OpenError, Options, Position};
 use rusqlite::Connection;
 
 use crate::fixture::{append, bodies, open};
@@ -53,16 +53,55 @@ async fn a_newer_format_is_read_only_if_it_says_so() {
     journal.append(append(start.epoch, "a", 0, &[b"1"])).await.await.unwrap();
     journal.close().unwrap();
 
-    alter(dir.path(), "ALTER TABLE event ADD COLUMN later TEXT NOT NULL DEFAULT ''; PRAGMA user_version = 2");
+    alter(dir.path(), "ALTER TABLE event ADD COLUMN later TEXT NOT NULL DEFAULT ''; PRAGMA user_version = 3");
     let journal = open(dir.path());
     let start = journal.begin_epoch().await;
     journal.append(append(start.epoch, "a", 1, &[b"2"])).await.await.unwrap();
     assert_eq!(bodies(&journal), [b"1", b"2"]);
     journal.close().unwrap();
 
-    alter(dir.path(), "UPDATE format SET readable_from = 2");
+    alter(dir.path(), "UPDATE format SET readable_from = 3");
     let newer = refused(dir.path());
-    assert!(matches!(newer, OpenError::Newer { found: 2, readable_from: 2, known: 1 }), "{newer}");
+    assert!(matches!(newer, OpenError::Newer { found: 3, readable_from: 3, known: 2 }), "{newer}");
+}
+
+/// As a program that knew the first format alone left it.
+fn of_format_1(dir: &Path) {
+    open(dir).close().unwrap();
+    alter(dir, "UPDATE format SET readable_from = 1; PRAGMA user_version = 1");
+}
+
+#[tokio::test]
+async fn an_older_format_stays_until_it_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(open(dir.path()).format(), Journal::newest_format(), "a new journal");
+    of_format_1(dir.path());
+    let journal = open(dir.path());
+    assert_eq!(journal.format(), 1);
+    let start = journal.begin_epoch().await;
+    journal.append(append(start.epoch, "a", 0, &[b"1"])).await.await.unwrap();
+    drop(journal);
+    let journal = open(dir.path());
+    assert_eq!(journal.format(), 1, "opening and writing is no step");
+    let unknown = journal.advance(Journal::newest_format() + 1).await.unwrap_err();
+    assert!(matches!(unknown, AdvanceError::Unknown { .. }), "{unknown}");
+    // Appends before and after it count, and the epoch goes on.
+    let start = journal.begin_epoch().await;
+    let before = journal.append(append(start.epoch, "a", 1, &[b"2"])).await;
+    assert_eq!(journal.advance(2).await.unwrap(), 2);
+    journal.append(append(start.epoch, "a", 2, &[b"3"])).await.await.unwrap();
+    before.await.unwrap();
+    assert_eq!((journal.advance(1).await.unwrap(), journal.format()), (2, 2), "there is no way back");
+    let copy = dir.path().join("copy");
+    journal.backup_to(&copy).unwrap();
+    drop(journal);
+    for file in [dir.path().join("journal.db"), copy] {
+        let database = Connection::open(file).unwrap();
+        let number = |sql: &str| database.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
+        assert_eq!((number("PRAGMA user_version"), number("SELECT readable_from FROM format")), (2, 2));
+    }
+    let journal = open(dir.path());
+    assert_eq!((bodies(&journal).len(), journal.format()), (3, 2));
 }
 
 #[tokio::test]

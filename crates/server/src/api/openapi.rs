@@ -8,7 +8,8 @@ use utoipa::openapi::OpenApi as Document;
 #[openapi(paths(
     super::platform::status,
     super::platform::down,
-    super::platform::upgrade,
+    super::upgrade::upgrade,
+    super::upgrade::commit_upgrade,
     super::backup::save,
     super::history::platform_timeline,
     super::upload::missing,

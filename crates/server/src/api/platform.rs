@@ -1,22 +1,21 @@
 //! The platform as a whole.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::{Extension, Json};
-use berth_contract::{Code, Platform, PlatformDown, Problem, Role, Upgrade, UpgradeBegun, route};
+use berth_contract::{Platform, PlatformDown, Role, route};
 use berth_control::state::{App, Life};
 use berth_runtime::Capabilities;
 use berth_spec::{Isolation, Millis};
 
-use super::auth::{Peer, Principal};
+use super::auth::Principal;
 use super::mutation::{Mutation, NoBody};
-use super::problem::{Body, Refused};
+use super::problem::Refused;
 use super::{Api, views};
 use crate::events::BREACHES;
-use crate::machine::in_full;
+use crate::formats::Formats;
 
 /// So many apps are part of the status; the rest is a question of their own.
 const APPS_SHOWN: usize = 100;
@@ -64,6 +63,8 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         started_at: identity.started_at,
         uptime_ms: Millis(u64::try_from(up.as_millis()).unwrap_or(u64::MAX)),
         position: api.journal.head().0,
+        journal_format: api.journal.format(),
+        newest_format: Formats::OWN.newest,
         roles: roles.filter(|_| owner).collect(),
         apps: apps.iter().map(|app| views::summary(&api, app)).collect(),
         app_count: app_count as u64,
@@ -119,36 +120,4 @@ pub(super) async fn down(
     let instances: usize = api.desk.read(|state| state.apps.values().map(|app| app.instances.len()).sum());
     api.machine.ask_down();
     Ok((StatusCode::ACCEPTED, Json(PlatformDown { instances: u32::try_from(instances).unwrap_or(u32::MAX) })))
-}
-
-#[utoipa::path(post, path = route::PLATFORM_UPGRADE, tag = "platform", request_body = Upgrade,
-    responses((status = 202, description = "It takes over; the platform's `program` says when it has", body = UpgradeBegun)),
-    params(("Idempotency-Key" = String, Header)))]
-pub(super) async fn upgrade(
-    State(api): State<Arc<Api>>,
-    Extension(peer): Extension<Peer>,
-    mutation: Mutation<Body<Upgrade>>,
-) -> Result<(StatusCode, Json<UpgradeBegun>), Refused> {
-    mutation.principal.own_platform()?;
-    if peer == Peer::Network {
-        let problem = Problem::new(Code::Forbidden, "the platform is upgraded over its Unix socket alone");
-        return Err(problem.next("run `berth upgrade` on the platform's own machine").into());
-    }
-    let path = PathBuf::from(&mutation.body.0.from);
-    if !path.is_absolute() {
-        return Err(Problem::new(Code::RequestInvalid, "the path of the program is not absolute").into());
-    }
-    let machine = Arc::clone(&api.machine);
-    let staging = tokio::task::spawn_blocking(move || machine.stage(&path)).await;
-    let staged =
-        staging.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map_err(|unfit| {
-            let problem = Problem::new(Code::UpgradeRefused, in_full(&unfit));
-            Refused::from(problem.next("give the path of a `berth` for this kind of machine"))
-        })?;
-    if !staged.runs {
-        api.machine.ask_upgrade(&staged.name);
-    }
-    let before = env!("CARGO_PKG_VERSION").to_owned();
-    let begun = UpgradeBegun { program: staged.name, version: staged.version, before, runs: staged.runs };
-    Ok((StatusCode::ACCEPTED, Json(begun)))
 }

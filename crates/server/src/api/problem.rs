@@ -68,6 +68,9 @@ impl From<SubmitError> for Refused {
     }
 }
 
+/// What helps whoever wants something that the version before this one does not know.
+const COMMIT: &str =
+    "run `berth upgrade commit` once this version is to stay: there is no way back to the one before then";
 /// What helps whoever would share requests in a way that cannot be.
 const SHARES: &str = "`berth traffic` shows how requests are shared";
 
@@ -133,6 +136,7 @@ impl From<Refusal> for Refused {
             ),
             Refusal::NoRollout(_) => (Code::NoRollout, Some(SHARES)),
             Refusal::CannotShare { .. } => (Code::TrafficNotPossible, Some(SHARES)),
+            Refusal::NotCommitted { .. } => (Code::UpgradeUncommitted, Some(COMMIT)),
             Refusal::SlotsExhausted(_) => {
                 (Code::UserIdsExhausted, Some("start a second platform with a home of its own"))
             }

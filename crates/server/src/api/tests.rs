@@ -515,3 +515,20 @@ async fn whoever_follows_a_settled_release_is_told_the_whole_story_and_its_end()
         drop(resumed(nonsense).await);
     }
 }
+
+#[tokio::test]
+async fn an_upgrade_is_committed_once_nothing_falls_back_any_more() {
+    let stage = Stage::new().await;
+    let commit = || stage.ask(Method::POST, route::PLATFORM_UPGRADE_COMMIT, "c", None);
+    let early = commit().await;
+    assert_eq!(
+        (early.status, early.problem().as_str()),
+        (StatusCode::UNPROCESSABLE_ENTITY, "upgrade_refused")
+    );
+    // What the supervisor does once the platform is up.
+    stage._ends.last().unwrap().shutdown(std::net::Shutdown::Write).unwrap();
+    let committed = commit().await;
+    assert_eq!(committed.json(), json!({ "before": 2, "format": 2 }), "there is nothing to commit");
+    let platform = stage.get(route::PLATFORM).await.json();
+    assert_eq!((&platform["journal_format"], &platform["newest_format"]), (&json!(2), &json!(2)));
+}

@@ -40,7 +40,7 @@ fn key(text: &str, body: u8) -> RequestKey {
 /// A desk over the journal in `dir`, whose task ends when the last [`Desk`] does.
 async fn desk_at(dir: &Path, options: Options) -> (Desk, Arc<Journal>, tokio::task::JoinHandle<()>) {
     let journal = Arc::new(Journal::open(dir, options).unwrap());
-    let state = replay::replay(&journal, &SystemClock::new(), [0; 32]).unwrap();
+    let state = replay::replay(&journal, &SystemClock::new(), [0; 32]).unwrap().state;
     let clock = Arc::new(ManualClock::new(berth_spec::Timestamp(1), 7));
     let (desk, task) = open(Arc::clone(&journal), clock, state).await;
     let task = tokio::spawn(task.run());
@@ -205,7 +205,7 @@ async fn a_snapshot_is_what_a_replay_gives() {
     desk.submit(create("after"), asker(), None, None).await.unwrap();
     let served = desk.read(Clone::clone);
     let clock = SystemClock::new();
-    check_replay(&served, &replay::replay(&journal, &clock, [9; 32]).unwrap()).unwrap();
-    check_replay(&served, &replay::replay(&journal, &clock, [8; 32]).unwrap()).unwrap();
+    check_replay(&served, &replay::replay(&journal, &clock, [9; 32]).unwrap().state).unwrap();
+    check_replay(&served, &replay::replay(&journal, &clock, [8; 32]).unwrap().state).unwrap();
     close(desk, journal, task).await;
 }

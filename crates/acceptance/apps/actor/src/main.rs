@@ -214,6 +214,12 @@ fn switch(mut stream: TcpStream, mut reader: BufReader<TcpStream>) -> io::Result
     io::copy(&mut reader, &mut stream).map(drop)
 }
 
+fn take(head: &str, reader: &mut impl Read) -> io::Result<String> {
+    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let taken = io::copy(&mut reader.take(length.unwrap_or(0)), &mut io::sink())?;
+    Ok(format!("took {taken}"))
+}
+
 fn tell_events(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")?;
     loop {
@@ -234,6 +240,8 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
     let body = match path {
         // Switches to another protocol, which is to say again what it hears.
         "/switch" => return switch(stream, reader),
+        // Takes a body as long as its head says, however slowly it comes.
+        "/upload" => take(&head, &mut reader)?,
         // Says something for ever, as a page that is kept up to date hears it.
         "/events" => return tell_events(stream),
         "/crash" => {
