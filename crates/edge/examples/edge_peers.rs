@@ -88,6 +88,7 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
         },
         concurrency: berth_spec::RequestConcurrency::default(),
         request_timeout: None,
+        protocol: berth_spec::HttpProtocol::default(),
     };
     let route = AppRoute {
         hosts: vec![Host("app.*".to_owned())],
@@ -110,6 +111,7 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
         leash: None,
         handover: None,
         owner_uid: 0,
+        h2c: false,
         access_log: AccessLog::To(Box::new(File::create(dir.join("edge.log")).unwrap())),
         limits: Limits::default(),
         http1: berth_edge::Http1::default(),
