@@ -31,6 +31,10 @@ mod events;
 mod fleet;
 mod forward;
 mod frames;
+// What is done with the files in fuzz/seeds is what the fuzz targets do.
+#[cfg(test)]
+#[path = "../../../fuzz/src/edge.rs"]
+pub mod fuzzing;
 mod grpc;
 pub mod handover;
 mod headers;
