@@ -45,7 +45,7 @@ impl RoleError {
     }
 }
 
-pub(crate) use edge::HTTP1_VARIABLE;
+pub(crate) use edge::{H2C_VARIABLE, HTTP1_VARIABLE};
 pub(crate) use pre_receive::run as run_hook;
 
 /// Whether git started this program, under the name of the hook that it is for it.

@@ -8,7 +8,7 @@
 //! has; that of a format that was ever released is never changed, so that something new makes a new format.
 
 use berth_spec::manifest::{Build, Deploy, Http, Strategy};
-use berth_spec::{Manifest, RequestConcurrency};
+use berth_spec::{Manifest, HttpProtocol, RequestConcurrency};
 
 use crate::event::{Event, ReleaseSubmitted, StopReason};
 
@@ -118,6 +118,7 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
         http:
             Http {
                 port: _,
+                protocol,
                 hosts: _,
                 internal: _,
                 force_https,
@@ -140,6 +141,7 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
         (2, *canary != Deploy::default().canary, "`[deploy.canary]` in berth.toml"),
         (2, force_https.is_some(), "`force_https` in berth.toml"),
         (2, hsts.is_some(), "`hsts` in berth.toml"),
+        (2, *protocol != HttpProtocol::default(), "`protocol` in berth.toml"),
         (2, request_timeout.is_some(), "`request_timeout` in berth.toml"),
         (2, *concurrency != RequestConcurrency::default(), "`[http.concurrency]` in berth.toml"),
         (2, !rate_limits.is_empty(), "`[[http.rate_limit]]` in berth.toml"),

@@ -116,6 +116,7 @@ fn app_route(app: &App) -> AppRoute {
             probe: probe(release),
             concurrency: release.manifest.http.concurrency,
             request_timeout: release.manifest.http.request_timeout,
+            protocol: release.manifest.http.protocol,
         })
     });
     let web_wanted =

@@ -146,6 +146,7 @@ fn snapshot(generation: u64, instance: SocketAddr, routes: usize) -> Snapshot {
             },
             concurrency: berth_spec::RequestConcurrency::default(),
             request_timeout: None,
+            protocol: berth_spec::HttpProtocol::default(),
         };
         let host = if number == 0 { "localhost".to_owned() } else { format!("app-{number}.example.com") };
         let hosts = vec![Host(host)];
@@ -176,6 +177,7 @@ fn edge([plain, secure]: [TcpListener; 2], snapshot: &Snapshot, dir: &Path) {
         leash: None,
         handover: None,
         owner_uid: 0,
+        h2c: false,
         access_log: AccessLog::To(Box::new(File::create(dir.join("edge.log")).unwrap())),
         limits: Limits::default(),
         http1,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use berth_routing::balance::Load;
 use berth_routing::concurrency::Bounds;
-use berth_spec::{InstanceId, Millis};
+use berth_spec::{HttpProtocol, InstanceId, Millis};
 use tokio::sync::Notify;
 
 use crate::activity::Activity;
@@ -23,6 +23,7 @@ pub(crate) struct Backend {
     /// The instance as the access log names it.
     pub(crate) label: Box<str>,
     pub(crate) place: Place,
+    protocol: HttpProtocol,
     /// Whether its probes fail, so that others are preferred.
     pub(crate) failing: AtomicBool,
     /// What became of the requests to it.
@@ -49,7 +50,7 @@ impl Backend {
     pub(crate) fn new(
         key: u64,
         instance: InstanceId,
-        place: Place,
+        (place, protocol): (Place, HttpProtocol),
         queue: Arc<Queue>,
         activity: Arc<Activity>,
         drained: Arc<Notify>,
@@ -59,6 +60,7 @@ impl Backend {
             label: instance.short().into(),
             instance,
             place,
+            protocol,
             failing: AtomicBool::new(false),
             circuit: Circuit::default(),
             soft_limit: AtomicU64::new(u64::MAX),
@@ -105,6 +107,11 @@ impl Backend {
             // Whether it is passed over the control thread decides.
             self.drained.notify_one();
         }
+    }
+
+    /// Whether it is spoken to by HTTP/2.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.protocol == HttpProtocol::H2c
     }
 
     pub(crate) fn is_well(&self) -> bool {

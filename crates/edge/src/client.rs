@@ -28,6 +28,7 @@ use crate::fleet::Named;
 use crate::forward::forward;
 use crate::http1::{self, ClientSocket, GivenUp, Rewound};
 use crate::patience::{Patience, TooSlow, Waiting};
+use crate::taking::Streams;
 use crate::tls::H2;
 use crate::worker::Worker;
 
@@ -85,6 +86,8 @@ pub(crate) struct Client {
     progress: Arc<Progress>,
     /// Requests that are being answered.
     busy: Rc<Cell<usize>>,
+    /// The same one by one, of a client that speaks HTTP/2.
+    streams: Streams,
     waiting: RefCell<Waiting>,
     end: Cell<Option<End>>,
     waker: RefCell<Option<Waker>>,
@@ -93,6 +96,7 @@ pub(crate) struct Client {
 impl Client {
     /// Ends the connection when it was too slow for too long.
     pub(crate) fn look(&self, span: Duration, patience: &Patience) {
+        self.streams.look(span, patience.stall);
         let seen = self.progress.look();
         match self.waiting.borrow_mut().look(seen, self.busy.get() > 0, span, patience) {
             None => {}
@@ -224,7 +228,7 @@ pub(crate) async fn serve_secure(
 }
 
 /// Serves a connection of HTTP/2 until it ends.
-async fn serve_frames<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin)
+pub(crate) async fn serve_frames<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -234,7 +238,8 @@ where
         let (worker, client, origin) = (Rc::clone(&serving), Rc::clone(&served), Rc::clone(&origin));
         async move { answer(&worker, &client, &origin, request).await }
     });
-    let connection = server::http2::Builder::new(OnThread(Rc::clone(worker)))
+    let streams = OfStreams { worker: Rc::clone(worker), client: Rc::clone(&client) };
+    let connection = server::http2::Builder::new(streams)
         .max_header_list_size(FRAMES_HEAD_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
@@ -250,7 +255,13 @@ where
 
 /// Runs what a connection does besides reading and writing on the thread that serves it.
 #[derive(Clone)]
-struct OnThread(Rc<Worker>);
+pub(crate) struct OnThread(Rc<Worker>);
+
+impl OnThread {
+    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
+        Self(Rc::clone(worker))
+    }
+}
 
 impl<F: Future + 'static> Executor<F> for OnThread {
     fn execute(&self, task: F) {
@@ -260,20 +271,34 @@ impl<F: Future + 'static> Executor<F> for OnThread {
     }
 }
 
+/// The same for a client's streams, each of which can be ended by itself.
+#[derive(Clone)]
+struct OfStreams {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+}
+
+impl<F: Future + 'static> Executor<F> for OfStreams {
+    fn execute(&self, task: F) {
+        let client = Rc::clone(&self.client);
+        self.worker.spawn(async move { client.streams.run(task).await });
+    }
+}
+
 async fn answer(
     worker: &Rc<Worker>,
     client: &Client,
     origin: &Origin,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let busy = client.busy();
+    let (busy, taking) = (client.busy(), client.streams.current());
     let mut response = forward(worker, origin, request).await;
-    response.body_mut().hold(busy);
+    response.body_mut().hold(busy, taking);
     Ok(response)
 }
 
 /// Drives a connection to its end, or until the worker ends it at once: nothing then.
-async fn drive<C: Future>(
+pub(crate) async fn drive<C: Future>(
     client: &Client,
     mut connection: Pin<&mut C>,
     end_gracefully: impl Fn(Pin<&mut C>),

@@ -13,7 +13,8 @@ use berth_routing::names::DOMAIN;
 use berth_routing::retry;
 use berth_routing::wire::AppCounts;
 use berth_routing::{
-    Endpoint, Flaw, Generation, Https, InvalidSnapshot, Names, Probe, Role, Snapshot, Table,
+    Backend as BackendRoute, Endpoint, Flaw, Generation, Https, InvalidSnapshot, Names, Probe, Role,
+    Snapshot, Table,
 };
 use berth_spec::{AppId, Gate, InstanceId, ProjectId, RateLimit, ReleaseNumber};
 use tokio::sync::Notify;
@@ -136,7 +137,9 @@ impl App {
 
     /// Whether its requests differ in nothing but which instance they go to: by no header, and by nobody who sends them.
     pub(crate) fn is_plain(&self) -> bool {
-        self.split.is_none() && !self.limiter.has_rules()
+        self.split.is_none()
+            && !self.limiter.has_rules()
+            && !self.routed.iter().any(|backend| backend.speaks_http2())
     }
 
     /// Where a request is counted that went to `lease`, while requests are shared between releases.
@@ -286,7 +289,7 @@ impl Registry {
                 if backend.instance.app != *id || !seen.insert(&backend.instance) {
                     continue;
                 }
-                let state = self.backend(&backend.instance, &backend.endpoint, &queue, &activity);
+                let state = self.backend(backend, &queue, &activity);
                 state.bound(backend.concurrency.into(), backend.request_timeout);
                 if backend.role == Role::Routed {
                     fleet.routed.insert(state.key);
@@ -337,17 +340,17 @@ impl Registry {
 
     fn backend(
         &mut self,
-        instance: &InstanceId,
-        endpoint: &Endpoint,
+        route: &BackendRoute,
         queue: &Arc<Queue>,
         activity: &Arc<Activity>,
     ) -> Arc<Backend> {
-        let backend = self.backends.entry((instance.clone(), endpoint.clone())).or_insert_with(|| {
+        let key = (route.instance.clone(), route.endpoint.clone());
+        let backend = self.backends.entry(key).or_insert_with(|| {
             self.next_key += 1;
-            let place = Place::of(endpoint, &self.dial_folder);
+            let way = (Place::of(&route.endpoint, &self.dial_folder), route.protocol);
             let (queue, activity) = (Arc::clone(queue), Arc::clone(activity));
             let drained = Arc::clone(&self.drained);
-            Arc::new(Backend::new(self.next_key, instance.clone(), place, queue, activity, drained))
+            Arc::new(Backend::new(self.next_key, route.instance.clone(), way, queue, activity, drained))
         });
         Arc::clone(backend)
     }
@@ -451,6 +454,7 @@ mod tests {
             probe: Probe { path: ProbePath::Guess, interval: Millis(1_000), timeout: Millis(1_000) },
             concurrency: berth_spec::RequestConcurrency::default(),
             request_timeout: None,
+            protocol: berth_spec::HttpProtocol::default(),
         });
         let route = AppRoute {
             hosts: vec![Host("shop.*".to_owned())],

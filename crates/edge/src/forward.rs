@@ -16,20 +16,22 @@ use hyper::upgrade::OnUpgrade;
 use crate::answer::{self, Reason, refuse};
 use crate::backend::InFlight;
 use crate::before::{Before, before_the_app};
-use crate::body::{Ending, RequestBody, RequestState, ResponseBody};
+use crate::body::{Ending, ResponseBody};
 use crate::client::Origin;
+use crate::grpc;
 use crate::headers;
 use crate::http1::response::is_event_stream;
+use crate::http2::{self, Channel, Failed};
 use crate::record::Record;
+use crate::request_body::{RequestBody, RequestState};
 use crate::upgrade::{self, Tunnel};
-use crate::upstream::Sender;
 use crate::worker::{Choice, Held, Target, Worker};
 
 /// What a client may put into one path and query.
 pub(crate) const TARGET_MAX: usize = 8 << 10;
 
 /// An instance that takes the request, or why there is none.
-type Found = Result<(InFlight, Sender, Reused), Reason>;
+type Found = Result<(InFlight, Channel, Reused), Reason>;
 type Reused = bool;
 
 /// A request, ready to be sent, and what is known about sending it again.
@@ -42,7 +44,13 @@ struct Errand {
     /// Backends that refused a connection since the last pause.
     tried: Vec<u64>,
     repeated: bool,
+    /// How often an instance that shares connections said that it did nothing with it.
+    bounces: u32,
 }
+
+/// So often a request is sent on that an instance did nothing with: one that closes a connection in good order, as servers of gRPC do when it is
+/// old, does so once. It costs nobody anything, so that the budget for repeats is not asked.
+const BOUNCES_MAX: u32 = 3;
 
 /// The head of a request that can be sent again, kept while it rides a connection that may have been closed.
 struct Spare {
@@ -53,6 +61,19 @@ struct Spare {
 
 /// Answers `request`, which came from `origin`.
 pub(crate) async fn forward(
+    worker: &Rc<Worker>,
+    origin: &Origin,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let speaks_grpc = request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers());
+    let mut response = answered(worker, origin, request).await;
+    if speaks_grpc {
+        grpc::speak(&mut response);
+    }
+    response
+}
+
+async fn answered(
     worker: &Rc<Worker>,
     origin: &Origin,
     mut request: Request<Incoming>,
@@ -162,9 +183,11 @@ pub(crate) fn target_of(origin: &Origin, host: &HeaderValue) -> Result<Target, R
 /// A response's head and body, with what it holds on to.
 struct Answer {
     response: Response<Incoming>,
-    sender: Sender,
+    channel: Channel,
     request: Rc<RequestState>,
     lease: InFlight,
+    /// Whether its trailers say what became of it.
+    outcome_follows: bool,
 }
 
 async fn send(
@@ -174,7 +197,10 @@ async fn send(
     record: &mut Record,
 ) -> Result<Answer, Reason> {
     let (parts, body) = request.into_parts();
-    let stall = (parts.version == Version::HTTP_2).then_some(worker.limits().patience.stall);
+    let by_frames = parts.version == Version::HTTP_2;
+    // A call of gRPC may be silent for as long as its app lets it, as any answer may be: it has deadlines of its own.
+    let may_stall = by_frames && !grpc::is_grpc(&parts.headers);
+    let stall = may_stall.then_some(worker.limits().patience.stall);
     let mut errand = Errand {
         target,
         idempotent: is_idempotent(parts.method.as_str()),
@@ -183,14 +209,19 @@ async fn send(
         started: record.started(),
         tried: Vec::new(),
         repeated: false,
+        bounces: 0,
     };
-    let mut request = Request::from_parts(parts, RequestBody::new(body, worker.clock(), stall));
+    let mut request = Request::from_parts(parts, RequestBody::new(body, worker.clock(), by_frames, stall));
     *request.version_mut() = Version::HTTP_11;
     loop {
-        let (lease, mut sender, reused) = errand.find(worker, record).await?;
-        let spare = (reused && errand.can_repeat()).then(|| Spare::of(&request));
+        let (lease, mut channel, reused) = errand.find(worker, record).await?;
+        let shared = channel.is_shared();
+        let spare = (shared || (reused && errand.can_repeat())).then(|| Spare::of(&request));
         let state = request.body().state();
-        let sent = sender.try_send_request(request);
+        if shared {
+            state.keep();
+        }
+        let sent = channel.send(request);
         let outcome = match lease.backend().request_timeout() {
             None => sent.await,
             Some(limit) => match in_time(worker, sent, &state, limit).await {
@@ -201,37 +232,28 @@ async fn send(
                 }
             },
         };
-        let mut error = match outcome {
+        let failed = match outcome {
             Ok(response) => {
-                worker.judge(lease.backend(), !response.status().is_server_error());
-                return Ok(Answer { response, sender, request: state, lease });
+                state.settle(shared);
+                let outcome_follows = judge_head(worker, &lease, &response);
+                return Ok(Answer { response, channel, request: state, lease, outcome_follows });
             }
-            Err(error) => error,
+            Err(failed) => *failed,
         };
-        let returned = error.take_message();
-        let attempt = Attempt {
-            idempotent: errand.idempotent,
-            has_body: errand.has_body,
-            reused,
-            nothing_sent: returned.is_some(),
-            repeated: errand.repeated,
-        };
-        if state.failed() {
-            return Err(Reason::BadBody);
-        }
-        // A connection that idled may be closed by an instance that is well.
-        if !reused {
-            worker.judge(lease.backend(), false);
-        }
-        request = match returned.or_else(|| spare.map(Spare::into_request)) {
-            Some(request) if attempt.may_repeat() && record.may_repeat() => request,
-            _ => return Err(Reason::NoAnswer),
-        };
-        errand.repeated |= !attempt.nothing_sent;
-        if !reused {
-            tokio::time::sleep(worker.jitter()).await;
-        }
+        let sent = Sent { lease, shared, reused, spare, body: state };
+        request = errand.again(worker, record, sent, failed).await?;
     }
+}
+
+/// Takes note of what the head of an answer says of its instance. True where that is said at its end.
+fn judge_head(worker: &Worker, lease: &InFlight, response: &Response<Incoming>) -> bool {
+    let outcome = grpc::outcome_in(response.headers());
+    let follows = outcome == Some(None);
+    if !follows {
+        let status = outcome.flatten().unwrap_or(response.status().as_u16());
+        worker.judge(lease.backend(), status < 500);
+    }
+    follows
 }
 
 /// What becomes of what was `sent`; `None` when no answer began within `limit` since the last part of the `request` was handed on. While more of
@@ -259,7 +281,57 @@ async fn in_time<F: Future>(
     }
 }
 
+/// A request that was sent and not answered.
+struct Sent {
+    lease: InFlight,
+    /// Whether it rode a connection that others ride too, and whether that was there before.
+    shared: bool,
+    reused: bool,
+    spare: Option<Spare>,
+    body: Rc<RequestState>,
+}
+
 impl Errand {
+    /// The request for one more attempt, after a pause where that may help.
+    async fn again(
+        &mut self,
+        worker: &Worker,
+        record: &Record,
+        sent: Sent,
+        failed: Failed,
+    ) -> Result<Request<RequestBody>, Reason> {
+        let Sent { lease, shared, reused, spare, body } = sent;
+        let Failed { returned, unprocessed } = failed;
+        let bounced = unprocessed || (shared && returned.is_some());
+        let attempt = Attempt {
+            idempotent: self.idempotent,
+            has_body: self.has_body,
+            reused,
+            nothing_sent: returned.is_some() || unprocessed,
+            repeated: self.repeated,
+        };
+        if body.failed() {
+            return Err(Reason::BadBody);
+        }
+        // A connection that idled may be closed by an instance that is well; one that others ride does not idle.
+        if !bounced && (!reused || shared) {
+            worker.judge(lease.backend(), false);
+        }
+        let is_free = bounced && self.bounces < BOUNCES_MAX;
+        self.bounces += u32::from(bounced);
+        let again =
+            returned.or_else(|| spare.and_then(|spare| spare.into_request(unprocessed.then_some(&body))));
+        let Some(request) = again.filter(|_| attempt.may_repeat() && (is_free || record.may_repeat())) else {
+            return Err(Reason::NoAnswer);
+        };
+        self.repeated |= !attempt.nothing_sent;
+        drop(lease);
+        if !reused || bounced {
+            tokio::time::sleep(worker.jitter()).await;
+        }
+        Ok(request)
+    }
+
     fn can_repeat(&self) -> bool {
         self.idempotent && !self.has_body && !self.repeated
     }
@@ -273,7 +345,7 @@ impl Errand {
                 Choice::NoApp => return Err(Reason::NoApp),
                 Choice::Maintenance => return Err(Reason::Maintenance),
                 Choice::Backend(lease) => match self.reach(worker, &lease).await {
-                    Ok((sender, reused)) => return Ok((lease, sender, reused)),
+                    Ok((channel, reused)) => return Ok((lease, channel, reused)),
                     Err(error) => {
                         let backend = lease.backend();
                         tracing::debug!(instance = %backend.instance, %error, "an instance takes no connection");
@@ -317,7 +389,11 @@ impl Errand {
         self.hold.get_or_insert_with(|| Hold::new(self.started, held.patience))
     }
 
-    async fn reach(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Sender, Reused)> {
+    async fn reach(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Channel, Reused)> {
+        if lease.backend().speaks_http2() {
+            let (ride, reused) = http2::ride(worker, lease).await?;
+            return Ok((Channel::Shared(ride), reused));
+        }
         // After a failure on a pooled connection only a fresh one will do: the others are as old.
         while !self.repeated
             && let Some(mut sender) = worker.pooled(lease, self.can_repeat())
@@ -329,12 +405,12 @@ impl Errand {
             }
             // At once but for a connection that is just being wound up.
             if sender.ready().await.is_ok() {
-                return Ok((sender, true));
+                return Ok((Channel::Own(sender), true));
             }
         }
         let mut sender = worker.connect(lease).await?;
         sender.ready().await.map_err(io::Error::other)?;
-        Ok((sender, false))
+        Ok((Channel::Own(sender), false))
     }
 }
 
@@ -354,12 +430,17 @@ impl Spare {
         }
     }
 
-    fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::empty());
+    /// The request with the body that it had, where that is all there, or without one.
+    fn into_request(self, body: Option<&Rc<RequestState>>) -> Option<Request<RequestBody>> {
+        let body = match body {
+            Some(body) => body.again()?,
+            None => RequestBody::empty(),
+        };
+        let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
-        request
+        Some(request)
     }
 }
 
@@ -370,10 +451,16 @@ fn finish(
     mut record: Record,
     accept: Option<&HeaderValue>,
 ) -> Response<ResponseBody> {
-    let Answer { mut response, sender, request, mut lease } = answer;
+    let Answer { mut response, channel, request, mut lease, outcome_follows } = answer;
     // Only where it was shared out: the other apps' visitors are nobody's business.
     let cookie = record.visit().filter(|_| record.is_shared()).and_then(|visit| visit.cookie());
-    record.served(response.status().as_u16(), lease.backend());
+    let status = response.status().as_u16();
+    if outcome_follows {
+        record.began(status, lease.backend());
+    } else {
+        let outcome = grpc::outcome_in(response.headers()).flatten();
+        record.served(outcome.unwrap_or(status), lease.backend());
+    }
     let protocol = headers::upgrade(response.headers());
     headers::to_client(response.headers_mut());
     if let Some(cookie) = cookie {
@@ -381,11 +468,12 @@ fn finish(
     }
     *response.version_mut() = Version::HTTP_11;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        if streams_events(response.headers()) {
+        // What shares its connection with others cannot stand still for itself, and keeps its app awake.
+        if streams_events(response.headers()) && !channel.is_shared() {
             lease.stand();
         }
         let (parts, body) = response.into_parts();
-        let ending = Ending { worker: Rc::clone(worker), sender, request, lease };
+        let ending = Ending { worker: Rc::clone(worker), channel, request, lease, outcome_follows };
         return Response::from_parts(parts, ResponseBody::from_app(body, ending, record));
     }
     // An app that switches unasked, or does not say to what, leaves nothing that could be passed on.

@@ -24,8 +24,9 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::client::{self, Origin};
+use crate::client::Origin;
 use crate::fleet::Named;
+use crate::preface;
 use crate::worker::{Worker, is_about_one_connection};
 use crate::{events, passage, prepare};
 
@@ -230,7 +231,7 @@ impl Caller {
         let Ok(peer) = HeaderValue::from_str(&own.to_string()) else { return };
         let origin = Origin::Inside { peer, caller: self.name.clone(), target };
         worker.serve(room, move |worker, client| async move {
-            client::serve(&worker, client, socket, origin).await;
+            preface::serve(&worker, client, socket, origin).await;
         });
     }
 }

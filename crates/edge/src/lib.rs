@@ -5,7 +5,8 @@
 //! by `certificates`). A request goes through `client_stream` and `strict` (what is refused before hyper sees it), or through `http1` where it is ordinary, `before`
 //! (what edge answers itself), `rate` (who asks too often), `forward` (which app, when again), `visit` (which release),
 //! `queue` (how many wait, and whose turn it is), `circuit` (which instances are passed over) and `upstream` (the pool) by
-//! `dial` (the way there). What an instance sends to another app comes in by `internal`, and where it is no HTTP goes by
+//! `dial` (the way there), or `http2` where many requests share a connection to an instance that speaks it. `grpc` is what edge has to know of that, `preface` how a client
+//! without TLS begins, `taking` which streams of HTTP/2 their clients take. What an instance sends to another app comes in by `internal`, and where it is no HTTP goes by
 //! `passage`. `activity` is what keeps an app awake. Threads share nothing on the way but the counts in `backend` and `fleet`.
 //!
 //! Deliberately absent: any way for a request to reach control, any file but the snapshot and its certificates, and any queue
@@ -30,20 +31,29 @@ mod events;
 mod fleet;
 mod forward;
 mod frames;
+// What is done with the files in fuzz/seeds is what the fuzz targets do.
+#[cfg(test)]
+#[path = "../../../fuzz/src/edge.rs"]
+pub mod fuzzing;
+mod grpc;
 pub mod handover;
 mod headers;
 mod http1;
+mod http2;
 mod internal;
 mod ledger;
 mod limits;
 mod link;
 mod passage;
 mod patience;
+mod preface;
 mod probe;
 mod queue;
 mod rate;
 mod record;
+mod request_body;
 mod strict;
+mod taking;
 mod tally;
 mod tls;
 mod upgrade;
@@ -100,6 +110,8 @@ pub struct Config {
     pub handover: Option<UnixListener>,
     /// Who may ask for them, besides root.
     pub owner_uid: u32,
+    /// Whether clients without TLS may speak HTTP/2 from the first byte on.
+    pub h2c: bool,
     /// Where requests are logged.
     pub access_log: AccessLog,
     /// What is allowed and how long is waited.
@@ -205,7 +217,8 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
             let secure = secure.next();
             let log = writer.as_ref().map(|writer| writer.buffer(&*config.clock));
             let clock = Arc::clone(&config.clock);
-            let post = Post { listener, secure, orders, limits, clock, log, http1: config.http1 };
+            let spoken = (config.http1, config.h2c);
+            let post = Post { listener, secure, orders, limits, clock, log, spoken };
             let standing =
                 Arc::new(Standing { generation: fleet.generation().0.into(), changed: Arc::clone(&changed) });
             let (hand, joined) = start_worker(post, standing, Arc::clone(&fleet))?;
@@ -263,7 +276,7 @@ struct Post {
     limits: Limits,
     clock: Arc<dyn Clock>,
     log: Option<Buffer>,
-    http1: Http1,
+    spoken: (Http1, bool),
 }
 
 fn start_worker(
@@ -290,7 +303,7 @@ fn start_worker(
         let _farewell = Farewell(Arc::clone(&standing.changed));
         let farewell = farewell;
         let secure_port = post.secure.as_ref().map(|secure| secure.port);
-        let worker = Worker::new(post.clock, post.limits, fleet, post.log, secure_port, post.http1);
+        let worker = Worker::new(post.clock, post.limits, fleet, post.log, secure_port, post.spoken);
         let local = LocalSet::new();
         let served = local.block_on(&runtime, async {
             let listener = tokio::net::TcpListener::from_std(post.listener)?;

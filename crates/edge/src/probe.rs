@@ -1,5 +1,7 @@
 //! Asks instances how they are.
 
+mod by_frames;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::io;
@@ -9,8 +11,8 @@ use berth_routing::Probe;
 use berth_routing::health::{Answer, Question, Tracker};
 use berth_routing::wire::Health;
 use bytes::Bytes;
-use http::Request;
 use http::header::{CONNECTION, HOST, LOCATION, USER_AGENT};
+use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -18,7 +20,6 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::backend::Backend;
-use crate::dial::Place;
 use crate::events;
 use crate::fleet::Target;
 
@@ -32,6 +33,10 @@ pub(crate) struct Finding {
 
 /// So many findings wait for the control thread; a probe that finds no room waits, which only delays its next one.
 const FINDINGS_MAX: usize = 256;
+
+/// What a probe calls itself.
+const PROBER: &str = "berth-health";
+const NOT_A_PATH: &str = "the path of the health check is not valid";
 
 /// Runs a task for each instance that is to be probed.
 pub(crate) struct Prober {
@@ -102,7 +107,7 @@ async fn probe_for_ever(target: Target, findings: mpsc::Sender<Finding>) {
     loop {
         loop {
             let limit = tracker.timeout();
-            let asking = ask(&target.backend.place, tracker.question(), &target.host);
+            let asking = ask(&target.backend, tracker.question(), &target.host);
             let answer = match tokio::time::timeout(limit, asking).await {
                 Ok(answer) => answer,
                 Err(_elapsed) => Answer::Silent(format!("no answer within {} ms", limit.as_millis())),
@@ -126,20 +131,23 @@ async fn probe_for_ever(target: Target, findings: mpsc::Sender<Finding>) {
 
 /// A connection of its own for each question: a pooled one would keep an instance from closing, and would not show
 /// that it still accepts.
-async fn ask(place: &Place, question: Question<'_>, host: &str) -> Answer {
-    let socket = match place.connect().await {
+async fn ask(backend: &Backend, question: Question<'_>, host: &str) -> Answer {
+    let socket = match backend.place.connect().await {
         Ok(socket) => socket,
         Err(error) => return Answer::Unreachable(in_words(&error)),
     };
     let Question::Get(path) = question else { return Answer::Connected };
+    if backend.speaks_http2() {
+        return by_frames::ask(socket, path, host).await;
+    }
     let request = Request::get(path)
         .header(HOST, host)
-        .header(USER_AGENT, "berth-health")
+        .header(USER_AGENT, PROBER)
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new());
     let request = match request {
         Ok(request) => request,
-        Err(_not_a_path) => return Answer::Silent("the path of the health check is not valid".to_owned()),
+        Err(_not_a_path) => return Answer::Silent(NOT_A_PATH.to_owned()),
     };
     let (mut sender, connection) = match http1::handshake(TokioIo::new(socket)).await {
         Ok(both) => both,
@@ -153,11 +161,7 @@ async fn ask(place: &Place, question: Question<'_>, host: &str) -> Answer {
         _ended = &mut connection => sent.await,
     };
     match outcome {
-        Ok(response) => {
-            let location = response.headers().get(LOCATION);
-            let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-            Answer::Responded { status: response.status().as_u16(), location }
-        }
+        Ok(response) => responded(&response),
         Err(error) if error.is_parse() => Answer::Silent("the answer is not HTTP".to_owned()),
         Err(error) if error.is_incomplete_message() => {
             Answer::Silent("it closed the connection without an answer".to_owned())
@@ -167,6 +171,12 @@ async fn ask(place: &Place, question: Question<'_>, host: &str) -> Answer {
             Answer::Silent(cause.map_or_else(|| error.to_string(), in_words))
         }
     }
+}
+
+fn responded<B>(response: &Response<B>) -> Answer {
+    let location = response.headers().get(LOCATION);
+    let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    Answer::Responded { status: response.status().as_u16(), location }
 }
 
 fn in_words(error: &io::Error) -> String {

@@ -35,6 +35,8 @@ pub(crate) struct Record {
     visit: Option<Visit>,
     /// The release that it is counted for, until it is.
     tally: Option<Arc<Tally>>,
+    /// How long the head of its answer took, where its trailers say what became of it.
+    began: Option<Duration>,
     finished: Option<Duration>,
 }
 
@@ -54,6 +56,7 @@ impl Record {
             counters: None,
             visit: None,
             tally: None,
+            began: None,
             finished: None,
         }
     }
@@ -104,6 +107,21 @@ impl Record {
         self.backend = Some(Arc::clone(backend));
     }
 
+    /// The app has begun to answer, and says in its trailers what became of the request.
+    pub(crate) fn began(&mut self, status: u16, backend: &Arc<Backend>) {
+        self.began = Some(self.worker.now().saturating_sub(self.started));
+        self.status = Some(status);
+        self.backend = Some(Arc::clone(backend));
+    }
+
+    /// This is what became of it.
+    pub(crate) fn outcome(&mut self, status: u16) {
+        if let (Some(took), Some(tally)) = (self.began, self.tally.take()) {
+            tally.answered(status, took);
+        }
+        self.status = Some(status);
+    }
+
     /// Edge answers itself.
     pub(crate) fn refused(&mut self, status: u16) {
         if let Some(tally) = self.tally.take().filter(|_| status >= 500) {
@@ -146,7 +164,11 @@ impl Record {
         let now = self.worker.now();
         self.finished = Some(now);
         if let Some(tally) = self.tally.take() {
-            tally.left(now.saturating_sub(self.started));
+            match (self.began, self.status) {
+                // Its client left in the middle of the answer.
+                (Some(took), Some(status)) => tally.answered(status, took),
+                _ => tally.left(now.saturating_sub(self.started)),
+            }
         }
         if let (Some(counters), Some(status)) = (&self.counters, self.status) {
             counters.answered(status);

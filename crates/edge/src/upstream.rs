@@ -15,9 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::backend::{Backend, Open};
-use crate::body::RequestBody;
 use crate::dial::Dialers;
 use crate::fleet::Fleet;
+use crate::request_body::RequestBody;
 
 /// What requests to one backend are sent on.
 pub(crate) type Sender = http1::SendRequest<RequestBody>;

@@ -32,13 +32,14 @@ use crate::dial::Dialers;
 use crate::fleet::{App, Fleet, Named};
 use crate::headers::RequestId;
 use crate::http1::Buffers;
+use crate::http2::Lines;
 use crate::limits::Limits;
 use crate::queue::Queue;
 use crate::rate::Exceeded;
 use crate::record::Record;
 use crate::upstream::{self, Pool, Sender, UpstreamStream};
 use crate::visit::Visit;
-use crate::{Http1, events};
+use crate::{Http1, events, preface};
 
 pub(crate) use self::accepting::{is_about_one_connection, run};
 
@@ -121,7 +122,11 @@ pub(crate) struct Worker {
     /// The date as heads have it, as of the last tick.
     date: Cell<Date>,
     http1: Http1,
+    /// Those that many requests ride at a time.
+    lines: RefCell<Lines>,
     dialers: RefCell<Dialers>,
+    /// Whether a client may speak HTTP/2 without TLS.
+    takes_h2c: bool,
     stirred: Notify,
     random: Cell<u64>,
     log: RefCell<Option<Buffer>>,
@@ -161,7 +166,7 @@ impl Worker {
         fleet: Arc<Fleet>,
         log: Option<Buffer>,
         secure_port: Option<u16>,
-        http1: Http1,
+        (http1, takes_h2c): (Http1, bool),
     ) -> Rc<Self> {
         let random = u64::from_le_bytes(random_bytes(&*clock));
         Rc::new(Self {
@@ -172,7 +177,9 @@ impl Worker {
             buffers: Rc::default(),
             date: Cell::new(date(&*clock)),
             http1,
+            lines: RefCell::default(),
             dialers: RefCell::default(),
+            takes_h2c,
             stirred: Notify::new(),
             random: Cell::new(random),
             log: RefCell::new(log),
@@ -212,6 +219,15 @@ impl Worker {
     /// The date for an answer that has none (RFC 9110, 6.6.1).
     pub(crate) fn date(&self) -> Date {
         self.date.get()
+    }
+
+    /// The connections of HTTP/2 to instances.
+    pub(crate) fn lines(&self) -> &RefCell<Lines> {
+        &self.lines
+    }
+
+    pub(crate) fn takes_h2c(&self) -> bool {
+        self.takes_h2c
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -418,6 +434,7 @@ impl Worker {
         let generation = fleet.generation();
         self.pool.borrow_mut().keep_routed(&fleet);
         self.streams.borrow_mut().keep_routed(&fleet);
+        self.lines.borrow_mut().keep_routed(&fleet);
         self.dialers.borrow_mut().keep_routed(&fleet);
         *self.fleet.borrow_mut() = fleet;
         standing.generation.store(generation.0, SeqCst);
@@ -429,6 +446,7 @@ impl Worker {
         self.date.set(date(&*self.clock));
         self.pool.borrow_mut().expire(self.now());
         self.streams.borrow_mut().expire(self.now());
+        self.lines.borrow_mut().expire(self.now());
         self.dialers.borrow_mut().expire(self.now());
         if let Some(log) = &mut *self.log.borrow_mut() {
             log.tick(&*self.clock);
@@ -465,7 +483,7 @@ impl Worker {
     fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
         let Some((place, peer)) = self.enter(peer) else { return };
         self.serve(place, move |worker, client| async move {
-            client::serve(&worker, client, socket, Origin::Outside { peer, secure: None }).await;
+            preface::serve(&worker, client, socket, Origin::Outside { peer, secure: None }).await;
         });
     }
 

@@ -31,3 +31,7 @@ mod strictness;
 mod timeouts;
 #[path = "edge/world.rs"]
 mod world;
+#[path = "edge/framed.rs"]
+mod framed;
+#[path = "edge/streams.rs"]
+mod streams;

@@ -59,7 +59,7 @@ pub struct Attempt {
     pub has_body: bool,
     /// It rode a connection that had served others, and the backend may have closed that in the same moment.
     pub reused: bool,
-    /// No byte of it was written.
+    /// No byte of it was written, or the backend has said that it did nothing with it.
     pub nothing_sent: bool,
     /// It was sent again once before.
     pub repeated: bool,

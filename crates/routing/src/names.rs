@@ -108,6 +108,7 @@ mod tests {
                 probe: Probe { path: ProbePath::Guess, interval: Millis(1), timeout: Millis(1) },
                 concurrency: berth_spec::RequestConcurrency::default(),
                 request_timeout: None,
+                protocol: berth_spec::HttpProtocol::default(),
             };
             let route = AppRoute {
                 gate: berth_spec::Gate::Open,

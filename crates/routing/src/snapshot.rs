@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use berth_spec::{AppId, Gate, InstanceId, Millis, RateLimit, RequestConcurrency};
+use berth_spec::{AppId, Gate, HttpProtocol, InstanceId, Millis, RateLimit, RequestConcurrency};
 use serde::{Deserialize, Serialize};
 
 use crate::split::Share;
@@ -172,6 +172,10 @@ pub struct Backend {
     /// How long it may take to begin an answer. A version that does not know it waits as long as the client does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_timeout: Option<Millis>,
+    /// Which version of HTTP it speaks. A version that does not know it speaks HTTP/1.1 to every instance, so that those that do not are not
+    /// ready for it, and what is sent to them is not answered, until control is of this version again.
+    #[serde(default, skip_serializing_if = "HttpProtocol::is_default")]
+    pub protocol: HttpProtocol,
 }
 
 /// Where an instance listens.

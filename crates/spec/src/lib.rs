@@ -32,7 +32,7 @@ pub use host::{HostName, InvalidHost};
 pub use https::{HttpsAddress, InvalidHttpsAddress};
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use isolation::Isolation;
-pub use manifest::{Manifest, RateLimit, RequestConcurrency};
+pub use manifest::{HttpProtocol, Manifest, RateLimit, RequestConcurrency};
 pub use name::{
     AppName, BranchName, CronName, EnvName, InvalidName, ProcessName, ProjectName, SnapshotName, TenantName,
     VolumeName,

@@ -5,6 +5,7 @@
 
 mod canary;
 mod cron;
+mod http_protocol;
 mod keys;
 mod rate_limit;
 mod read;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::canary::{Analysis, CANARY_STEPS_MAX, Canary};
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
+pub use self::http_protocol::HttpProtocol;
 pub use self::rate_limit::{InvalidPathPrefix, InvalidPrincipal, PathPrefix, Principal, RateLimit};
 pub use self::request_limits::RequestConcurrency;
 pub use self::resources::Resources;
@@ -309,6 +311,9 @@ impl Strategy {
 pub struct Http {
     /// The port the app listens on where it has a network of its own; elsewhere Berth chooses PORT.
     pub port: Option<u16>,
+    /// Which version of HTTP it speaks there.
+    #[serde(default, skip_serializing_if = "HttpProtocol::is_default")]
+    pub protocol: HttpProtocol,
     /// Hosts whose requests go to the app, beside its default one; in the order written, none twice.
     pub hosts: Vec<HostName>,
     /// Whether no host leads to it, and other apps of its project alone call it: `public = false` as people write it.

@@ -172,6 +172,8 @@ struct Http {
     /// The port the app listens on where it has a network of its own. Elsewhere Berth chooses PORT.
     #[schemars(range(min = 1))]
     port: Option<u16>,
+    /// Which version of HTTP it speaks there. HTTP/1.1 when left out.
+    protocol: Option<HttpProtocol>,
     /// Whether hosts lead to the app. Where not, other apps of its project call it by name, and nobody else does. True when left out.
     public: Option<bool>,
     /// Hosts whose requests go to the app, beside its default one.
@@ -191,6 +193,15 @@ struct Http {
     /// How health is probed: at most one check.
     #[schemars(length(max = 1))]
     checks: Option<Vec<Check>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum HttpProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS, from the first byte: gRPC, and what else speaks it.
+    H2c,
 }
 
 #[derive(JsonSchema)]

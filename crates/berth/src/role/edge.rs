@@ -16,6 +16,17 @@ use crate::args::EdgeArgs;
 /// Who reads HTTP/1: `own` or `hyper`.
 pub(crate) const HTTP1_VARIABLE: &str = "BERTH_EDGE_HTTP1";
 
+/// Whether clients without TLS may speak HTTP/2: `on` or `off`.
+pub(crate) const H2C_VARIABLE: &str = "BERTH_EDGE_H2C";
+
+fn h2c(said: Option<&OsStr>) -> Result<bool, RoleError> {
+    match said.map(OsStr::as_encoded_bytes) {
+        None | Some(b"off") => Ok(false),
+        Some(b"on") => Ok(true),
+        Some(_) => Err(RoleError::Variable { name: H2C_VARIABLE, wanted: "`on` or `off`" }),
+    }
+}
+
 fn http1(said: Option<&OsStr>) -> Result<Http1, RoleError> {
     match said.map(OsStr::as_encoded_bytes) {
         None | Some(b"own") => Ok(Http1::Own),
@@ -45,6 +56,7 @@ pub(super) fn run(args: &EdgeArgs) -> Result<(), RoleError> {
         owner_uid: args.owner,
         access_log: AccessLog::To(Box::new(io::stderr())),
         limits: Limits::default(),
+        h2c: h2c(std::env::var_os(H2C_VARIABLE).as_deref())?,
         http1: http1(std::env::var_os(HTTP1_VARIABLE).as_deref())?,
         clock: Arc::new(SystemClock::new()),
         // The supervisor gives edge a user of its own wherever it can.

@@ -17,7 +17,7 @@ use rustix::pipe::PipeFlags;
 use super::sockets::Sockets;
 use crate::home::Home;
 use crate::logs::RoleLog;
-use crate::role::HTTP1_VARIABLE;
+use crate::role::{H2C_VARIABLE, HTTP1_VARIABLE};
 
 /// Which role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,8 +74,8 @@ const CONTROL_ENVIRONMENT: [&str; 22] = [
     "CARGO_NET_OFFLINE",
 ];
 /// Edge parses the internet and gets as little as there is.
-const EDGE_ENVIRONMENT: [&str; 5] =
-    ["TZ", "BERTH_LOG", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", HTTP1_VARIABLE];
+const EDGE_ENVIRONMENT: [&str; 6] =
+    ["TZ", "BERTH_LOG", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", HTTP1_VARIABLE, H2C_VARIABLE];
 
 /// Each connection takes up to two descriptors of edge; control has a few for each instance.
 const OPEN_FILES: u64 = 1 << 20;

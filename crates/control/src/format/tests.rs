@@ -119,6 +119,7 @@ fn manifests() -> Vec<Event> {
         "[http]\nforce_https = false\n",
         "[http]\nhsts = \"30d\"\n",
         "[http]\nrequest_timeout = \"1m\"\n",
+        "[http]\nprotocol = \"h2c\"\n",
         "[http.concurrency]\nsoft_limit = 1\nhard_limit = 2\n",
         "[[http.rate_limit]]\nrequests = 10\nper = \"1s\"\nburst = 20\nby = \"ip\"\npath = \"/login\"\n",
         "[scale.web]\nmin = 0\nidle_after = \"1m\"\nstop_after = \"0s\"\n",

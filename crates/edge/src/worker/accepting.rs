@@ -9,6 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::client::End;
 use crate::dial::Dialers;
+use crate::http2::Lines;
 use crate::tls::{Secure, accept};
 use crate::upstream::Pool;
 use crate::worker::{Orders, Standing, Worker};
@@ -73,6 +74,7 @@ async fn drain(
     worker.stirred.notify_waiters();
     *worker.pool.borrow_mut() = Pool::default();
     *worker.streams.borrow_mut() = Pool::default();
+    *worker.lines.borrow_mut() = Lines::default();
     *worker.dialers.borrow_mut() = Dialers::default();
     let deadline = tokio::time::sleep(worker.limits.drain);
     // An idle connection may bring one more request, which is answered with `Connection: close`. To close it at once

@@ -80,6 +80,7 @@ fn route(id: &str, address: Ipv4Addr, backends: &[(SocketAddr, Role)]) -> (AppId
         },
         concurrency: berth_spec::RequestConcurrency::default(),
         request_timeout: None,
+        protocol: berth_spec::HttpProtocol::default(),
     });
     let hosts = vec![Host(format!("{}.{}.example.com", app.app, app.tenant))];
     let backends: Vec<Backend> = backends.collect();

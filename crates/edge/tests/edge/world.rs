@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) boot: Option<Vec<u8>>,
     pub(crate) limits: Limits,
     pub(crate) threads: usize,
+    /// Whether clients without TLS may speak HTTP/2.
+    pub(crate) h2c: bool,
     /// Instead of new ones.
     pub(crate) listeners: Option<Vec<TcpListener>>,
 }
@@ -51,7 +53,7 @@ impl Default for Options {
             drain_idle: Duration::from_millis(100),
             ..Limits::default()
         };
-        Self { boot: None, limits, threads: 2, listeners: None }
+        Self { boot: None, limits, threads: 2, h2c: false, listeners: None }
     }
 }
 
@@ -104,6 +106,7 @@ impl World {
             owner_uid: 0,
             access_log: AccessLog::To(Box::new(sink)),
             limits: options.limits,
+            h2c: options.h2c,
             http1: if env!("CARGO_CRATE_NAME") == "edge_by_hyper" { Http1::Hyper } else { Http1::Own },
             clock: Arc::new(SystemClock::new()),
             allow_root: true,
@@ -307,6 +310,7 @@ pub(crate) fn with_probe(generation: u64, backends: &[(SocketAddr, Role)], path:
         },
         concurrency: berth_spec::RequestConcurrency::default(),
         request_timeout: None,
+        protocol: berth_spec::HttpProtocol::default(),
     });
     let route = AppRoute {
         hosts: vec![Host("shop.*".to_owned()), Host("shop.example.com".to_owned())],

@@ -26,6 +26,7 @@ fn project(apps: &[(&str, u32, Option<u16>)]) -> Names {
             probe: Probe { path: ProbePath::Guess, interval: Millis(1), timeout: Millis(1) },
             concurrency: berth_spec::RequestConcurrency::default(),
             request_timeout: None,
+            protocol: berth_spec::HttpProtocol::default(),
         };
         let backends = port.map(backend).into_iter().collect();
         let route = AppRoute {

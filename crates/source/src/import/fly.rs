@@ -1,7 +1,7 @@
 //! Fly's fly.toml.
 
 use berth_spec::manifest::{Signal, Strategy};
-use berth_spec::{Command, Millis, ProcessName};
+use berth_spec::{Command, HttpProtocol, Millis, ProcessName};
 use serde_json::Value;
 
 use super::document::{Table, command, number, plain, span, tables, texts};
@@ -103,12 +103,25 @@ fn http_service(value: &Value, taken: &mut Imported) {
             "processes" => {}
             "internal_port" => taken.port(&full, number(value)),
             "checks" => checks(&full, value, taken),
+            "http_options" => http_options(&full, value, taken),
             "force_https" => taken.left(full, "TLS is not available in this version"),
             "auto_stop_machines" | "auto_start_machines" | "min_machines_running" => {
                 taken.left(full, "instances do not come and go by themselves in this version; `berth scale` sets how many run");
             }
             "concurrency" => taken.left(full, "limits of concurrency are not available in this version"),
             _ => taken.left(full, "not known here"),
+        }
+    }
+}
+
+fn http_options(key: &str, value: &Value, taken: &mut Imported) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match name.as_str() {
+            "h2_backend" => {
+                let speaks = value.as_bool() == Some(true);
+                taken.manifest.http.protocol = if speaks { HttpProtocol::H2c } else { HttpProtocol::Http1 };
+            }
+            _ => taken.left(format!("{key}.{name}"), "not known here"),
         }
     }
 }

@@ -97,6 +97,16 @@ fn a_mistake_has_its_place() {
 }
 
 #[test]
+fn a_backend_that_speaks_http_2_is_told_of() {
+    let text =
+        "app = 'a'\n[http_service]\ninternal_port = 50051\n[http_service.http_options]\nh2_backend = true\n";
+    let taken = import(Kind::Fly, "fly.toml", text).unwrap();
+    assert_eq!(taken.manifest.http.protocol, berth_spec::HttpProtocol::H2c);
+    let taken = import(Kind::Fly, "fly.toml", &text.replace("true", "false")).unwrap();
+    assert_eq!(taken.manifest.http.protocol, berth_spec::HttpProtocol::Http1);
+}
+
+#[test]
 fn a_document_that_unfolds_is_refused() {
     let mut text = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for (one, two) in "abcdefghijklm".chars().zip("bcdefghijklmn".chars()) {

@@ -66,6 +66,7 @@ struct Parts {
     command_line: Option<String>,
     entrypoint: Option<Vec<String>>,
     port: Option<u16>,
+    protocol: berth_spec::HttpProtocol,
     /// Whether others than the services of the file are meant to reach it.
     is_public: bool,
     replicas: Option<u32>,
@@ -195,6 +196,7 @@ fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, servic
         Some(Err(bad)) => reader.refuse(node, what, &bad.to_string()),
     }
     service.manifest.http.port = parts.port;
+    service.manifest.http.protocol = parts.protocol;
     service.manifest.http.internal = !parts.is_public;
     service.replicas = parts.replicas.map(|count| (process.clone(), count));
     if parts.replicas.is_some_and(|count| count > 1) && !service.manifest.volumes.is_empty() {
@@ -318,6 +320,15 @@ fn env_files(reader: &mut Reader<'_>, value: &Node, service: &mut Service) {
     }
 }
 
+/// What an `app_protocol` says: names as people give them there, and those of Kubernetes.
+fn http_protocol(name: &str) -> Option<berth_spec::HttpProtocol> {
+    match name {
+        "h2c" | "grpc" | "http2" | "kubernetes.io/h2c" => Some(berth_spec::HttpProtocol::H2c),
+        "http" | "ws" | "kubernetes.io/ws" => Some(berth_spec::HttpProtocol::Http1),
+        _ => None,
+    }
+}
+
 /// `8080`, `80:8080`, `127.0.0.1:80:8080/tcp`, or a table with `target`.
 fn ports(reader: &mut Reader<'_>, full: &str, value: &Node, parts: &mut Parts) {
     for item in value.items() {
@@ -337,6 +348,16 @@ fn ports(reader: &mut Reader<'_>, full: &str, value: &Node, parts: &mut Parts) {
             }
             Some(port) => {
                 parts.port = Some(port);
+                if let Some(name) = item.get("app_protocol").and_then(Node::plain) {
+                    match http_protocol(&name) {
+                        Some(protocol) => parts.protocol = protocol,
+                        None => reader.tell(
+                            item,
+                            full,
+                            "its app_protocol is not known here: HTTP/1.1 is spoken to it",
+                        ),
+                    }
+                }
                 if let Some(published) = published {
                     let why =
                         format!("HTTP comes in by the app's host instead of port {published} of the machine");

@@ -122,6 +122,26 @@ fn what_would_be_another_thing_is_refused_with_its_line() {
 }
 
 #[test]
+fn a_port_may_say_what_is_spoken_there() {
+    let text = |protocol: &str| {
+        format!(
+            "name: a\nservices:\n  web:\n    build: .\n    ports:\n      - target: 50051\n        app_protocol: {protocol}\n"
+        )
+    };
+    let spoken = |protocol| {
+        let stack = read("compose.yaml", &text(protocol), &variable).unwrap();
+        stack.services[0].manifest.http.protocol
+    };
+    for protocol in ["h2c", "grpc", "http2", "kubernetes.io/h2c"] {
+        assert_eq!(spoken(protocol), berth_spec::HttpProtocol::H2c, "{protocol}");
+        assert!(told(&text(protocol)).is_empty());
+    }
+    assert_eq!(spoken("http"), berth_spec::HttpProtocol::Http1);
+    assert_eq!(spoken("mysql"), berth_spec::HttpProtocol::Http1);
+    assert_eq!(told(&text("mysql")), ["6 services.web.ports"], "what is not known is said");
+}
+
+#[test]
 fn a_job_has_to_say_what_it_runs() {
     let text = "services:\n  once: {image: x}\n  web:\n    image: y\n    depends_on: {once: {condition: service_completed_successfully}}\n";
     assert_eq!(told(text), ["2! services.once"]);

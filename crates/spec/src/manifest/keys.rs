@@ -46,6 +46,7 @@ pub(super) const HTTP: Keys = Keys {
     section: "http",
     known: &[
         "port",
+        "protocol",
         "public",
         "hosts",
         "force_https",

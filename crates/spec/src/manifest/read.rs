@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{self, Keys};
 use super::{
     Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
-    IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
+    HttpProtocol, IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
 use super::{canary, cron, rate_limit, request_limits, resources, scale, volumes};
 use crate::command::{Command, RelativeDir};
@@ -339,6 +339,7 @@ fn http(section: &mut Section<'_, '_, '_>) -> Http {
     let concurrency = section.below("concurrency", &keys::HTTP_CONCURRENCY, request_limits::concurrency);
     Http {
         port: section.get("port", port),
+        protocol: section.get("protocol", one_of(&HttpProtocol::NAMED)).unwrap_or_default(),
         hosts,
         internal,
         force_https: section.get("force_https", truth),

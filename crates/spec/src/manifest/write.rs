@@ -237,6 +237,7 @@ fn canary_keys(canary: &Canary) -> Keys {
 fn http_keys(http: &Http) -> (Keys, Keys) {
     let Http {
         port,
+        protocol,
         hosts,
         internal,
         force_https,
@@ -252,6 +253,7 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
     };
     let keys = [
         given("port", port.map(|port| port.to_string())),
+        given("protocol", (!protocol.is_default()).then(|| text(protocol.name()))),
         given("public", internal.then(|| "false".to_owned())),
         unlike("hosts", hosts, &Vec::new(), list),
         given("force_https", force_https.map(|force| force.to_string())),

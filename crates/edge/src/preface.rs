@@ -1,0 +1,67 @@
+//! Which version of HTTP a client without TLS begins with.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::client::{self, Client, Origin, drive};
+use crate::worker::Worker;
+
+/// What every connection of HTTP/2 begins with (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Between two looks at a preface that came in part.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Serves a connection without TLS. From outside only HTTP/1 is spoken unless edge was told otherwise; an instance that calls another may begin
+/// with HTTP/2 as it likes: nothing else is there that would encrypt it, and clients of gRPC speak nothing else.
+pub(crate) async fn serve(worker: &Rc<Worker>, client: Rc<Client>, socket: TcpStream, origin: Origin) {
+    let may_be_frames = match &origin {
+        Origin::Outside { .. } => worker.takes_h2c(),
+        Origin::Inside { .. } => true,
+    };
+    if may_be_frames {
+        let limit = worker.limits().patience.head;
+        let looking = tokio::time::timeout(limit, begins_with_preface(&socket));
+        match unless_ended(&client, looking).await {
+            Some(Ok(true)) => {
+                return Box::pin(client::serve_frames(worker, client, socket, origin)).await;
+            }
+            Some(Ok(false)) => {}
+            // It said nothing for too long, or there is no time any more.
+            Some(Err(_)) | None => return,
+        }
+    }
+    client::serve(worker, client, socket, origin).await;
+}
+
+/// What `looking` finds, unless the connection is to end before.
+async fn unless_ended<F: Future>(client: &Client, looking: F) -> Option<F::Output> {
+    let mut looking = pin!(looking);
+    let over = Cell::new(false);
+    let looking =
+        poll_fn(|cx| if over.get() { Poll::Ready(None) } else { looking.as_mut().poll(cx).map(Some) });
+    drive(client, pin!(looking), |_| over.set(true)).await.flatten()
+}
+
+/// Looks at what came without taking it, so that whoever serves the connection reads it from the start.
+async fn begins_with_preface(socket: &TcpStream) -> bool {
+    loop {
+        let mut first = [0; PREFACE.len()];
+        // Whatever is wrong with the socket, reading will say.
+        let count = socket.peek(&mut first).await.unwrap_or(0);
+        let came = first.get(..count).unwrap_or_default();
+        if came.is_empty() || !PREFACE.starts_with(came) {
+            return false;
+        }
+        if count == PREFACE.len() {
+            return true;
+        }
+        // wait: for the rest of a preface, which is readable all the while and so wakes nobody. `POST` is told from it by its second byte.
+        tokio::time::sleep(LOOK).await;
+    }
+}
