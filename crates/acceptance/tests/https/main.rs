@@ -1,5 +1,8 @@
 //! HTTPS with real parts: certificates by ACME from Pebble, clients that are curl.
 
+mod dns;
+mod front;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
