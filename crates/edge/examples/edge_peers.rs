@@ -20,7 +20,7 @@ use std::sync::Arc;
 use berth_clock::SystemClock;
 use berth_edge::{AccessLog, Config, Limits};
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
-use berth_spec::{AppId, Gate, Millis};
+use berth_spec::{AppId, Gate, Millis, Proxies};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -112,6 +112,7 @@ fn edge(port: u16, upstream: SocketAddr, dir: &Path) {
         owner_uid: 0,
         access_log: AccessLog::To(Box::new(File::create(dir.join("edge.log")).unwrap())),
         limits: Limits::default(),
+        proxies: Proxies::default(),
         clock: Arc::new(SystemClock::new()),
         allow_root: true,
         ready: None,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use berth_clock::{Clock, random_bytes};
 use berth_routing::retry;
-use berth_spec::Gate;
+use berth_spec::{Gate, Proxies};
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +31,7 @@ use crate::dial::Dialers;
 use crate::fleet::{App, Fleet, Named};
 use crate::headers::RequestId;
 use crate::limits::Limits;
+use crate::proxied;
 use crate::queue::Queue;
 use crate::rate::Exceeded;
 use crate::record::Record;
@@ -110,6 +111,7 @@ pub(crate) enum Choice {
 pub(crate) struct Worker {
     clock: Arc<dyn Clock>,
     limits: Limits,
+    proxies: Arc<Proxies>,
     fleet: RefCell<Arc<Fleet>>,
     pool: RefCell<Pool>,
     dialers: RefCell<Dialers>,
@@ -149,6 +151,7 @@ impl Worker {
     pub(crate) fn new(
         clock: Arc<dyn Clock>,
         limits: Limits,
+        proxies: Arc<Proxies>,
         fleet: Arc<Fleet>,
         log: Option<Buffer>,
         secure_port: Option<u16>,
@@ -157,6 +160,7 @@ impl Worker {
         Rc::new(Self {
             clock,
             limits,
+            proxies,
             fleet: RefCell::new(fleet),
             pool: RefCell::default(),
             dialers: RefCell::default(),
@@ -403,27 +407,37 @@ impl Worker {
     }
 
     /// A place for a client, and its address as headers have it. One too many of an address is closed: what it would wait for are its own others.
-    fn enter(&self, peer: SocketAddr) -> Option<(impl Sized + use<>, HeaderValue)> {
+    pub(crate) fn enter(&self, peer: SocketAddr) -> Option<(impl Sized + use<>, HeaderValue)> {
         let (all, max) = (self.clients.borrow().len(), self.limits.connections);
         let place = self.addresses.enter(peer.ip(), all, max)?;
         Some((place, named(peer)?))
     }
 
-    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcceptor>) {
+        if self.proxies.contain(peer.ip()) {
+            return proxied::admit(self, socket, peer, acceptor);
+        }
         let Some((place, peer)) = self.enter(peer) else { return };
         self.serve(place, move |worker, client| async move {
-            client::serve(&worker, client, socket, Origin::Outside { peer, secure: None }).await;
+            worker.serve_socket(client, socket, peer, acceptor).await;
         });
     }
 
-    fn admit_secure(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
-        let Some((place, peer)) = self.enter(peer) else { return };
-        self.serve(place, move |worker, client| async move {
-            // What a handshake fails of is the client's, or of somebody who looks around: there is nobody to be told.
-            let limit = worker.limits.patience.head;
-            let Ok(Ok(stream)) = tokio::time::timeout(limit, acceptor.accept(socket)).await else { return };
-            client::serve_secure(&worker, client, stream, peer).await;
-        });
+    /// Serves a client that comes from `peer`, by HTTPS where there is an acceptor.
+    pub(crate) async fn serve_socket(
+        self: &Rc<Self>,
+        client: Rc<Client>,
+        socket: TcpStream,
+        peer: HeaderValue,
+        acceptor: Option<TlsAcceptor>,
+    ) {
+        let Some(acceptor) = acceptor else {
+            return client::serve(self, client, socket, Origin::Outside { peer, secure: None }).await;
+        };
+        // What a handshake fails of is the client's, or of somebody who looks around: there is nobody to be told.
+        let limit = self.limits.patience.head;
+        let Ok(Ok(stream)) = tokio::time::timeout(limit, acceptor.accept(socket)).await else { return };
+        client::serve_secure(self, client, stream, peer).await;
     }
 
     /// Serves a client by `service`. What `room` it takes is free again when that ends.
@@ -487,8 +501,7 @@ pub(crate) async fn run(
         let full = worker.clients.borrow().len() >= worker.limits.connections;
         tokio::select! {
             accepted = accept(&listener, secure.as_ref()), if accepting && !full => match accepted {
-                Ok((socket, peer, None)) => worker.admit(socket, peer),
-                Ok((socket, peer, Some(secure))) => worker.admit_secure(socket, peer, secure.acceptor.clone()),
+                Ok((socket, peer, secure)) => worker.admit(socket, peer, secure.map(|it| it.acceptor.clone())),
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     events::accept_failed(&error);

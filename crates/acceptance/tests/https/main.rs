@@ -2,6 +2,7 @@
 
 mod dns;
 mod front;
+mod proxied;
 
 use std::path::Path;
 use std::process::Command;

@@ -33,6 +33,7 @@ pub(super) fn run(args: &EdgeArgs) -> Result<(), RoleError> {
         owner_uid: args.owner,
         access_log: AccessLog::To(Box::new(io::stderr())),
         limits: Limits::default(),
+        proxies: args.proxies.clone().unwrap_or_default(),
         clock: Arc::new(SystemClock::new()),
         // The supervisor gives edge a user of its own wherever it can.
         allow_root: false,

@@ -15,7 +15,7 @@ use berth_clock::{Clock as _, SystemClock};
 use berth_edge::{AccessLog, Config, EdgeError, ExitReason, Limits};
 use berth_routing::wire::{Decoder, FromEdge, PROTOCOL, ToEdge, encode};
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
-use berth_spec::{AppId, InstanceId, Millis};
+use berth_spec::{AppId, InstanceId, Millis, Proxies};
 use tempfile::TempDir;
 
 /// Nothing here takes so long; it only turns a hang into a failure.
@@ -104,6 +104,7 @@ impl World {
             owner_uid: 0,
             access_log: AccessLog::To(Box::new(sink)),
             limits: options.limits,
+            proxies: Proxies::default(),
             clock: Arc::new(SystemClock::new()),
             allow_root: true,
             ready: None,

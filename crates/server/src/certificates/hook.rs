@@ -197,7 +197,8 @@ impl Said {
         loop {
             tokio::select! {
                 status = child.ended() => {
-                    while let Ok(read @ 1..) = self.pipe.try_read(&mut part) {
+                    // Asked of the kernel: what tokio has not looked at yet it takes for nothing.
+                    while let Ok(read @ 1..) = rustix::io::read(&self.pipe, &mut part) {
                         self.keep(&part[..read]);
                     }
                     return status;
