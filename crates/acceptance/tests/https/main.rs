@@ -2,6 +2,7 @@
 
 mod dns;
 mod front;
+mod graded;
 mod proxied;
 
 use std::path::Path;
