@@ -48,11 +48,20 @@ pub struct Options {
     pub isolation: Option<&'static str>,
     /// In which backend, instead of Berth's own.
     pub backend: Option<&'static str>,
+    /// The proxies that it believes when they say who their clients are.
+    pub proxies: Option<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { user: User::Own, env: Vec::new(), home_size: None, isolation: None, backend: None }
+        Self {
+            user: User::Own,
+            env: Vec::new(),
+            home_size: None,
+            isolation: None,
+            backend: None,
+            proxies: None,
+        }
     }
 }
 
@@ -455,6 +464,7 @@ fn launch(temp: &TempDir, options: &Options, args: &[&str]) -> (Supervisor, Gree
         .args(["up", "--json"])
         .args(options.isolation.iter().flat_map(|level| ["--isolation", level]))
         .args(options.backend.iter().flat_map(|name| ["--backend", name]))
+        .args(options.proxies.iter().flat_map(|networks| ["--proxy-protocol", networks]))
         .args(args)
         .stdout(Stdio::piped())
         .stderr(File::create(&errors).expect("our directory"))

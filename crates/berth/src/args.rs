@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use berth_spec::{Backend, HttpsAddress, Isolation};
+use berth_spec::{Backend, HttpsAddress, Isolation, Proxies};
 use clap::{Args, Parser, Subcommand};
 
 /// A role, as a supervisor, a shim or `up --detach` asks for it.
@@ -43,6 +43,8 @@ pub(crate) struct UpArgs {
     pub(crate) https: Option<HttpsAddress>,
     #[arg(long)]
     pub(crate) api: Option<SocketAddr>,
+    #[arg(long)]
+    pub(crate) proxy_protocol: Option<Proxies>,
     /// The level at which instances are isolated
     #[arg(long)]
     pub(crate) isolation: Option<Isolation>,
@@ -126,6 +128,9 @@ pub(crate) struct EdgeArgs {
     pub(crate) listener: Vec<RawFd>,
     #[arg(long)]
     pub(crate) secure: Vec<RawFd>,
+    /// Proxies that say who their clients are
+    #[arg(long)]
+    pub(crate) proxies: Option<Proxies>,
     #[arg(long)]
     pub(crate) handover: RawFd,
     #[arg(long)]

@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use berth_server::config::{KeyEncryptionKey, UidPlan};
-use berth_spec::HttpsAddress;
+use berth_spec::{HttpsAddress, Proxies};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use create::{create, is_empty_but, prepare_directory, sync};
@@ -49,6 +49,9 @@ pub(crate) struct Platform {
     /// Where edge served HTTPS last; the default of the next start at the same address for HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) https: Option<HttpsAddress>,
+    /// Proxies that are believed when they say who their clients are, as was said last. The version before believes none, and forgets them.
+    #[serde(default, skip_serializing_if = "Proxies::is_empty")]
+    pub(crate) proxies: Proxies,
 }
 
 /// Why a home cannot be used.
@@ -123,15 +126,22 @@ impl Home {
         self.path.join("routing")
     }
 
-    /// Keeps the addresses as the next start's defaults.
+    /// Keeps the addresses, and the proxies if they are said, as the next start's defaults.
     pub(crate) fn remember(
         &mut self,
         edge: SocketAddr,
         https: HttpsAddress,
         api: SocketAddr,
+        proxies: Option<&Proxies>,
     ) -> Result<(), HomeError> {
-        let platform =
-            Platform { edge: Some(edge), api: Some(api), https: Some(https), ..self.platform.clone() };
+        let proxies = proxies.unwrap_or(&self.platform.proxies).clone();
+        let platform = Platform {
+            edge: Some(edge),
+            api: Some(api),
+            https: Some(https),
+            proxies,
+            ..self.platform.clone()
+        };
         if platform != self.platform {
             write_platform(&self.path, &platform)?;
             self.platform = platform;

@@ -59,6 +59,7 @@ fn bring_up(up: &berth_cli::UpArgs, globals: &Globals) -> Result<ExitCode, UpErr
         edge: up.edge,
         https: up.https,
         api: up.api,
+        proxy_protocol: up.proxy_protocol.clone(),
         isolation: up.isolation,
         backend: up.backend,
         json: globals.json,

@@ -160,6 +160,7 @@ fn restore(
         edge: head.edge.as_ref().and_then(|text| text.parse().ok()),
         api: head.api.as_ref().and_then(|text| text.parse().ok()),
         https: None,
+        proxies: berth_spec::Proxies::default(),
     };
     home::write_platform(&at, &platform)?;
     halt()?;

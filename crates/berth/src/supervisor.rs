@@ -269,7 +269,7 @@ fn open_site(
     let sockets = Sockets::bind(edge, Api { at: api, kept }, inherited, run_dir, edge_user)?;
     // What could not be had this time is wanted the next time.
     let https = sockets.https_addr.map_or(edge.https, HttpsAddress::At);
-    home.remember(sockets.edge_addr, https, sockets.api_addr)?;
+    home.remember(sockets.edge_addr, https, sockets.api_addr, args.proxy_protocol.as_ref())?;
     lock.announce(sockets.edge_addr, sockets.api_addr).map_err(UpError::system("write its lock"))?;
     let exe = exe::publish(&home)?;
     let kind = Kind { isolation: args.isolation, backend: args.backend.unwrap_or_default() };

@@ -13,7 +13,7 @@ use instant_acme::{
     ExternalAccountKey, Identifier, NewAccount, NewOrder, OrderStatus, RetryPolicy,
 };
 
-use crate::acme::connection::Connection;
+use crate::acme::connection::{Connection, Pause};
 use crate::{MakeError, RenewalName, request};
 
 /// How long the server may take over a proof, and over a certificate.
@@ -44,6 +44,8 @@ pub enum Proof {
     Http,
     /// By a certificate at port 443.
     TlsAlpn,
+    /// By a TXT record, whose value the answer is.
+    Dns,
 }
 
 /// What has to be answered so that a host is proven.
@@ -67,6 +69,8 @@ pub enum AcmeError {
         detail: String,
         /// Whether it asks to come more seldom.
         rate_limited: bool,
+        /// For how long it does not want to be asked again, where it says so.
+        again_in: Option<Duration>,
     },
     /// It could not be reached, or what came was no answer.
     #[error("{server} cannot be asked: {why}")]
@@ -101,13 +105,13 @@ pub enum AcmeError {
 /// An account at a server.
 pub struct Client {
     account: Account,
-    server: String,
+    voice: Voice,
 }
 
 /// Without the key.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("Client").field("server", &self.voice.server).finish_non_exhaustive()
     }
 }
 
@@ -115,7 +119,16 @@ impl fmt::Debug for Client {
 pub struct Order {
     order: instant_acme::Order,
     host: String,
+    voice: Voice,
+}
+
+/// What becomes of a server's words.
+#[derive(Clone)]
+struct Voice {
+    /// Its host, by which people know it.
     server: String,
+    /// What it said last of when to come again.
+    pause: Pause,
 }
 
 /// A chain and its key, as PEM.
@@ -136,17 +149,17 @@ impl Client {
         email: Option<&str>,
         external: Option<&ExternalAccount>,
     ) -> Result<(Self, String), AcmeError> {
-        let name = name_of(server)?;
+        let (voice, connection) = reach(server)?;
         let contact = email.map(|email| format!("mailto:{email}"));
         let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
         let account =
             NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
         let external = external.map(|it| ExternalAccountKey::new(it.id.clone(), &it.key));
-        let builder = Account::builder_with_http(Box::new(Connection::new(server)?));
+        let builder = Account::builder_with_http(Box::new(connection));
         let made = builder.create(&account, server.directory.clone(), external.as_ref()).await;
-        let (account, credentials) = made.map_err(|error| said(&name, error))?;
+        let (account, credentials) = made.map_err(|error| voice.said(error))?;
         let credentials = serde_json::to_string(&credentials).map_err(|_json| AcmeError::Credentials)?;
-        Ok((Self { account, server: name }, credentials))
+        Ok((Self { account, voice }, credentials))
     }
 
     /// Goes on with the account that has these credentials.
@@ -154,12 +167,12 @@ impl Client {
     /// # Errors
     /// [`AcmeError`].
     pub async fn open(server: &Server, credentials: &str) -> Result<Self, AcmeError> {
-        let name = name_of(server)?;
+        let (voice, connection) = reach(server)?;
         let credentials: AccountCredentials =
             serde_json::from_str(credentials).map_err(|_json| AcmeError::Credentials)?;
-        let builder = Account::builder_with_http(Box::new(Connection::new(server)?));
-        let account = builder.from_credentials(credentials).await.map_err(|error| said(&name, error))?;
-        Ok(Self { account, server: name })
+        let builder = Account::builder_with_http(Box::new(connection));
+        let account = builder.from_credentials(credentials).await.map_err(|error| voice.said(error))?;
+        Ok(Self { account, voice })
     }
 
     /// Orders a certificate for `host`, in place of `replaced` if it renews one of this server's.
@@ -183,8 +196,8 @@ impl Client {
                 }
             }
         };
-        let order = ordered.map_err(|error| said(&self.server, error))?;
-        Ok(Order { order, host: host.to_owned(), server: self.server.clone() })
+        let order = ordered.map_err(|error| self.voice.said(error))?;
+        Ok(Order { order, host: host.to_owned(), voice: self.voice.clone() })
     }
 
     /// Goes on with an order that was begun before.
@@ -192,9 +205,8 @@ impl Client {
     /// # Errors
     /// [`AcmeError`].
     pub async fn resume(&self, host: &str, address: &str) -> Result<Order, AcmeError> {
-        let order =
-            self.account.order(address.to_owned()).await.map_err(|error| said(&self.server, error))?;
-        Ok(Order { order, host: host.to_owned(), server: self.server.clone() })
+        let order = self.account.order(address.to_owned()).await.map_err(|error| self.voice.said(error))?;
+        Ok(Order { order, host: host.to_owned(), voice: self.voice.clone() })
     }
 
     /// Between which two moments, in seconds since 1970, the server would have a certificate of its renewed (RFC 9773), and after how many
@@ -230,14 +242,20 @@ impl Order {
         }
         let mut authorizations = self.order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(|error| said(&self.server, error))?;
+            let mut authorization = authorization.map_err(|error| self.voice.said(error))?;
             if authorization.status != AuthorizationStatus::Pending {
                 continue;
             }
             let Some(challenge) = authorization.challenge(kind(proof)) else {
-                return Err(AcmeError::NoProof { server: self.server.clone(), host: self.host.clone() });
+                return Err(AcmeError::NoProof {
+                    server: self.voice.server.clone(),
+                    host: self.host.clone(),
+                });
             };
-            let answer = challenge.key_authorization().as_str().to_owned();
+            let answer = match proof {
+                Proof::Http | Proof::TlsAlpn => challenge.key_authorization().as_str().to_owned(),
+                Proof::Dns => challenge.key_authorization().dns_value(),
+            };
             return Ok(Some(Challenge { token: challenge.token.clone(), answer }));
         }
         Ok(None)
@@ -256,23 +274,23 @@ impl Order {
             if self.order.state().status == OrderStatus::Invalid {
                 return Err(self.why_invalid().await);
             }
-            polled.map_err(|error| said(&self.server, error))?;
+            polled.map_err(|error| self.voice.said(error))?;
         }
         let (request, key) = request(std::slice::from_ref(&self.host))?;
-        self.order.finalize_csr(&request).await.map_err(|error| said(&self.server, error))?;
-        let chain = self.order.poll_certificate(&retries).await.map_err(|error| said(&self.server, error))?;
+        self.order.finalize_csr(&request).await.map_err(|error| self.voice.said(error))?;
+        let chain = self.order.poll_certificate(&retries).await.map_err(|error| self.voice.said(error))?;
         Ok(Issued { chain, key })
     }
 
     async fn ready(&mut self, proof: Proof) -> Result<(), AcmeError> {
         let mut authorizations = self.order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(|error| said(&self.server, error))?;
+            let mut authorization = authorization.map_err(|error| self.voice.said(error))?;
             if authorization.status != AuthorizationStatus::Pending {
                 continue;
             }
             if let Some(mut challenge) = authorization.challenge(kind(proof)) {
-                challenge.set_ready().await.map_err(|error| said(&self.server, error))?;
+                challenge.set_ready().await.map_err(|error| self.voice.said(error))?;
             }
         }
         Ok(())
@@ -284,11 +302,11 @@ impl Order {
         while let Some(Ok(mut authorization)) = authorizations.next().await {
             let Ok(state) = authorization.refresh().await else { continue };
             if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
-                return said(&self.server, instant_acme::Error::Api(problem.clone()));
+                return self.voice.said(instant_acme::Error::Api(problem.clone()));
             }
         }
         let detail = "the order is invalid, and no proof of it says why".to_owned();
-        AcmeError::Refused { server: self.server.clone(), detail, rate_limited: false }
+        AcmeError::Refused { server: self.voice.server.clone(), detail, rate_limited: false, again_in: None }
     }
 }
 
@@ -300,6 +318,7 @@ const fn kind(proof: Proof) -> ChallengeType {
     match proof {
         Proof::Http => ChallengeType::Http01,
         Proof::TlsAlpn => ChallengeType::TlsAlpn01,
+        Proof::Dns => ChallengeType::Dns01,
     }
 }
 
@@ -311,19 +330,30 @@ fn name_of(server: &Server) -> Result<String, AcmeError> {
     host.map(str::to_owned).ok_or_else(address)
 }
 
-fn said(server: &str, error: instant_acme::Error) -> AcmeError {
-    let server = server.to_owned();
-    match error {
-        instant_acme::Error::Api(problem) => {
-            let kind = problem.r#type.as_deref().unwrap_or_default();
-            let kind = kind.rsplit(':').next().unwrap_or_default();
-            let words = problem.detail.as_deref().unwrap_or("it does not say why");
-            let detail = if kind.is_empty() { words.to_owned() } else { format!("{words} ({kind})") };
-            AcmeError::Refused { server, detail, rate_limited: kind == "rateLimited" }
+/// The way to a server.
+fn reach(server: &Server) -> Result<(Voice, Connection), AcmeError> {
+    let pause = Pause::default();
+    let voice = Voice { server: name_of(server)?, pause: pause.clone() };
+    Ok((voice, Connection::new(server, pause)?))
+}
+
+impl Voice {
+    fn said(&self, error: instant_acme::Error) -> AcmeError {
+        let server = self.server.clone();
+        match error {
+            instant_acme::Error::Api(problem) => {
+                let kind = problem.r#type.as_deref().unwrap_or_default();
+                let kind = kind.rsplit(':').next().unwrap_or_default();
+                let words = problem.detail.as_deref().unwrap_or("it does not say why");
+                let detail = if kind.is_empty() { words.to_owned() } else { format!("{words} ({kind})") };
+                let rate_limited = kind == "rateLimited";
+                let again_in = self.pause.take().filter(|_| rate_limited);
+                AcmeError::Refused { server, detail, rate_limited, again_in }
+            }
+            instant_acme::Error::Timeout(_) => {
+                AcmeError::Unreachable { server, why: "it did not come to an end in time".to_owned() }
+            }
+            other => AcmeError::Unreachable { server, why: other.to_string() },
         }
-        instant_acme::Error::Timeout(_) => {
-            AcmeError::Unreachable { server, why: "it did not come to an end in time".to_owned() }
-        }
-        other => AcmeError::Unreachable { server, why: other.to_string() },
     }
 }

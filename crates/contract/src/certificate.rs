@@ -1,6 +1,6 @@
 //! Certificates, and the ACME server that they are had from.
 
-use berth_spec::{AppId, HostName, Timestamp};
+use berth_spec::{AppId, HostName, Millis, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -27,6 +27,40 @@ pub struct Acme {
     pub email: Option<String>,
     /// How hosts are proven.
     pub proof: Proof,
+    /// The program that proves them by DNS: all, or only wildcards where the proof is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsHook>,
+}
+
+/// A program on the platform's machine that puts records into DNS. It is called as `PROGRAM present NAME VALUE` and `PROGRAM cleanup NAME VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DnsHook {
+    /// Its absolute path. Nobody but root and the platform's user may be able to change it.
+    #[schema(example = "/etc/berth/dns")]
+    pub program: String,
+    /// How long the server is not had look after it ended well: the servers of the zone have to tell each other.
+    #[serde(default = "DnsHook::usual_wait")]
+    #[schema(value_type = u64)]
+    pub wait_ms: Millis,
+    /// How long it may run.
+    #[serde(default = "DnsHook::usual_timeout")]
+    #[schema(value_type = u64)]
+    pub timeout_ms: Millis,
+}
+
+impl DnsHook {
+    /// Half a minute, within which most providers have a record at all their servers.
+    #[must_use]
+    pub const fn usual_wait() -> Millis {
+        Millis::from_secs(30)
+    }
+
+    /// Two minutes.
+    #[must_use]
+    pub const fn usual_timeout() -> Millis {
+        Millis::from_secs(120)
+    }
 }
 
 /// How an ACME server is shown that a host is ours.
@@ -39,6 +73,9 @@ pub enum Proof {
     /// By a certificate at port 443.
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
+    /// By a record in DNS, which a program writes.
+    #[serde(rename = "dns-01")]
+    Dns01,
 }
 
 impl Proof {
@@ -48,6 +85,7 @@ impl Proof {
         match self {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01 => "dns-01",
         }
     }
 }
@@ -136,6 +174,9 @@ pub struct AcmeSettings {
     /// How hosts are proven.
     #[serde(default)]
     pub proof: Proof,
+    /// The program that proves them by DNS: wildcards always, all with the proof `dns-01`.
+    #[serde(default)]
+    pub dns: Option<DnsHook>,
     /// The authorities that the server itself is believed by, as PEM, when they are not the machine's.
     #[serde(default)]
     pub authorities: Option<String>,

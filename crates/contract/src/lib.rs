@@ -35,7 +35,7 @@ pub use app::{
 };
 pub use certificate::{
     Acme, AcmeSettings, Authority, Certificate, CertificateHost, CertificateList, CertificateOrigin,
-    CertificateRenewal, CertificateState, CertificateUpload, ExternalAccount, Proof,
+    CertificateRenewal, CertificateState, CertificateUpload, DnsHook, ExternalAccount, Proof,
 };
 pub use code::{Code, ExitStatus};
 pub use cron::{CronEntry, CronHistory, CronList, CronPast, CronState};

@@ -43,6 +43,7 @@ use utoipa::openapi::OpenApi as Document;
         crate::certificate::CertificateRenewal,
         crate::certificate::CertificateState,
         crate::certificate::CertificateUpload,
+        crate::certificate::DnsHook,
         crate::certificate::ExternalAccount,
         crate::certificate::Proof,
         crate::domains::Domain,

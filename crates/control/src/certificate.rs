@@ -48,14 +48,52 @@ pub struct Acme {
     /// Whom it writes to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// How hosts are proven.
+    /// How hosts are proven by edge.
     #[serde(default)]
     pub proof: Proof,
+    /// The program that proves hosts by DNS, wildcards at least. The version before does not know of it, and does without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsHook>,
     /// The account's credentials, sealed.
     pub account: String,
 }
 
-/// How an ACME server is shown that a host is ours.
+impl Acme {
+    /// Who proves `host`; nobody where it is a wildcard and there is no hook.
+    #[must_use]
+    pub fn prover(&self, host: &HostName) -> Option<Prover<'_>> {
+        match &self.dns {
+            Some(hook) if hook.every_host || host.is_wildcard() => Some(Prover::Hook(hook)),
+            _ if host.is_wildcard() => None,
+            _ => Some(Prover::Edge(self.proof)),
+        }
+    }
+}
+
+/// A program of the operator's that puts records into DNS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsHook {
+    /// Its absolute path.
+    pub program: String,
+    /// How long the servers of the zone may take to tell each other what it wrote.
+    pub wait: Millis,
+    /// How long it may run.
+    pub limit: Millis,
+    /// Whether it proves every host, and not wildcards alone. It is no kind of [`Proof`], so that the version before reads this.
+    #[serde(default)]
+    pub every_host: bool,
+}
+
+/// Who shows an ACME server that a host is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prover<'a> {
+    /// Edge, where the server connects to the host.
+    Edge(Proof),
+    /// A program, where it looks the host up (RFC 8555, 8.4).
+    Hook(&'a DnsHook),
+}
+
+/// How edge shows an ACME server that a host is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Proof {
     /// By an answer at port 80 (RFC 8555, 8.3).
@@ -106,9 +144,28 @@ pub enum Origin {
 pub struct Order {
     /// Where the server has it.
     pub address: String,
-    /// What is answered meanwhile; nothing when the host is proven already.
+    /// What edge answers meanwhile; nothing when the host is proven already, or by DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Challenge>,
+    /// What stands in DNS meanwhile, to be taken away when the order ends. The version before leaves it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<DnsRecord>,
+}
+
+/// A TXT record that a server looks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRecord {
+    /// Its whole name, with the dot at the end.
+    pub name: String,
+    /// Its value, as it stands in the record, without quotes.
+    pub value: String,
+}
+
+/// The name under which a server looks for what proves `host`: the same for a domain and the wildcard below it.
+#[must_use]
+pub fn record_name(host: &HostName) -> String {
+    let host = host.as_str();
+    format!("_acme-challenge.{}.", host.strip_prefix("*.").unwrap_or(host))
 }
 
 /// What a server looks for.
@@ -152,7 +209,14 @@ pub enum CertificateChange {
     /// Nobody wants one for the host any more.
     Dropped { host: HostName },
     /// It came to nothing.
-    Failed { host: HostName, failure: Failure, at: Timestamp },
+    Failed {
+        host: HostName,
+        failure: Failure,
+        at: Timestamp,
+        /// Before when the server does not want to be asked again, where it said so. The version before asks sooner.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_before: Option<Timestamp>,
+    },
 }
 
 impl Certificates {
@@ -197,12 +261,12 @@ impl Certificates {
                 self.setbacks.remove(host);
                 self.asked.remove(host);
             }
-            CertificateChange::Failed { host, failure, at } => {
+            CertificateChange::Failed { host, failure, at, not_before } => {
                 self.orders.remove(host);
                 self.asked.remove(host);
                 let times = self.setbacks.get(host).map_or(0, |before| before.times).saturating_add(1);
-                let setback =
-                    Setback { failure: failure.clone(), times, at: *at, again_at: after(*at, times) };
+                let again_at = after(*at, times).max(not_before.unwrap_or(*at));
+                let setback = Setback { failure: failure.clone(), times, at: *at, again_at };
                 self.setbacks.insert(host.clone(), setback);
             }
         }
@@ -227,6 +291,12 @@ impl Certificates {
         }
     }
 
+    /// Whether the server that is set could give one for `host`.
+    #[must_use]
+    pub fn can_ask_for(&self, host: &HostName) -> bool {
+        is_public(host) && self.acme.as_ref().is_some_and(|acme| acme.prover(host).is_some())
+    }
+
     /// The certificates by the names that they are for.
     #[must_use]
     pub fn by_name(&self) -> ByName<'_> {
@@ -243,7 +313,7 @@ impl Certificates {
     }
 
     /// When a certificate for `host` is to be asked for: at once when there is none or another server gave it, and when two thirds of the time of the one that there is are
-    /// over (as Let's Encrypt advises); never when somebody brought it. A failure puts it off.
+    /// over (as Let's Encrypt advises), or five sixths where it is a wildcard that the host only shares; never when somebody brought it. A failure puts it off.
     #[must_use]
     pub fn due(&self, host: &HostName, by_name: &ByName<'_>) -> Option<Timestamp> {
         let acme = self.acme.as_ref()?;
@@ -254,6 +324,8 @@ impl Certificates {
             None => Timestamp(0),
             // One of a server for trying out is what no browser takes.
             Some(it) if it.server.as_ref().is_some_and(|server| *server != acme.directory) => Timestamp(0),
+            // Who is covered by a wildcard waits for that to be renewed, and asks for one of their own when nobody does.
+            Some(it) if it.origin == Origin::Acme && !it.hosts.contains(host) => part(it, 5, 6),
             Some(it) if it.origin == Origin::Acme => renewal(it),
             Some(_) => return None,
         };
@@ -283,8 +355,13 @@ impl<'a> ByName<'a> {
 /// When two thirds of the time of a certificate are over.
 #[must_use]
 pub fn renewal(certificate: &Certificate) -> Timestamp {
+    part(certificate, 2, 3)
+}
+
+/// When so many parts of the time of a certificate are over.
+fn part(certificate: &Certificate, parts: u64, of: u64) -> Timestamp {
     let (from, to) = (certificate.not_before.0, certificate.not_after.0);
-    Timestamp(from + to.saturating_sub(from) / 3 * 2)
+    Timestamp(from + to.saturating_sub(from) / of * parts)
 }
 
 /// When a host is tried again that failed so often in a row.
@@ -294,11 +371,11 @@ fn after(at: Timestamp, times: u32) -> Timestamp {
     Timestamp(at.0.saturating_add(pause))
 }
 
-/// Whether an ACME server of the internet could give a certificate for it without being asked by DNS.
+/// Whether an ACME server of the internet could give a certificate for it.
 #[must_use]
 pub fn is_public(host: &HostName) -> bool {
     let last = host.as_str().rsplit('.').next().unwrap_or_default();
-    host.as_str().contains('.') && !host.is_wildcard() && !PRIVATE.contains(&last)
+    host.as_str().contains('.') && !PRIVATE.contains(&last)
 }
 
 /// The hosts of an app that are to have a certificate.
@@ -306,11 +383,12 @@ fn hosts_of(app: &App) -> impl Iterator<Item = HostName> {
     serving_hosts(app).into_iter().filter_map(|host| host.parse().ok())
 }
 
-/// The public hosts of all apps, each with the app that has it: nobody else's name is ever asked for.
+/// The public hosts of all apps that can be proven: nobody else's name is ever asked for.
 #[must_use]
 pub fn wanted(state: &State) -> BTreeSet<HostName> {
+    let certificates = &state.platform.certificates;
     let alive = state.apps.values().filter(|app| app.life == Life::Alive);
-    alive.flat_map(|app| hosts_of(app)).filter(is_public).collect()
+    alive.flat_map(|app| hosts_of(app)).filter(|host| certificates.can_ask_for(host)).collect()
 }
 
 /// The certificates as edge is told of them: which is shown for which host. A host of no app has none.
@@ -378,14 +456,20 @@ mod tests {
             authorities: None,
             email: None,
             proof: Proof::Http01,
+            dns: None,
             account: "sealed".to_owned(),
         };
         CertificateChange::AcmeSet { acme }
     }
 
+    fn hook(every_host: bool) -> DnsHook {
+        let program = "/etc/berth/dns".to_owned();
+        DnsHook { program, wait: Millis(0), limit: Millis(1_000), every_host }
+    }
+
     fn failed(at: u64) -> CertificateChange {
         let failure = Failure::new("certificate_refused", "the server refused");
-        CertificateChange::Failed { host: host("shop.com"), failure, at: Timestamp(at) }
+        CertificateChange::Failed { host: host("shop.com"), failure, at: Timestamp(at), not_before: None }
     }
 
     fn due(certificates: &Certificates, host: &HostName) -> Option<Timestamp> {
@@ -464,7 +548,8 @@ mod tests {
     fn an_order_is_gone_on_with_until_it_ends() {
         let (shop, address) = (host("shop.com"), "https://acme.example/order/1".to_owned());
         let challenge = Some(Challenge { token: "t".to_owned(), answer: "t.k".to_owned() });
-        let order = CertificateChange::Ordered { host: shop.clone(), order: Order { address, challenge } };
+        let order = Order { address, challenge, record: None };
+        let order = CertificateChange::Ordered { host: shop.clone(), order };
         let mut held = after_all(&[acme(), order.clone()]);
         assert!(!held.changes(&order));
         assert_eq!(due(&held, &shop), Some(Timestamp(0)));
@@ -474,10 +559,48 @@ mod tests {
 
     #[test]
     fn names_of_no_network_are_asked_of_nobody() {
-        for name in ["shop.localhost", "printer.local", "api.internal", "*.shop.com", "shop.test", "host"] {
+        for name in ["shop.localhost", "printer.local", "api.internal", "*.shop.test", "shop.test", "host"] {
             assert!(!is_public(&host(name)), "{name}");
         }
         assert!(is_public(&host("shop.com")) && is_public(&host("xn--bcher-kva.example")));
+    }
+
+    #[test]
+    fn a_wildcard_is_asked_for_where_a_program_writes_to_dns() {
+        let (shop, wild) = (host("shop.com"), host("*.shop.com"));
+        assert!(!Certificates::default().can_ask_for(&shop), "there is no server");
+        let mut held = after_all(&[acme()]);
+        assert!(held.can_ask_for(&shop) && !held.can_ask_for(&wild));
+        let prover = |held: &Certificates, host: &HostName| {
+            matches!(held.acme.as_ref().unwrap().prover(host), Some(Prover::Hook(_)))
+        };
+        held.acme.as_mut().unwrap().dns = Some(hook(false));
+        assert!(held.can_ask_for(&wild) && !held.can_ask_for(&host("*.shop.test")));
+        assert!(prover(&held, &wild) && !prover(&held, &shop));
+        held.acme.as_mut().unwrap().dns = Some(hook(true));
+        assert!(prover(&held, &wild) && prover(&held, &shop));
+        assert_eq!(record_name(&wild), "_acme-challenge.shop.com.");
+        assert_eq!(record_name(&wild), record_name(&shop));
+    }
+
+    #[test]
+    fn who_shares_a_wildcard_waits_for_it_to_be_renewed() {
+        let held = after_all(&[acme(), stored(certificate("wild", &["*.shop.com"], Origin::Acme, 90))]);
+        assert_eq!(due(&held, &host("*.shop.com")), Some(Timestamp(60 * DAY)));
+        assert_eq!(due(&held, &host("www.shop.com")), Some(Timestamp(75 * DAY)));
+    }
+
+    #[test]
+    fn a_server_that_says_when_is_not_asked_before() {
+        let shop = host("shop.com");
+        let mut held = after_all(&[acme()]);
+        let CertificateChange::Failed { host, failure, at, .. } = failed(1_000) else { unreachable!() };
+        let not_before = Some(Timestamp(DAY));
+        held.apply(&CertificateChange::Failed { host, failure, at, not_before });
+        assert_eq!(due(&held, &shop), Some(Timestamp(DAY)));
+        // One that is over already shortens nothing.
+        held.apply(&failed(2 * DAY));
+        assert_eq!(due(&held, &shop), Some(Timestamp(2 * DAY + 10 * 60_000)));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! has; that of a format that was ever released is never changed, so that something new makes a new format.
 
 use berth_spec::manifest::{Build, Deploy, Http, Strategy};
-use berth_spec::{Manifest, HttpProtocol, RequestConcurrency};
+use berth_spec::{HttpProtocol, Manifest, RequestConcurrency};
 
 use crate::event::{Event, ReleaseSubmitted, StopReason};
 

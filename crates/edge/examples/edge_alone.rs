@@ -178,6 +178,7 @@ fn edge([plain, secure]: [TcpListener; 2], snapshot: &Snapshot, dir: &Path) {
         handover: None,
         owner_uid: 0,
         h2c: false,
+        proxies: berth_spec::Proxies::default(),
         access_log: AccessLog::To(Box::new(File::create(dir.join("edge.log")).unwrap())),
         limits: Limits::default(),
         http1,

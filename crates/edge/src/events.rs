@@ -1,6 +1,8 @@
 //! What edge tells its operator, one function for each kind of event.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_routing::{Flaw, Generation, InvalidSnapshot};
 use berth_spec::InstanceId;
@@ -37,6 +39,14 @@ pub(crate) fn snapshot_refused(refusal: &InvalidSnapshot) {
 
 pub(crate) fn snapshot_flawed(flaw: &Flaw) {
     warn!(%flaw, "a part of the snapshot is left out");
+}
+
+/// Once: a proxy that is not set up does it with every connection.
+pub(crate) fn proxy_without_head(proxy: SocketAddr, error: &io::Error) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        warn!(%proxy, error = chain(error), "a proxy that is trusted does not say who its clients are; its connections are closed");
+    }
 }
 
 pub(crate) fn control_connected() {

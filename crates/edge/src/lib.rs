@@ -1,8 +1,8 @@
 //! The data plane: forwards requests by routing snapshots, probes health, drains.
 //!
 //! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
-//! called it follows control, probes and gives the orders (`control_thread`). A client of HTTPS shakes hands first (`tls`,
-//! by `certificates`). A request goes through `client_stream` and `strict` (what is refused before hyper sees it), or through `http1` where it is ordinary, `before`
+//! called it follows control, probes and gives the orders (`control_thread`). A client that comes by a proxy is told of first (`proxied`, by
+//! `proxy_header`), one of HTTPS shakes hands (`tls`, by `certificates`). A request goes through `client_stream` and `strict` (what is refused before hyper sees it), or through `http1` where it is ordinary, `before`
 //! (what edge answers itself), `rate` (who asks too often), `forward` (which app, when again), `visit` (which release),
 //! `queue` (how many wait, and whose turn it is), `circuit` (which instances are passed over) and `upstream` (the pool) by
 //! `dial` (the way there), or `http2` where many requests share a connection to an instance that speaks it. `grpc` is what edge has to know of that, `preface` how a client
@@ -48,6 +48,8 @@ mod passage;
 mod patience;
 mod preface;
 mod probe;
+mod proxied;
+mod proxy_header;
 mod queue;
 mod rate;
 mod record;
@@ -70,6 +72,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_clock::Clock;
+use berth_spec::Proxies;
 use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
@@ -88,7 +91,7 @@ use crate::certificates::Shelf;
 use crate::control_thread::{ControlThread, Hand, Outside, Signals};
 use crate::handover::Listeners;
 use crate::tls::Secure;
-use crate::worker::{Orders, Standing, Worker};
+use crate::worker::{Orders, Spoken, Standing, Worker};
 
 /// What an edge is started with.
 pub struct Config {
@@ -118,6 +121,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who reads HTTP/1.
     pub http1: Http1,
+    /// Proxies whose connections begin with the address of their client, by the PROXY protocol. From nobody else is such a head taken.
+    pub proxies: Proxies,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
     /// Whether it may run as root: it parses what strangers send.
@@ -211,14 +216,14 @@ pub fn run(config: Config) -> Result<ExitReason, EdgeError> {
         );
         let fleet = thread.fleet();
         let (mut hands, mut threads) = (Vec::new(), Vec::new());
-        let count = config.listeners.len();
+        let (count, proxies) = (config.listeners.len(), Arc::new(config.proxies));
         let mut secure = secure_listeners(&mut thread, config.secure, &config.clock)?;
         for (listener, orders) in config.listeners.into_iter().zip(orders) {
             let secure = secure.next();
             let log = writer.as_ref().map(|writer| writer.buffer(&*config.clock));
-            let clock = Arc::clone(&config.clock);
-            let spoken = (config.http1, config.h2c);
-            let post = Post { listener, secure, orders, limits, clock, log, spoken };
+            let (clock, proxies) = (Arc::clone(&config.clock), Arc::clone(&proxies));
+            let spoken = Spoken { http1: config.http1, h2c: config.h2c };
+            let post = Post { listener, secure, orders, limits, proxies, clock, log, spoken };
             let standing =
                 Arc::new(Standing { generation: fleet.generation().0.into(), changed: Arc::clone(&changed) });
             let (hand, joined) = start_worker(post, standing, Arc::clone(&fleet))?;
@@ -274,9 +279,10 @@ struct Post {
     secure: Option<Secure<TcpListener>>,
     orders: Orders,
     limits: Limits,
+    proxies: Arc<Proxies>,
     clock: Arc<dyn Clock>,
     log: Option<Buffer>,
-    spoken: (Http1, bool),
+    spoken: Spoken,
 }
 
 fn start_worker(
@@ -303,7 +309,8 @@ fn start_worker(
         let _farewell = Farewell(Arc::clone(&standing.changed));
         let farewell = farewell;
         let secure_port = post.secure.as_ref().map(|secure| secure.port);
-        let worker = Worker::new(post.clock, post.limits, fleet, post.log, secure_port, post.spoken);
+        let worker =
+            Worker::new(post.clock, post.limits, post.proxies, fleet, post.log, secure_port, post.spoken);
         let local = LocalSet::new();
         let served = local.block_on(&runtime, async {
             let listener = tokio::net::TcpListener::from_std(post.listener)?;

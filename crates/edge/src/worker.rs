@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use berth_clock::{Clock, random_bytes};
 use berth_routing::retry;
-use berth_spec::Gate;
+use berth_spec::{Gate, Proxies};
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
@@ -34,6 +34,7 @@ use crate::headers::RequestId;
 use crate::http1::Buffers;
 use crate::http2::Lines;
 use crate::limits::Limits;
+use crate::proxied;
 use crate::queue::Queue;
 use crate::rate::Exceeded;
 use crate::record::Record;
@@ -110,10 +111,19 @@ pub(crate) enum Choice {
     NoApp,
 }
 
+/// What clients may speak, and who reads it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spoken {
+    pub(crate) http1: Http1,
+    /// Whether HTTP/2 is spoken without TLS too.
+    pub(crate) h2c: bool,
+}
+
 /// The state of one thread.
 pub(crate) struct Worker {
     clock: Arc<dyn Clock>,
     limits: Limits,
+    proxies: Arc<Proxies>,
     fleet: RefCell<Arc<Fleet>>,
     pool: RefCell<Pool<Sender>>,
     /// Those of our own codec.
@@ -121,12 +131,10 @@ pub(crate) struct Worker {
     buffers: Rc<Buffers>,
     /// The date as heads have it, as of the last tick.
     date: Cell<Date>,
-    http1: Http1,
+    spoken: Spoken,
     /// Those that many requests ride at a time.
     lines: RefCell<Lines>,
     dialers: RefCell<Dialers>,
-    /// Whether a client may speak HTTP/2 without TLS.
-    takes_h2c: bool,
     stirred: Notify,
     random: Cell<u64>,
     log: RefCell<Option<Buffer>>,
@@ -163,23 +171,24 @@ impl Worker {
     pub(crate) fn new(
         clock: Arc<dyn Clock>,
         limits: Limits,
+        proxies: Arc<Proxies>,
         fleet: Arc<Fleet>,
         log: Option<Buffer>,
         secure_port: Option<u16>,
-        (http1, takes_h2c): (Http1, bool),
+        spoken: Spoken,
     ) -> Rc<Self> {
         let random = u64::from_le_bytes(random_bytes(&*clock));
         Rc::new(Self {
             limits,
+            proxies,
             fleet: RefCell::new(fleet),
             pool: RefCell::default(),
             streams: RefCell::default(),
             buffers: Rc::default(),
             date: Cell::new(date(&*clock)),
-            http1,
+            spoken,
             lines: RefCell::default(),
             dialers: RefCell::default(),
-            takes_h2c,
             stirred: Notify::new(),
             random: Cell::new(random),
             log: RefCell::new(log),
@@ -209,7 +218,7 @@ impl Worker {
 
     /// Who reads HTTP/1.
     pub(crate) fn http1(&self) -> Http1 {
-        self.http1
+        self.spoken.http1
     }
 
     pub(crate) fn buffers(&self) -> &Rc<Buffers> {
@@ -227,7 +236,7 @@ impl Worker {
     }
 
     pub(crate) fn takes_h2c(&self) -> bool {
-        self.takes_h2c
+        self.spoken.h2c
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -474,27 +483,37 @@ impl Worker {
     }
 
     /// A place for a client, and its address as headers have it. One too many of an address is closed: what it would wait for are its own others.
-    fn enter(&self, peer: SocketAddr) -> Option<(impl Sized + use<>, HeaderValue)> {
+    pub(crate) fn enter(&self, peer: SocketAddr) -> Option<(impl Sized + use<>, HeaderValue)> {
         let (all, max) = (self.clients.borrow().len(), self.limits.connections);
         let place = self.addresses.enter(peer.ip(), all, max)?;
         Some((place, named(peer)?))
     }
 
-    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcceptor>) {
+        if self.proxies.contain(peer.ip()) {
+            return proxied::admit(self, socket, peer, acceptor);
+        }
         let Some((place, peer)) = self.enter(peer) else { return };
         self.serve(place, move |worker, client| async move {
-            preface::serve(&worker, client, socket, Origin::Outside { peer, secure: None }).await;
+            worker.serve_socket(client, socket, peer, acceptor).await;
         });
     }
 
-    fn admit_secure(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
-        let Some((place, peer)) = self.enter(peer) else { return };
-        self.serve(place, move |worker, client| async move {
-            // What a handshake fails of is the client's, or of somebody who looks around: there is nobody to be told.
-            let limit = worker.limits.patience.head;
-            let Ok(Ok(stream)) = tokio::time::timeout(limit, acceptor.accept(socket)).await else { return };
-            client::serve_secure(&worker, client, stream, peer).await;
-        });
+    /// Serves a client that comes from `peer`, by HTTPS where there is an acceptor.
+    pub(crate) async fn serve_socket(
+        self: &Rc<Self>,
+        client: Rc<Client>,
+        socket: TcpStream,
+        peer: HeaderValue,
+        acceptor: Option<TlsAcceptor>,
+    ) {
+        let Some(acceptor) = acceptor else {
+            return preface::serve(self, client, socket, Origin::Outside { peer, secure: None }).await;
+        };
+        // What a handshake fails of is the client's, or of somebody who looks around: there is nobody to be told.
+        let limit = self.limits.patience.head;
+        let Ok(Ok(stream)) = tokio::time::timeout(limit, acceptor.accept(socket)).await else { return };
+        client::serve_secure(self, client, stream, peer).await;
     }
 
     /// Serves a client by `service`. What `room` it takes is free again when that ends.

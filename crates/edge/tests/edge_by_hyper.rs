@@ -9,6 +9,8 @@ mod crowding;
 mod dialing;
 #[path = "edge/following.rs"]
 mod following;
+#[path = "edge/framed.rs"]
+mod framed;
 #[path = "edge/health.rs"]
 mod health;
 #[path = "edge/https.rs"]
@@ -25,13 +27,11 @@ mod passing;
 mod rates;
 #[path = "edge/sleeping.rs"]
 mod sleeping;
+#[path = "edge/streams.rs"]
+mod streams;
 #[path = "edge/strictness.rs"]
 mod strictness;
 #[path = "edge/timeouts.rs"]
 mod timeouts;
 #[path = "edge/world.rs"]
 mod world;
-#[path = "edge/framed.rs"]
-mod framed;
-#[path = "edge/streams.rs"]
-mod streams;

@@ -28,6 +28,9 @@ pub enum Program {
     /// A tool that is installed on this machine, by its absolute path: asked for its version and for nothing else. It is the
     /// administrator's and not a tenant's, so that no ground is needed.
     Tool(PathBuf),
+    /// A program of the administrator's that the platform calls at certain moments, by its absolute path. Whoever starts it has made sure that
+    /// nobody else could have written it.
+    Hook(PathBuf),
     /// A program that a tenant named; made by [`Ground::program`] and [`Ground::shell`] alone.
     Tenant(TenantProgram),
 }
@@ -67,7 +70,7 @@ impl Program {
             Self::Cargo(ground) | Self::Git(ground) | Self::Tenant(TenantProgram { ground, .. }) => {
                 Some(ground)
             }
-            Self::Own | Self::Image(_) | Self::Nft | Self::OwnGit | Self::Tool(_) => None,
+            Self::Own | Self::Image(_) | Self::Nft | Self::OwnGit | Self::Tool(_) | Self::Hook(_) => None,
         }
     }
 
@@ -88,8 +91,10 @@ impl Program {
                 if is_executable(&usual) { Ok(usual) } else { Err(missing) }
             }),
             Self::Tenant(program) => Ok(program.path.clone()),
-            Self::Tool(path) if path.is_absolute() => Ok(path.clone()),
-            Self::Tool(path) => Err(LaunchError::NotFound { program: path.display().to_string() }),
+            Self::Tool(path) | Self::Hook(path) if path.is_absolute() => Ok(path.clone()),
+            Self::Tool(path) | Self::Hook(path) => {
+                Err(LaunchError::NotFound { program: path.display().to_string() })
+            }
         }
     }
 
@@ -103,7 +108,8 @@ impl Program {
             | Self::Git(_)
             | Self::Nft
             | Self::OwnGit
-            | Self::Tool(_) => &[],
+            | Self::Tool(_)
+            | Self::Hook(_) => &[],
         }
     }
 
@@ -115,7 +121,9 @@ impl Program {
             Self::Cargo(_) => "cargo".to_owned(),
             Self::Git(_) | Self::OwnGit => "git".to_owned(),
             Self::Nft => "nft".to_owned(),
-            Self::Tenant(TenantProgram { path, .. }) | Self::Tool(path) => path.display().to_string(),
+            Self::Tenant(TenantProgram { path, .. }) | Self::Tool(path) | Self::Hook(path) => {
+                path.display().to_string()
+            }
         }
     }
 }

@@ -1,9 +1,13 @@
-//! Keeps every public host in a certificate: asks the ACME server when one is due, has edge answer its challenge, keeps what comes.
+//! Keeps every public host in a certificate: asks the ACME server when one is due, has edge or the operator's program prove the host, keeps what
+//! comes.
 //!
 //! What was begun is in the journal, so that a control that was killed in the middle is followed by one that goes on with the same order. Nothing here
 //! decides when a certificate is due: [`berth_control::certificate`] does.
 
+pub(crate) mod hook;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +16,8 @@ use berth_certificate::{Pair, RenewalName};
 use berth_clock::Clock;
 use berth_contract::Code;
 use berth_control::certificate::{
-    Acme, Certificate, CertificateChange, Challenge, Order, Origin, Proof, wanted,
+    Acme, Certificate, CertificateChange, Challenge, DnsHook, DnsRecord, Order, Origin, Proof, Prover,
+    record_name, wanted,
 };
 use berth_control::command::Command;
 use berth_control::event::Failure;
@@ -20,6 +25,7 @@ use berth_spec::{HostName, Timestamp};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
+use crate::certificates::hook::Deed;
 use crate::desk::{Asker, Desk};
 use crate::edge_link::EdgeLink;
 use crate::events;
@@ -73,7 +79,7 @@ pub(crate) fn server_of(acme: &Acme) -> Server {
 }
 
 /// An ACME server's no as a failure with a code.
-pub(crate) fn failure_of(error: &AcmeError, proof: Proof) -> Failure {
+pub(crate) fn failure_of(error: &AcmeError, prover: Prover<'_>) -> Failure {
     let code = match error {
         AcmeError::Unreachable { .. } => Code::AcmeUnreachable,
         AcmeError::Refused { .. }
@@ -83,15 +89,18 @@ pub(crate) fn failure_of(error: &AcmeError, proof: Proof) -> Failure {
         | AcmeError::Authorities(_)
         | AcmeError::Make(_) => Code::AcmeRefused,
     };
-    let next = match (error, proof) {
+    let next = match (error, prover) {
         (AcmeError::Refused { rate_limited: true, .. }, _) => {
             "the server asks to come more seldom: it is tried again later"
         }
-        (AcmeError::Refused { .. }, Proof::Http01) => {
+        (AcmeError::Refused { .. }, Prover::Edge(Proof::Http01)) => {
             "the host's DNS record has to name this machine, and port 80 has to reach it"
         }
-        (AcmeError::Refused { .. }, Proof::TlsAlpn01) => {
+        (AcmeError::Refused { .. }, Prover::Edge(Proof::TlsAlpn01)) => {
             "the host's DNS record has to name this machine, and port 443 has to reach it"
+        }
+        (AcmeError::Refused { .. }, Prover::Hook(_)) => {
+            "the DNS hook has to write the record that it is told, and `--dns-wait` to be as long as the zone's servers take"
         }
         _ => "`berth certs` shows when it is tried again; `berth certs renew HOST` tries at once",
     };
@@ -99,12 +108,26 @@ pub(crate) fn failure_of(error: &AcmeError, proof: Proof) -> Failure {
 }
 
 struct Keeper {
+    /// Where no hook may lie.
+    home: PathBuf,
     desk: Desk,
     edge: Arc<EdgeLink>,
     vault: Arc<Vault>,
     clock: Arc<dyn Clock>,
     /// The account that was opened last, with the sealed credentials that it was opened by.
     client: Mutex<Option<(String, Arc<Client>)>>,
+}
+
+/// Why there is no certificate, and before when the server does not want to be asked again.
+struct Miss {
+    failure: Box<Failure>,
+    not_before: Option<Timestamp>,
+}
+
+impl From<Failure> for Miss {
+    fn from(failure: Failure) -> Self {
+        Self { failure: Box::new(failure), not_before: None }
+    }
 }
 
 /// When a server would have a certificate renewed, and when it wants to be asked again.
@@ -123,8 +146,14 @@ enum Ended {
 }
 
 /// Works until the task is dropped.
-pub(crate) async fn keep(desk: Desk, edge: Arc<EdgeLink>, vault: Arc<Vault>, clock: Arc<dyn Clock>) {
-    let keeper = Arc::new(Keeper { desk, edge, vault, clock, client: Mutex::default() });
+pub(crate) async fn keep(
+    desk: Desk,
+    edge: Arc<EdgeLink>,
+    vault: Arc<Vault>,
+    clock: Arc<dyn Clock>,
+    home: PathBuf,
+) {
+    let keeper = Arc::new(Keeper { home, desk, edge, vault, clock, client: Mutex::default() });
     let mut durable = keeper.desk.durable();
     let mut working: JoinSet<Ended> = JoinSet::new();
     let mut under_way: BTreeSet<HostName> = BTreeSet::new();
@@ -132,7 +161,7 @@ pub(crate) async fn keep(desk: Desk, edge: Arc<EdgeLink>, vault: Arc<Vault>, clo
     let mut asking = false;
     loop {
         durable.borrow_and_update();
-        keeper.drop_unwanted(&under_way).await;
+        keeper.drop_unwanted(&mut under_way, &mut working);
         if !asking {
             asking = keeper.ask_for_a_window(&mut windows, &mut working);
         }
@@ -170,25 +199,28 @@ impl Keeper {
         working: &mut JoinSet<Ended>,
     ) -> Duration {
         let now = self.clock.now();
-        let due: Vec<(Timestamp, HostName)> = self.desk.read(|state| {
+        let (by_dns, due) = self.desk.read(|state| {
             let certificates = &state.platform.certificates;
-            if certificates.acme.is_none() {
-                return Vec::new();
-            }
+            let by_dns = certificates.acme.as_ref().is_some_and(|acme| acme.dns.is_some());
             let by_name = certificates.by_name();
             let of = |host: HostName| {
                 let due = certificates.due(&host, &by_name)?;
-                let window = by_name.of(&host).and_then(|it| windows.get(&it.id));
+                let own = by_name.of(&host).filter(|it| it.hosts.contains(&host));
+                let window = own.and_then(|it| windows.get(&it.id));
                 let set_back = certificates.setbacks.contains_key(&host);
                 let due = window.filter(|_| !set_back).map_or(due, |window| due.min(window.renew_at));
                 Some((due, host))
             };
-            wanted(state).into_iter().filter_map(of).collect()
+            (by_dns, wanted(state).into_iter().filter_map(of).collect::<Vec<(Timestamp, HostName)>>())
         });
         let mut next = LOOK;
         for (at, host) in due {
+            // A domain and the wildcard below it have their records under one name, which a simple hook may take for one record.
+            let name_taken = || by_dns && under_way.iter().any(|it| record_name(it) == record_name(&host));
             if at > now {
                 next = next.min(Duration::from_millis(at.0 - now.0));
+            } else if name_taken() {
+                // The end of what is under way is another look.
             } else if under_way.len() < AT_ONCE && under_way.insert(host.clone()) {
                 let keeper = Arc::clone(self);
                 working.spawn(async move {
@@ -205,7 +237,8 @@ impl Keeper {
         let settings = self.desk.read(|state| {
             let certificates = &state.platform.certificates;
             let acme = certificates.acme.clone()?;
-            let own = |it: &&Certificate| it.server.as_ref() == Some(&acme.directory);
+            let own =
+                |it: &&Certificate| it.server.as_ref() == Some(&acme.directory) && it.hosts.contains(host);
             let replaced = certificates.by_name().of(host).filter(own);
             Some((acme, certificates.orders.get(host).cloned(), replaced.map(|it| it.chain.clone())))
         });
@@ -215,7 +248,10 @@ impl Keeper {
             Ok(Some(certificate)) => CertificateChange::Stored { certificate },
             // Another account was set meanwhile; the next round goes by that.
             Ok(None) => return,
-            Err(failure) => CertificateChange::Failed { host: host.clone(), failure, at: self.clock.now() },
+            Err(Miss { failure, not_before }) => {
+                let (host, failure) = (host.clone(), *failure);
+                CertificateChange::Failed { host, failure, at: self.clock.now(), not_before }
+            }
         };
         self.write(change).await;
     }
@@ -226,13 +262,16 @@ impl Keeper {
         acme: &Acme,
         begun: Option<Order>,
         replaced: Option<&RenewalName>,
-    ) -> Result<Option<Certificate>, Failure> {
-        let failed = |error: AcmeError| failure_of(&error, acme.proof);
-        let proof = match acme.proof {
-            Proof::Http01 => acme::Proof::Http,
-            Proof::TlsAlpn01 => acme::Proof::TlsAlpn,
+    ) -> Result<Option<Certificate>, Miss> {
+        // A change of the settings drops the orders with them.
+        let Some(prover) = acme.prover(host) else { return Ok(None) };
+        let missed = |error: AcmeError| self.miss(&error, prover);
+        let proof = match prover {
+            Prover::Edge(Proof::Http01) => acme::Proof::Http,
+            Prover::Edge(Proof::TlsAlpn01) => acme::Proof::TlsAlpn,
+            Prover::Hook(_) => acme::Proof::Dns,
         };
-        let client = self.client(acme).await.map_err(failed)?;
+        let client = self.client(acme).await.map_err(missed)?;
         let mut resumed = match &begun {
             // An order that the server has forgotten is begun anew.
             Some(order) => client.resume(host.as_str(), &order.address).await.ok(),
@@ -241,15 +280,58 @@ impl Keeper {
         if resumed.as_mut().is_some_and(|order| !order.is_open()) {
             resumed = None;
         }
+        let left = begun.and_then(|order| order.record);
+        if let (None, Some(record), Prover::Hook(hook)) = (&resumed, &left, prover) {
+            self.clean_up(hook, record).await;
+        }
         let mut order = match resumed {
             Some(order) => order,
-            None => client.order(host.as_str(), replaced).await.map_err(failed)?,
+            None => client.order(host.as_str(), replaced).await.map_err(missed)?,
         };
-        let challenge = order.challenge(proof).await.map_err(failed)?;
-        let challenge = challenge.map(|it| Challenge { token: it.token, answer: it.answer });
-        let ordered = Order { address: order.address().to_owned(), challenge };
-        let token = ordered.challenge.as_ref().map(|challenge| challenge.token.clone());
-        self.write(CertificateChange::Ordered { host: host.clone(), order: ordered }).await;
+        let challenge = order.challenge(proof).await.map_err(missed)?;
+        let address = order.address().to_owned();
+        let issued = match prover {
+            Prover::Edge(_) => {
+                let challenge = challenge.map(|it| Challenge { token: it.token, answer: it.answer });
+                self.have_edge_answer(host, Order { address, challenge, record: None }).await?;
+                order.finish(proof).await.map_err(missed)
+            }
+            Prover::Hook(hook) => {
+                let record = challenge.map(|it| DnsRecord { name: record_name(host), value: it.answer });
+                // An order that is gone on with may be proven already, with its record still there.
+                let record = record.or(left);
+                let ordered = Order { address, challenge: None, record: record.clone() };
+                self.write(CertificateChange::Ordered { host: host.clone(), order: ordered }).await;
+                let issued = match &record {
+                    Some(record) => self.finish_by_dns(&mut order, hook, record).await,
+                    None => order.finish(proof).await.map_err(missed),
+                };
+                if let Some(record) = &record {
+                    self.clean_up(hook, record).await;
+                }
+                issued
+            }
+        };
+        self.taken(host, acme, issued?)
+    }
+
+    fn miss(&self, error: &AcmeError, prover: Prover<'_>) -> Miss {
+        let again_in = match error {
+            AcmeError::Refused { again_in, .. } => *again_in,
+            _ => None,
+        };
+        let until = |pause: Duration| {
+            let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            Timestamp(self.clock.now().0.saturating_add(pause))
+        };
+        let failure = Box::new(failure_of(error, prover));
+        Miss { failure, not_before: again_in.map(until) }
+    }
+
+    /// Writes the order down, and waits until edge answers for it.
+    async fn have_edge_answer(&self, host: &HostName, order: Order) -> Result<(), Failure> {
+        let token = order.challenge.as_ref().map(|challenge| challenge.token.clone());
+        self.write(CertificateChange::Ordered { host: host.clone(), order }).await;
         // A host that the server remembers has nothing to be answered.
         if let Some(token) = token
             && !self.edge.answers(&token, EDGE_PATIENCE).await
@@ -257,7 +339,33 @@ impl Keeper {
             let summary = "edge did not take the challenge over in time";
             return Err(Failure::new(Code::EdgeUnresponsive.as_str(), summary));
         }
-        let Issued { chain, key } = order.finish(proof).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Has the record written, waits as long as its way may take, and has the server look.
+    async fn finish_by_dns(
+        &self,
+        order: &mut acme::Order,
+        hook: &DnsHook,
+        record: &DnsRecord,
+    ) -> Result<Issued, Miss> {
+        hook::run(hook, Deed::Present, record, &self.home, &self.clock)
+            .await
+            .map_err(|error| error.failure(hook))?;
+        tokio::time::sleep(hook.wait.as_duration()).await;
+        order.finish(acme::Proof::Dns).await.map_err(|error| self.miss(&error, Prover::Hook(hook)))
+    }
+
+    /// Has the record taken away. One that stays is no harm: nobody looks for its value again.
+    async fn clean_up(&self, hook: &DnsHook, record: &DnsRecord) {
+        if let Err(error) = hook::run(hook, Deed::Cleanup, record, &self.home, &self.clock).await {
+            events::dns_record_left(&record.name, &error.failure(hook));
+        }
+    }
+
+    /// What came as a certificate, if the account is still the one that it was asked of.
+    fn taken(&self, host: &HostName, acme: &Acme, issued: Issued) -> Result<Option<Certificate>, Miss> {
+        let Issued { chain, key } = issued;
         let still = self.desk.read(|state| state.platform.certificates.acme.as_ref() == Some(acme));
         if !still {
             return Ok(None);
@@ -265,7 +373,7 @@ impl Keeper {
         let unusable = |why: String| Failure::new(Code::CertificateInvalid.as_str(), why);
         let pair = Pair::read(&chain, &key).map_err(|error| unusable(error.to_string()))?;
         if !pair.names.contains(host.as_str()) {
-            return Err(unusable(format!("the server gave a certificate that is not for {host}")));
+            return Err(unusable(format!("the server gave a certificate that is not for {host}")).into());
         }
         Ok(Some(certificate_of(&pair, &chain, &key, Some(&acme.directory), &self.vault, &*self.clock)))
     }
@@ -322,9 +430,9 @@ impl Keeper {
         Window { renew_at, ask_at: Timestamp(self.clock.now().0.saturating_add(again)) }
     }
 
-    /// Ends orders for hosts that no app has any more: edge stops to answer for them.
-    async fn drop_unwanted(&self, under_way: &BTreeSet<HostName>) {
-        let unwanted: Vec<HostName> = self.desk.read(|state| {
+    /// Ends orders for hosts that no app has any more: edge stops to answer for them, and what stands in DNS goes.
+    fn drop_unwanted(self: &Arc<Self>, under_way: &mut BTreeSet<HostName>, working: &mut JoinSet<Ended>) {
+        let unwanted: Vec<(HostName, Option<(DnsHook, DnsRecord)>)> = self.desk.read(|state| {
             let certificates = &state.platform.certificates;
             let known =
                 certificates.orders.keys().chain(certificates.setbacks.keys()).chain(&certificates.asked);
@@ -333,10 +441,21 @@ impl Keeper {
                 return Vec::new();
             }
             let wanted = wanted(state);
-            known.into_iter().filter(|host| !wanted.contains(*host)).cloned().collect()
+            let hook = certificates.acme.as_ref().and_then(|acme| acme.dns.as_ref());
+            let left = |host| hook.cloned().zip(certificates.orders.get(host)?.record.clone());
+            let unwanted = known.into_iter().filter(|host| !wanted.contains(*host));
+            unwanted.map(|host| (host.clone(), left(host))).collect()
         });
-        for host in unwanted {
-            self.write(CertificateChange::Dropped { host }).await;
+        for (host, left) in unwanted {
+            under_way.insert(host.clone());
+            let keeper = Arc::clone(self);
+            working.spawn(async move {
+                if let Some((hook, record)) = left {
+                    keeper.clean_up(&hook, &record).await;
+                }
+                keeper.write(CertificateChange::Dropped { host: host.clone() }).await;
+                Ended::Order(host)
+            });
         }
     }
 

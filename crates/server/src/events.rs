@@ -1,6 +1,7 @@
 //! What control says of itself: one function for each kind of log line.
 
 use berth_control::command::Refusal;
+use berth_control::event::Failure;
 use berth_control::invariant::{Breach, Invariant};
 use berth_journal::AppendError;
 use berth_routing::Generation;
@@ -108,6 +109,10 @@ pub fn removed_instance(instance: &InstanceId) {
 
 pub fn could_not(what: &str, error: &dyn std::fmt::Display) {
     warn!(%error, "could not {what}");
+}
+
+pub fn dns_record_left(name: &str, failure: &Failure) {
+    warn!(name, why = failure.summary, said = failure.log.join("; "), "a record of a proof stays in DNS");
 }
 
 pub fn git_broke_off(service: &str, why: &str) {

@@ -144,7 +144,8 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
     tasks.spawn(Arc::clone(&edge).serve(edge_socket, vec![0, config.owner_uid, edge_uid], desk.clone()));
     tasks.spawn(publish(Arc::clone(&edge), Arc::clone(&machine), desk.clone()));
     tasks.spawn(Arc::clone(&machine).watch());
-    tasks.spawn(certificates::keep(desk.clone(), Arc::clone(&edge), vault, Arc::clone(&clock)));
+    let home = config.home.clone();
+    tasks.spawn(certificates::keep(desk.clone(), Arc::clone(&edge), vault, Arc::clone(&clock), home));
     let reconciler =
         Reconciler::new(desk.clone(), Arc::clone(&edge), Arc::clone(&machine), Arc::clone(&clock));
     let reconciling = tasks.spawn(Arc::new(reconciler).run());

@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod name;
 pub mod problem;
 pub mod procfile;
+mod proxies;
 pub mod schedule;
 pub mod schema;
 pub mod unit;
@@ -38,5 +39,6 @@ pub use name::{
     VolumeName,
 };
 pub use problem::{Problem, Problems};
+pub use proxies::{InvalidProxies, Proxies};
 pub use schedule::{Schedule, Zone};
 pub use unit::{Bytes, Millis, Timestamp};

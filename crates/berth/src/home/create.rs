@@ -116,6 +116,7 @@ pub(crate) fn create(
                 edge: None,
                 api: None,
                 https: None,
+                proxies: berth_spec::Proxies::default(),
             };
             write_platform(path, &platform)?;
             halt()?;

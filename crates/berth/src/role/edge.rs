@@ -58,6 +58,7 @@ pub(super) fn run(args: &EdgeArgs) -> Result<(), RoleError> {
         limits: Limits::default(),
         h2c: h2c(std::env::var_os(H2C_VARIABLE).as_deref())?,
         http1: http1(std::env::var_os(HTTP1_VARIABLE).as_deref())?,
+        proxies: args.proxies.clone().unwrap_or_default(),
         clock: Arc::new(SystemClock::new()),
         // The supervisor gives edge a user of its own wherever it can.
         allow_root: false,

@@ -51,6 +51,7 @@ pub(super) fn options(args: &UpArgs) -> Vec<OsString> {
         ("--edge", args.edge.map(|address| address.to_string())),
         ("--https", args.https.map(|address| address.to_string())),
         ("--api", args.api.map(|address| address.to_string())),
+        ("--proxy-protocol", args.proxy_protocol.as_ref().map(ToString::to_string)),
         ("--isolation", args.isolation.map(|level| level.name().to_owned())),
         ("--backend", args.backend.map(|backend| backend.name().to_owned())),
     ];

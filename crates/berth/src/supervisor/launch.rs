@@ -225,6 +225,9 @@ impl Site {
         for listener in &self.sockets.secure {
             launch = pass(launch, "--secure", listener)?;
         }
+        if !self.home.platform.proxies.is_empty() {
+            launch = launch.arg("--proxies").arg(self.home.platform.proxies.to_string());
+        }
         launch = pass(launch, "--handover", &self.sockets.handover)?;
         // A directory that is open, not a path: edge may look at nothing else in the home.
         launch = pass(launch, "--routing", File::open(self.home.routing())?)?;

@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue, USER_AGENT};
-use http::{Request, Response, Uri};
+use http::header::{HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -26,13 +26,39 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Servers ask to be told who asks.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("berth/", env!("CARGO_PKG_VERSION")));
 
+/// No server is believed that it wants to be left alone for longer: the longest limits of Let's Encrypt are over a week.
+const LONGEST_PAUSE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// For how long the server last wanted to be left alone. The library gives its errors without the header that says so.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pause(Arc<Mutex<Option<Duration>>>);
+
+impl Pause {
+    /// What it was, once.
+    pub(super) fn take(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Hears what an answer says of it: whole seconds, as ACME servers write it (RFC 8555, 6.6), and no date.
+    fn hear(&self, answer: &Response<Incoming>) {
+        if !matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            return;
+        }
+        let seconds =
+            answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let pause = seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_PAUSE));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pause;
+    }
+}
+
 /// Connects to one ACME server.
 pub(super) struct Connection {
     tls: Arc<ClientConfig>,
+    pause: Pause,
 }
 
 impl Connection {
-    pub(super) fn new(server: &Server) -> Result<Self, AcmeError> {
+    pub(super) fn new(server: &Server, pause: Pause) -> Result<Self, AcmeError> {
         let mut roots = RootCertStore::empty();
         match &server.authorities {
             Some(pem) => {
@@ -58,7 +84,7 @@ impl Connection {
             .map_err(|error| AcmeError::Authorities(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: Arc::new(tls) })
+        Ok(Self { tls: Arc::new(tls), pause })
     }
 }
 
@@ -67,11 +93,12 @@ impl HttpClient for Connection {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let tls = Arc::clone(&self.tls);
+        let (tls, pause) = (Arc::clone(&self.tls), self.pause.clone());
         Box::pin(async move {
             let answer = tokio::time::timeout(LIMIT, send(tls, request)).await;
             let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
             let response = answer.map_err(late).flatten().map_err(|error| Error::Other(Box::new(error)))?;
+            pause.hear(&response);
             Ok(BytesResponse::from(response))
         })
     }

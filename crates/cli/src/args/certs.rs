@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use berth_contract::Proof;
-use berth_spec::HostName;
+use berth_contract::{DnsHook, Proof};
+use berth_spec::{HostName, Millis};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 /// `berth certs`
@@ -62,9 +62,20 @@ pub struct AcmeArgs {
     /// Ask for no more certificates; those that there are stay
     #[arg(long)]
     pub off: bool,
-    /// How it is shown that a host is yours: http-01 at port 80, tls-alpn-01 at port 443
+    /// How it is shown that a host is yours: http-01 at port 80, tls-alpn-01 at port 443, dns-01 by --dns-hook. Wildcards are proven by DNS
+    /// whatever is said here
     #[arg(long, value_enum, value_name = "PROOF", default_value = "http-01", hide_possible_values = true)]
     pub proof: ProofArg,
+    /// A program on the platform's machine that writes to DNS. It is called as PATH present NAME VALUE to have a TXT record there, and as
+    /// PATH cleanup NAME VALUE to have it gone, as lego's provider exec calls one
+    #[arg(long, value_name = "PATH")]
+    pub dns_hook: Option<String>,
+    /// How long the servers of the zone may take after that to have it all
+    #[arg(long, value_name = "TIME", default_value_t = DnsHook::usual_wait(), requires = "dns_hook")]
+    pub dns_wait: Millis,
+    /// How long the program may run
+    #[arg(long, value_name = "TIME", default_value_t = DnsHook::usual_timeout(), requires = "dns_hook")]
+    pub dns_timeout: Millis,
     /// The authorities that the server itself is believed by, as PEM, when they are not the machine's
     #[arg(long, value_name = "FILE")]
     pub authorities: Option<PathBuf>,
@@ -85,6 +96,9 @@ pub enum ProofArg {
     /// At port 443
     #[value(name = "tls-alpn-01")]
     TlsAlpn01,
+    /// In DNS
+    #[value(name = "dns-01")]
+    Dns01,
 }
 
 impl From<ProofArg> for Proof {
@@ -92,6 +106,7 @@ impl From<ProofArg> for Proof {
         match proof {
             ProofArg::Http01 => Self::Http01,
             ProofArg::TlsAlpn01 => Self::TlsAlpn01,
+            ProofArg::Dns01 => Self::Dns01,
         }
     }
 }

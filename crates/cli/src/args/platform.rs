@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use berth_spec::{Backend, HttpsAddress, Isolation};
+use berth_spec::{Backend, HttpsAddress, Isolation, Proxies};
 use clap::{Args, Subcommand};
 
 /// `berth up`
@@ -18,6 +18,10 @@ pub struct UpArgs {
     /// Where the API answers, on loopback [default: as last time, at first 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS")]
     pub api: Option<SocketAddr>,
+    /// The networks of proxies in front, or off. A connection from there has to begin with its client's address, by the PROXY protocol, version 1 or 2;
+    /// from elsewhere none may [default: as last time, at first off]
+    #[arg(long, value_name = "NETWORKS")]
+    pub proxy_protocol: Option<Proxies>,
     /// Isolate instances at this level: plain, confined, namespaces, full [default: the best that the machine has; plain is never
     /// chosen unasked]
     #[arg(long, value_name = "LEVEL")]

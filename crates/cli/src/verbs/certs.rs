@@ -4,7 +4,7 @@ use std::path::Path;
 
 use berth_contract::{
     AcmeSettings, CertificateHost, CertificateList, CertificateOrigin, CertificateState, CertificateUpload,
-    Code, ExitStatus, ExternalAccount, SecretValue,
+    Code, DnsHook, ExitStatus, ExternalAccount, Proof, SecretValue,
 };
 use serde_json::json;
 
@@ -67,6 +67,11 @@ impl Session<'_> {
             directory: args.directory.unwrap_or_else(|| usual.to_owned()),
             email: args.email,
             proof: args.proof.into(),
+            dns: args.dns_hook.map(|program| DnsHook {
+                program,
+                wait_ms: args.dns_wait,
+                timeout_ms: args.dns_timeout,
+            }),
             authorities: args.authorities.as_deref().map(read).transpose()?,
             external_account,
         };
@@ -116,11 +121,12 @@ impl Session<'_> {
         match &list.acme {
             Some(acme) => {
                 let email = acme.email.as_ref().map_or_else(String::new, |email| format!(", for {email}"));
-                self.screen.line(&format!(
-                    "certificates come from {} by {}{email}",
-                    acme.directory,
-                    acme.proof.as_str()
-                ))?;
+                let (directory, proof) = (&acme.directory, acme.proof.as_str());
+                self.screen.line(&format!("certificates come from {directory} by {proof}{email}"))?;
+                if let Some(hook) = &acme.dns {
+                    let what = if acme.proof == Proof::Dns01 { "hosts are" } else { "wildcards are" };
+                    self.screen.line(&format!("{what} proven by {}", hook.program))?;
+                }
             }
             None => {
                 self.screen.line("certificates do not come by themselves")?;
@@ -135,14 +141,15 @@ impl Session<'_> {
             }
             self.print(&table)?;
         }
-        for host in list.hosts.iter().filter(|host| host.certificate.is_none()) {
-            if let Some(failure) = &host.failure {
-                let again =
-                    host.again_at.map_or_else(String::new, |at| format!("; tried again at {}", exact(at)));
-                self.screen.line(&format!("{}: {}{again}", host.host, failure.summary))?;
-                if let Some(next) = &failure.next {
-                    self.screen.line(&format!("  {next}"))?;
-                }
+        for (host, failure) in list.hosts.iter().filter_map(|host| Some((host, host.failure.as_ref()?))) {
+            let again =
+                host.again_at.map_or_else(String::new, |at| format!("; tried again at {}", exact(at)));
+            self.screen.line(&format!("{}: {}{again}", host.host, failure.summary))?;
+            for line in &failure.log {
+                self.screen.line(&format!("  | {line}"))?;
+            }
+            if let Some(next) = &failure.next {
+                self.screen.line(&format!("  {next}"))?;
             }
         }
         let unused = list

@@ -31,8 +31,7 @@ pub(crate) async fn run(
         let full = worker.clients.borrow().len() >= worker.limits.connections;
         tokio::select! {
             accepted = accept(&listener, secure.as_ref()), if accepting && !full => match accepted {
-                Ok((socket, peer, None)) => worker.admit(socket, peer),
-                Ok((socket, peer, Some(secure))) => worker.admit_secure(socket, peer, secure.acceptor.clone()),
+                Ok((socket, peer, secure)) => worker.admit(socket, peer, secure.map(|it| it.acceptor.clone())),
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     events::accept_failed(&error);

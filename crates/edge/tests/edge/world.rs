@@ -15,7 +15,7 @@ use berth_clock::{Clock as _, SystemClock};
 use berth_edge::{AccessLog, Config, EdgeError, ExitReason, Http1, Limits};
 use berth_routing::wire::{Decoder, FromEdge, PROTOCOL, ToEdge, encode};
 use berth_routing::{AppRoute, Backend, Endpoint, Generation, Host, Probe, ProbePath, Role, Snapshot};
-use berth_spec::{AppId, InstanceId, Millis};
+use berth_spec::{AppId, InstanceId, Millis, Proxies};
 use tempfile::TempDir;
 
 /// Nothing here takes so long; it only turns a hang into a failure.
@@ -108,6 +108,7 @@ impl World {
             limits: options.limits,
             h2c: options.h2c,
             http1: if env!("CARGO_CRATE_NAME") == "edge_by_hyper" { Http1::Hyper } else { Http1::Own },
+            proxies: Proxies::default(),
             clock: Arc::new(SystemClock::new()),
             allow_root: true,
             ready: None,

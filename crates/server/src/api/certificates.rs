@@ -12,20 +12,23 @@ use berth_certificate::acme::{AcmeError, Client, ExternalAccount, Server};
 use berth_certificate::{AUTHORITY, LocalAuthority, Pair};
 use berth_contract::{
     Acme, AcmeSettings, Authority, Certificate, CertificateHost, CertificateList, CertificateOrigin,
-    CertificateRenewal, CertificateState, CertificateUpload, Code, Problem, Proof, route,
+    CertificateRenewal, CertificateState, CertificateUpload, Code, DnsHook, Problem, Proof, route,
 };
 use berth_control::certificate::{self, ByName, CertificateChange, Certificates, Origin, is_public, renewal};
 use berth_control::command::Command;
 use berth_control::plan::APPLY_DEADLINE;
 use berth_control::route::serving_hosts;
 use berth_control::state::{Life, State as Known};
-use berth_spec::{HostName, Timestamp};
+use berth_spec::{HostName, Millis, Timestamp};
 
 use super::auth::Principal;
 use super::mutation::{Mutation, NoBody};
 use super::problem::{Body, Refused};
 use super::{Api, views};
-use crate::certificates::{ACCOUNT_LABEL, certificate_of};
+use crate::certificates::{ACCOUNT_LABEL, certificate_of, hook};
+
+/// An order waits for its hook, and others wait behind it: servers forget an order after some days.
+const HOOK_LONGEST: Millis = Millis::from_secs(60 * 60);
 
 #[utoipa::path(get, path = route::CERTIFICATES, tag = "certificates",
     responses((status = 200, body = CertificateList)))]
@@ -96,25 +99,34 @@ pub(super) async fn renew(
 ) -> Result<StatusCode, Refused> {
     mutation.principal.own_platform()?;
     let host = mutation.body.0.host.clone();
-    let (wanted, acme) = api.desk.read(|state| {
-        (certificate::wanted(state).contains(&host), state.platform.certificates.acme.is_some())
+    let (wanted, acme, provable) = api.desk.read(|state| {
+        let certificates = &state.platform.certificates;
+        let wanted = certificate::wanted(state).contains(&host);
+        (wanted, certificates.acme.is_some(), certificates.can_ask_for(&host))
     });
     if !acme {
         let problem = Problem::new(Code::AcmeUnset, "no ACME server is set, so there is nobody to ask");
         return Err(problem.next("`berth certs acme --email YOU@EXAMPLE.COM` asks Let's Encrypt").into());
     }
     if !wanted {
-        let why = if is_public(&host) {
-            format!("no app has the host {host}")
-        } else {
-            format!("{host} is no name for which a server of the internet gives certificates that way")
-        };
-        return Err(Problem::new(Code::CertificateNotFound, why)
-            .next("`berth domains` shows an app's hosts")
-            .into());
+        return Err(not_wanted(&host, provable).into());
     }
     change(&api, &mutation, CertificateChange::Asked { host }).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+/// Why none is asked for.
+fn not_wanted(host: &HostName, provable: bool) -> Problem {
+    let (why, next) = if provable {
+        (format!("no app has the host {host}"), "`berth domains` shows an app's hosts")
+    } else if is_public(host) {
+        let why = format!("{host} is a wildcard, which is proven by DNS alone");
+        (why, "`berth certs acme --dns-hook PATH` names the program that writes to DNS")
+    } else {
+        let why = format!("{host} is no name for which a server of the internet gives certificates");
+        (why, "`berth certs add` brings one of your own")
+    };
+    Problem::new(Code::CertificateNotFound, why).next(next)
 }
 
 #[utoipa::path(put, path = route::ACME, tag = "certificates", request_body = AcmeSettings,
@@ -127,6 +139,7 @@ pub(super) async fn set_acme(
     mutation.principal.own_platform()?;
     let sent = &mutation.body.0;
     let server = Server { directory: sent.directory.clone(), authorities: sent.authorities.clone() };
+    let dns = dns_hook(&api, sent)?;
     let external = sent.external_account.as_ref().map(external).transpose()?;
     let registered = Client::register(&server, sent.email.as_deref(), external.as_ref()).await;
     let (_client, account) = registered.map_err(|error| refused(&error))?;
@@ -135,9 +148,10 @@ pub(super) async fn set_acme(
         authorities: sent.authorities.clone(),
         email: sent.email.clone(),
         proof: match sent.proof {
-            Proof::Http01 => certificate::Proof::Http01,
+            Proof::Http01 | Proof::Dns01 => certificate::Proof::Http01,
             Proof::TlsAlpn01 => certificate::Proof::TlsAlpn01,
         },
+        dns,
         account: api.vault.seal_text(&*api.clock, ACCOUNT_LABEL, &account),
     };
     let answer = shown_acme(&acme);
@@ -198,6 +212,34 @@ fn refused(error: &AcmeError) -> Problem {
     }
 }
 
+/// The hook that is to be set, if there is to be one, once it was looked at.
+fn dns_hook(api: &Api, sent: &AcmeSettings) -> Result<Option<certificate::DnsHook>, Refused> {
+    let every_host = sent.proof == Proof::Dns01;
+    let Some(hook) = &sent.dns else {
+        let missing =
+            || Problem::new(Code::RequestInvalid, "proofs by DNS need a program that writes the records");
+        return if every_host {
+            Err(missing().next("name it with `--dns-hook PATH`").into())
+        } else {
+            Ok(None)
+        };
+    };
+    if let Err(error) = hook::checked(&hook.program, &api.identity.home) {
+        let problem = Problem::new(Code::RequestInvalid, format!("this cannot be the DNS hook: {error}"));
+        return Err(problem
+            .next("give a program of root's, in a folder of root's, like /etc/berth/dns")
+            .into());
+    }
+    let (program, wait, limit) = (hook.program.clone(), hook.wait_ms, hook.timeout_ms);
+    if limit.0 == 0 || limit > HOOK_LONGEST || wait > HOOK_LONGEST {
+        let why = format!(
+            "a DNS hook has at most {HOOK_LONGEST}, and some time at least, and as long may be waited"
+        );
+        return Err(Problem::new(Code::RequestInvalid, why).into());
+    }
+    Ok(Some(certificate::DnsHook { program, wait, limit, every_host }))
+}
+
 /// Servers give the key in the alphabet of URLs; people paste it in either, with or without its padding.
 fn external(sent: &berth_contract::ExternalAccount) -> Result<ExternalAccount, Refused> {
     let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -209,11 +251,17 @@ fn external(sent: &berth_contract::ExternalAccount) -> Result<ExternalAccount, R
 }
 
 fn shown_acme(acme: &certificate::Acme) -> Acme {
-    let proof = match acme.proof {
-        certificate::Proof::Http01 => Proof::Http01,
-        certificate::Proof::TlsAlpn01 => Proof::TlsAlpn01,
+    let proof = match (&acme.dns, acme.proof) {
+        (Some(hook), _) if hook.every_host => Proof::Dns01,
+        (_, certificate::Proof::Http01) => Proof::Http01,
+        (_, certificate::Proof::TlsAlpn01) => Proof::TlsAlpn01,
     };
-    Acme { directory: acme.directory.clone(), email: acme.email.clone(), proof }
+    let dns = acme.dns.as_ref().map(|hook| DnsHook {
+        program: hook.program.clone(),
+        wait_ms: hook.wait,
+        timeout_ms: hook.limit,
+    });
+    Acme { directory: acme.directory.clone(), email: acme.email.clone(), proof, dns }
 }
 
 fn shown(certificate: &certificate::Certificate) -> Certificate {
@@ -256,7 +304,8 @@ fn stands(
 ) -> CertificateHost {
     let shown = by_name.of(&host);
     let setback = certificates.setbacks.get(&host);
-    let asked = certificates.due(&host, by_name).is_some_and(|due| due <= now) && is_public(&host);
+    let asked =
+        certificates.due(&host, by_name).is_some_and(|due| due <= now) && certificates.can_ask_for(&host);
     let state = match shown {
         Some(certificate) if now <= certificate.not_after => CertificateState::Valid,
         Some(_) => CertificateState::Expired,

@@ -1,5 +1,10 @@
 //! HTTPS with real parts: certificates by ACME from Pebble, clients that are curl.
 
+mod dns;
+mod front;
+mod graded;
+mod proxied;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
