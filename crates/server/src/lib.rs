@@ -104,6 +104,11 @@ fn unix(listener: std::os::unix::net::UnixListener) -> io::Result<UnixListener> 
     UnixListener::from_std(listener)
 }
 
+fn tcp(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
 async fn control(config: ControlConfig) -> Result<(), RunError> {
     let clock = Arc::clone(&config.clock);
     let key = replay::snapshot_key().map_err(system("reading the executable"))?;
@@ -138,8 +143,7 @@ async fn control(config: ControlConfig) -> Result<(), RunError> {
 
     let edge_socket = unix(config.edge_unix).map_err(system("listening on edge.sock"))?;
     let api_socket = unix(config.api_unix).map_err(system("listening on api.sock"))?;
-    config.api_tcp.set_nonblocking(true).map_err(system("listening for the API"))?;
-    let api_tcp = TcpListener::from_std(config.api_tcp).map_err(system("listening for the API"))?;
+    let api_tcp = tcp(config.api_tcp).map_err(system("listening for the API"))?;
     let edge_uid = config.uid_plan.map_or(config.owner_uid, config::UidPlan::edge);
     tasks.spawn(Arc::clone(&edge).serve(edge_socket, vec![0, config.owner_uid, edge_uid], desk.clone()));
     tasks.spawn(publish(Arc::clone(&edge), Arc::clone(&machine), desk.clone()));

@@ -1,5 +1,6 @@
 //! An edge with real sockets on loopback, a control that the test plays, and instances that the test scripts.
 
+use std::collections::VecDeque;
 use std::io::{PipeWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -132,9 +133,11 @@ impl World {
     /// Sends a snapshot and waits until every thread uses it.
     pub(crate) fn apply(&mut self, snapshot: &Snapshot) {
         self.control.send(&ToEdge::Snapshot(snapshot.clone()));
-        self.control.wait(|message| {
+        let (_, before) = self.control.wait(|message| {
             matches!(message, FromEdge::Applied { generation } if *generation == snapshot.generation)
         });
+        // An instance may be found ready before every thread uses the snapshot that named it.
+        self.control.passed.extend(before.into_iter().filter(|it| matches!(it, FromEdge::Health { .. })));
     }
 
     /// Ends control's side of the connection and waits for edge to come back.
@@ -234,13 +237,16 @@ pub(crate) struct Control {
     listener: Option<UnixListener>,
     stream: UnixStream,
     decoder: Decoder,
+    /// What came while something else was waited for, and is to be seen still.
+    passed: VecDeque<FromEdge>,
 }
 
 impl Control {
     fn accept(listener: UnixListener) -> Self {
         let (stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(HANG)).unwrap();
-        let mut control = Self { listener: Some(listener), stream, decoder: Decoder::default() };
+        let (decoder, passed) = (Decoder::default(), VecDeque::new());
+        let mut control = Self { listener: Some(listener), stream, decoder, passed };
         let hello = control.next();
         assert_eq!(hello, FromEdge::Hello { protocol: PROTOCOL, pid: std::process::id() });
         control.send(&ToEdge::Hello { protocol: PROTOCOL });
@@ -267,7 +273,7 @@ impl Control {
     pub(crate) fn wait(&mut self, wanted: impl Fn(&FromEdge) -> bool) -> (FromEdge, Vec<FromEdge>) {
         let mut before = Vec::new();
         loop {
-            let message = self.next();
+            let message = self.passed.pop_front().unwrap_or_else(|| self.next());
             if wanted(&message) {
                 return (message, before);
             }
@@ -376,13 +382,10 @@ impl Instance {
     pub(crate) fn gated(answer: impl Fn(Call) + Send + Sync + 'static) -> (Self, Receiver<()>, Sender<()>) {
         let (told, began) = channel();
         let (go, gate) = channel();
-        let ends = Mutex::new((told, gate));
+        let (told, gate) = (Mutex::new(told), Mutex::new(gate));
         let instance = Self::scripted(move |call| {
-            {
-                let ends = ends.lock().unwrap();
-                ends.0.send(()).unwrap();
-                ends.1.recv_timeout(HANG).unwrap();
-            }
+            told.lock().unwrap().send(()).unwrap();
+            gate.lock().unwrap().recv_timeout(HANG).unwrap();
             answer(call);
         });
         (instance, began, go)
