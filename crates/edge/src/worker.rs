@@ -512,7 +512,8 @@ impl Worker {
         };
         // What a handshake fails of is the client's, or of somebody who looks around: there is nobody to be told.
         let limit = self.limits.patience.head;
-        let Ok(Ok(stream)) = tokio::time::timeout(limit, acceptor.accept(socket)).await else { return };
+        let shaking = Box::pin(acceptor.accept(socket));
+        let Ok(Ok(stream)) = tokio::time::timeout(limit, shaking).await else { return };
         client::serve_secure(self, client, stream, peer).await;
     }
 

@@ -1,7 +1,7 @@
 //! The main job, measured on the release build: deploys, rollbacks, what an idle platform costs, what the journal does, and whether a request
 //! fails while all that happens.
 
-mod example;
+pub(super) mod example;
 mod http;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Edge beside nginx, HAProxy, Caddy and Envoy: processor time for each request, time to an answer, memory of idle connections.
 
 mod peers;
+mod releases;
 mod running;
 
 use std::collections::BTreeMap;
@@ -16,8 +17,8 @@ use self::peers::{ALL, Place, Proxy};
 use self::running::{LOAD_CORE, PROXY_CORE, Running};
 use super::Context;
 use super::measured::Measured;
-use super::process_usage;
 use super::statistics::Samples;
+use super::{process_usage, rollouts, wake};
 use crate::program::Program;
 use crate::stopwatch::Stopwatch;
 
@@ -104,6 +105,11 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
     report(&figures, &versions, &mut measured);
     stage.idle(&versions, &mut measured)?;
     stage.changes(&mut measured)?;
+    drop(behind);
+    rollouts::simulated(context, &mut measured)?;
+    let berth = wake::program(context, &mut measured)?;
+    wake::wakes(context, &berth, &mut measured)?;
+    releases::measure(context, &berth, &mut measured)?;
     measured.notes.push(format!(
         "one core for the proxy, the other for the clients and the app; {rounds} rounds in rotating order, {seconds} s of each kind of traffic, medians of the rounds; \
          processor time is user and system time of all processes of the proxy; every proxy has time limits, an access log in a file, a request id and the client's address in headers on"

@@ -73,21 +73,21 @@ mod tests {
     #[test]
     fn a_record_becomes_a_table() {
         let edge = Figure {
-            value: 12.0,
+            value: 9.0,
             unit: "us".to_owned(),
             n: 3,
             peer: BTreeMap::from([("nginx 1.22".to_owned(), 10.0)]),
         };
         let slow = Figure { value: 1_500.5, unit: "ms".to_owned(), n: 30, peer: BTreeMap::new() };
         let record = Record {
-            name: "deploy".to_owned(),
+            name: "edge".to_owned(),
             date: "2026-01-31".to_owned(),
             commit: "abc".to_owned(),
             machine: "a machine".to_owned(),
             quick: true,
             figures: BTreeMap::from([
-                ("edge_plain_us".to_owned(), edge),
-                ("rollback_max_ms".to_owned(), slow.clone()),
+                ("plain_us".to_owned(), edge),
+                ("idle_conn_kib".to_owned(), slow.clone()),
                 ("other_ms".to_owned(), slow),
             ]),
             absent: vec!["haproxy".to_owned()],
@@ -95,10 +95,10 @@ mod tests {
         };
         let page = render(std::slice::from_ref(&record));
         for line in [
-            "`cargo xtask bench deploy --quick` on 2026-01-31, commit abc, a machine.",
-            "| `edge_plain_us` | 12 | us | 3 | at most 1.35 x nginx | kept | nginx 1.22: 10 (1.20 x) |",
+            "`cargo xtask bench edge --quick` on 2026-01-31, commit abc, a machine.",
+            "| `plain_us` | 9 | us | 3 | at most 1 x nginx | kept | nginx 1.22: 10 (0.90 x) |",
             "| `other_ms` | 1500.5 | ms | 30 |  |  |  |",
-            "| `rollback_max_ms` | 1500.5 | ms | 30 | at most 1000 | **missed** |  |",
+            "| `idle_conn_kib` | 1500.5 | ms | 30 | at most 6 | **missed** |  |",
             "Not there, so not measured: haproxy.",
             "- a note",
         ] {

@@ -1,5 +1,6 @@
 //! How long a request waits for an app that sleeps: from frozen, from stopped, and many at once.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,22 +21,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
     let mut measured = Measured::default();
-    let berth = match std::env::var_os("BERTH_BIN") {
-        Some(given) => {
-            measured
-                .notes
-                .push("measured with the program that BERTH_BIN names, which is no release build".to_owned());
-            given.into()
-        }
-        None => {
-            Program::cargo(context.workspace, "build")
-                .args(["--quiet", "--release", "--package", "berth"])
-                .run()?;
-            context.workspace.target_dir()?.join("release/berth")
-        }
-    };
+    let berth = program(context, &mut measured)?;
+    wakes(context, &berth, &mut measured)?;
+    Ok(measured)
+}
+
+/// The program that is measured: a release build, unless `BERTH_BIN` names another.
+pub(super) fn program(context: &Context<'_>, measured: &mut Measured) -> Result<PathBuf> {
+    if let Some(given) = std::env::var_os("BERTH_BIN") {
+        let note = "the platform of wakes and releases is the program that BERTH_BIN names, which is no release build";
+        measured.notes.push(note.to_owned());
+        return Ok(given.into());
+    }
+    Program::cargo(context.workspace, "build").args(["--quiet", "--release", "--package", "berth"]).run()?;
+    Ok(context.workspace.target_dir()?.join("release/berth"))
+}
+
+/// Adds the figures of wakes.
+pub(super) fn wakes(context: &Context<'_>, berth: &Path, measured: &mut Measured) -> Result<()> {
     let dir = context.workspace.target_dir()?.join("bench-wake");
-    let platform = Platform::start(&berth, &dir, Vec::new())?;
+    let platform = Platform::start(berth, &dir, Vec::new())?;
     let (frozen, stopped) = (apps(&platform, "frozen", "4h")?, apps(&platform, "stopped", "0s")?);
     let rounds = if context.quick { 10 } else { 30 };
     let (mut from_frozen, mut from_stopped) = (Vec::new(), Vec::new());
@@ -66,7 +71,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
         "the apps are static sites, served by Berth, each in a sandbox where there is one; {APPS} of each depth are woken one after the other, and then all at once; \
          a time is from the connection to edge to the end of the answer"
     ));
-    Ok(measured)
+    Ok(())
 }
 
 /// Deploys apps that sleep after a second, and gives their names.

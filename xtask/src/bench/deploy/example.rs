@@ -10,10 +10,10 @@ use crate::platform::Platform;
 use crate::program::Program;
 use crate::workspace::Workspace;
 
-pub(super) const APP: &str = "simple-web-app";
+pub(in crate::bench) const APP: &str = "simple-web-app";
 
 /// A copy of its source, to be changed.
-pub(super) fn copy(platform: &Platform, workspace: &Workspace) -> Result<String> {
+pub(in crate::bench) fn copy(platform: &Platform, workspace: &Workspace) -> Result<String> {
     let to = platform.dir().join("source");
     std::fs::create_dir_all(to.join("src"))?;
     let from = workspace.root().join("examples").join(APP);
