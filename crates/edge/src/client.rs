@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use berth_certificate::ALPN_PROTOCOL;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn as server;
@@ -161,6 +161,7 @@ pub(crate) async fn serve<S: ClientSocket>(
     origin: Origin,
 ) {
     let mut given = GivenUp { socket, unread: Vec::new() };
+    let mut closes = false;
     if worker.http1() == Http1::Own {
         let closing = Cell::new(false);
         let served = pin!(http1::serve(worker, &client, given.socket, &origin, &closing));
@@ -168,20 +169,30 @@ pub(crate) async fn serve<S: ClientSocket>(
             Some(Some(unfinished)) => given = unfinished,
             Some(None) | None => return,
         }
-        if closing.get() {
-            client.end(End::Gracefully);
+        // What came of a next request is answered all the same: to hyper an end before its first byte is an end at once.
+        closes = closing.get();
+        if closes && given.unread.is_empty() {
+            return;
         }
     }
     // Large, and not there for most connections.
-    Box::pin(serve_by_hyper(worker, client, Rewound::new(given.socket, given.unread), origin)).await;
+    let socket = Rewound::new(given.socket, given.unread);
+    Box::pin(serve_by_hyper(worker, client, socket, origin, closes)).await;
 }
 
-async fn serve_by_hyper<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin)
+/// Where the connection `closes`, it does after the first answer.
+async fn serve_by_hyper<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin, closes: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = ClientStream::new(socket, Arc::clone(&client.progress));
-    let service = service_fn(|request| answer(worker, &client, &origin, request));
+    let service = service_fn(|request| async {
+        let mut response = answer(worker, &client, &origin, request).await?;
+        if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok::<_, Infallible>(response)
+    });
     let mut connection = server::http1::Builder::new()
         .max_header_size(HEAD_MAX)
         .max_buf_size(BUFFER_MAX)

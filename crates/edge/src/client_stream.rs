@@ -222,6 +222,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
 }
 
 impl<S> ClientStream<S> {
+    /// TLS takes what is written into a buffer of its own, so that who takes nothing is seen by what is flushed. Our codec does nothing besides: when it asks again,
+    /// the socket has taken something. hyper asks for other reasons too, and its next write waits.
+    fn flushed(&self, outcome: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if matches!(self.reader, Reader::Codec)
+            && self.progress.wants_write.swap(outcome.is_pending(), Relaxed)
+        {
+            self.progress.moved.store(true, Relaxed);
+        }
+        outcome
+    }
+
     fn written(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.progress.wants_write.store(outcome.is_pending(), Relaxed);
         let count = ready!(outcome)?;
@@ -252,10 +263,52 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.socket).poll_flush(cx);
+        this.flushed(outcome)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.socket).poll_shutdown(cx);
+        this.flushed(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes what is written into a buffer at once, as TLS does, and flushes nothing.
+    struct Stuck;
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn a_client_of_tls_that_takes_nothing_is_seen() {
+        let progress = Arc::<Progress>::default();
+        let mut stream = ClientStream::decoded(Stuck, Arc::clone(&progress));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut stream).poll_write(&mut cx, b"all of it").is_ready());
+        assert!(!progress.look().wants_write);
+        assert!(Pin::new(&mut stream).poll_flush(&mut cx).is_pending());
+        let seen = progress.look();
+        assert!(seen.wants_write && !seen.moved, "nothing came of it");
+        assert!(Pin::new(&mut stream).poll_shutdown(&mut cx).is_pending());
+        assert!(progress.look().wants_write);
     }
 }

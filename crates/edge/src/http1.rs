@@ -8,7 +8,7 @@
 //! Both directions are one task: while an answer is waited for the client is listened to, so that a request whose client has left ends.
 
 mod exchange;
-mod message;
+pub(crate) mod message;
 pub(crate) mod request;
 pub(crate) mod response;
 mod sockets;
@@ -18,6 +18,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+
+use tokio::io::AsyncWriteExt as _;
 
 use crate::client::{Client, Origin};
 use crate::client_stream::ClientStream;
@@ -50,6 +52,8 @@ pub(crate) async fn serve<S: ClientSocket>(
             Served::GivenUp(unread) => return Some(GivenUp { socket: stream.into_socket(), unread }),
         }
     }
+    // With a word of farewell where there is TLS; who does not take it is ended all the same.
+    let _farewell = stream.shutdown().await;
     None
 }
 

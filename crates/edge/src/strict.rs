@@ -188,7 +188,11 @@ impl Scanner {
             State::ChunkEnd if line.is_empty() => State::ChunkSize,
             State::ChunkEnd => return None,
             State::Trailer if line.is_empty() => self.end_of_request(),
-            State::Trailer if memchr(b'\r', line).is_some() || starts_blank(line) => return None,
+            State::Trailer
+                if memchr(b'\r', line).is_some() || memchr(b':', line).is_none() || starts_blank(line) =>
+            {
+                return None;
+            }
             State::Trailer => State::Trailer,
             other @ (State::Body { .. } | State::Chunk { .. } | State::Raw) => other,
         };
@@ -251,7 +255,9 @@ fn number(digits: &[u8], radix: u32) -> Option<u64> {
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (size, extension) = line.split_at(digits);
-    let clean = matches!(extension.first(), None | Some(b';' | b' ' | b'\t'))
+    // Sixteen digits say every length; more of them some readers cut off.
+    let clean = size.len() <= 16
+        && matches!(extension.trim_ascii_start().first(), None | Some(b';'))
         && !extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
     clean.then(|| number(size, 16)).flatten()
 }
@@ -329,6 +335,9 @@ mod tests {
             "0x2\r\nab",
             "2 \0\r\n",
             "2x\r\n",
+            "2 3\r\nab\r\n",
+            "00000000000000002\r\nab\r\n",
+            "0\r\nno colon\r\n",
             "11111111111111111\r\n",
             "0\r\na: b\n\r\n",
             "0\r\n folded\r\n",

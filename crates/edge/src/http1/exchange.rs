@@ -20,7 +20,7 @@ use crate::client_stream::ClientStream;
 use crate::forward::target_of;
 use crate::http1::message::put;
 use crate::http1::response::Body;
-use crate::http1::sockets::{BUFFER, Buffer, ClientSocket, LARGE_BUFFER, poll_read, read};
+use crate::http1::sockets::{BUFFER, Buffer, ClientSocket, LARGE_BUFFER, poll_read};
 use crate::http1::{request, response};
 use crate::record::Record;
 use crate::strict::Phase;
@@ -163,16 +163,24 @@ impl<'c> Exchange<'c> {
     }
 
     async fn read<S: ClientSocket>(&mut self, stream: &mut ClientStream<S>) -> Result<(), Next> {
-        match read(stream, &mut self.input).await {
-            Ok(1..) => Ok(()),
-            // Nobody is there to be told that a request was not whole.
-            Ok(0) | Err(_) => Err(Next::Over),
-        }
+        poll_fn(|cx| {
+            // A socket may wake us for what is no request, such as a part of a record of TLS.
+            if self.input.is_empty() && self.closing.get() {
+                return Poll::Ready(Err(Next::Over));
+            }
+            poll_read(stream, &mut self.input, cx).map(|read| match read {
+                Ok(1..) => Ok(()),
+                // Nobody is there to be told that a request was not whole.
+                Ok(0) | Err(_) => Err(Next::Over),
+            })
+        })
+        .await
     }
 
     /// Sends the request to an instance; nothing when it needs more than that.
     async fn send(&mut self, head: request::Head) -> Option<Sent> {
         let (worker, started) = (self.worker, self.worker.now());
+        let busy = self.client.busy();
         let hsts = match before_the_app(worker, self.origin, &head.host, &head.uri) {
             Before::Go { hsts } => hsts,
             Before::Prove(_) | Before::Redirect(_) | Before::Refuse(_) => return None,
@@ -201,7 +209,7 @@ impl<'c> Exchange<'c> {
         };
         head.finish(self.origin, record.id(), &mut self.out);
         self.out.extend_from_slice(self.input.get(head.len..self.request_len).unwrap_or_default());
-        Some(Sent { app, lease, record, head, reused, hsts, _busy: self.client.busy() })
+        Some(Sent { app, lease, record, head, reused, hsts, _busy: busy })
     }
 
     /// Writes the request and reads the head of its answer into `buffer`; what goes to the client is in `out` then.
@@ -281,7 +289,9 @@ impl<'c> Exchange<'c> {
         sent: Sent,
         failure: &Failure,
     ) -> Next {
-        let Sent { lease, record, head, reused, .. } = sent;
+        let Sent { app, lease, record, head, reused, hsts, _busy } = sent;
+        // So that the app hears of it now and not when the client has its answer.
+        drop(app);
         let reason = match failure {
             Failure::Left => return Next::Over,
             Failure::TimedOut => Reason::TimedOut,
@@ -310,6 +320,7 @@ impl<'c> Exchange<'c> {
         for (name, value) in answer.headers() {
             put(&mut self.out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         }
+        self.put_hsts(hsts);
         put(&mut self.out, &[b"content-length: ", text.len().to_string().as_bytes(), b"\r\n"]);
         let closes = self.end_head(&head, false);
         if head.method != Method::HEAD {
@@ -318,6 +329,13 @@ impl<'c> Exchange<'c> {
         match self.write(stream).await {
             Ok(()) => self.after(stream, closes).await,
             Err(Broken) => Next::Over,
+        }
+    }
+
+    fn put_hsts(&mut self, seconds: u32) {
+        if seconds > 0 {
+            let seconds = seconds.to_string();
+            put(&mut self.out, &[b"strict-transport-security: max-age=", seconds.as_bytes(), b"\r\n"]);
         }
     }
 
@@ -349,14 +367,14 @@ impl<'c> Exchange<'c> {
         if streams {
             lease.stand();
         }
-        if hsts > 0 && !secured {
-            put(
-                &mut self.out,
-                &[b"strict-transport-security: max-age=", hsts.to_string().as_bytes(), b"\r\n"],
-            );
-        }
+        self.put_hsts(if secured { 0 } else { hsts });
         let closes = self.end_head(&head, dated);
-        let mut clean = self.take_part(&mut body, buffer.get(len..).unwrap_or_default(), &mut record)?;
+        let first = self.take_part(&mut body, buffer.get(len..).unwrap_or_default(), &mut record);
+        let Ok(mut clean) = first else {
+            // As far as it was an answer.
+            self.write(stream).await?;
+            return Err(Broken);
+        };
         if body.is_long(LARGE_BUFFER / 4) {
             self.write(stream).await?;
             buffer = self.worker.buffers().get_large();

@@ -108,8 +108,9 @@ impl<'b> Lines<'b> {
             6 if is("expect") => return None,
             7 if is("upgrade") => return None,
             10 if is("connection") => {
-                self.closes |= value.eq_ignore_ascii_case(b"close");
-                return (self.closes || value.eq_ignore_ascii_case(b"keep-alive")).then_some(());
+                let closes = value.eq_ignore_ascii_case(b"close");
+                self.closes |= closes;
+                return (closes || value.eq_ignore_ascii_case(b"keep-alive")).then_some(());
             }
             10 if is("tracestate") => return self.state.replace(value).is_none().then_some(()),
             11 if is("traceparent") => {
@@ -243,6 +244,7 @@ mod tests {
             "Transfer-Encoding: chunked\r\n\r\n",
             "Connection: close, x-secret\r\n\r\n",
             "Connection: upgrade\r\n\r\n",
+            "Connection: close\r\nConnection: x-secret\r\nX-Secret: 1\r\n\r\n",
             "Content-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "Content-Length: +1\r\n\r\n",
             "Content-Length:\r\n\r\n",

@@ -67,9 +67,12 @@ pub(crate) fn parse(bytes: &[u8], to_head: bool, out: &mut Vec<u8>) -> Parsed {
     };
     match response.code {
         // Nobody asked for another protocol.
-        Some(101) | None => Parsed::Wrong,
+        Some(101) => Parsed::Wrong,
         Some(100..200) => Parsed::Interim(len),
-        Some(status) => read(&response, len, status, to_head, out).map_or(Parsed::Wrong, Parsed::Whole),
+        Some(status @ 200..) => {
+            read(&response, len, status, to_head, out).map_or(Parsed::Wrong, Parsed::Whole)
+        }
+        Some(0..100) | None => Parsed::Wrong,
     }
 }
 
@@ -283,6 +286,7 @@ mod tests {
             "HTTP/1.1 101 Switching Protocols\r\n\r\n",
             "HTTP/2 200 OK\r\n\r\n",
             "nonsense\r\n\r\n",
+            "HTTP/1.1 099 No\r\n\r\n",
             "HTTP/1.1 2000 OK\r\n\r\n",
         ] {
             assert!(matches!(parse(text.as_bytes(), false, &mut out), Parsed::Wrong), "{text:?}");

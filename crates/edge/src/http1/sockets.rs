@@ -1,7 +1,7 @@
 //! What the codec reads from and writes to, and the buffers between.
 
 use std::cell::RefCell;
-use std::future::{Future as _, poll_fn};
+use std::future::Future as _;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::pin::{Pin, pin};
@@ -48,11 +48,6 @@ pub(crate) fn poll_read(
 ) -> Poll<io::Result<usize>> {
     debug_assert!(buffer.len() < buffer.capacity(), "a full buffer would grow");
     pin!(socket.read_buf(buffer)).poll(cx)
-}
-
-/// The same, waiting for it.
-pub(crate) async fn read(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<usize> {
-    poll_fn(|cx| poll_read(socket, buffer, cx)).await
 }
 
 /// One thread's buffers that are not in use.
