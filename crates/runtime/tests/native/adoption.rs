@@ -36,7 +36,18 @@ async fn a_reused_pid_fools_nobody() {
     drop(runtime);
     // The dead shim's pid is that of an innocent process now.
     let args = ["--exact", "roles::role_wait", "--test-threads=1"];
-    let mut innocent = Launch::new(Program::Own).args(args).env(ROLE, "wait").start().unwrap();
+    let started = std::cell::Cell::new(None);
+    world.edit_record(&spec.id, |record| started.set(record["shim"]["starttime"].as_u64()));
+    assert!(started.get().is_some());
+    let mut innocent = loop {
+        let mut child = Launch::new(Program::Own).args(args).env(ROLE, "wait").start().unwrap();
+        // No pid comes again within one tick of the kernel's clock, in which two that have it would be the same.
+        if Some(child.identity().starttime) != started.get() {
+            break child;
+        }
+        child.signal(Signal::KILL).unwrap();
+        child.wait().unwrap();
+    };
     world.edit_record(&spec.id, |record| record["shim"]["pid"] = innocent.pid().into());
     let runtime = world.runtime();
     assert_eq!(runtime.adopt_all().await.unwrap()[0].state, InstanceState::Gone);
