@@ -26,7 +26,7 @@ use crate::body::ResponseBody;
 use crate::client_stream::{ClientStream, Progress};
 use crate::fleet::Named;
 use crate::forward::forward;
-use crate::http1::{self, ClientSocket, GivenUp, Rewound};
+use crate::http1::{self, ClientSocket, GivenUp};
 use crate::patience::{Patience, TooSlow, Waiting};
 use crate::taking::Streams;
 use crate::tls::H2;
@@ -161,34 +161,32 @@ pub(crate) async fn serve<S: ClientSocket>(
     origin: Origin,
 ) {
     let mut given = GivenUp { socket, unread: Vec::new() };
-    let mut closes = false;
+    let closing = Cell::new(false);
     if worker.http1() == Http1::Own {
-        let closing = Cell::new(false);
         let served = pin!(http1::serve(worker, &client, given.socket, &origin, &closing));
         match drive(&client, served, |_| closing.set(true)).await {
             Some(Some(unfinished)) => given = unfinished,
             Some(None) | None => return,
         }
-        // What came of a next request is answered all the same: to hyper an end before its first byte is an end at once.
-        closes = closing.get();
-        if closes && given.unread.is_empty() {
-            return;
-        }
     }
     // Large, and not there for most connections.
-    let socket = Rewound::new(given.socket, given.unread);
-    Box::pin(serve_by_hyper(worker, client, socket, origin, closes)).await;
+    Box::pin(serve_by_hyper(worker, client, given, origin, closing)).await;
 }
 
-/// Where the connection `closes`, it does after the first answer.
-async fn serve_by_hyper<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin, closes: bool)
-where
+/// Once the connection is `closing` it ends after the request of which something came already, if there is one.
+async fn serve_by_hyper<S>(
+    worker: &Rc<Worker>,
+    client: Rc<Client>,
+    given: GivenUp<S>,
+    origin: Origin,
+    closing: Cell<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = ClientStream::new(socket, Arc::clone(&client.progress));
+    let stream = ClientStream::new(given.socket, given.unread, Arc::clone(&client.progress));
     let service = service_fn(|request| async {
         let mut response = answer(worker, &client, &origin, request).await?;
-        if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if closing.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok::<_, Infallible>(response)
@@ -199,8 +197,14 @@ where
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let outcome =
-        drive(&client, Pin::new(&mut connection), |connection| connection.graceful_shutdown()).await;
+    let end = |connection: Pin<&mut _>| {
+        closing.set(true);
+        // hyper would close at once and drop what it has of a head, which its client means to be answered.
+        if !client.progress.is_in_head() {
+            server::http1::UpgradeableConnection::graceful_shutdown(connection);
+        }
+    };
+    let outcome = drive(&client, Pin::new(&mut connection), end).await;
     if let Some(Err(error)) = &outcome
         && error.is_parse()
     {

@@ -78,6 +78,11 @@ impl Progress {
         self.phase.store(phase, Relaxed);
     }
 
+    /// Whether a head has begun to come and is not complete.
+    pub(crate) fn is_in_head(&self) -> bool {
+        self.phase.load(Relaxed) == 1
+    }
+
     /// One more head is complete.
     pub(crate) fn head_came(&self) {
         self.heads.store(self.heads.load(Relaxed).wrapping_add(1), Relaxed);
@@ -113,25 +118,27 @@ enum Reader {
 #[derive(Debug)]
 pub(crate) struct ClientStream<S> {
     socket: S,
+    /// What somebody else has read already, which comes first.
+    first: Vec<u8>,
     reader: Reader,
     gate: Gate,
     progress: Arc<Progress>,
 }
 
 impl<S> ClientStream<S> {
-    /// A client that speaks HTTP/1.
-    pub(crate) fn new(socket: S, progress: Arc<Progress>) -> Self {
-        Self { socket, reader: Reader::Strict(Scanner::new()), gate: Gate::Open, progress }
+    /// A client that speaks HTTP/1, and began by the bytes in `first`.
+    pub(crate) fn new(socket: S, first: Vec<u8>, progress: Arc<Progress>) -> Self {
+        Self { socket, first, reader: Reader::Strict(Scanner::new()), gate: Gate::Open, progress }
     }
 
     /// A client that speaks HTTP/2.
     pub(crate) fn of_frames(socket: S, progress: Arc<Progress>) -> Self {
-        Self { socket, reader: Reader::Frames, gate: Gate::Open, progress }
+        Self { socket, first: Vec::new(), reader: Reader::Frames, gate: Gate::Open, progress }
     }
 
     /// A client of our own codec.
     pub(crate) fn decoded(socket: S, progress: Arc<Progress>) -> Self {
-        Self { socket, reader: Reader::Codec, gate: Gate::Open, progress }
+        Self { socket, first: Vec::new(), reader: Reader::Codec, gate: Gate::Open, progress }
     }
 
     /// What is known of how the client gets on.
@@ -180,12 +187,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
             Gate::Closed => return Poll::Ready(Ok(())),
         }
         let before = buffer.filled().len();
-        let Poll::Ready(outcome) = Pin::new(&mut this.socket).poll_read(cx, buffer) else {
-            this.progress.wants_read.store(true, Relaxed);
-            return Poll::Pending;
-        };
-        this.progress.wants_read.store(false, Relaxed);
-        outcome?;
+        if this.first.is_empty() {
+            let Poll::Ready(outcome) = Pin::new(&mut this.socket).poll_read(cx, buffer) else {
+                this.progress.wants_read.store(true, Relaxed);
+                return Poll::Pending;
+            };
+            this.progress.wants_read.store(false, Relaxed);
+            outcome?;
+        } else {
+            let taken = this.first.len().min(buffer.remaining());
+            buffer.put_slice(this.first.get(..taken).unwrap_or_default());
+            this.first.drain(..taken);
+        }
         let fresh = buffer.filled_mut().get_mut(before..).unwrap_or_default();
         if fresh.is_empty() {
             return Poll::Ready(Ok(()));

@@ -26,7 +26,7 @@ use crate::client_stream::ClientStream;
 use crate::http1::exchange::{Exchange, Next};
 use crate::worker::Worker;
 
-pub(crate) use self::sockets::{Buffers, ClientSocket, Rewound};
+pub(crate) use self::sockets::{Buffers, ClientSocket};
 
 /// A connection that goes on elsewhere, and what came on it that was not answered.
 pub(crate) struct GivenUp<S> {

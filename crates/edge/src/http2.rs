@@ -29,6 +29,12 @@ use crate::worker::Worker;
 
 /// So many requests ride one connection at most, also where the instance would take more.
 const PLACES_MAX: u32 = 64;
+/// What a connection is taken to allow until the instance has said it: a number that no instance says, so that it is seen whether it has.
+const UNSAID: usize = 0x7fff_fff1;
+/// How long others wait for it to say so, before they make a connection of their own. It is the first thing that it has to send (RFC 9113, 3.4).
+const SETTLED_WITHIN: Duration = Duration::from_secs(1);
+/// How often they look.
+const LOOK: Duration = Duration::from_millis(1);
 /// How much of one answer, and of all of a connection's, is on its way to us at most before its client takes it.
 const WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = WINDOW * PLACES_MAX;
@@ -165,10 +171,18 @@ impl Line {
         self.closing.get() || self.sender.is_closed()
     }
 
+    /// Whether the instance has not said yet how many requests it takes.
+    fn is_unsettled(&self) -> bool {
+        !self.is_over() && self.connection.borrow().current_max_send_streams() == UNSAID
+    }
+
     /// Whether another request has room. Of an instance that has not said yet how many it takes it is known that it takes one.
     fn has_room(&self) -> bool {
-        let allowed = self.connection.borrow().current_max_send_streams();
-        !self.is_over() && self.riding.get() < allowed.min(PLACES_MAX as usize)
+        let allowed = match self.connection.borrow().current_max_send_streams() {
+            UNSAID => 1,
+            said => said.min(PLACES_MAX as usize),
+        };
+        !self.is_over() && self.riding.get() < allowed
     }
 }
 
@@ -206,6 +220,23 @@ impl Lot {
         let mut lines = self.lines.borrow_mut();
         lines.retain(|line| !line.is_over());
         lines.iter().find(|line| line.has_room()).map(Ride::on)
+    }
+
+    /// A place on a connection whose instance has yet to say what it takes, once it has. Of many requests that come at once each would make one otherwise.
+    async fn settled_place(&self) -> Option<Ride> {
+        let settling = async {
+            loop {
+                if let Some(ride) = self.place() {
+                    return Some(ride);
+                }
+                if !self.lines.borrow().iter().any(|line| line.is_unsettled()) {
+                    return None;
+                }
+                // wait: for the first frame of the instance. hyper reads it in a task of its own, which tells nobody.
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(SETTLED_WITHIN, settling).await.ok().flatten()
     }
 
     /// Why somebody else's connecting failed while this one waited for it.
@@ -254,7 +285,7 @@ pub(crate) async fn ride(worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(R
         return Ok((ride, true));
     }
     let _turn = lot.connecting.lock().await;
-    if let Some(ride) = lot.place() {
+    if let Some(ride) = lot.settled_place().await {
         return Ok((ride, true));
     }
     // Where nobody listens each who waits would otherwise wait for all before him.
@@ -279,8 +310,7 @@ async fn connect(worker: &Rc<Worker>, lease: &InFlight) -> io::Result<Rc<Line>> 
     let stream = worker.open(lease).await?;
     let handshake = http2::Builder::new(OnThread::new(worker))
         .timer(TokioTimer::new())
-        // Until the instance has said how many it takes.
-        .initial_max_send_streams(1)
+        .initial_max_send_streams(UNSAID)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(BUFFER_MAX)

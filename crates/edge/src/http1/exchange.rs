@@ -108,7 +108,6 @@ impl<'c> Exchange<'c> {
         let mut buffer = self.worker.buffers().get();
         let answer = match self.answer(stream, &mut sent, &mut buffer).await {
             Ok(answer) => answer,
-            Err(Failure::Left) => return Next::Over,
             Err(failure) => return self.fail(stream, sent, &failure).await,
         };
         self.request_ends();
@@ -166,7 +165,7 @@ impl<'c> Exchange<'c> {
         poll_fn(|cx| {
             // A socket may wake us for what is no request, such as a part of a record of TLS.
             if self.input.is_empty() && self.closing.get() {
-                return Poll::Ready(Err(Next::Over));
+                return Poll::Ready(Err(Next::Idle));
             }
             poll_read(stream, &mut self.input, cx).map(|read| match read {
                 Ok(1..) => Ok(()),

@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::future::Future as _;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -113,66 +113,5 @@ impl Drop for Buffer {
         if kept.len() < max {
             kept.push(bytes);
         }
-    }
-}
-
-/// A socket of which something was read already, which is read once more.
-#[derive(Debug)]
-pub(crate) struct Rewound<S> {
-    socket: S,
-    bytes: Vec<u8>,
-    read: usize,
-}
-
-impl<S> Rewound<S> {
-    pub(crate) fn new(socket: S, bytes: Vec<u8>) -> Self {
-        Self { socket, bytes, read: 0 }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let rest = this.bytes.get(this.read..).unwrap_or_default();
-        if rest.is_empty() {
-            return Pin::new(&mut this.socket).poll_read(cx, buffer);
-        }
-        let taken = rest.len().min(buffer.remaining());
-        buffer.put_slice(rest.get(..taken).unwrap_or_default());
-        this.read += taken;
-        if this.read == this.bytes.len() {
-            (this.bytes, this.read) = (Vec::new(), 0);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }

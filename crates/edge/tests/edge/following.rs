@@ -175,6 +175,28 @@ fn told_to_stop_it_lets_requests_finish_and_takes_no_new_connection() {
 }
 
 #[test]
+fn a_request_that_has_begun_to_come_when_it_is_told_to_stop_is_answered() {
+    let (mirror, _seen) = Instance::mirror();
+    let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Routed)]));
+    let (mut half, mut idle) = (world.client(), world.client());
+    for client in [&mut half, &mut idle] {
+        assert_eq!(client.request(GET).status, 200);
+    }
+    half.send("GET /late HTTP/1.1\r\nHost: shop.localhost\r\n");
+    world.tell_to_stop();
+    assert!(idle.is_closed(), "the time is over in which an idle connection may bring one more");
+    // One that needs hyper: what came of it was read by somebody else.
+    let response = half.request("Connection: keep-alive, x-inner\r\nX-Inner: 1\r\n\r\n");
+    assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+    assert!(
+        response.body.contains("/late") && !response.body.to_lowercase().contains("inner"),
+        "{}",
+        response.body
+    );
+    assert_eq!(world.ended(), ExitReason::Drained);
+}
+
+#[test]
 fn a_drain_that_takes_too_long_is_cut_and_counted() {
     let (slow, began, _go) = gated();
     let mut options = Options::default();

@@ -90,6 +90,28 @@ fn a_host_below_localhost_has_a_certificate_of_the_machines_own_and_a_stranger_n
 }
 
 #[test]
+fn a_part_of_a_record_holds_up_no_end() {
+    let (mirror, _seen) = Instance::mirror();
+    let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Routed)]));
+    let mut stream = shake(&world, "shop.localhost", &world.authority(), &[]).unwrap();
+    write!(stream, "GET /x HTTP/1.1\r\nHost: shop.localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // The mirror sends back the head, whose last lines it ends by.
+    while !answer.ends_with(b"\r\n\r\n") || answer.windows(4).filter(|part| part == b"\r\n\r\n").count() < 2 {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    // The first byte of a record of data: the socket is readable, and nothing comes of it.
+    stream.sock.write_all(&[23]).unwrap();
+    world.tell_to_stop();
+    let mut rest = Vec::new();
+    stream.sock.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.first(), Some(&23), "it says goodbye by TLS, in a record like any other");
+    assert_eq!(world.ended(), berth_edge::ExitReason::Drained);
+}
+
+#[test]
 fn a_host_with_a_certificate_is_shown_it_and_sent_there() {
     let (mirror, _seen) = Instance::mirror();
     let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Routed)]));
