@@ -25,7 +25,7 @@ use crate::access_log::Line;
 use crate::body::ResponseBody;
 use crate::client_stream::{ClientStream, Progress};
 use crate::fleet::Named;
-use crate::forward::forward;
+use crate::forward::{Tried, forward};
 use crate::http1::{self, ClientSocket, GivenUp};
 use crate::patience::{Patience, TooSlow, Waiting};
 use crate::taking::Streams;
@@ -160,7 +160,7 @@ pub(crate) async fn serve<S: ClientSocket>(
     socket: S,
     origin: Origin,
 ) {
-    let mut given = GivenUp { socket, unread: Vec::new() };
+    let mut given = GivenUp { socket, unread: Vec::new(), tried: Tried::default() };
     let closing = Cell::new(false);
     if worker.http1() == Http1::Own {
         let served = pin!(http1::serve(worker, &client, given.socket, &origin, &closing));
@@ -184,8 +184,10 @@ async fn serve_by_hyper<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = ClientStream::new(given.socket, given.unread, Arc::clone(&client.progress));
+    // What was tried was so with the first request that there is.
+    let tried = Cell::new(given.tried);
     let service = service_fn(|request| async {
-        let mut response = answer(worker, &client, &origin, request).await?;
+        let mut response = answer(worker, &client, &origin, request, tried.take()).await?;
         if closing.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -251,7 +253,7 @@ where
     let (serving, served, origin) = (Rc::clone(worker), Rc::clone(&client), Rc::new(origin));
     let service = service_fn(move |request| {
         let (worker, client, origin) = (Rc::clone(&serving), Rc::clone(&served), Rc::clone(&origin));
-        async move { answer(&worker, &client, &origin, request).await }
+        async move { answer(&worker, &client, &origin, request, Tried::default()).await }
     });
     let streams = OfStreams { worker: Rc::clone(worker), client: Rc::clone(&client) };
     let connection = server::http2::Builder::new(streams)
@@ -305,9 +307,10 @@ async fn answer(
     client: &Client,
     origin: &Origin,
     request: Request<Incoming>,
+    tried: Tried,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (busy, taking) = (client.busy(), client.streams.current());
-    let mut response = forward(worker, origin, request).await;
+    let mut response = forward(worker, origin, request, tried).await;
     response.body_mut().hold(busy, taking);
     Ok(response)
 }

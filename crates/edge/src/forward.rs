@@ -34,6 +34,15 @@ pub(crate) const TARGET_MAX: usize = 8 << 10;
 type Found = Result<(InFlight, Channel, Reused), Reason>;
 type Reused = bool;
 
+/// What was tried with a request before it came here.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Tried {
+    /// It was sent, and the connection turned out to be closed: it may not be sent for nothing again.
+    pub(crate) sent: bool,
+    /// The backend that took no connection.
+    pub(crate) unreachable: Option<u64>,
+}
+
 /// A request, ready to be sent, and what is known about sending it again.
 struct Errand {
     target: Target,
@@ -59,14 +68,15 @@ struct Spare {
     headers: HeaderMap,
 }
 
-/// Answers `request`, which came from `origin`.
+/// Answers `request`, which came from `origin`, and of which `before` was tried already.
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
     origin: &Origin,
     request: Request<Incoming>,
+    before: Tried,
 ) -> Response<ResponseBody> {
     let speaks_grpc = request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers());
-    let mut response = answered(worker, origin, request).await;
+    let mut response = answered(worker, origin, request, before).await;
     if speaks_grpc {
         grpc::speak(&mut response);
     }
@@ -77,6 +87,7 @@ async fn answered(
     worker: &Rc<Worker>,
     origin: &Origin,
     mut request: Request<Incoming>,
+    before: Tried,
 ) -> Response<ResponseBody> {
     let started = worker.now();
     let mut record = Record::new(worker, started, request.method().clone(), request.uri().clone());
@@ -108,7 +119,7 @@ async fn answered(
     let accept = request.headers().get(header::ACCEPT).cloned();
     let sent = match target_of(origin, &host) {
         Ok(target) => match worker.admit_rate(&target, origin, &request, &mut record) {
-            Ok(()) => send(worker, target, request, &mut record).await,
+            Ok(()) => send(worker, target, request, before, &mut record).await,
             Err(exceeded) => Err(Reason::TooOften(exceeded)),
         },
         Err(reason) => Err(reason),
@@ -194,6 +205,7 @@ async fn send(
     worker: &Rc<Worker>,
     target: Target,
     request: Request<Incoming>,
+    before: Tried,
     record: &mut Record,
 ) -> Result<Answer, Reason> {
     let (parts, body) = request.into_parts();
@@ -207,8 +219,8 @@ async fn send(
         has_body: !body.is_end_stream(),
         hold: None,
         started: record.started(),
-        tried: Vec::new(),
-        repeated: false,
+        tried: before.unreachable.into_iter().collect(),
+        repeated: before.sent,
         bounces: 0,
     };
     let mut request = Request::from_parts(parts, RequestBody::new(body, worker.clock(), by_frames, stall));
@@ -415,7 +427,7 @@ impl Errand {
 }
 
 /// Whether no connection was made for a lack that is this machine's and says nothing of the instance.
-fn is_our_own(error: &io::Error) -> bool {
+pub(crate) fn is_our_own(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
     error.raw_os_error().is_some_and(|raw| lacks.iter().any(|lack| lack.raw_os_error() == raw))

@@ -23,6 +23,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::client::{Client, Origin};
 use crate::client_stream::ClientStream;
+use crate::forward::Tried;
 use crate::http1::exchange::{Exchange, Next};
 use crate::worker::Worker;
 
@@ -32,6 +33,8 @@ pub(crate) use self::sockets::{Buffers, ClientSocket};
 pub(crate) struct GivenUp<S> {
     pub(crate) socket: S,
     pub(crate) unread: Vec<u8>,
+    /// What was tried with the first request in it.
+    pub(crate) tried: Tried,
 }
 
 /// Serves a connection until it ends, or until it is to go on elsewhere. Once it is `closing` it ends after the request that is under way.
@@ -49,7 +52,9 @@ pub(crate) async fn serve<S: ClientSocket>(
         match served {
             Served::All => {}
             Served::Over => return None,
-            Served::GivenUp(unread) => return Some(GivenUp { socket: stream.into_socket(), unread }),
+            Served::GivenUp { unread, tried } => {
+                return Some(GivenUp { socket: stream.into_socket(), unread, tried });
+            }
         }
     }
     // With a word of farewell where there is TLS; who does not take it is ended all the same.
@@ -63,7 +68,10 @@ enum Served {
     All,
     Over,
     /// This is to be answered elsewhere.
-    GivenUp(Vec<u8>),
+    GivenUp {
+        unread: Vec<u8>,
+        tried: Tried,
+    },
 }
 
 async fn requests<S: ClientSocket>(mut exchange: Exchange<'_>, stream: &mut ClientStream<S>) -> Served {
@@ -72,7 +80,7 @@ async fn requests<S: ClientSocket>(mut exchange: Exchange<'_>, stream: &mut Clie
             Next::Idle => return Served::All,
             Next::More => {}
             Next::Over => return Served::Over,
-            Next::GiveUp => return Served::GivenUp(exchange.into_unread()),
+            Next::GiveUp(tried) => return Served::GivenUp { unread: exchange.into_unread(), tried },
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::backend::InFlight;
 use crate::before::{Before, before_the_app};
 use crate::client::{Busy, Client, Origin, linger};
 use crate::client_stream::ClientStream;
-use crate::forward::target_of;
+use crate::forward::{Tried, is_our_own, target_of};
 use crate::http1::message::put;
 use crate::http1::response::Body;
 use crate::http1::sockets::{BUFFER, Buffer, ClientSocket, LARGE_BUFFER, poll_read};
@@ -31,7 +31,7 @@ use crate::worker::Worker;
 const ANSWER_HEAD_MAX: usize = 64 << 10;
 
 /// What becomes of a connection after a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Next {
     /// It waits for the next one, of which nothing came yet.
     Idle,
@@ -39,8 +39,8 @@ pub(crate) enum Next {
     More,
     /// It is over.
     Over,
-    /// It is to go on elsewhere.
-    GiveUp,
+    /// It is to go on elsewhere, with the request of which so much was tried.
+    GiveUp(Tried),
 }
 
 /// A client's request, from its first byte to the last one of its answer, and what came after it.
@@ -104,7 +104,10 @@ impl<'c> Exchange<'c> {
             Ok(head) => head,
             Err(next) => return next,
         };
-        let Some(mut sent) = self.send(head).await else { return Next::GiveUp };
+        let mut sent = match self.send(head).await {
+            Ok(sent) => sent,
+            Err(tried) => return Next::GiveUp(tried),
+        };
         let mut buffer = self.worker.buffers().get();
         let answer = match self.answer(stream, &mut sent, &mut buffer).await {
             Ok(answer) => answer,
@@ -143,18 +146,20 @@ impl<'c> Exchange<'c> {
                 match request::parse(&self.input, &mut self.out) {
                     request::Parsed::Whole(head) => break head,
                     request::Parsed::Partial if self.input.len() < BUFFER => {}
-                    request::Parsed::Partial | request::Parsed::Unusual => return Err(Next::GiveUp),
+                    request::Parsed::Partial | request::Parsed::Unusual => {
+                        return Err(Next::GiveUp(Tried::default()));
+                    }
                 }
             }
             self.read(stream).await?;
         };
         stream.progress().head_came();
         let Some(len) = usize::try_from(head.body).ok().and_then(|body| body.checked_add(head.len)) else {
-            return Err(Next::GiveUp);
+            return Err(Next::GiveUp(Tried::default()));
         };
         // A body that is still on its way is passed on as it comes, both ways at once: by hyper.
         if self.input.len() < len {
-            return Err(Next::GiveUp);
+            return Err(Next::GiveUp(Tried::default()));
         }
         self.request_len = len;
         stream.progress().set_phase(Phase::Idle);
@@ -176,19 +181,19 @@ impl<'c> Exchange<'c> {
         .await
     }
 
-    /// Sends the request to an instance; nothing when it needs more than that.
-    async fn send(&mut self, head: request::Head) -> Option<Sent> {
+    /// Has an instance take the request; what was tried when it needs more than that.
+    async fn send(&mut self, head: request::Head) -> Result<Sent, Tried> {
         let (worker, started) = (self.worker, self.worker.now());
         let busy = self.client.busy();
         let hsts = match before_the_app(worker, self.origin, &head.host, &head.uri) {
             Before::Go { hsts } => hsts,
-            Before::Prove(_) | Before::Redirect(_) | Before::Refuse(_) => return None,
+            Before::Prove(_) | Before::Redirect(_) | Before::Refuse(_) => return Err(Tried::default()),
         };
-        let target = target_of(self.origin, &head.host).ok()?;
+        let target = target_of(self.origin, &head.host).map_err(|_hyper_says_why| Tried::default())?;
         let mut record = Record::new(worker, started, head.method.clone(), head.uri.clone());
         let Some(lease) = worker.choose_plainly(&target, &mut record) else {
             record.forget();
-            return None;
+            return Err(Tried::default());
         };
         record.set_host(head.host.clone());
         let repeatable = head.body == 0 && is_idempotent(head.method.as_str());
@@ -200,15 +205,18 @@ impl<'c> Exchange<'c> {
             Some(app) => (app, true),
             None => match worker.open(&lease).await {
                 Ok(app) => (app, false),
-                Err(_hyper_finds_it_too) => {
+                Err(error) => {
+                    if !is_our_own(&error) {
+                        worker.judge(lease.backend(), false);
+                    }
                     record.forget();
-                    return None;
+                    return Err(Tried { unreachable: Some(lease.backend().key), ..Tried::default() });
                 }
             },
         };
         head.finish(self.origin, record.id(), &mut self.out);
         self.out.extend_from_slice(self.input.get(head.len..self.request_len).unwrap_or_default());
-        Some(Sent { app, lease, record, head, reused, hsts, _busy: busy })
+        Ok(Sent { app, lease, record, head, reused, hsts, _busy: busy })
     }
 
     /// Writes the request and reads the head of its answer into `buffer`; what goes to the client is in `out` then.
@@ -299,7 +307,7 @@ impl<'c> Exchange<'c> {
                 let attempt = Attempt { idempotent, has_body, reused, nothing_sent: false, repeated: false };
                 if *came == 0 && attempt.may_repeat() && record.may_repeat() {
                     record.forget();
-                    return Next::GiveUp;
+                    return Next::GiveUp(Tried { sent: true, ..Tried::default() });
                 }
                 Reason::NoAnswer
             }

@@ -1,8 +1,8 @@
 //! Instances that are slow, gone, restarting or cut off in the middle.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier, Mutex};
 
 use berth_routing::Role;
 
@@ -62,9 +62,9 @@ fn an_instance_that_refuses_is_passed_over() {
 }
 
 /// An instance that answers the first request on each connection, and closes on the second without an answer.
-fn closes_on_reuse() -> (Instance, std::sync::Arc<AtomicUsize>) {
-    let calls = std::sync::Arc::<AtomicUsize>::default();
-    let counter = std::sync::Arc::clone(&calls);
+fn closes_on_reuse() -> (Instance, Arc<AtomicUsize>) {
+    let calls = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&calls);
     let instance = Instance::scripted(move |mut call| {
         counter.fetch_add(1, SeqCst);
         call.respond("first");
@@ -86,6 +86,31 @@ fn a_get_on_a_stale_connection_is_repeated_once_on_a_fresh_one() {
 }
 
 #[test]
+fn a_get_goes_out_twice_at_most_however_many_connections_are_stale() {
+    let (connections, requests) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (counter, counted, both) = (Arc::clone(&connections), Arc::clone(&requests), Barrier::new(2));
+    let instance = Instance::scripted(move |mut call| {
+        counted.fetch_add(1, SeqCst);
+        // Two that are under way at once have a connection each, and leave them to those after them.
+        if counter.fetch_add(1, SeqCst) < 2 {
+            both.wait();
+        }
+        call.respond("first");
+        if read_until(&mut call.stream, "\r\n\r\n").is_some() {
+            counted.fetch_add(1, SeqCst);
+        }
+    });
+    let world = World::serving(&shop(1, &[(instance.addr, Role::Routed)]));
+    let (mut one, mut other) = (world.client(), world.client());
+    one.send(GET);
+    other.send(GET);
+    assert_eq!(one.response(true).unwrap().body, "first");
+    assert_eq!(other.response(true).unwrap().body, "first");
+    assert_eq!(one.request(GET).body, "first");
+    assert_eq!((connections.load(SeqCst), requests.load(SeqCst)), (3, 4));
+}
+
+#[test]
 fn a_post_on_a_stale_connection_is_not_repeated() {
     let (instance, calls) = closes_on_reuse();
     let world = World::serving(&shop(1, &[(instance.addr, Role::Routed)]));
@@ -99,8 +124,8 @@ fn a_post_on_a_stale_connection_is_not_repeated() {
 
 #[test]
 fn a_request_that_ends_its_instance_is_not_carried_to_the_next() {
-    let calls = std::sync::Arc::<AtomicUsize>::default();
-    let counter = std::sync::Arc::clone(&calls);
+    let calls = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&calls);
     let instance = Instance::scripted(move |_call| {
         counter.fetch_add(1, SeqCst);
     });
