@@ -24,7 +24,7 @@ pub use api::{Api, Reply, exchange};
 pub use binary::{actor_binary, actor_source, berth, example, example_binary};
 pub use forge::{Forge, hmac_sha256};
 pub use git::Worktree;
-pub use platform::{Answer, Options, Platform, Running, User, wait_until};
+pub use platform::{Answer, Options, Platform, Running, User, another, wait_until};
 pub use registry::ImageRegistry;
 pub use source::Source;
 pub use tracer::{Call, CannotTrace, Tracer};

@@ -2,8 +2,11 @@
 //!
 //! The load is open: requests are due at fixed times whether or not earlier ones were answered, so that a server which stalls
 //! is seen to stall. One thread for each connection; half of them keep their connection, the others open one for each request.
+//! Where it is asked for, part of the requests goes over HTTP/2, and sessions that last stand beside them.
 
 mod client;
+mod http2;
+mod lasting;
 mod order;
 mod outcome;
 
@@ -16,8 +19,11 @@ use std::time::Duration;
 use berth_clock::{Clock, SystemClock};
 
 pub use client::{Body, Connection, Exchange, Failure, Page};
+pub use http2::Http2;
 pub use order::{Activation, Violation};
 pub use outcome::{Failed, Kill, Outcome, Sample};
+
+use outcome::Sent;
 
 /// What to send, and how much of it.
 #[derive(Debug, Clone)]
@@ -34,6 +40,10 @@ pub struct Options {
     pub patience: Duration,
     /// What is asked for: a page, or the mix of requests for the example when not given.
     pub page: Option<Arc<Page>>,
+    /// Connections of HTTP/2 that take their part of the requests.
+    pub http2: Option<Http2>,
+    /// The host of an app as `apps/actor` plays it, to which one session of each kind that lasts stands at any time.
+    pub lasting: Option<String>,
 }
 
 impl Options {
@@ -47,6 +57,8 @@ impl Options {
             rate: 500,
             patience: Duration::from_secs(15),
             page: None,
+            http2: None,
+            lasting: None,
         }
     }
 }
@@ -79,21 +91,31 @@ impl Load {
             next: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         });
-        let started = shared.clock.monotonic();
-        let workers = (0..connections)
-            .map(|number| {
-                let shared = Arc::clone(&shared);
-                let worker = std::thread::Builder::new().name(format!("load {number}")).stack_size(256 << 10);
-                worker.spawn(move || shared.work(number, started)).expect("a thread can be started")
-            })
-            .collect();
+        let started = shared.now();
+        let mut workers: Vec<_> =
+            (0..connections).map(|number| shared.spawn(move |it| it.work(number, started))).collect();
+        // Numbers that no other client has: what a client is known by in what it reports.
+        let mut number = connections;
+        if let Some(http2) = &shared.options.http2 {
+            for _ in 0..http2.connections {
+                workers.push(shared.spawn(move |it| http2::work(&it, number, started)));
+                number += http2.streams;
+            }
+        }
+        if let Some(host) = &shared.options.lasting {
+            for session in lasting::Session::ALL {
+                let host = host.clone();
+                workers.push(shared.spawn(move |it| lasting::work(&it, session, &host, number)));
+                number += 1;
+            }
+        }
         Self { shared, workers, started, rate }
     }
 
     /// The time on the load's clock, to note beside a kill or an activation. It is `CLOCK_MONOTONIC`, counted from the start.
     #[must_use]
     pub fn now(&self) -> Duration {
-        self.shared.clock.monotonic()
+        self.shared.now()
     }
 
     /// How many requests were begun.
@@ -118,52 +140,62 @@ impl Load {
 }
 
 impl Shared {
+    fn spawn(
+        self: &Arc<Self>,
+        work: impl FnOnce(Arc<Self>) -> Outcome + Send + 'static,
+    ) -> JoinHandle<Outcome> {
+        let shared = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("load".to_owned()).stack_size(512 << 10);
+        thread.spawn(move || work(shared)).expect("a thread can be started")
+    }
+
     fn work(&self, number: u32, started: Duration) -> Outcome {
-        let mut outcome = Outcome::new(0, Duration::ZERO);
+        let mut outcome = Outcome::default();
         let keep = number.is_multiple_of(2);
         let mut connection = None;
         // Which connection an answer came over: one for each that was opened, never the same again.
         let mut serial = 0_u64;
         loop {
-            let ticket = self.next.fetch_add(1, Ordering::Relaxed);
-            let due = started
-                + Duration::from_secs(1)
-                    * u32::try_from(ticket / u64::from(self.options.rate)).unwrap_or(u32::MAX)
-                + Duration::from_secs(1) * u32::try_from(ticket % u64::from(self.options.rate)).unwrap_or(0)
-                    / self.options.rate;
+            let (ticket, due) = self.draw(started);
             if !self.wait_for(due) {
-                // Drawn and not sent: it must not count as sent.
-                self.next.fetch_sub(1, Ordering::Relaxed);
+                self.give_back();
                 return outcome;
             }
-            let exchange = match &self.options.page {
-                Some(page) => Exchange::page(page, &self.options.host, keep),
-                None => Exchange::of_mix(ticket, &self.options.host, keep),
-            };
-            let start = self.clock.monotonic();
+            let exchange = self.request(ticket, keep);
+            let start = self.now();
             let answer = self.exchange(&exchange, &mut connection, &mut serial);
-            let end = self.clock.monotonic();
-            let connection_id = (u64::from(number) << 32) | serial;
-            match answer {
-                Ok(release) => {
-                    outcome.samples.push(Sample { start, end, connection: connection_id, release });
-                }
-                Err(failure) => {
-                    connection = None;
-                    let (method, path) = (exchange.method.to_owned(), exchange.path.to_string());
-                    outcome.failed.push(Failed {
-                        start,
-                        end,
-                        connection: connection_id,
-                        method,
-                        path,
-                        failure,
-                    });
-                }
-            }
-            if !keep {
+            if answer.is_err() || !keep {
                 connection = None;
             }
+            outcome.note(
+                Sent { kind: "HTTP/1.1", start, end: self.now(), number, serial },
+                &exchange,
+                answer,
+            );
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// The next request's number, and when it is due.
+    fn draw(&self, started: Duration) -> (u64, Duration) {
+        let (ticket, rate) = (self.next.fetch_add(1, Ordering::Relaxed), self.options.rate);
+        let seconds = u32::try_from(ticket / u64::from(rate)).unwrap_or(u32::MAX);
+        let part = u32::try_from(ticket % u64::from(rate)).unwrap_or(0);
+        (ticket, started + Duration::from_secs(1) * seconds + Duration::from_secs(1) * part / rate)
+    }
+
+    /// A number that was drawn and not sent must not count as sent.
+    fn give_back(&self) {
+        self.next.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn request(&self, ticket: u64, keep: bool) -> Exchange {
+        match &self.options.page {
+            Some(page) => Exchange::page(page, &self.options.host, keep),
+            None => Exchange::of_mix(ticket, &self.options.host, keep),
         }
     }
 
@@ -189,7 +221,7 @@ impl Shared {
             if self.stopped.load(Ordering::Relaxed) {
                 return false;
             }
-            let now = self.clock.monotonic();
+            let now = self.now();
             if now >= due {
                 return true;
             }

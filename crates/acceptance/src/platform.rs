@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
@@ -428,6 +428,19 @@ impl Drop for MountedHome {
         let flags = rustix::mount::UnmountFlags::DETACH;
         rustix::mount::unmount(&self.path, flags).expect("we mounted it");
     }
+}
+
+/// The binary under test as another program, in the platform's scratch space: what is behind the end of a program changes its hash and
+/// nothing else. One of that name may run meanwhile.
+#[must_use]
+pub fn another(platform: &Platform, name: &str, behind: &str) -> PathBuf {
+    let (path, draft) = (platform.scratch().join(name), platform.scratch().join(format!("{name}.draft")));
+    fs::copy(berth(), &draft).expect("our directory");
+    let mut file = File::options().append(true).open(&draft).expect("it was copied");
+    file.write_all(behind.as_bytes()).expect("our directory");
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).expect("our file");
+    fs::rename(&draft, &path).expect("our directory");
+    path
 }
 
 fn must_switch(user: User) -> bool {

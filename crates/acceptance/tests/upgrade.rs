@@ -14,19 +14,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use berth_acceptance::load::{Activation, Load, Options as LoadOptions};
-use berth_acceptance::{Options, Platform, Source, User, berth, wait_until};
+use berth_acceptance::{Options, Platform, Source, User, another, berth, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// The program of the tests as another file: what is behind the end of a program changes nothing but its hash.
-fn another(platform: &Platform, name: &str) -> PathBuf {
-    let path = platform.scratch().join(name);
-    fs::copy(berth(), &path).unwrap();
-    let mut bytes = fs::OpenOptions::new().append(true).open(&path).unwrap();
-    bytes.write_all(name.as_bytes()).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
 
 /// A program that says its version and the formats that it reads as Berth does, and then does what `rest` says.
 fn script(platform: &Platform, name: &str, rest: &str) -> PathBuf {
@@ -61,7 +51,7 @@ fn nobody_notices_that_the_platform_is_upgraded() {
         for name in ["one", "two", "three"] {
             let enough = load.begun() + 200;
             assert!(wait_until(PATIENCE, || load.begun() >= enough));
-            let told = upgrade(&platform, &another(&platform, name)).ok().stdout;
+            let told = upgrade(&platform, &another(&platform, name, name)).ok().stdout;
             assert!(told.contains(" runs in place of "), "{told}");
         }
         let enough = load.begun() + 200;
@@ -194,7 +184,7 @@ fn nobody_who_connects_to_the_api_is_refused_during_an_upgrade() {
             knocking.go_on();
         }
         for name in ["first", "second"] {
-            let _told = upgrade(&platform, &another(&platform, name)).ok();
+            let _told = upgrade(&platform, &another(&platform, name, name)).ok();
             knocking.go_on();
         }
         let refused = knocking.end();
@@ -256,7 +246,7 @@ fn nothing_that_is_new_is_written_before_an_upgrade_is_committed() {
     let refused = deploy_what_sleeps(&platform, &source);
     assert!(refused.status == 4 && refused.stderr.contains("upgrade_uncommitted"), "{refused:?}");
     assert!(refused.stderr.contains("`[scale]` in berth.toml"), "{refused:?}");
-    let another = upgrade(&platform, &another(&platform, "newer")).ok();
+    let another = upgrade(&platform, &another(&platform, "newer", "newer")).ok();
     assert!(another.stderr.contains("not committed"), "{another:?}");
     let _set = platform.cli(["config", "set", "A=1", "--app", Source::APP]).ok();
     let refused = deploy_what_sleeps(&platform, &source);

@@ -41,9 +41,9 @@ pub struct Exchange {
     pub method: &'static str,
     /// The path.
     pub path: Cow<'static, str>,
-    host: String,
+    pub(super) host: String,
     keep: bool,
-    body: Body,
+    pub(super) body: Body,
     page: Option<Arc<Page>>,
 }
 
@@ -103,10 +103,10 @@ pub struct Connection {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Connection {
@@ -173,7 +173,8 @@ impl Connection {
         }
     }
 
-    fn take(&mut self, count: usize) -> Result<Vec<u8>, Failure> {
+    /// The next so many bytes, within an answer.
+    pub(super) fn take(&mut self, count: usize) -> Result<Vec<u8>, Failure> {
         while self.rest.len() < count {
             self.fill(true)?;
         }
@@ -190,19 +191,9 @@ impl Connection {
         }
     }
 
-    fn answer(&mut self) -> Result<Answer, Failure> {
+    pub(super) fn answer(&mut self) -> Result<Answer, Failure> {
         loop {
-            let (status, headers, length) = match parse_head(&self.rest)? {
-                Some(head) => head,
-                None if self.rest.len() > HEAD_MAX => {
-                    return Err(Failure::Malformed("endless head".to_owned()));
-                }
-                None => {
-                    self.fill(!self.rest.is_empty())?;
-                    continue;
-                }
-            };
-            self.rest.drain(..length);
+            let (status, headers) = self.head()?;
             // 100 Continue and its like come before the answer.
             if (100..200).contains(&status) {
                 continue;
@@ -212,6 +203,25 @@ impl Connection {
             self.over |= headers.iter().any(|(name, value)| name == "connection" && value == "close");
             return Ok(Answer { status, headers, body });
         }
+    }
+
+    /// The next head: the status, and the headers with their names in lower case.
+    pub(super) fn head(&mut self) -> Result<(u16, Vec<(String, String)>), Failure> {
+        loop {
+            if let Some((status, headers, length)) = parse_head(&self.rest)? {
+                self.rest.drain(..length);
+                return Ok((status, headers));
+            }
+            if self.rest.len() > HEAD_MAX {
+                return Err(Failure::Malformed("endless head".to_owned()));
+            }
+            self.fill(!self.rest.is_empty())?;
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.stream.write_all(bytes).map_err(|error| self.fail(&error, false))
     }
 
     /// The body, which must say its length: an answer that ends with the connection cannot be told from one that was cut.
@@ -234,19 +244,26 @@ impl Connection {
 
     fn chunks(&mut self) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
-        loop {
-            let line = self.line()?;
-            let length =
-                usize::from_str_radix(&line, 16).map_err(|_error| Failure::Malformed("chunk".to_owned()))?;
-            if length == 0 {
-                while !self.line()?.is_empty() {}
-                return Ok(body);
-            }
-            body.extend(self.take(length)?);
-            if !self.line()?.is_empty() {
-                return Err(Failure::Malformed("chunk end".to_owned()));
-            }
+        while let Some(chunk) = self.chunk()? {
+            body.extend(chunk);
         }
+        Ok(body)
+    }
+
+    /// The next chunk, none after the last.
+    pub(super) fn chunk(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let line = self.line()?;
+        let length =
+            usize::from_str_radix(&line, 16).map_err(|_error| Failure::Malformed("chunk".to_owned()))?;
+        if length == 0 {
+            while !self.line()?.is_empty() {}
+            return Ok(None);
+        }
+        let chunk = self.take(length)?;
+        if !self.line()?.is_empty() {
+            return Err(Failure::Malformed("chunk end".to_owned()));
+        }
+        Ok(Some(chunk))
     }
 }
 
@@ -312,17 +329,20 @@ impl Exchange {
             // A server may answer and close before it has read everything; what it said counts.
             Err(error) => connection.answer().map_err(|_error| connection.fail(&error, false))?,
         };
-        if answer.status != 200 {
-            return Err(Failure::Status(answer.status));
-        }
-        let release = match &self.page {
-            Some(page) => page.which(&answer)?,
-            None => self.example_release(&answer)?,
-        };
+        let release = self.judge(&answer)?;
         if !connection.rest.is_empty() {
             return Err(Failure::Wrong("bytes after the answer".to_owned()));
         }
         Ok(release)
+    }
+
+    /// Compares an answer with what it must be. Gives the release that answered.
+    pub(super) fn judge(&self, answer: &Answer) -> Result<String, Failure> {
+        match &self.page {
+            _ if answer.status != 200 => Err(Failure::Status(answer.status)),
+            Some(page) => page.which(answer),
+            None => self.example_release(answer),
+        }
     }
 
     /// Compares an answer of the example with what it must be.
@@ -390,8 +410,18 @@ impl Page {
     }
 }
 
+impl Body {
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::Sized(bytes) | Self::Chunked(bytes) => bytes,
+        }
+    }
+}
+
 /// Bytes that are other for each ticket and length: an answer meant for another request is seen.
-fn pattern(ticket: u64, longest: u64) -> Vec<u8> {
+pub(super) fn pattern(ticket: u64, longest: u64) -> Vec<u8> {
     let mut word = ticket.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..word % longest)
         .map(|_| {

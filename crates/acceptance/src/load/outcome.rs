@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::client::Failure;
+use super::client::{Exchange, Failure};
 use super::order::{self, Activation, Violation};
 
 /// An answer that was right.
@@ -73,6 +73,25 @@ impl Kill {
     }
 }
 
+/// A request that was sent, whatever came of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    /// By which protocol, or in which session.
+    pub(super) kind: &'static str,
+    pub(super) start: Duration,
+    pub(super) end: Duration,
+    /// The client that sent it, which has one request under way at a time.
+    pub(super) number: u32,
+    /// Which of its connections.
+    pub(super) serial: u64,
+}
+
+impl Sent {
+    fn connection(&self) -> u64 {
+        (u64::from(self.number) << 32) | self.serial
+    }
+}
+
 /// What came of a load.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
@@ -80,6 +99,8 @@ pub struct Outcome {
     pub samples: Vec<Sample>,
     /// Failures, in the order of their ends.
     pub failed: Vec<Failed>,
+    /// How many were right by each protocol, and in each session that lasts; the latter are no samples.
+    pub right: BTreeMap<&'static str, u64>,
     asked: u32,
     took: Duration,
 }
@@ -89,9 +110,38 @@ impl Outcome {
         Self { asked, took, ..Self::default() }
     }
 
+    /// Notes what came of a request.
+    pub(super) fn note(&mut self, sent: Sent, exchange: &Exchange, answer: Result<String, Failure>) {
+        match answer {
+            Ok(release) => {
+                *self.right.entry(sent.kind).or_default() += 1;
+                let Sent { start, end, .. } = sent;
+                self.samples.push(Sample { start, end, connection: sent.connection(), release });
+            }
+            Err(failure) => self.fail(sent, exchange.method, &exchange.path, failure),
+        }
+    }
+
+    /// Notes what came of a session.
+    pub(super) fn note_session(&mut self, sent: Sent, path: &str, outcome: Result<(), Failure>) {
+        match outcome {
+            Ok(()) => *self.right.entry(sent.kind).or_default() += 1,
+            Err(failure) => self.fail(sent, sent.kind, path, failure),
+        }
+    }
+
+    fn fail(&mut self, sent: Sent, method: &str, path: &str, failure: Failure) {
+        let (connection, Sent { start, end, .. }) = (sent.connection(), sent);
+        let (method, path) = (method.to_owned(), path.to_owned());
+        self.failed.push(Failed { start, end, connection, method, path, failure });
+    }
+
     pub(super) fn add(&mut self, part: Self) {
         self.samples.extend(part.samples);
         self.failed.extend(part.failed);
+        for (kind, count) in part.right {
+            *self.right.entry(kind).or_default() += count;
+        }
     }
 
     pub(super) fn sort(&mut self) {
@@ -152,6 +202,11 @@ impl fmt::Display for Outcome {
         )?;
         if let (Some(median), Some(late), true) = (self.percentile(50), self.percentile(99), right >= 100) {
             write!(f, ", p50 {median:?}, p99 {late:?}")?;
+        }
+        if self.right.len() > 1 {
+            let right: Vec<String> =
+                self.right.iter().map(|(kind, count)| format!("{count} of {kind}")).collect();
+            write!(f, "\n  {} were right", right.join(", "))?;
         }
         let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
         for failed in &self.failed {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use berth_acceptance::Victim;
 use berth_acceptance::load::{Activation, Kill, Outcome};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::soak::Order;
 
 /// A process that was killed.
 #[derive(Debug)]
@@ -102,6 +104,25 @@ impl Record {
                 assert!(hit.insert(failed.worker()) || others > 1, "{kill:?} twice on one client: {failed}");
             }
         }
+    }
+
+    /// Writes what came of it to the file that `BERTH_SOAK_RECORD` names, if it does: `given` are the commands.
+    pub(crate) fn write(&self, outcome: &Outcome, given: &BTreeMap<Order, u64>) {
+        let Some(path) = std::env::var_os("BERTH_SOAK_RECORD") else { return };
+        let kills: Vec<Kill> = self.kills.iter().filter(|kill| kill.victim.serves()).map(as_excuse).collect();
+        let times = |order: Order| given.get(&order).copied().unwrap_or_default();
+        let record = json!({
+            "deploys": self.acknowledged.len(),
+            "rollbacks": times(Order::RollBack),
+            "upgrades": times(Order::Upgrade),
+            "kills": self.kills.len(),
+            "sent": outcome.samples.len() + outcome.failed.len(),
+            "rate": outcome.rate(),
+            "right": outcome.right,
+            "failed": outcome.failed.len(),
+            "unmatched": outcome.unexplained(&kills).len(),
+        });
+        std::fs::write(path, record.to_string()).unwrap();
     }
 
     fn activations(&self) -> Vec<Activation> {

@@ -1,33 +1,52 @@
 //! One run: a command, a kill at some moment of it, and what came of both; over and over.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 
-use berth_acceptance::load::{Load, Options as LoadOptions};
-use berth_acceptance::{Answer, Chance, Platform, Running, Source, User, Victim, wait_until};
+use berth_acceptance::load::{Http2, Load, Options as LoadOptions};
+use berth_acceptance::{Actor, Answer, Chance, Platform, Running, Source, User, Victim, another, wait_until};
 use serde_json::Value;
 
 use crate::record::{Killed, Record};
 
 /// What a busy machine is given for one step before the test says that it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Requests in a second: what a debug build on two busy cores holds.
-const RATE: u32 = 250;
+/// Connections of HTTP/1.1; those of HTTP/2, and the streams of each of them.
 const CONNECTIONS: u32 = 32;
+const HTTP2: (u32, u32) = (4, 8);
 /// How many requests may pass between a command and the kill: about as long as a deploy that builds.
 const MOMENTS: usize = 200;
 const INSTANCES: usize = 2;
+/// The app to which event streams, WebSockets and slow uploads lead.
+const LASTING: &str = "lasting";
 
 /// What can be asked of a platform that has an app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Order {
     DeployChanged,
     DeployUnchanged,
     SetConfig,
     RollBack,
     /// Two at once, of which the second may take the first one's place.
     DeployAndSetConfig,
+    /// A release of the app with the sessions that last.
+    DeployLasting,
+    /// The platform becomes another program.
+    Upgrade,
+}
+
+impl Order {
+    const ALL: [Self; 7] = [
+        Self::DeployChanged,
+        Self::DeployUnchanged,
+        Self::SetConfig,
+        Self::RollBack,
+        Self::DeployAndSetConfig,
+        Self::DeployLasting,
+        Self::Upgrade,
+    ];
 }
 
 /// A run.
@@ -39,20 +58,31 @@ pub(crate) struct Soak {
     chance: Chance,
     deck: Vec<Victim>,
     orders: Vec<Order>,
+    given: BTreeMap<Order, u64>,
     user: User,
     config: u64,
     record: Record,
 }
 
 impl Soak {
-    /// An app that serves, under load.
-    pub(crate) fn begin(platform: Platform, user: User, seed: u64) -> Self {
+    /// Two apps that serve, under load: so many requests in a second to the one, and sessions that last to the other.
+    pub(crate) fn begin(platform: Platform, user: User, seed: u64, rate: u32) -> Self {
         let source = Source::for_user(&platform, user);
         let _deployed = platform.cli(["deploy".as_ref(), source.path().as_os_str()]).ok();
         let _scaled = platform.cli(["scale", &format!("web={INSTANCES}"), "--app", Source::APP]).ok();
+        let lasting = Actor::web(&platform, LASTING, "serve");
+        let _deployed = lasting.deploy().ok();
+        let _scaled = lasting.verb(&["scale", &format!("web={INSTANCES}")]).ok();
         let load = Load::start(LoadOptions {
-            rate: RATE,
+            rate,
             connections: CONNECTIONS,
+            http2: Some(Http2 {
+                edge: platform.https().expect("edge serves HTTPS"),
+                authority: platform.cli(["certs", "ca"]).ok().stdout,
+                connections: HTTP2.0,
+                streams: HTTP2.1,
+            }),
+            lasting: Some(format!("{LASTING}.localhost")),
             ..LoadOptions::new(platform.edge(), Source::APP)
         });
         let mut soak = Self {
@@ -62,6 +92,7 @@ impl Soak {
             chance: Chance::new(seed),
             deck: Vec::new(),
             orders: Vec::new(),
+            given: BTreeMap::new(),
             user,
             config: 0,
             record: Record::default(),
@@ -101,7 +132,10 @@ impl Soak {
             self.load.now() - begun
         );
         for answer in &answers {
-            self.judge(answer, begun);
+            match order {
+                Order::DeployLasting | Order::Upgrade => self.judge_other(answer, begun),
+                _ => self.judge(answer, begun),
+            }
         }
         let states = self.settle(begun);
         let failed = states.iter().filter(|state| *state == "failed").count();
@@ -124,18 +158,13 @@ impl Soak {
 
     fn draw_order(&mut self) -> Order {
         if self.orders.is_empty() {
-            self.orders.extend([
-                Order::DeployChanged,
-                Order::DeployUnchanged,
-                Order::SetConfig,
-                Order::RollBack,
-                Order::DeployAndSetConfig,
-            ]);
+            self.orders.extend(Order::ALL);
         }
         self.chance.take(&mut self.orders).unwrap()
     }
 
     fn give(&mut self, order: Order) -> Vec<Running> {
+        *self.given.entry(order).or_default() += 1;
         match order {
             Order::DeployChanged => {
                 self.source.change();
@@ -147,6 +176,17 @@ impl Soak {
             Order::DeployAndSetConfig => {
                 self.source.change();
                 vec![self.deploy(), self.set_config()]
+            }
+            Order::DeployLasting => {
+                let lasting = self.platform.scratch().join(LASTING);
+                vec![self.platform.begin([OsString::from("deploy"), lasting.into()])]
+            }
+            Order::Upgrade => {
+                // Two take turns, so that no copy is written to while it runs.
+                let turn = self.given[&order] % 2;
+                let program =
+                    another(&self.platform, &format!("program-{turn}"), &self.given[&order].to_string());
+                vec![self.platform.begin(["upgrade".into(), "--from".into(), program.into_os_string()])]
             }
         }
     }
@@ -203,6 +243,12 @@ impl Soak {
         }
     }
 
+    /// Panics when a command of which nothing is to be kept failed although nothing was killed.
+    fn judge_other(&self, answer: &Answer, begun: Duration) {
+        let killed = self.record.kills.iter().any(|kill| kill.at >= begun);
+        assert!(answer.status == 0 || killed, "{answer:?}\n{}", logs(&self.platform));
+    }
+
     fn was_killed_since(&self, victim: Victim, begun: Duration) -> bool {
         self.record.kills.iter().any(|kill| kill.victim == victim && kill.at >= begun)
     }
@@ -211,18 +257,16 @@ impl Soak {
     fn settle(&mut self, begun: Duration) -> Vec<String> {
         let mut releases = Vec::new();
         let settled = wait_until(PATIENCE, || {
-            releases = self.releases();
-            const ENDS: [&str; 4] = ["active", "retired", "failed", "superseded"];
-            !releases.is_empty()
-                && releases.iter().all(|release| ENDS.iter().any(|end| release["state"] == **end))
+            releases = self.releases(Source::APP);
+            have_ended(&releases) && have_ended(&self.releases(LASTING))
         });
         assert!(settled, "a deployment does not end: {releases:?}\n{}", logs(&self.platform));
         self.record.take(&releases, begun, self.load.now())
     }
 
     /// Every release, newest first; none where the platform does not answer just now.
-    fn releases(&self) -> Vec<Value> {
-        let answer = self.platform.cli(["releases", "-n", "100000", "--app", Source::APP, "--json"]);
+    fn releases(&self, app: &str) -> Vec<Value> {
+        let answer = self.platform.cli(["releases", "-n", "100000", "--app", app, "--json"]);
         let list = if answer.status == 0 { answer.json() } else { Value::Null };
         list["releases"].as_array().cloned().unwrap_or_default()
     }
@@ -231,9 +275,10 @@ impl Soak {
     /// log gives it again.
     pub(crate) fn finish(self) {
         wait_for_instances(&self.platform);
-        let Self { mut platform, load, record, .. } = self;
+        let Self { mut platform, load, record, given, .. } = self;
         let outcome = load.stop();
-        println!("{outcome}\n{}", record.summary(&outcome));
+        println!("{outcome}\n{given:?}\n{}", record.summary(&outcome));
+        record.write(&outcome, &given);
         record.assert_served(&outcome);
         for victim in [Victim::Control, Victim::Edge] {
             let one = || platform.role(&victim.to_string()).len() == 1;
@@ -266,11 +311,23 @@ impl Soak {
     }
 }
 
-/// Waits until the active release has all its instances.
+/// Whether there are any, and none is under way.
+fn have_ended(releases: &[Value]) -> bool {
+    const ENDS: [&str; 4] = ["active", "retired", "failed", "superseded"];
+    !releases.is_empty() && releases.iter().all(|release| ENDS.iter().any(|end| release["state"] == **end))
+}
+
+/// Waits until the active releases have all their instances.
 fn wait_for_instances(platform: &Platform) {
+    for app in [Source::APP, LASTING] {
+        wait_for_instances_of(platform, app);
+    }
+}
+
+fn wait_for_instances_of(platform: &Platform, app: &str) {
     let mut seen = Value::Null;
     let there = wait_until(PATIENCE, || {
-        let answer = platform.cli(["ps", "--app", Source::APP, "--json"]);
+        let answer = platform.cli(["ps", "--app", app, "--json"]);
         if answer.status != 0 {
             return false;
         }

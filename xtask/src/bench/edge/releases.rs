@@ -1,4 +1,4 @@
-//! Whether a request fails while releases come and go and the platform becomes another program.
+//! Whether a request fails while releases come and go, the platform becomes another program, and whatever it consists of is killed at random.
 
 use std::path::Path;
 
@@ -6,47 +6,51 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::bench::Context;
-use crate::bench::deploy::example;
 use crate::bench::measured::Measured;
-use crate::platform::Platform;
 use crate::program::Program;
 
-/// Requests in a second, and over how many connections, half of which are new ones for each request.
+/// Requests in a second.
 const RATE: &str = "2000";
-const CONNECTIONS: &str = "64";
+/// The test that does it and judges it; what is measured here is what it wrote down.
+const TEST: &str = "soak_deploys_survive_random_kills";
 
-/// Adds `failed_requests`: of what the strict client sent while `berth` was told to deploy, to roll back and to upgrade itself.
+/// Adds `failed_requests`: of what the strict client sent while `berth` was told to deploy, to roll back and to upgrade itself, and was killed,
+/// what failed for no kill. A kill explains what was in flight where it struck, and nothing else.
 pub(super) fn measure(context: &Context<'_>, berth: &Path, measured: &mut Measured) -> Result<()> {
-    let package = ["--package", "berth-acceptance", "--example", "load"];
-    Program::cargo(context.workspace, "build").args(["--quiet", "--release"]).args(package).run()?;
-    let (deploys, rollbacks, upgrades) = if context.quick { (20, 5, 2) } else { (1_000, 100, 20) };
-    let target = context.workspace.target_dir()?;
-    let platform = Platform::start(berth, &target.join("bench-edge-releases"), Vec::new())?;
-    let source = example::copy(&platform, context.workspace)?;
-    platform.berth(&["deploy", &source])?;
-    let load = target.join("release/examples/load");
-    let load = platform.spawn_load(&load, &[example::APP, RATE, CONNECTIONS])?;
-    let (mut rolled_back, mut upgraded) = (0, 0);
-    for number in 1..=deploys {
-        platform.berth(&["deploy", &source])?;
-        // Spread evenly over the deploys.
-        if number * rollbacks / deploys > rolled_back {
-            rolled_back += 1;
-            platform.berth(&["rollback", "--app", example::APP])?;
-        }
-        if number * upgrades / deploys > upgraded {
-            upgraded += 1;
-            platform.berth(&["upgrade", "--from", &berth.display().to_string()])?;
-        }
-    }
-    let outcome = platform.stop_load(load)?;
-    platform.down()?;
-    let failed = outcome.get("failed").and_then(Value::as_f64).context("no count of failures")?;
-    let sent = outcome.get("sent").and_then(Value::as_u64).unwrap_or(0);
-    measured.figure("failed_requests", failed, "requests", sent);
+    let record = context.workspace.target_dir()?.join("bench-edge-releases.json");
+    let deploys = if context.quick { "20" } else { "1000" };
+    let test = ["--release", "--quiet", "--package", "berth-acceptance", "--test", "soak", TEST];
+    Program::cargo(context.workspace, "test")
+        .args(test)
+        .env("BERTH_BIN", berth)
+        .env("BERTH_SOAK_DEPLOYS", deploys)
+        .env("BERTH_SOAK_RATE", RATE)
+        .env("BERTH_SOAK_RECORD", &record)
+        .run()?;
+    let text = std::fs::read_to_string(&record).context("the test wrote nothing down")?;
+    std::fs::remove_file(&record)?;
+    let record: Value = serde_json::from_str(&text)?;
+    let count = |key: &str| record[key].as_u64().with_context(|| format!("no count of {key}"));
+    let sent = count("sent")?;
+    let (unmatched, in_flight) = (count("unmatched")?, count("failed")?);
+    measured.figure("failed_requests", f64::from(u32::try_from(unmatched)?), "requests", sent);
+    measured.figure("failed_by_kills", f64::from(u32::try_from(in_flight - unmatched)?), "requests", sent);
+    let right: Vec<String> = record["right"]
+        .as_object()
+        .context("nothing was right")?
+        .iter()
+        .map(|(kind, count)| format!("{count} of {kind}"))
+        .collect();
     measured.notes.push(format!(
-        "failed_requests: {deploys} deploys, {rollbacks} rollbacks and {upgrades} upgrades of the platform under {RATE} requests/s of HTTP/1 over {CONNECTIONS} connections, half of them a new one for each request; \
-         HTTP/2, event streams, WebSockets, slow uploads and kills are not in it: tests have them (docs/failure-modes.md, `cargo xtask soak`)"
+        "failed_requests: {} deploys, {} rollbacks and {} upgrades of the platform, in which {} of its processes were killed at random, under {:.0} requests/s \
+         of HTTP/1.1 (half of them over connections of their own) and of HTTP/2, with event streams, WebSockets and slow uploads beside them: {} were right; \
+         failed_by_kills were in flight in what was killed, and are not in it",
+        count("deploys")?,
+        count("rollbacks")?,
+        count("upgrades")?,
+        count("kills")?,
+        record["rate"].as_f64().unwrap_or_default(),
+        right.join(", "),
     ));
     Ok(())
 }
