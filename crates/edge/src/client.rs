@@ -253,7 +253,8 @@ where
     let (serving, served, origin) = (Rc::clone(worker), Rc::clone(&client), Rc::new(origin));
     let service = service_fn(move |request| {
         let (worker, client, origin) = (Rc::clone(&serving), Rc::clone(&served), Rc::clone(&origin));
-        async move { answer(&worker, &client, &origin, request, Tried::default()).await }
+        // Boxed: hyper moves a stream's future several times until its task has it, and what answers a request takes up kilobytes.
+        Box::pin(async move { answer(&worker, &client, &origin, request, Tried::default()).await })
     });
     let streams = OfStreams { worker: Rc::clone(worker), client: Rc::clone(&client) };
     let connection = server::http2::Builder::new(streams)
