@@ -76,3 +76,25 @@ fn who_asks_too_often_is_told_when_to_come_back() {
     let _deployed = shop.deploy().ok();
     assert_eq!(shop.ask("/env/APP_NAME").0, 429);
 }
+
+#[test]
+fn a_part_of_an_app_has_limits_of_its_own() {
+    let platform = Platform::start(Options::default());
+    let routes = "[[http.route]]\npath = \"/hold\"\nmethods = [\"GET\"]\nrequest_timeout = \"500ms\"\n\n\
+        [[http.route]]\npath = \"/release\"\nconcurrency = 100\n";
+    let shop = shop(&platform, routes);
+    let (status, page) = shop.ask("/hold");
+    assert!(status == 504 && page.contains("app_timed_out"), "{status} {page}");
+    assert_eq!(shop.ask("/release"), (200, "v1".to_owned()));
+    // Another release, with a place less for what is under way.
+    shop.change("[processes]\nweb = \"./actor serve\"\n[[http.route]]\npath = \"/hold\"\nconcurrency = 1\n");
+    let _deployed = shop.deploy().ok();
+    let one = held(&platform);
+    let full = wait_until(HANG, || {
+        let (status, page) = shop.ask("/%68old/x");
+        status == 503 && page.contains("route_busy")
+    });
+    assert!(full, "the only place is taken");
+    assert_eq!(shop.ask("/release"), (200, "v2".to_owned()));
+    drop(one);
+}

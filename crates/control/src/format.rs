@@ -126,6 +126,7 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
                 request_timeout,
                 concurrency,
                 rate_limits,
+                routes,
                 readiness: _,
             },
         shutdown: _,
@@ -145,6 +146,7 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
         (2, request_timeout.is_some(), "`request_timeout` in berth.toml"),
         (2, *concurrency != RequestConcurrency::default(), "`[http.concurrency]` in berth.toml"),
         (2, !rate_limits.is_empty(), "`[[http.rate_limit]]` in berth.toml"),
+        (2, !routes.is_empty(), "`[[http.route]]` in berth.toml"),
         (2, !scale.is_empty(), "`[scale]` in berth.toml"),
     ];
     let there = parts.into_iter().filter(|(_, is_there, _)| *is_there);

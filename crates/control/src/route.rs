@@ -129,6 +129,7 @@ fn app_route(app: &App) -> AppRoute {
         backends: backends.collect(),
         hold: hold(app).filter(|_| web_wanted).unwrap_or_default(),
         rate_limits: ruling(app).map(|it| it.manifest.http.rate_limits.clone()).unwrap_or_default(),
+        routes: ruling(app).map(|it| it.manifest.http.routes.clone()).unwrap_or_default(),
         gate: app.gate,
         address,
         https: app.serving_release().map(|release| https(&release.manifest.http)).unwrap_or_default(),

@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     },
     /// No instance had room for as long as a request waits.
     Full,
+    /// There are as many requests for this part of the app as there may be.
+    Crowded,
     NoAnswer,
     TimedOut,
     /// By a rate limit of the app.
@@ -56,7 +58,8 @@ impl Reason {
             | Self::Paused
             | Self::Maintenance
             | Self::Busy { .. }
-            | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Full
+            | Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAnswer => StatusCode::BAD_GATEWAY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -78,6 +81,7 @@ impl Reason {
             Self::Maintenance => "app_in_maintenance",
             Self::Busy { .. } => "too_many_waiting",
             Self::Full => "app_busy",
+            Self::Crowded => "route_busy",
             Self::NoAnswer => "app_gave_no_answer",
             Self::TimedOut => "app_timed_out",
             Self::TooOften(_) => "rate_limited",
@@ -101,6 +105,9 @@ impl Reason {
             Self::Maintenance => "The app is under maintenance and will be back.",
             Self::Busy { .. } => "Too many requests wait for this app already. Try again in a moment.",
             Self::Full => "The app has as many requests as it may have at a time. Try again in a moment.",
+            Self::Crowded => {
+                "As many requests as may be are under way for this part of the app. Try again in a moment."
+            }
             Self::NoAnswer => "The app closed the connection before it answered.",
             Self::TooOften(_) => "You ask this app more often than it allows. Try again later.",
             Self::TimedOut => "The app did not begin to answer in the time that it has.",
@@ -235,6 +242,7 @@ mod tests {
             Reason::Maintenance,
             Reason::Busy { after: 1 },
             Reason::Full,
+            Reason::Crowded,
             Reason::NoAnswer,
             Reason::TimedOut,
             Reason::TooOften(Exceeded { rule: 1, requests: 1, seconds: 1, after: 1 }),

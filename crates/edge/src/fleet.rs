@@ -13,10 +13,10 @@ use berth_routing::names::DOMAIN;
 use berth_routing::retry;
 use berth_routing::wire::AppCounts;
 use berth_routing::{
-    Backend as BackendRoute, Endpoint, Flaw, Generation, Https, InvalidSnapshot, Names, Probe, Role,
-    Snapshot, Table,
+    AppRoute, Backend as BackendRoute, Endpoint, Flaw, Generation, Https, InvalidSnapshot, Names, Probe,
+    Role, Snapshot, Table,
 };
-use berth_spec::{AppId, Gate, InstanceId, ProjectId, RateLimit, ReleaseNumber};
+use berth_spec::{AppId, Gate, InstanceId, ProjectId, ReleaseNumber};
 use tokio::sync::Notify;
 
 use crate::activity::Activity;
@@ -26,6 +26,7 @@ use crate::circuit::Decision;
 use crate::dial::Place;
 use crate::queue::Queue;
 use crate::rate::Limiter;
+use crate::routes::Routes;
 use crate::tally::Tally;
 use crate::visit::{Split, Visit};
 
@@ -84,6 +85,7 @@ pub(crate) struct App {
     pub(crate) counters: Arc<Counters>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) routes: Arc<Routes>,
     routed: Vec<Arc<Backend>>,
     split: Option<Split>,
 }
@@ -231,6 +233,7 @@ struct Lasting {
     counters: Arc<Counters>,
     queue: Arc<Queue>,
     limiter: Arc<Limiter>,
+    routes: Arc<Routes>,
     activity: Arc<Activity>,
 }
 
@@ -278,9 +281,9 @@ impl Registry {
             let inside = format!("{}.{DOMAIN}", id.app);
             let host = app.hosts.first().map_or(inside.as_str(), |host| host.0.as_str());
             let host = host.strip_suffix(".*").map_or(host.to_owned(), |label| format!("{label}.localhost"));
-            let lasting = self.lasting(id, &app.rate_limits);
+            let lasting = self.lasting(id, app);
             let (counters, queue) = (Arc::clone(&lasting.counters), Arc::clone(&lasting.queue));
-            let limiter = Arc::clone(&lasting.limiter);
+            let (limiter, routes) = (Arc::clone(&lasting.limiter), Arc::clone(&lasting.routes));
             let activity = Arc::clone(&lasting.activity);
             fleet.limits_rates |= limiter.has_rules();
             activity.set_asleep(app.asleep);
@@ -312,6 +315,7 @@ impl Registry {
                 counters,
                 queue,
                 limiter,
+                routes,
                 routed,
                 split,
             });
@@ -324,16 +328,20 @@ impl Registry {
         Ok((fleet, targets, flaws))
     }
 
-    fn lasting(&mut self, app: &AppId, rules: &[RateLimit]) -> &Lasting {
+    fn lasting(&mut self, app: &AppId, route: &AppRoute) -> &Lasting {
         let lasting = self.apps.entry(app.clone()).or_insert_with(|| Lasting {
             counters: Arc::default(),
             queue: Queue::among(&self.waiting),
             limiter: Arc::default(),
+            routes: Arc::default(),
             activity: Arc::new(Activity::new(Arc::clone(&self.drained))),
         });
         // A release with the same rules goes on with what is remembered.
-        if !lasting.limiter.is_of(rules) {
-            lasting.limiter = Arc::new(Limiter::new(rules));
+        if !lasting.limiter.is_of(&route.rate_limits) {
+            lasting.limiter = Arc::new(Limiter::new(&route.rate_limits));
+        }
+        if !lasting.routes.is_of(&route.routes) {
+            lasting.routes = Arc::new(Routes::new(&route.routes, &lasting.routes));
         }
         lasting
     }
@@ -461,6 +469,7 @@ mod tests {
             backends: backends.collect(),
             hold: Millis::from_secs(5),
             rate_limits: Vec::new(),
+            routes: Vec::new(),
             gate: Gate::Open,
             address: Some(Ipv4Addr::new(198, 19, 0, 1)),
             https: Https::default(),

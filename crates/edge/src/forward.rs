@@ -234,7 +234,7 @@ async fn send(
             state.keep();
         }
         let sent = channel.send(request);
-        let outcome = match lease.backend().request_timeout() {
+        let outcome = match record.request_timeout(lease.backend()) {
             None => sent.await,
             Some(limit) => match in_time(worker, sent, &state, limit).await {
                 Some(outcome) => outcome,
@@ -356,6 +356,7 @@ impl Errand {
             match choice {
                 Choice::NoApp => return Err(Reason::NoApp),
                 Choice::Maintenance => return Err(Reason::Maintenance),
+                Choice::Crowded => return Err(Reason::Crowded),
                 Choice::Backend(lease) => match self.reach(worker, &lease).await {
                     Ok((channel, reused)) => return Ok((lease, channel, reused)),
                     Err(error) => {

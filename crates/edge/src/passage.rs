@@ -55,7 +55,7 @@ async fn find(worker: &Rc<Worker>, target: &Target, port: u16) -> Option<(InFlig
     let mut choice = worker.choose(target, &tried, false, None);
     loop {
         match choice {
-            Choice::NoApp | Choice::Maintenance => return None,
+            Choice::NoApp | Choice::Maintenance | Choice::Crowded => return None,
             Choice::Backend(lease) if lease.backend().place.port() != Some(port) => {
                 elsewhere = true;
                 tried.push(lease.backend().key);

@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use berth_routing::path::is_below;
+use berth_routing::path::Asked;
 use berth_routing::rate::{Rate, Verdict};
+use berth_routing::rules::takes;
 use berth_spec::RateLimit;
-use http::HeaderMap;
+use berth_spec::manifest::Principal;
+use http::header::{self, HeaderMap};
 
 /// So many clients a rule remembers in each of two generations; each takes 16 bytes and a part of a table, so that a rule takes a megabyte at
 /// most. When one generation is full the one before is forgotten, which are those that were not seen for longest: whoever floods a rule with
@@ -73,13 +75,16 @@ impl Limiter {
     /// Counts a request at `now` from `peer` by every rule that is about it, in their order, up to one that refuses it.
     pub(crate) fn admit(
         &self,
+        method: &str,
         path: &str,
         peer: IpAddr,
         headers: &HeaderMap,
         now: Duration,
     ) -> Result<(), Exceeded> {
+        let asked = Asked::new(path);
         for (rule, number) in self.rules.iter().zip(1..) {
-            if rule.said.path.as_ref().is_some_and(|prefix| !is_below(path, prefix.as_str())) {
+            let is_below = rule.said.path.as_ref().is_none_or(|prefix| asked.is_below(prefix.as_str()));
+            if !is_below || !takes(&rule.said.methods, method) {
                 continue;
             }
             let client = self.client(rule, peer, headers);
@@ -96,13 +101,46 @@ impl Limiter {
         Ok(())
     }
 
-    /// The client as it is remembered. Who does not have the header is counted by address.
+    /// The client as it is remembered: by a hash, so that nothing of what a header says is kept. Who does not say who he is is counted by address.
     fn client(&self, rule: &Rule, peer: IpAddr, headers: &HeaderMap) -> u64 {
-        match rule.said.by.header().and_then(|name| headers.get(name)) {
-            Some(value) => self.hash.hash_one((true, value.as_bytes())),
+        match principal(&rule.said.by, headers) {
+            Some((scheme, value)) => self.hash.hash_one((true, scheme, value)),
             None => self.hash.hash_one((false, crate::address::group(peer))),
         }
     }
+}
+
+/// What a request says of who sends it: the scheme of a credential, in small letters, and the rest. Nothing when it says that twice: of two values
+/// an app believes one, and a client could have it believe the same one with ever new ones beside.
+fn principal<'h>(by: &Principal, headers: &'h HeaderMap) -> Option<(Option<String>, &'h [u8])> {
+    if let Some(name) = by.cookie() {
+        return only(cookies(headers).filter(|(it, _)| *it == name.as_bytes()))
+            .map(|(_, value)| (None, value));
+    }
+    let name = by.header()?;
+    let value = only(headers.get_all(name).iter())?.as_bytes();
+    if name != header::AUTHORIZATION.as_str() {
+        return Some((None, value));
+    }
+    // `bearer x` and `BEARER  x` are one credential (RFC 9110, 11.1 and 11.4).
+    let end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let (scheme, rest) = value.split_at(end);
+    Some((Some(String::from_utf8_lossy(scheme).to_ascii_lowercase()), rest.trim_ascii()))
+}
+
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let pairs =
+        headers.get_all(header::COOKIE).iter().flat_map(|it| it.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = pair.split_at(at);
+        Some((name.trim_ascii(), value.get(1..).unwrap_or_default().trim_ascii()))
+    })
+}
+
+/// The item, where there is one alone.
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    items.next().filter(|_| items.next().is_none())
 }
 
 impl Rule {
@@ -142,6 +180,7 @@ mod tests {
             burst: 2,
             by: by.parse().unwrap(),
             path: path.map(|path| path.parse().unwrap()),
+            methods: Vec::new(),
         }])
     }
 
@@ -154,7 +193,8 @@ mod tests {
     #[test]
     fn an_address_has_its_own_rate_and_an_ipv6_network_one_together() {
         let limiter = limiter("ip", None);
-        let admitted = |peer: &str| limiter.admit("/", peer.parse().unwrap(), &headers(None), SECOND).is_ok();
+        let admitted =
+            |peer: &str| limiter.admit("GET", "/", peer.parse().unwrap(), &headers(None), SECOND).is_ok();
         assert!(admitted("192.0.2.1") && admitted("192.0.2.1") && !admitted("192.0.2.1"));
         assert!(admitted("192.0.2.2"));
         assert!(admitted("2001:db8::1") && admitted("2001:db8::2") && !admitted("2001:db8::ffff:3"));
@@ -164,16 +204,52 @@ mod tests {
     #[test]
     fn a_header_is_who_asks_and_without_it_the_address() {
         let limiter = limiter("header:Authorization", None);
-        let admitted = |key| limiter.admit("/", "192.0.2.1".parse().unwrap(), &headers(key), SECOND).is_ok();
+        let admitted =
+            |key| limiter.admit("GET", "/", "192.0.2.1".parse().unwrap(), &headers(key), SECOND).is_ok();
         assert!(admitted(Some("a")) && admitted(Some("a")) && !admitted(Some("a")));
         assert!(admitted(Some("b")));
         assert!(admitted(None) && admitted(None) && !admitted(None));
     }
 
     #[test]
+    fn one_credential_is_one_however_it_is_written() {
+        let limiter = limiter("header:Authorization", None);
+        let admitted = |key| {
+            let peer = "192.0.2.1".parse().unwrap();
+            limiter.admit("GET", "/", peer, &headers(Some(key)), SECOND).is_ok()
+        };
+        assert!(admitted("Bearer Key") && admitted("bearer  Key ") && !admitted("BEARER Key"));
+        assert!(admitted("Bearer key"), "what follows the scheme is as it is written");
+    }
+
+    #[test]
+    fn who_says_twice_who_he_is_is_counted_by_address() {
+        let limiter = limiter("cookie:session", None);
+        let admitted = |cookies: &str| {
+            let cookies = cookies.parse().unwrap();
+            let headers = HeaderMap::from_iter([(header::COOKIE, cookies)]);
+            limiter.admit("GET", "/", "192.0.2.1".parse().unwrap(), &headers, SECOND).is_ok()
+        };
+        assert!(admitted("a=1; session=x") && admitted("session=x;b=2") && !admitted("session = x"));
+        assert!(admitted("session=y") && admitted("Session=x") && admitted("b=2"));
+        assert!(!admitted("session=1; session=2") && !admitted("session=3;session=y"));
+    }
+
+    #[test]
+    fn a_rule_may_be_about_some_methods() {
+        let mut rule = limiter("ip", None).rules.remove(0).said;
+        rule.methods = vec!["POST".parse().unwrap()];
+        let limiter = Limiter::new(&[rule]);
+        let admitted =
+            |method| limiter.admit(method, "/", "::1".parse().unwrap(), &headers(None), SECOND).is_ok();
+        assert!(admitted("POST") && admitted("post") && !admitted("POST"));
+        assert!(admitted("GET"));
+    }
+
+    #[test]
     fn who_is_refused_is_told_when_he_is_not() {
         let limiter = limiter("ip", Some("/login"));
-        let ask = |path, now| limiter.admit(path, "192.0.2.1".parse().unwrap(), &headers(None), now);
+        let ask = |path, now| limiter.admit("GET", path, "192.0.2.1".parse().unwrap(), &headers(None), now);
         assert_eq!([ask("/login", SECOND), ask("/login/", SECOND)], [Ok(()), Ok(())]);
         let refused = Exceeded { rule: 1, requests: 2, seconds: 60, after: 30 };
         assert_eq!(ask("/%6Cogin", SECOND), Err(refused));
@@ -184,8 +260,9 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded_and_the_busiest_are_not_forgotten() {
         let limiter = limiter("ip", None);
-        let admit =
-            |address: u32, now| limiter.admit("/", IpAddr::V4(address.into()), &headers(None), now).is_ok();
+        let admit = |address: u32, now| {
+            limiter.admit("GET", "/", IpAddr::V4(address.into()), &headers(None), now).is_ok()
+        };
         let limit = u32::try_from(CLIENTS_MAX).unwrap();
         for address in 0..3 * limit {
             assert!(admit(address, SECOND));

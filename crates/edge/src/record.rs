@@ -10,6 +10,7 @@ use crate::access_log::Line;
 use crate::backend::Backend;
 use crate::fleet::Counters;
 use crate::headers::RequestId;
+use crate::routes::{Crowded, Routes, Ruling};
 use crate::tally::Tally;
 use crate::visit::Visit;
 use crate::worker::Worker;
@@ -31,6 +32,8 @@ pub(crate) struct Record {
     cut: bool,
     backend: Option<Arc<Backend>>,
     counters: Option<Arc<Counters>>,
+    /// What holds for the part of the app that it is for.
+    ruling: Option<Ruling>,
     /// Who sends it, where that matters.
     visit: Option<Visit>,
     /// The release that it is counted for, until it is.
@@ -54,6 +57,7 @@ impl Record {
             cut: false,
             backend: None,
             counters: None,
+            ruling: None,
             visit: None,
             tally: None,
             began: None,
@@ -77,6 +81,20 @@ impl Record {
         if self.counters.is_none() {
             self.counters = Some(Arc::clone(counters));
         }
+    }
+
+    /// Holds it to the rule among `routes` that it comes by, and counts it there for as long as this exists.
+    pub(crate) fn enter(&mut self, routes: &Routes) -> Result<(), Crowded> {
+        if !routes.is_empty() && self.ruling.is_none() {
+            self.ruling = Some(routes.enter(self.method.as_str(), self.uri.path())?);
+        }
+        Ok(())
+    }
+
+    /// How long `backend` may take to begin its answer, if not for ever.
+    pub(crate) fn request_timeout(&self, backend: &Backend) -> Option<Duration> {
+        let otherwise = backend.request_timeout();
+        self.ruling.as_ref().map_or(otherwise, |ruling| ruling.request_timeout(otherwise))
     }
 
     pub(crate) fn set_visit(&mut self, visit: Visit) {

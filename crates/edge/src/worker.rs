@@ -108,6 +108,8 @@ pub(crate) enum Choice {
     Paused(Held),
     /// Nowhere: the app is under maintenance.
     Maintenance,
+    /// Nowhere: there are as many requests by its rule as there may be.
+    Crowded,
     NoApp,
 }
 
@@ -260,7 +262,13 @@ impl Worker {
         record.set_app(&app.counters);
         let peer = peer.to_str().ok().and_then(|peer| peer.parse().ok());
         let Some(peer) = peer else { return Ok(()) };
-        app.limiter.admit(request.uri().path(), peer, request.headers(), self.now())
+        app.limiter.admit(
+            request.method().as_str(),
+            request.uri().path(),
+            peer,
+            request.headers(),
+            self.now(),
+        )
     }
 
     /// Chooses by the snapshot in use, and counts the choice, without an await in between: the thread cannot take on
@@ -292,6 +300,9 @@ impl Worker {
             Gate::Paused => return Choice::Paused(held(PAUSED_HOLD)),
             Gate::Maintenance => return Choice::Maintenance,
         }
+        if record.as_mut().is_some_and(|record| record.enter(&app.routes).is_err()) {
+            return Choice::Crowded;
+        }
         app.activity.stir();
         if app.asleep {
             return Choice::Asleep(held(app.hold));
@@ -320,7 +331,7 @@ impl Worker {
         match is_plain.then(|| self.choose(target, &[], false, Some(record)))? {
             Choice::Backend(lease) => Some(lease),
             Choice::Full(_) | Choice::Wait(_) | Choice::Asleep(_) | Choice::Paused(_) => None,
-            Choice::Maintenance | Choice::NoApp => None,
+            Choice::Maintenance | Choice::Crowded | Choice::NoApp => None,
         }
     }
 

@@ -25,6 +25,8 @@ mod outliers;
 mod passing;
 #[path = "edge/rates.rs"]
 mod rates;
+#[path = "edge/routes.rs"]
+mod routes;
 #[path = "edge/sleeping.rs"]
 mod sleeping;
 #[path = "edge/streams.rs"]

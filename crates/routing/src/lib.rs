@@ -12,6 +12,7 @@ pub mod names;
 pub mod path;
 pub mod rate;
 pub mod retry;
+pub mod rules;
 pub mod snapshot;
 pub mod split;
 pub mod table;

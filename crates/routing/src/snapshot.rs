@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use berth_spec::{AppId, Gate, HttpProtocol, InstanceId, Millis, RateLimit, RequestConcurrency};
+use berth_spec::{AppId, Gate, HttpProtocol, HttpRoute, InstanceId, Millis, RateLimit, RequestConcurrency};
 use serde::{Deserialize, Serialize};
 
 use crate::split::Share;
@@ -127,6 +127,9 @@ pub struct AppRoute {
     /// How often somebody may ask. A version that does not know it lets everybody ask as often as he likes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rate_limits: Vec<RateLimit>,
+    /// What holds for parts of it alone. A version that does not know it has what holds for the app hold for all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<HttpRoute>,
     /// Whether requests go to them at all. A version that does not know it lets them through.
     #[serde(default, skip_serializing_if = "Gate::is_open")]
     pub gate: Gate,

@@ -33,7 +33,7 @@ pub use host::{HostName, InvalidHost};
 pub use https::{HttpsAddress, InvalidHttpsAddress};
 pub use id::{AppId, InstanceId, ProjectId, ReleaseId, ReleaseNumber, TenantId};
 pub use isolation::Isolation;
-pub use manifest::{HttpProtocol, Manifest, RateLimit, RequestConcurrency};
+pub use manifest::{HttpMethod, HttpProtocol, HttpRoute, Manifest, RateLimit, RequestConcurrency};
 pub use name::{
     AppName, BranchName, CronName, EnvName, InvalidName, ProcessName, ProjectName, SnapshotName, TenantName,
     VolumeName,

@@ -6,6 +6,7 @@
 mod canary;
 mod cron;
 mod http_protocol;
+mod http_route;
 mod keys;
 mod rate_limit;
 mod read;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::canary::{Analysis, CANARY_STEPS_MAX, Canary};
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
 pub use self::http_protocol::HttpProtocol;
+pub use self::http_route::{HttpMethod, HttpRoute, InvalidHttpMethod};
 pub use self::rate_limit::{InvalidPathPrefix, InvalidPrincipal, PathPrefix, Principal, RateLimit};
 pub use self::request_limits::RequestConcurrency;
 pub use self::resources::Resources;
@@ -334,6 +336,9 @@ pub struct Http {
     /// How often somebody may ask; in the order written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rate_limits: Vec<RateLimit>,
+    /// What holds for parts of the app alone; in the order written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<HttpRoute>,
     /// How readiness is probed.
     pub readiness: Readiness,
 }

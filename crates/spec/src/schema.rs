@@ -190,6 +190,9 @@ struct Http {
     /// How often somebody may ask the app for something.
     #[schemars(length(max = 10))]
     rate_limit: Option<Vec<RateLimit>>,
+    /// What holds for parts of the app alone.
+    #[schemars(length(max = 50))]
+    route: Option<Vec<HttpRoute>>,
     /// How health is probed: at most one check.
     #[schemars(length(max = 1))]
     checks: Option<Vec<Check>>,
@@ -215,12 +218,32 @@ struct RateLimit {
     /// So many of them may come at once. As many as `requests` when left out.
     #[schemars(range(min = 1, max = 1_000_000))]
     burst: Option<u32>,
-    /// Whose requests are counted together: those of an address, `ip`, or those with the same value of a header, `header:X-Api-Key`.
-    #[schemars(regex(pattern = "^(ip|header:[A-Za-z0-9_-]{1,64})$"))]
+    /// Whose requests are counted together: those of an address, `ip`, those with the same value of a header, `header:X-Api-Key`,
+    /// or of a cookie, `cookie:session`.
+    #[schemars(regex(pattern = "^(ip|(header|cookie):[A-Za-z0-9_.-]{1,64})$"))]
     by: String,
     /// What it is about: this path and those below it. Everything when left out.
     #[schemars(regex(pattern = "^/"))]
     path: Option<String>,
+    /// And these methods. Every one when left out.
+    #[schemars(length(max = 16))]
+    methods: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HttpRoute {
+    /// What it is about: this path and those below it, where no other route has a longer one.
+    #[schemars(regex(pattern = "^/"))]
+    path: String,
+    /// And these methods. Every one when left out.
+    #[schemars(length(max = 16))]
+    methods: Option<Vec<String>>,
+    /// How long an instance may take to begin its answer, 100ms to 1h. What holds for the app when left out.
+    request_timeout: Option<Span>,
+    /// So many requests there are at a time, to all instances together. As many as come when left out.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    concurrency: Option<u32>,
 }
 
 #[derive(JsonSchema)]

@@ -226,7 +226,7 @@ impl<'c> Exchange<'c> {
         sent: &mut Sent,
         buffer: &mut Buffer,
     ) -> Result<response::Head, Failure> {
-        let limit = sent.lease.backend().request_timeout();
+        let limit = sent.record.request_timeout(sent.lease.backend());
         let asked = self.ask(stream, &mut sent.app, &sent.head, buffer);
         match limit {
             None => asked.await,

@@ -13,6 +13,7 @@ mod internal;
 mod outliers;
 mod passing;
 mod rates;
+mod routes;
 mod sleeping;
 mod streams;
 mod strictness;

@@ -15,6 +15,7 @@ fn limited(mut snapshot: Snapshot, by: &str, path: Option<&str>) -> Snapshot {
             burst: 3,
             by: by.parse().unwrap(),
             path: path.map(|path| path.parse().unwrap()),
+            methods: Vec::new(),
         }];
     }
     snapshot

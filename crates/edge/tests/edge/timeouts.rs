@@ -9,7 +9,7 @@ use crate::world::{HANG, Instance, Options, World, shop};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: shop.localhost\r\n\r\n";
 
-fn within(mut snapshot: Snapshot, millis: u64) -> Snapshot {
+pub(crate) fn within(mut snapshot: Snapshot, millis: u64) -> Snapshot {
     for backend in snapshot.apps.values_mut().flat_map(|app| &mut app.backends) {
         backend.request_timeout = Some(Millis(millis));
     }

@@ -54,14 +54,20 @@ pub(super) const HTTP: Keys = Keys {
         "request_timeout",
         "concurrency",
         "rate_limit",
+        "route",
         "checks",
     ],
     later: &[],
 };
 pub(super) const HTTP_CONCURRENCY: Keys =
     Keys { section: "http.concurrency", known: &["soft_limit", "hard_limit"], later: &[] };
-pub(super) const RATE_LIMIT: Keys =
-    Keys { section: "http.rate_limit", known: &["requests", "per", "burst", "by", "path"], later: &[] };
+pub(super) const RATE_LIMIT: Keys = Keys {
+    section: "http.rate_limit",
+    known: &["requests", "per", "burst", "by", "path", "methods"],
+    later: &[],
+};
+pub(super) const HTTP_ROUTE: Keys =
+    Keys { section: "http.route", known: &["path", "methods", "request_timeout", "concurrency"], later: &[] };
 pub(super) const CHECK: Keys =
     Keys { section: "http.checks", known: &["type", "path", "interval", "timeout", "grace"], later: &[] };
 pub(super) const SHUTDOWN: Keys =
@@ -89,7 +95,7 @@ pub(super) const SCALE: Keys = Keys {
 };
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 15] = [
+pub(super) const SECTIONS: [&Keys; 16] = [
     &TOP,
     &BUILD,
     &DEPLOY,
@@ -97,6 +103,7 @@ pub(super) const SECTIONS: [&Keys; 15] = [
     &HTTP,
     &HTTP_CONCURRENCY,
     &RATE_LIMIT,
+    &HTTP_ROUTE,
     &CHECK,
     &SHUTDOWN,
     &CRON,

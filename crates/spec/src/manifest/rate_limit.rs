@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::http_route::{HttpMethod, methods};
 use super::keys;
 use super::read::{DAY, SECOND, Section, array, expected, span, text};
 use super::request_limits::count;
@@ -27,10 +28,14 @@ pub struct RateLimit {
     /// What it is about: this path and those below it; everything when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathPrefix>,
+    /// And these methods; every one when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<HttpMethod>,
 }
 
 super::checked_text! {
-    /// Whose requests are counted together: those of a client's address, `ip`, or those with the same value of a header, `header:x-api-key`.
+    /// Whose requests are counted together: those of a client's address, `ip`, or those with the same value of a header, `header:x-api-key`,
+    /// or of a cookie, `cookie:session`.
     Principal, principal, InvalidPrincipal("{0:?} is not a principal");
     /// A path that is written in only one way: nothing in it is encoded, empty, `.` or `..`.
     PathPrefix, path_prefix, InvalidPathPrefix("{0:?} is not a plain path");
@@ -42,16 +47,26 @@ impl Principal {
     pub fn header(&self) -> Option<&str> {
         self.as_str().strip_prefix("header:")
     }
+
+    /// The name of the cookie; `None` for anything else.
+    #[must_use]
+    pub fn cookie(&self) -> Option<&str> {
+        self.as_str().strip_prefix("cookie:")
+    }
 }
 
 fn principal(text: &str) -> Option<String> {
     if text == "ip" {
         return Some(text.to_owned());
     }
-    let header = text.strip_prefix("header:")?;
-    let fits = (1..=64).contains(&header.len())
-        && header.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    fits.then(|| text.to_ascii_lowercase())
+    let (kind, name) = text.split_once(':')?;
+    let dotted = kind == "cookie";
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| is_part(byte) || (dotted && byte == b'.'))
+        && matches!(kind, "header" | "cookie");
+    // The names of headers are the same in any case; those of cookies are not.
+    fits.then(|| if dotted { text.to_owned() } else { text.to_ascii_lowercase() })
 }
 
 fn path_prefix(text: &str) -> Option<String> {
@@ -86,13 +101,14 @@ fn rule(section: &mut Section<'_, '_, '_>, at: &Range<usize>) -> Option<RateLimi
     let requests = section.get("requests", count);
     let per = section.get("per", span(SECOND, DAY));
     let by = section.get("by", |value| {
-        let hint = "write \"ip\", or a header as in \"header:X-Api-Key\"";
+        let hint = "write \"ip\", a header as in \"header:X-Api-Key\" or a cookie as in \"cookie:session\"";
         text(value)?.parse().map_err(|bad: InvalidPrincipal| Wrong::new(bad).instead(hint))
     });
     let path = section.get("path", |value| {
         let hint = "write a path like \"/login\", as the app knows it";
         text(value)?.parse().map_err(|bad: InvalidPathPrefix| Wrong::new(bad).instead(hint))
     });
+    let methods = methods(section);
     let burst = section.get("burst", count);
     for (key, example) in [("requests", "requests = 100"), ("per", "per = \"1m\""), ("by", "by = \"ip\"")] {
         if section.table.get(key).is_none() {
@@ -101,7 +117,7 @@ fn rule(section: &mut Section<'_, '_, '_>, at: &Range<usize>) -> Option<RateLimi
         }
     }
     let requests = requests?;
-    Some(RateLimit { requests, per: per?, burst: burst.unwrap_or(requests), by: by?, path })
+    Some(RateLimit { requests, per: per?, burst: burst.unwrap_or(requests), by: by?, path, methods })
 }
 
 #[cfg(test)]
@@ -112,10 +128,12 @@ mod tests {
     #[test]
     fn rules_are_read_and_written() {
         let text = "[[http.rate_limit]]\nrequests = 100\nper = \"1m\"\nby = \"ip\"\n\
-            [[http.rate_limit]]\nrequests = 5\nper = \"1m\"\nburst = 2\nby = \"header:X-Api-Key\"\npath = \"/login\"\n";
+            [[http.rate_limit]]\nrequests = 5\nper = \"1m\"\nburst = 2\nby = \"header:X-Api-Key\"\npath = \"/login\"\n\
+            [[http.rate_limit]]\nrequests = 9\nper = \"1m\"\nby = \"cookie:Session.id\"\nmethods = [\"POST\"]\n";
         let manifest = Manifest::parse(text).unwrap();
         let rules = &manifest.http.rate_limits;
-        assert_eq!((rules.len(), rules[0].burst, &rules[0].path), (2, 100, &None));
+        assert_eq!((rules.len(), rules[0].burst, &rules[0].path), (3, 100, &None));
+        assert_eq!((rules[2].by.cookie(), rules[2].methods[0].as_str()), (Some("Session.id"), "POST"));
         assert_eq!((rules[1].burst, rules[1].by.header()), (2, Some("x-api-key")));
         assert_eq!(rules[1].path.as_ref().map(PathPrefix::as_str), Some("/login"));
         assert_eq!(Manifest::parse(&manifest.write(&[], &[])).unwrap(), manifest);
@@ -141,6 +159,9 @@ mod tests {
             ("per", "per = \"1ms\"", "is not within 1s to 24h"),
             ("by", "by = \"user\"", "\"user\" is not a principal"),
             ("by", "by = \"header:a b\"", "is not a principal"),
+            ("by", "by = \"cookie:\"", "is not a principal"),
+            ("by", "by = \"cookie:a;b\"", "is not a principal"),
+            ("", "methods = [\"post\"]", "write \"POST\""),
             ("", "path = \"login\"", "is not a plain path"),
             ("", "path = \"/a/../b\"", "is not a plain path"),
             ("", "path = \"/%6cogin\"", "is not a plain path"),

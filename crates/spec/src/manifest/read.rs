@@ -16,7 +16,7 @@ use super::{
     Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     HttpProtocol, IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
-use super::{canary, cron, rate_limit, request_limits, resources, scale, volumes};
+use super::{canary, cron, http_route, rate_limit, request_limits, resources, scale, volumes};
 use crate::command::{Command, RelativeDir};
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -24,7 +24,7 @@ use crate::problem::{Collector, Problems, Wrong, nearest};
 use crate::unit::Millis;
 
 pub(super) const SECOND: Millis = Millis::from_secs(1);
-const HOUR: Millis = Millis::from_secs(3_600);
+pub(super) const HOUR: Millis = Millis::from_secs(3_600);
 pub(super) const DAY: Millis = Millis::from_secs(86_400);
 /// What browsers' lists of hosts that are HTTPS alone ask for, and nobody more.
 const TWO_YEARS: Millis = Millis::from_secs(2 * 365 * 86_400);
@@ -347,6 +347,7 @@ fn http(section: &mut Section<'_, '_, '_>) -> Http {
         request_timeout: section.get("request_timeout", span(Millis(100), HOUR)),
         concurrency: concurrency.unwrap_or_default(),
         rate_limits: rate_limit::rate_limits(section),
+        routes: http_route::routes(section),
         readiness: checks(section).unwrap_or_default(),
     }
 }

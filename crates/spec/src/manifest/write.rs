@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{
-    Build, Canary, CronEntry, Deploy, Egress, Http, Manifest, RateLimit, Readiness, RequestConcurrency,
-    Shutdown, Signal, Sleep, Volume,
+    Build, Canary, CronEntry, Deploy, Egress, Http, HttpMethod, HttpRoute, Manifest, RateLimit, Readiness,
+    RequestConcurrency, Shutdown, Signal, Sleep, Volume,
 };
 use crate::command::Command;
 use crate::name::{CronName, ProcessName, VolumeName};
@@ -138,6 +138,10 @@ impl Out {
             let what = if index == 0 { "How often somebody may ask." } else { "" };
             self.section("[http.rate_limit]", what, &rate_limit_keys(rule));
         }
+        for (index, route) in http.routes.iter().enumerate() {
+            let what = if index == 0 { "What holds for parts of the app alone." } else { "" };
+            self.section("[http.route]", what, &route_keys(route));
+        }
         self.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
     }
 
@@ -245,6 +249,7 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
         request_timeout,
         concurrency: _,
         rate_limits: _,
+        routes: _,
         readiness,
     } = http;
     let list = |hosts: &Vec<super::HostName>| {
@@ -276,15 +281,32 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
 }
 
 fn rate_limit_keys(rule: &RateLimit) -> Keys {
-    let RateLimit { requests, per, burst, by, path } = rule;
+    let RateLimit { requests, per, burst, by, path, methods } = rule;
     let keys = [
         given("requests", Some(requests.to_string())),
         given("per", Some(span(per))),
         unlike("burst", burst, requests, u32::to_string),
         given("by", Some(text(by.as_str()))),
         given("path", path.as_ref().map(|path| text(path.as_str()))),
+        method_list(methods),
     ];
     keys.into_iter().flatten().collect()
+}
+
+fn route_keys(route: &HttpRoute) -> Keys {
+    let HttpRoute { path, methods, request_timeout, concurrency } = route;
+    let keys = [
+        given("path", Some(text(path.as_str()))),
+        method_list(methods),
+        given("request_timeout", request_timeout.as_ref().map(span)),
+        given("concurrency", concurrency.map(|count| count.to_string())),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
+fn method_list(methods: &[HttpMethod]) -> Option<(String, String)> {
+    let names: Vec<String> = methods.iter().map(|method| text(method.as_str())).collect();
+    given("methods", (!names.is_empty()).then(|| format!("[{}]", names.join(", "))))
 }
 
 fn concurrency_keys(concurrency: RequestConcurrency) -> Keys {
