@@ -167,12 +167,12 @@ fn with_engine(engine: &str, home: &Path) -> Result<(Platform, Option<Podman>, &
 }
 
 /// By an engine that has secrets: a Dockerfile is found, built with configuration and a secret, and run; `doctor` says who built it.
-fn a_dockerfile_is_built_with_a_secret_by(engine: &str) {
+///
+/// # Errors
+/// Why the engine cannot be had.
+fn a_dockerfile_is_built_with_a_secret_by(engine: &str) -> Result<(), String> {
     let home = tempfile::tempdir().unwrap();
-    let (platform, _podman, named) = match with_engine(engine, home.path()) {
-        Ok(all) => all,
-        Err(why) => return println!("!! NOT TESTED: {why}"),
-    };
+    let (platform, _podman, named) = with_engine(engine, home.path())?;
     assert!(platform.cli(["doctor"]).stdout.contains(named));
     let folder = platform.scratch().join("hushed");
     let run = |script: &str| format!(r#"["/bin/busybox", "sh", "-c", "{script}"]"#);
@@ -192,19 +192,23 @@ fn a_dockerfile_is_built_with_a_secret_by(engine: &str) {
     let _set = platform.cli_in(&folder, ["secrets", "import", secrets.to_str().unwrap()]);
     let _set = platform.cli_in(&folder, ["config", "set", "COLOUR=blue"]);
     let deployed = platform.cli_in(&folder, ["deploy"]).ok().stdout;
-    println!("{deployed}");
     assert!(deployed.contains("made the image sha256:") && !deployed.contains("hush-hush"), "{deployed}");
     assert_eq!(page(&platform, "hushed", "/page.txt"), (200, "it is blue\n9\n".to_owned()));
+    Ok(())
 }
 
 #[test]
 fn a_dockerfile_is_built_with_a_secret_by_podman() {
-    a_dockerfile_is_built_with_a_secret_by("podman");
+    if let Err(why) = a_dockerfile_is_built_with_a_secret_by("podman") {
+        println!("!! NOT TESTED: {why}");
+    }
 }
 
 #[test]
 fn a_dockerfile_is_built_with_a_secret_by_buildah() {
-    a_dockerfile_is_built_with_a_secret_by("buildah");
+    if let Err(why) = a_dockerfile_is_built_with_a_secret_by("buildah") {
+        println!("!! NOT TESTED: {why}");
+    }
 }
 
 #[test]

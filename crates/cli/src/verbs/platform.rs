@@ -116,7 +116,7 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
     }
     if let Some(engine) = dockerfiles(platform) {
         let place = facts.iter().position(|(name, _)| *name == "up for").unwrap_or(facts.len());
-        facts.insert(place, ("dockerfiles", engine));
+        facts.insert(place, ("dockerfile", engine));
     }
     // A platform before this version does not say.
     if !platform.network.is_empty() {
