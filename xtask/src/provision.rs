@@ -37,6 +37,8 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { program: "nft", package: "nftables", for_what: "lets instances out by a policy" },
     Tool { program: "ip", package: "iproute2", for_what: "makes networks for tests to be in" },
     Tool { program: "dockerd", package: "docker.io", for_what: "runs instances in containers" },
+    Tool { program: "podman", package: "podman", for_what: "builds Dockerfiles" },
+    Tool { program: "buildah", package: "buildah", for_what: "builds Dockerfiles" },
     Tool { program: "docker-registry", package: "docker-registry", for_what: "is pulled from" },
     Tool { program: "skopeo", package: "skopeo", for_what: "pushes images" },
     Tool { program: "openssl", package: "openssl", for_what: "makes certificates for a registry" },

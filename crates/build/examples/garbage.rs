@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_build::{BuildRequest, Builder, Config, Keeping, LogLine, Platform, Sink, ToolchainPlaces};
+use berth_build::{
+    BuildRequest, Builder, Config, Engines, Keeping, LogLine, Platform, Sink, ToolchainPlaces,
+};
 use berth_clock::{Clock, SystemClock};
 use berth_source::{ChunkStore, TreeId, walk};
 use berth_spec::manifest::Builder as Kind;
@@ -65,6 +67,7 @@ fn builder(dir: &Path, clock: &Arc<dyn Clock>) -> Builder {
         low_water: 0,
         // Whatever was not used within the last millisecond goes.
         keeping: Keeping { per_app: u64::MAX, in_all: u64::MAX, unused: Millis(1) },
+        engines: Engines::default(),
     };
     Builder::new(config, Arc::clone(clock))
 }

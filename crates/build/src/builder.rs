@@ -4,6 +4,7 @@ mod garbage;
 mod make;
 mod steps;
 mod sweep;
+pub(crate) mod workplace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,8 +19,11 @@ use berth_spec::{AppId, Command, Manifest, Millis, ProcessName, RelativeDir};
 use tokio::sync::{Mutex as Turn, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use make::cgroup_name;
+
 use crate::artifact::{ArtifactId, Inputs, Platform};
 use crate::collect::Keeping;
+use crate::dockerfile::Engines;
 use crate::error::BuildError;
 use crate::layout::Layout;
 use crate::log::{Log, Sink};
@@ -65,6 +69,8 @@ pub struct Config {
     pub low_water: u64,
     /// How much builds keep.
     pub keeping: Keeping,
+    /// Where what builds Dockerfiles is looked for.
+    pub engines: Engines,
 }
 
 /// What is to be built.
@@ -129,8 +135,8 @@ pub struct Builder {
 pub(crate) struct Inside {
     pub(crate) config: Config,
     pub(crate) layout: Layout,
-    clock: Arc<dyn Clock>,
-    permits: Semaphore,
+    pub(crate) clock: Arc<dyn Clock>,
+    permits: Arc<Semaphore>,
     toolbox: Toolbox,
     /// As many as there are calls under way: control bounds those.
     turns: Mutex<Turns>,
@@ -169,7 +175,7 @@ impl Builder {
             builds: config.builds.clone(),
             passage: config.passage_gid,
         };
-        let permits = Semaphore::new(config.parallel.max(1));
+        let permits = Arc::new(Semaphore::new(config.parallel.max(1)));
         let (toolbox, turns, works) = (Toolbox::default(), Mutex::default(), Mutex::default());
         Self { inside: Arc::new(Inside { config, layout, clock, permits, toolbox, turns, works }) }
     }
@@ -183,6 +189,12 @@ impl Builder {
             .as_ref()
             .is_some_and(|groups| groups.controllers().contains(&Controller::Processes));
         (counted || own_user).then_some(config.processes_max)
+    }
+
+    /// What would build a Dockerfile now, in words; nothing where nobody would. Blocks.
+    #[must_use]
+    pub fn dockerfile_engine(&self) -> Option<String> {
+        self.inside.config.engines.here()
     }
 
     /// Where the artifact `id` of `app` lies, or would.
@@ -326,7 +338,7 @@ fn channel(files: &StoredFiles<'_>) -> Option<String> {
 }
 
 /// Waits for `what`, or until the build is cancelled.
-async fn unless_cancelled<T>(
+pub(crate) async fn unless_cancelled<T>(
     cancel: &CancellationToken,
     what: impl Future<Output = T>,
 ) -> Result<T, BuildError> {

@@ -7,6 +7,8 @@ use berth_source::lay::LayError;
 use berth_source::{NothingFits, StoreError};
 use berth_spec::Millis;
 
+use crate::dockerfile::EngineKind;
+
 /// Why there is no artifact.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -60,6 +62,34 @@ pub enum BuildError {
     /// The command could not be started at all.
     #[error("the build could not be started")]
     Start(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nothing that is there builds Dockerfiles, or nothing of the kind that was wished for.
+    #[error("a Dockerfile is built by {}, and {} here", wish_or_any(*.wish), if .wish.is_some() { "it is not" } else { "none of them is" })]
+    NoEngine {
+        /// The one that the operator named.
+        wish: Option<EngineKind>,
+        /// What was looked for, and where.
+        tried: Vec<String>,
+    },
+    /// A secret was to go into a build by an engine that has arguments alone.
+    #[error("{0} is a secret, and an argument of a build by Docker is in its image for everybody to read")]
+    SecretArgument(String),
+    /// The engine says that the Dockerfile fails.
+    #[error("the Dockerfile could not be built")]
+    Dockerfile {
+        /// Its words.
+        message: String,
+        /// The last lines of the output, masked.
+        tail: Vec<String>,
+    },
+    /// The engine that builds Dockerfiles did not do its part.
+    #[error("{engine} did not do its part")]
+    Engine {
+        /// Its name.
+        engine: String,
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The commands were to be kept from every network, and could not be started so.
     #[error(
         "`network = false` cannot be kept on this machine, so nothing was built: remove it from berth.toml, or run the platform as root"
@@ -77,13 +107,29 @@ impl BuildError {
         match self {
             Self::NoBuilder(_) => "nothing_to_run",
             Self::ToolchainMissing { .. } => "toolchain_missing",
-            Self::Failed { .. } | Self::Outcome(_) | Self::Start(_) | Self::NotOffline(_) => "build_failed",
+            Self::Failed { .. }
+            | Self::Outcome(_)
+            | Self::Start(_)
+            | Self::SecretArgument(_)
+            | Self::Dockerfile { .. }
+            | Self::Engine { .. }
+            | Self::NotOffline(_) => "build_failed",
+            Self::NoEngine { .. } => "docker_unavailable",
             Self::Timeout(_) => "build_timed_out",
             Self::Cancelled => "build_cancelled",
             Self::DiskFull(_) => "disk_full",
             Self::Source(source) => source.code(),
             Self::Io { .. } | Self::Unkillable(_) => "storage_failed",
         }
+    }
+}
+
+fn wish_or_any(wish: Option<EngineKind>) -> &'static str {
+    match wish {
+        None => "Docker, Podman or buildah",
+        Some(EngineKind::Docker) => "Docker, as BERTH_BUILD_ENGINE says",
+        Some(EngineKind::Podman) => "Podman, as BERTH_BUILD_ENGINE says",
+        Some(EngineKind::Buildah) => "buildah, as BERTH_BUILD_ENGINE says",
     }
 }
 
@@ -131,6 +177,7 @@ mod tests {
             BuildError::Outcome(String::new()),
             BuildError::Timeout(Millis(1)),
             BuildError::Cancelled,
+            BuildError::NoEngine { wish: None, tried: Vec::new() },
             BuildError::DiskFull(PathBuf::new()),
             BuildError::Unkillable(berth_process::KillError::Survivors(Vec::new())),
             BuildError::Source(StoreError::Missing(Vec::new())),

@@ -109,7 +109,7 @@ codes! {
     DeployTimedOut = "deploy_timed_out", 500, Failed, "The deployment did not end in time";
     DiskFull = "disk_full", 507, Failed, "The disk has no space left";
     DnsHookFailed = "dns_hook_failed", 502, Failed, "The DNS hook did not write its record";
-    DockerUnavailable = "docker_unavailable", 503, Unreachable, "There is no Docker to run instances in";
+    DockerUnavailable = "docker_unavailable", 503, Unreachable, "There is no Docker for instances, or nothing that builds a Dockerfile";
     DomainFixed = "domain_fixed", 409, Refused, "The domain cannot be removed by itself";
     DomainNotFound = "domain_not_found", 404, NotFound, "The app has no such domain";
     EdgeUnresponsive = "edge_unresponsive", 500, Failed, "The edge did not take over the new routes in time";

@@ -57,6 +57,9 @@ pub struct Platform {
     /// In which network the commands of builds are, in words.
     #[serde(default)]
     pub build_network: String,
+    /// What builds Dockerfiles: `Docker 20.10.24 at /run/docker.sock`, `buildah, with crun`, or `nothing`.
+    #[serde(default)]
+    pub dockerfiles: String,
     /// How many breaches of an invariant were found and written down, and found since control started. More than nought is a fault of
     /// the platform.
     #[serde(default)]
@@ -82,6 +85,11 @@ pub struct Platform {
     /// How many apps the caller may see.
     #[serde(default)]
     pub app_count: u64,
+}
+
+impl Platform {
+    /// What `dockerfiles` says where nothing builds them.
+    pub const NOTHING: &str = "nothing";
 }
 
 /// A program that is to take the platform over.

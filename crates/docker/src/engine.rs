@@ -22,6 +22,26 @@ const PIECE: usize = 256 << 10;
 pub struct Engine {
     client: Docker,
     socket: PathBuf,
+    product: Product,
+    version: String,
+}
+
+/// Whose daemon it is that speaks Docker's API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// Docker's own.
+    Docker,
+    /// Podman, which has secrets for builds and goes on with one that nobody listens to.
+    Podman,
+}
+
+impl std::fmt::Display for Product {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "Docker",
+            Self::Podman => "Podman",
+        })
+    }
 }
 
 /// What a daemon says of itself and its machine.
@@ -50,6 +70,18 @@ pub fn sockets(docker_host: Option<&str>) -> Vec<PathBuf> {
     }
 }
 
+/// Where Podman's service listens: what `CONTAINER_HOST` says, else its usual place, which for an ordinary user is in that user's run directory.
+#[must_use]
+pub fn podman_sockets(container_host: Option<&str>, own_run_dir: Option<&Path>) -> Vec<PathBuf> {
+    let said = container_host.and_then(|host| host.strip_prefix("unix://"));
+    let usual = "podman/podman.sock";
+    match (said, own_run_dir) {
+        (Some(path), _) => vec![PathBuf::from(path)],
+        (None, Some(run_dir)) => vec![run_dir.join(usual)],
+        (None, None) => vec![Path::new("/run").join(usual)],
+    }
+}
+
 impl Engine {
     /// The first daemon that answers at one of these sockets.
     ///
@@ -72,10 +104,28 @@ impl Engine {
     /// When none answers there, or one that is too old.
     pub fn connect(socket: &Path) -> Result<Self, EngineError> {
         let client = Docker::connect_with_unix(&socket.to_string_lossy(), TIMEOUT, &VERSION);
-        let engine =
-            Self { client: client.map_err(asking("connecting to the daemon"))?, socket: socket.to_owned() };
-        wait(engine.client.ping())?.map_err(asking("asking the daemon whether it is there"))?;
-        Ok(engine)
+        let client = client.map_err(asking("connecting to the daemon"))?;
+        let version = wait(client.version())?.map_err(asking("asking the daemon what it is"))?;
+        let parts = version.components.unwrap_or_default();
+        let is_podman = parts.iter().any(|part| part.name.starts_with("Podman"));
+        Ok(Self {
+            client,
+            socket: socket.to_owned(),
+            product: if is_podman { Product::Podman } else { Product::Docker },
+            version: version.version.unwrap_or_default(),
+        })
+    }
+
+    /// Whose daemon it is.
+    #[must_use]
+    pub fn product(&self) -> Product {
+        self.product
+    }
+
+    /// Its version: `20.10.24`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// Where it listens.
@@ -207,6 +257,10 @@ mod tests {
         assert_eq!(sockets(None).len(), 2);
         // A daemon elsewhere has none of this machine's files.
         assert_eq!(sockets(Some("tcp://10.0.0.1:2375")).len(), 2);
+        assert_eq!(podman_sockets(Some("unix:///x/y.sock"), None), [Path::new("/x/y.sock")]);
+        assert_eq!(podman_sockets(None, None), [Path::new("/run/podman/podman.sock")]);
+        let own = Path::new("/run/user/1000");
+        assert_eq!(podman_sockets(Some("ssh://host"), Some(own)), [own.join("podman/podman.sock")]);
         let dir = tempfile::tempdir().unwrap();
         let nobody = dir.path().join("docker.sock");
         assert!(matches!(Engine::find(std::slice::from_ref(&nobody)), Err(EngineError::Absent(_))));

@@ -1,4 +1,4 @@
-//! Docker by its API, for machines that have it: containers to run in, images to run from, Dockerfiles built.
+//! Docker by its API, or Podman by the same, for machines that have it: containers to run in, images to run from, Dockerfiles built.
 //!
 //! Berth does not need it. Where somebody insists, [`Engine`] speaks with the daemon over its Unix socket; plain structs go in and come out, and
 //! every call blocks, since who calls does so from a thread that may.
@@ -13,7 +13,7 @@ mod error;
 pub mod testing;
 
 pub use archive::{Archive, Layer};
-pub use build::{Context, Dockerfile};
+pub use build::{Context, Dockerfile, Watched};
 pub use container::{Bind, Container, Net, Stray};
-pub use engine::{Engine, Facts, sockets};
+pub use engine::{Engine, Facts, Product, podman_sockets, sockets};
 pub use error::EngineError;

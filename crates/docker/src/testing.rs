@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rustix::fs::FlockOperation;
 
@@ -55,6 +55,69 @@ impl Daemon {
         let home = PathBuf::from("/tmp/berth-test-docker");
         start(&home).map_err(|error| error.to_string())
     }
+}
+
+/// Podman's service on a storage of its own, for one test. It ends with this.
+#[derive(Debug)]
+pub struct Podman {
+    /// Where it listens.
+    pub socket: PathBuf,
+    service: Child,
+}
+
+impl Podman {
+    /// The service, with all of its files in the folder `home`.
+    ///
+    /// # Errors
+    /// Why it cannot be had, for whoever says aloud that nothing was tested.
+    pub fn start(home: &Path) -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root can start Podman's service for this".to_owned());
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let installed = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+        if !installed("podman") {
+            return Err("podman is not installed: apt-get install podman".to_owned());
+        }
+        let runtime = if installed("crun") { "crun" } else { "runc" };
+        let mut service = serve(home, runtime).map_err(|error| error.to_string())?;
+        let socket = home.join("podman.sock");
+        for _ in 0..600 {
+            if Engine::connect(&socket).is_ok() {
+                return Ok(Self { socket, service });
+            }
+            if !matches!(service.try_wait(), Ok(None)) {
+                break;
+            }
+            // wait: for the service to listen.
+            std::thread::park_timeout(std::time::Duration::from_millis(100));
+        }
+        drop(service.kill());
+        let said = fs::read_to_string(home.join("podman.log")).unwrap_or_default();
+        Err(format!("podman's service does not come up: {said}"))
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        drop(self.service.kill());
+        drop(self.service.wait());
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a service of a test's is no program of the platform's")]
+fn serve(home: &Path, runtime: &str) -> std::io::Result<Child> {
+    let log = File::create(home.join("podman.log"))?;
+    let mut podman = Command::new("podman");
+    for (flag, folder) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+        podman.arg(flag).arg(home.join(folder));
+    }
+    // Copies in place of mounts, which would be in the way of the folder's end; and no systemd.
+    podman.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
+    podman.args(["--runtime", runtime, "system", "service", "--time", "60"]);
+    podman.arg(format!("unix://{}", home.join("podman.sock").display()));
+    podman.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    podman.spawn()
 }
 
 fn start(home: &Path) -> std::io::Result<Daemon> {

@@ -177,6 +177,18 @@ impl Cgroup {
         self.twins.contains_key(&controller)
     }
 
+    /// Its path from the top of the hierarchies, as another program is told it: for root the same in all of them.
+    #[must_use]
+    pub fn from_top(&self) -> String {
+        let mount = match self.kind {
+            CgroupKind::Unified => "/sys/fs/cgroup",
+            CgroupKind::Hybrid => "/sys/fs/cgroup/unified",
+            CgroupKind::Freezer => "/sys/fs/cgroup/freezer",
+        };
+        let within = self.dir.strip_prefix(mount).unwrap_or(&self.dir);
+        Path::new("/").join(within).display().to_string()
+    }
+
     /// The files to which a process writes `0` to be limited, where those are not [`Cgroup::door_path`].
     pub fn more_doors(&self) -> impl Iterator<Item = PathBuf> {
         self.twins.values().map(|twin| twin.join("cgroup.procs"))
@@ -362,6 +374,43 @@ impl Cgroup {
         }
         self.twins.values().try_for_each(|twin| remove_dir(twin))?;
         remove_dir(&self.dir)
+    }
+
+    /// Removes what a maker of containers leaves behind, who was told to put them into the group `name` below this one: that group where it was killed,
+    /// and in the hierarchies of v1 that we have no use for the groups above it, which it makes and nobody removes.
+    ///
+    /// # Errors
+    /// When processes are left in it.
+    pub fn remove_made_below(&self, name: &str) -> io::Result<()> {
+        if self.kind == CgroupKind::Unified {
+            return Ok(());
+        }
+        let own: BTreeSet<&Path> =
+            self.twins.values().map(PathBuf::as_path).chain([self.dir.as_path()]).collect();
+        let path = self.from_top();
+        for mount in fs::read_dir("/sys/fs/cgroup")? {
+            let mount = mount?;
+            // Links lead to hierarchies of several controllers.
+            if !mount.file_type()?.is_dir() {
+                continue;
+            }
+            let group = mount.path().join(path.trim_start_matches('/'));
+            remove_dir(&group.join(name))?;
+            if own.contains(group.as_path()) {
+                continue;
+            }
+            remove_dir(&group)?;
+            if let Some(folder) = group.parent() {
+                match fs::remove_dir(folder) {
+                    // Another build of the platform has its group there.
+                    Err(error)
+                        if error.kind() == ErrorKind::DirectoryNotEmpty
+                            || error.kind() == ErrorKind::ResourceBusy => {}
+                    removed => ignore_gone(removed)?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, file: &str, text: &str) -> io::Result<()> {

@@ -23,6 +23,8 @@ pub enum Program {
     Git(Ground),
     /// The packet filter of this machine, which reads rules that are ours alone.
     Nft,
+    /// Buildah, which builds images. It runs as the platform, and the commands of a tenant's Dockerfile in containers of its own making.
+    Buildah,
     /// Git of whoever uses the command line, in a working tree of their own.
     OwnGit,
     /// A tool that is installed on this machine, by its absolute path: asked for its version and for nothing else. It is the
@@ -70,8 +72,20 @@ impl Program {
             Self::Cargo(ground) | Self::Git(ground) | Self::Tenant(TenantProgram { ground, .. }) => {
                 Some(ground)
             }
-            Self::Own | Self::Image(_) | Self::Nft | Self::OwnGit | Self::Tool(_) | Self::Hook(_) => None,
+            Self::Own
+            | Self::Image(_)
+            | Self::Nft
+            | Self::Buildah
+            | Self::OwnGit
+            | Self::Tool(_)
+            | Self::Hook(_) => None,
         }
+    }
+
+    /// Whether it is installed.
+    #[must_use]
+    pub fn is_installed(&self) -> bool {
+        self.path().is_ok()
     }
 
     /// Where the program lies.
@@ -85,6 +99,7 @@ impl Program {
             Self::Image(image) => Ok(image.path()),
             Self::Cargo(_) => named("cargo"),
             Self::Git(_) | Self::OwnGit => named("git"),
+            Self::Buildah => named("buildah"),
             // It lies in a folder that an ordinary user's PATH does not have, nor that of every service.
             Self::Nft => named("nft").or_else(|missing| {
                 let usual = PathBuf::from("/usr/sbin/nft");
@@ -107,6 +122,7 @@ impl Program {
             | Self::Cargo(_)
             | Self::Git(_)
             | Self::Nft
+            | Self::Buildah
             | Self::OwnGit
             | Self::Tool(_)
             | Self::Hook(_) => &[],
@@ -121,6 +137,7 @@ impl Program {
             Self::Cargo(_) => "cargo".to_owned(),
             Self::Git(_) | Self::OwnGit => "git".to_owned(),
             Self::Nft => "nft".to_owned(),
+            Self::Buildah => "buildah".to_owned(),
             Self::Tenant(TenantProgram { path, .. }) | Self::Tool(path) | Self::Hook(path) => {
                 path.display().to_string()
             }

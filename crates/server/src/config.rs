@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_build::EngineKind;
 pub use berth_build::HANDED_ON as BUILDS_ENVIRONMENT;
 use berth_clock::Clock;
 use berth_spec::{Backend, Isolation};
@@ -108,6 +109,8 @@ pub struct BuildBounds {
     pub memory: Option<u64>,
     /// In which network builds are that may have one; the best one that serves unless it is said.
     pub network: Option<BuildNetwork>,
+    /// What builds Dockerfiles; the first engine that is there unless it is said.
+    pub engine: Option<EngineKind>,
 }
 
 /// In which network builds are.
@@ -120,15 +123,15 @@ pub enum BuildNetwork {
 }
 
 impl BuildBounds {
-    /// The variables of the platform's environment that set them: the memory in MiB, the network by name.
-    pub const VARIABLES: [&str; 2] = ["BERTH_BUILD_MEMORY_MIB", "BERTH_BUILD_NETWORK"];
+    /// The variables of the platform's environment that set them: the memory in MiB, the network and the engine by name.
+    pub const VARIABLES: [&str; 3] = ["BERTH_BUILD_MEMORY_MIB", "BERTH_BUILD_NETWORK", "BERTH_BUILD_ENGINE"];
 
     /// As the variables say, by whoever looks them up.
     ///
     /// # Errors
     /// The name of a variable that says something else, and what it may say.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, (&'static str, &'static str)> {
-        let [memory, network] = Self::VARIABLES;
+        let [memory, network, engine] = Self::VARIABLES;
         let memory = match variable(memory).map(|text| text.parse::<u64>()) {
             None => None,
             Some(Ok(mebibytes @ 1..)) => Some(mebibytes.saturating_mul(1 << 20)),
@@ -140,7 +143,14 @@ impl BuildBounds {
             Some("machine") => Some(BuildNetwork::Machine),
             Some(_) => return Err((network, "`own` or `machine`")),
         };
-        Ok(Self { memory, network })
+        let engine = match variable(engine) {
+            None => None,
+            Some(name) => match EngineKind::named(&name) {
+                Some(kind) => Some(kind),
+                None => return Err((engine, "`docker`, `podman` or `buildah`")),
+            },
+        };
+        Ok(Self { memory, network, engine })
     }
 }
 
@@ -366,18 +376,28 @@ mod tests {
 
     #[test]
     fn the_bounds_of_builds_are_read_or_an_error() {
-        let set = |memory: Option<&str>, network: Option<&str>| {
-            let values = [memory.map(str::to_owned), network.map(str::to_owned)];
+        let set_all = |memory: Option<&str>, network: Option<&str>, engine: Option<&str>| {
+            let values = [memory, network, engine].map(|value| value.map(str::to_owned));
             BuildBounds::read(|name| {
                 BuildBounds::VARIABLES.iter().zip(&values).find(|(known, _)| **known == name)?.1.clone()
             })
         };
+        let set = |memory, network| set_all(memory, network, None);
         assert_eq!(set(None, None), Ok(BuildBounds::default()));
-        let said = BuildBounds { memory: Some(512 << 20), network: Some(BuildNetwork::Machine) };
+        let said = BuildBounds {
+            memory: Some(512 << 20),
+            network: Some(BuildNetwork::Machine),
+            ..BuildBounds::default()
+        };
         assert_eq!(set(Some("512"), Some("machine")), Ok(said));
         assert_eq!(set(None, Some("own")).unwrap().network, Some(BuildNetwork::Own));
         assert_eq!(set(Some("0"), None), Err(("BERTH_BUILD_MEMORY_MIB", "a whole number above nought")));
         assert_eq!(set(None, Some("none")), Err(("BERTH_BUILD_NETWORK", "`own` or `machine`")));
+        assert_eq!(set_all(None, None, Some("podman")).unwrap().engine, Some(EngineKind::Podman));
+        assert_eq!(
+            set_all(None, None, Some("kaniko")),
+            Err(("BERTH_BUILD_ENGINE", "`docker`, `podman` or `buildah`"))
+        );
     }
 
     #[test]

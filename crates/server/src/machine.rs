@@ -93,8 +93,6 @@ pub struct Machine {
 #[derive(Debug)]
 struct Places {
     logs: PathBuf,
-    /// Where builds work.
-    builds: PathBuf,
     /// This program, where every app's user may execute it.
     exe: PathBuf,
 }
@@ -173,11 +171,7 @@ impl Machine {
             desk: desk.clone(),
             vault,
             clock,
-            places: Places {
-                logs: config.home.join("logs"),
-                builds: config.home.join("builds"),
-                exe: config.exe.clone(),
-            },
+            places: Places { logs: config.home.join("logs"), exe: config.exe.clone() },
             uid_plan: config.uid_plan,
             supervisor: Mutex::new(supervisor),
             edge_restarted: Mutex::default(),

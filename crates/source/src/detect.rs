@@ -114,7 +114,7 @@ pub enum NothingFits {
     #[error("found nothing to run; looked for {}", looked_for())]
     Nothing,
     /// A Dockerfile, and nothing else says how to build.
-    #[error("there is a Dockerfile, which Docker builds, and nothing else that says how")]
+    #[error("there is a Dockerfile, which Docker, Podman or buildah builds, and nothing else that says how")]
     Dockerfile,
     /// Something is there, but it does not say what to run.
     #[error("{problem}")]

@@ -81,7 +81,8 @@ struct Build {
     /// An image that is run in place of anything that is built: `registry.example.com/shop:1.4`. What a tag means is found out
     /// when a release is submitted, and stays so for that release.
     image: Option<String>,
-    /// A Dockerfile of the source, which Docker builds; the image is run. `network` and `env` hold for it, the latter as build arguments.
+    /// A Dockerfile of the source, which Docker, Podman or buildah builds; the image is run. `network` and `env` hold for it, the latter as build
+    /// arguments or, where it names secrets, as secrets of the build.
     dockerfile: Option<String>,
 }
 

@@ -49,8 +49,9 @@ impl fmt::Display for RoleKind {
 
 /// Of the supervisor's environment control gets this, [`BUILDS_ENVIRONMENT`] and the bounds of pushes alone: what builds need to find their tools, what the operator
 /// loads into the platform (another allocator, another clock), and nothing that the operator's shell holds by chance.
-const CONTROL_ENVIRONMENT: [&str; 22] = [
+const CONTROL_ENVIRONMENT: [&str; 23] = [
     "DOCKER_HOST",
+    "CONTAINER_HOST",
     "LD_PRELOAD",
     "FAKETIME_TIMESTAMP_FILE",
     "FAKETIME_NO_CACHE",

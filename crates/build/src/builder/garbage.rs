@@ -11,11 +11,12 @@ use berth_spec::{AppId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::make::noted;
-use super::{Builder, Inside, Plan, blocking};
+use super::{Builder, Inside, blocking};
 use crate::collect::{Collected, Thing, choose};
 use crate::error::{BuildError, failed};
 use crate::layer;
 use crate::layout::{GONE, KEPT, LAYERS, Layout, entries, write_synced};
+use crate::log::Log;
 use crate::remove::remove_all;
 use crate::weigh::{free, weigh};
 
@@ -45,12 +46,12 @@ impl Inside {
     ///
     /// # Errors
     /// [`BuildError::DiskFull`] when less is left even so than builds may take.
-    pub(super) fn make_room(&self, plan: &Plan) -> Result<(), BuildError> {
+    pub(super) fn make_room(&self, log: &Log) -> Result<(), BuildError> {
         self.layout.make(&self.layout.builds, &self.layout.builds)?;
         let left = || free(&self.layout.builds).unwrap_or(u64::MAX);
         if left() < self.config.low_water {
             let collected = self.collect(self.config.low_water - left())?;
-            plan.log.say(format!("the disk runs short: {collected}"));
+            log.say(format!("the disk runs short: {collected}"));
         }
         if left() < self.config.reserve {
             Err(BuildError::DiskFull(self.layout.builds.clone()))

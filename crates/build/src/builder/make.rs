@@ -5,11 +5,10 @@ use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use berth_clock::random_bytes;
-use berth_process::{Cgroup, Ground, Mark, Program, Quota};
+use berth_process::{Cgroup, Ground, Mark, Program};
 use berth_source::lay::{Owner, materialise};
 use berth_spec::manifest::Builder as Kind;
 use berth_spec::{Command, RelativeDir};
@@ -69,27 +68,6 @@ pub(super) struct Work {
     deadline: Duration,
 }
 
-/// Which work directory a build has, among those of its app. Another build has it once this is dropped.
-struct Turn<'a> {
-    inside: &'a Inside,
-    plan: &'a Plan,
-    number: u32,
-    dir: PathBuf,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut works = self.inside.works.lock().unwrap_or_else(PoisonError::into_inner);
-        let app = &self.plan.request.app;
-        if let Some(taken) = works.get_mut(app) {
-            taken.remove(&self.number);
-            if taken.is_empty() {
-                works.remove(app);
-            }
-        }
-    }
-}
-
 /// What a note tells; nothing when there is none.
 pub(super) fn noted(note: &Path) -> Note {
     let read = fs::read(note).ok().and_then(|json| serde_json::from_slice(&json).ok());
@@ -99,7 +77,7 @@ pub(super) fn noted(note: &Path) -> Note {
 impl Inside {
     /// Makes the artifact and gives its bytes. Whatever happens, the work directory is gone afterwards.
     pub(super) async fn make(self: &Arc<Self>, plan: &Arc<Plan>) -> Result<Size, BuildError> {
-        let turn = self.take_turn(plan);
+        let turn = self.take_turn(&plan.request.app);
         let outcome = self.try_make(plan, &turn.dir).await;
         let (inside, cleaned, dir) = (Arc::clone(self), Arc::clone(plan), turn.dir.clone());
         let clean = blocking(move || inside.clean(&cleaned, &dir)).await;
@@ -114,17 +92,6 @@ impl Inside {
             plan.log.say(format!("the disk is full: {collected}"));
         }
         outcome
-    }
-
-    /// The first work directory of the app that no other build has.
-    fn take_turn<'a>(&'a self, plan: &'a Plan) -> Turn<'a> {
-        let app = &plan.request.app;
-        let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = works.entry(app.clone()).or_default();
-        let number =
-            (0..).find(|number| !taken.contains(number)).expect("there are more numbers than builds");
-        taken.insert(number);
-        Turn { inside: self, plan, number, dir: self.layout.work(app, number) }
     }
 
     async fn try_make(self: &Arc<Self>, plan: &Arc<Plan>, dir: &Path) -> Result<Size, BuildError> {
@@ -156,13 +123,8 @@ impl Inside {
     /// build; `src` and `tmp` are the build's.
     fn prepare(&self, plan: &Plan, dir: PathBuf) -> Result<Work, BuildError> {
         let request = &plan.request;
-        self.make_room(plan)?;
-        remove_all(&dir).map_err(failed(&dir, "removed"))?;
-        self.layout.make(&self.layout.builds, &dir)?;
-        let mark = Mark(random_bytes(&*self.clock));
-        let mark_path = dir.join("mark");
-        fs::write(&mark_path, mark.0).map_err(failed(&mark_path, "written"))?;
-        set_mode(&mark_path, 0o600)?;
+        self.make_room(&plan.log)?;
+        let mark = self.begin_work(&dir)?;
         let cache = self.layout.cache(&request.app);
         let (src, tmp) = (dir.join("src"), dir.join("tmp"));
         for own in [&src, &tmp] {
@@ -184,11 +146,7 @@ impl Inside {
         materialise(&plan.tree, &plan.store, open.as_fd(), owner)?;
         kept::move_in(&kept, recipe.kept.clone(), &src, owner).map_err(failed(&kept, "moved"))?;
         let layers = Layers::new(&self.layout, &request.app, self.sealed_owner(plan), owner);
-        let quota =
-            Quota { memory: self.config.memory_max, ..Quota::of_processes(self.config.processes_max) };
-        let cgroups = self.config.cgroups.as_ref();
-        let cgroup = cgroups.map(|groups| groups.create_limited(&cgroup_name(&dir), &quota));
-        let cgroup = cgroup.transpose().map_err(failed(&dir, "given a control group"))?;
+        let cgroup = self.limited_group(&dir)?;
         let deadline = self.clock.monotonic() + self.config.timeout.as_duration();
         let writable = caches.into_iter().chain([src.clone(), tmp.clone()]).collect();
         let sight = self.sight(plan, &dir, toolchain.as_ref(), writable)?;
@@ -393,7 +351,7 @@ impl Inside {
 }
 
 /// The control group of the build in a work directory: `build.default.default.shop.7`.
-pub(super) fn cgroup_name(work: &Path) -> String {
+pub(crate) fn cgroup_name(work: &Path) -> String {
     let mut names: Vec<_> = work.iter().rev().take(4).map(|name| name.to_string_lossy()).collect();
     names.reverse();
     format!("build.{}", names.join("."))
@@ -450,7 +408,7 @@ fn check_roots(plan: &Plan, staging: &Path) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn set_mode(path: &Path, mode: u32) -> Result<(), BuildError> {
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), BuildError> {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
     fs::set_permissions(path, permissions).map_err(failed(path, "made"))
 }

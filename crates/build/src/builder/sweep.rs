@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_process::{Mark, Tree};
+use berth_process::{Cgroup, Mark, Tree};
 use berth_spec::AppId;
 
 use super::make::{cgroup_name, noted};
 use super::{Builder, Inside, blocking};
 use crate::artifact::ArtifactId;
+use crate::dockerfile::MADE_BELOW;
 use crate::error::{BuildError, failed};
 use crate::layout::{KEPT, LAYERS, Layout, entries};
 use crate::remove::remove_all;
+use crate::unmount::unmount_below;
 
 /// How long the processes of a build that outlived us may take to vanish.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -92,8 +94,11 @@ impl Builder {
 
 impl Inside {
     fn sweep(&self) -> Result<(), BuildError> {
-        for work in Layout::apps_below(&self.layout.builds).iter().flat_map(|app| entries(app)) {
-            self.end_build(&work)?;
+        let works = Layout::apps_below(&self.layout.builds).into_iter().flat_map(|app| entries(&app));
+        let works: Vec<PathBuf> = works.collect();
+        works.iter().try_for_each(|work| self.end_build(work))?;
+        unmount_below(&self.layout.builds);
+        for work in works {
             remove_all(&work).map_err(failed(&work, "removed"))?;
         }
         let artifacts = Layout::apps_below(&self.layout.artifacts);
@@ -110,11 +115,12 @@ impl Inside {
     }
 
     /// Ends what still runs of the build in `work`, known by its mark and its control group.
-    fn end_build(&self, work: &Path) -> Result<(), BuildError> {
+    pub(super) fn end_build(&self, work: &Path) -> Result<(), BuildError> {
         let mark =
             fs::read(work.join("mark")).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()).map(Mark);
         let cgroup = self.config.cgroups.as_ref().map(|groups| groups.group(&cgroup_name(work)));
         Tree { root: None, mark, cgroup: cgroup.clone() }.kill(&*self.clock, KILL_LIMIT)?;
-        cgroup.map_or(Ok(()), |cgroup| cgroup.remove()).map_err(failed(work, "freed of its control group"))
+        let removed = |cgroup: Cgroup| cgroup.remove_made_below(MADE_BELOW).and_then(|()| cgroup.remove());
+        cgroup.map_or(Ok(()), removed).map_err(failed(work, "freed of its control group"))
     }
 }

@@ -67,6 +67,7 @@ impl Place {
             reserve: 0,
             low_water: 0,
             keeping: Keeping { per_app: 1 << 34, in_all: 1 << 34, unused: Millis::from_secs(3_600) },
+            engines: Engines::default(),
         };
         change(&mut config);
         let builder = Builder::new(config, Arc::new(SystemClock::new()));

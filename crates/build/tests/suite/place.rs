@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use berth_build::{
-    BuildError, BuildRequest, Builder, Built, Config, Keeping, LogLine, Platform, Sink, ToolchainPlaces,
+    BuildError, BuildRequest, Builder, Built, Config, Engines, Keeping, LogLine, Platform, Sink,
+    ToolchainPlaces,
 };
 use berth_clock::SystemClock;
 use berth_process::User;
@@ -163,6 +164,7 @@ pub(crate) fn config(home: &Path, disk: &Path) -> Config {
         reserve: 0,
         low_water: 0,
         keeping: Keeping { per_app: 1 << 34, in_all: 1 << 34, unused: Millis::from_secs(3_600) },
+        engines: Engines::default(),
     }
 }
 

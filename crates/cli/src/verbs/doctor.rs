@@ -79,6 +79,8 @@ pub(super) async fn doctor(
     checks.push(check_run_directory(environment));
     checks.push(check_cgroups(Path::new("/"), environment.uid));
     checks.extend(platform.as_ref().map(check_isolation));
+    let dockerfiles = platform.as_ref().and_then(super::platform::dockerfiles);
+    checks.extend(dockerfiles.map(|engine| Check::ok("dockerfile", engine)));
     checks.push(check_ports(platform.as_ref()));
     checks.push(check_clock(clock.now()));
     checks.push(check_toolchain(environment));

@@ -114,6 +114,10 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         let place = facts.iter().position(|(name, _)| *name == "isolation").unwrap_or(facts.len());
         facts.insert(place, ("runs in", platform.backend.clone()));
     }
+    if let Some(engine) = dockerfiles(platform) {
+        let place = facts.iter().position(|(name, _)| *name == "up for").unwrap_or(facts.len());
+        facts.insert(place, ("dockerfile", engine));
+    }
     // A platform before this version does not say.
     if !platform.network.is_empty() {
         let at = |(name, _): &(&str, String)| matches!(*name, "cgroups" | "limits on");
@@ -128,6 +132,18 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         facts.push(("faults", format!("{count}; see logs/platform/control.log in the home, and report it")));
     }
     facts
+}
+
+/// What builds Dockerfiles, in words; nothing from a platform that does not say.
+pub(super) fn dockerfiles(platform: &Platform) -> Option<String> {
+    match platform.dockerfiles.as_str() {
+        "" => None,
+        Platform::NOTHING => Some(
+            "nothing here builds them; `apt-get install buildah` would do, and no app without one needs it"
+                .to_owned(),
+        ),
+        engine => Some(format!("built by {engine}")),
+    }
 }
 
 /// Where apps answer, in words.

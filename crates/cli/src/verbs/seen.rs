@@ -63,7 +63,7 @@ impl Seen {
             let processes = manifest.processes.iter().map(|(name, it)| (name.to_string(), it.to_string()));
             return Self {
                 builder: Some("dockerfile"),
-                why: vec![format!("Docker builds {path}")],
+                why: vec![format!("Docker, Podman or buildah builds {path}")],
                 release_command: manifest.deploy.release_command.as_ref().map(ToString::to_string),
                 processes: processes.collect(),
                 not_known: vec!["what the image runs, where no process is named".to_owned()],

@@ -31,6 +31,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
     let owner = principal.owns_platform();
     let to_owner = |path: &std::path::Path| if owner { path.display().to_string() } else { String::new() };
     let capabilities = api.machine.capabilities();
+    let dockerfiles = api.machine.dockerfile_engine().await;
     let written = api.desk.read(|state| state.platform.breaches);
     let role = |name: &str, pid: u32| Role { name: name.to_owned(), pid };
     let roles = identity
@@ -59,6 +60,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         cgroups: capabilities.cgroup.map(|kind| kind.to_string()),
         build_processes: api.machine.build_processes(),
         build_network: api.machine.build_network().to_owned(),
+        dockerfiles: dockerfiles.unwrap_or_else(|| Platform::NOTHING.to_owned()),
         breaches: BREACHES.total().max(written),
         started_at: identity.started_at,
         uptime_ms: Millis(u64::try_from(up.as_millis()).unwrap_or(u64::MAX)),

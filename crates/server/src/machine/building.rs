@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use berth_build::{Builder, Config, Keeping, Platform, ToolchainPlaces};
+use berth_build::{Builder, Config, Engines, Keeping, Platform, ToolchainPlaces};
 use berth_process::{Cgroups, Enclosure};
 use berth_runtime::{Network, PlainRuntime, Runtime as _, resolv_conf};
 use berth_spec::{Isolation, Millis};
@@ -81,6 +81,7 @@ pub(super) fn open(config: &ControlConfig, runtime: &PlainRuntime) -> Result<Bui
         reserve: reserve(disk),
         low_water: LOW_WATER.min(disk / 5),
         keeping: Keeping { per_app: CACHE_PER_APP, in_all: CACHE_IN_ALL, unused: CACHE_UNUSED },
+        engines: Engines::from_env(config.build_bounds.engine),
     };
     let builder = Builder::new(builds, Arc::clone(&config.clock));
     Ok(Building { builder, isolation, network })

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use berth_build::{LogLine, Sink};
 use tokio::sync::watch;
 
 /// How many lines of one build are kept: what a person reads back, some 100 KiB.
@@ -15,6 +16,15 @@ const LINE_MAX: usize = 2_000;
 pub struct BuildOutput {
     lines: Arc<Mutex<Lines>>,
     count: Arc<watch::Sender<usize>>,
+}
+
+/// A build's log goes where followers read it.
+pub(super) struct ToOutput(pub(super) BuildOutput);
+
+impl Sink for ToOutput {
+    fn line(&self, line: LogLine) {
+        self.0.push(&line.text);
+    }
 }
 
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_build::{BuildError, BuildRequest, LogLine, Mask, Sink};
+use berth_build::{BuildError, BuildRequest, Mask};
 use berth_contract::Code;
 use berth_control::event::{Artifact, Failure};
 use berth_control::report;
@@ -13,22 +13,13 @@ use berth_source::NothingFits;
 use berth_spec::name::RELEASE_COMMAND_PROCESS;
 use berth_spec::{InstanceId, ProcessName, ReleaseId, ReleaseNumber};
 
-use super::output::BuildOutput;
+use super::output::{BuildOutput, ToOutput};
 use super::surroundings::Surroundings;
 use super::{Machine, environment, in_full};
 use crate::tasks;
 
 /// The process name of release commands; their ordinal is the release's number. No manifest and no Procfile has a process of this name.
 pub(super) const RELEASE_COMMAND: &str = RELEASE_COMMAND_PROCESS;
-
-/// A build's log goes where followers read it.
-struct ToOutput(BuildOutput);
-
-impl Sink for ToOutput {
-    fn line(&self, line: LogLine) {
-        self.0.push(&line.text);
-    }
-}
 
 impl Machine {
     /// Builds the release, unless a build of it runs or has ended and was not taken note of.
@@ -217,7 +208,7 @@ pub(super) fn limits() -> Limits {
     Limits { open_files: Some(65_536), processes: Some(4_096), core: Some(0), ..Limits::default() }
 }
 
-fn failure(error: &BuildError) -> Failure {
+pub(super) fn failure(error: &BuildError) -> Failure {
     let (detail, log) = match error {
         BuildError::Failed { tail, .. } => (Vec::new(), tail.clone()),
         other => (std::error::Error::source(other).map(in_full).into_iter().collect(), Vec::new()),
