@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod deny;
 mod goldens;
+mod guest;
 mod http;
 mod layers;
 mod machine;
@@ -80,6 +81,12 @@ const VERBS: &[Verb] = &[
         takes: "[NAME...] [--list] [--ci] [--no-peers] [--keep] [--berth FILE]",
         about: "take sample apps all the way and write docs/apps.md; --ci takes the dozen of CI",
         run: apps::run,
+    },
+    Verb {
+        name: "guest",
+        takes: "[--only SUITE]",
+        about: "tests on a machine with control groups of version 2 alone, which is booted under QEMU",
+        run: guest::run,
     },
     Verb {
         name: "soak",

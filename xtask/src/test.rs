@@ -12,7 +12,7 @@ use crate::program::{self, Program};
 use crate::runner::{Outcome, Selection, run_doc_tests, run_tests};
 use crate::stopwatch::Stopwatch;
 use crate::workspace::Workspace;
-use crate::{apps, deny, goldens, layers, provision, tidy};
+use crate::{apps, deny, goldens, guest, layers, provision, tidy};
 
 /// Something failed; the table has said what.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ pub(crate) fn run(workspace: &Workspace, mut args: Args) -> Result<()> {
         Ok(())
     });
     if !quick {
+        steps.step("guest", || guest::of_test(workspace));
         steps.step("samples", || apps::of_ci(workspace));
     }
     if program::is_ci() {

@@ -3,7 +3,8 @@
 //! Cargo builds the binaries of a package for that package's own tests alone, and a test crate that depended on `berth` would
 //! get its library, which it has not. So the harness looks where cargo puts it, two folders above the test's own executable,
 //! and has cargo build it once for each test process where it is missing or older than a source. `BERTH_BIN` names another
-//! binary, which is taken as it is: a release build, or one that was installed.
+//! binary, which is taken as it is: a release build, or one that was installed. `BERTH_TEST_APPS` names a folder of apps that
+//! are taken as they are, for where cargo is not.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -52,6 +53,9 @@ pub fn actor_source() -> PathBuf {
 /// The executable `name` of the project in `directory`, which is no member of the workspace.
 fn built_alone(name: &str, directory: &Path) -> PathBuf {
     static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if let Some(folder) = env::var_os("BERTH_TEST_APPS") {
+        return Path::new(&folder).join(name);
+    }
     let target = workspace().join("target/examples-of-tests");
     let binary = target.join("release").join(name);
     // Held while it is built, so that a second test waits instead of building too.

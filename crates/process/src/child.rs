@@ -139,6 +139,18 @@ pub(crate) fn pid_of(pid: u32) -> io::Result<Pid> {
     raw.ok_or_else(|| rustix::io::Errno::INVAL.into())
 }
 
+/// A pidfd of the process that has `pid`; nothing when none has.
+///
+/// Of the number of a session or process group that still has members, but whose leader was reaped, Linux 6.1 says EINVAL; 6.18 says ESRCH, as of any
+/// other number that no process has.
+pub(crate) fn open_pidfd(pid: u32) -> io::Result<Option<OwnedFd>> {
+    match rustix::process::pidfd_open(pid_of(pid)?, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Waits until one of `fds` can be read, for at most `limit`.
 pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], limit: Duration) -> io::Result<()> {
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();

@@ -5,9 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
-use rustix::process::PidfdFlags;
-
-use crate::child::pid_of;
+use crate::child::open_pidfd;
 use crate::procfs;
 
 /// The boot of the machine, as `/proc/sys/kernel/random/boot_id` names it.
@@ -64,10 +62,7 @@ impl Identity {
     /// # Errors
     /// When `/proc` cannot be read, or there are too many open files.
     pub fn pidfd(&self) -> io::Result<Option<OwnedFd>> {
-        let pidfd = match rustix::process::pidfd_open(pid_of(self.pid)?, PidfdFlags::empty()) {
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
-            other => other?,
-        };
+        let Some(pidfd) = open_pidfd(self.pid)? else { return Ok(None) };
         // Compared after opening: from here on the pid cannot change hands unnoticed.
         let same = BootId::current()? == self.boot
             && procfs::stat(self.pid)?.is_some_and(|stat| stat.starttime == self.starttime);

@@ -4,9 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use rustix::process::PidfdFlags;
-
-use crate::child::pid_of;
+use crate::child::open_pidfd;
 
 /// How many ranges one call takes, as the kernel limits it.
 const RANGES_AT_ONCE: usize = 1_024;
@@ -24,7 +22,7 @@ pub fn swap_is_there() -> bool {
 /// # Errors
 /// When the process is not there, or the system refuses.
 pub fn page_out(pid: u32) -> io::Result<u64> {
-    let pidfd = rustix::process::pidfd_open(pid_of(pid)?, PidfdFlags::empty())?;
+    let pidfd = open_pidfd(pid)?.ok_or(rustix::io::Errno::SRCH)?;
     let ranges = private_ranges(&fs::read_to_string(format!("/proc/{pid}/maps"))?);
     let mut asked = 0;
     for chunk in ranges.chunks(RANGES_AT_ONCE) {

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use berth_clock::Clock;
-use rustix::process::{PidfdFlags, Signal};
+use rustix::process::Signal;
 
 use crate::cgroup::Cgroup;
-use crate::child::{pid_of, wait_readable};
+use crate::child::{open_pidfd, wait_readable};
 use crate::identity::{BootId, Identity, Mark};
 use crate::procfs::{self, Has, Stat};
 
@@ -264,11 +264,7 @@ fn kill_held(
 /// Sends `signal` to the very process that `stat` describes and gives its pidfd, `None` when it has ended. A
 /// process that we may not signal is passed over: it shows as a survivor.
 fn send(stat: &Stat, signal: Signal) -> io::Result<Option<OwnedFd>> {
-    let pidfd = match rustix::process::pidfd_open(pid_of(stat.pid)?, PidfdFlags::empty()) {
-        Ok(pidfd) => pidfd,
-        Err(rustix::io::Errno::SRCH) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(pidfd) = open_pidfd(stat.pid)? else { return Ok(None) };
     if procfs::stat(stat.pid)?.is_none_or(|now| now.starttime != stat.starttime) {
         return Ok(None);
     }

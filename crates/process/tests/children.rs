@@ -100,6 +100,18 @@ fn role_scatter() {
     wait_for_ever();
 }
 
+/// Starts one in its own session, and waits.
+#[test]
+fn role_follow() {
+    if !plays("follow") {
+        return;
+    }
+    let mut below = role("wait").group(Group::Inherited).start().unwrap();
+    let text = read_until(&mut below, "waiting");
+    println!("followed {}", number_after(&text, "waiting"));
+    wait_for_ever();
+}
+
 /// Starts threads until it may have no more, forty at most.
 #[test]
 fn role_breed() {
@@ -244,7 +256,7 @@ fn the_marked_end_even_when_the_root_is_gone() {
 #[test]
 fn a_control_group_holds_what_the_scan_could_not_find() {
     let Some(groups) = Cgroups::discover(&format!("berth-test-tree-{}", std::process::id())) else {
-        return;
+        return println!("SKIPPED: no control group may be made");
     };
     let cgroup = groups.create("tree").unwrap();
     let mut child = role("scatter").cgroup(cgroup.clone()).group(Group::Session).start().unwrap();
@@ -264,7 +276,7 @@ fn a_control_group_holds_what_the_scan_could_not_find() {
 #[test]
 fn as_root_a_known_root_and_its_group_are_all_that_is_looked_at() {
     let Some(groups) = Cgroups::discover(&format!("berth-test-held-{}", std::process::id())) else {
-        return;
+        return println!("SKIPPED: no control group may be made");
     };
     let cgroup = groups.create("held").unwrap();
     let mut child = role("scatter").cgroup(cgroup.clone()).group(Group::Session).start().unwrap();
@@ -336,6 +348,21 @@ fn a_reused_pid_is_not_hit() {
     assert_eq!(child.try_wait().unwrap(), None);
     child.signal(Signal::KILL).unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn the_number_of_a_session_whose_leader_ended_is_nobodys() {
+    let mut child = role("follow").group(Group::Session).start().unwrap();
+    let text = read_until(&mut child, "followed");
+    let below = Identity::of(number_after(&text, "followed")).unwrap().unwrap();
+    let leader = child.identity().clone();
+    child.signal(Signal::KILL).unwrap();
+    child.wait().unwrap();
+    // The kernel keeps the number for as long as the session has members.
+    assert!(below.is_alive().unwrap());
+    assert!(leader.pidfd().unwrap().is_none());
+    Tree { root: Some(leader), ..Tree::default() }.kill(&SystemClock::new(), LONG).unwrap();
+    Tree { root: Some(below), ..Tree::default() }.kill(&SystemClock::new(), LONG).unwrap();
 }
 
 #[cfg(feature = "tokio")]

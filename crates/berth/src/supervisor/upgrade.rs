@@ -140,7 +140,8 @@ pub(crate) fn stand_guard(args: &GuardArgs) -> io::Error {
     let (args, pid) = (&args.up, Pid::from_raw(args.supervisor));
     let supervisor = match pid.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) {
         Some(Ok(supervisor)) => supervisor,
-        Some(Err(rustix::io::Errno::SRCH)) | None => return take_over(args),
+        // The second is what Linux 6.1 says where a session's leader has ended and others of the session have not.
+        Some(Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL)) | None => return take_over(args),
         Some(Err(error)) => return error.into(),
     };
     // Compared after opening: one that ended before has left us another parent, and its number perhaps to somebody else.
