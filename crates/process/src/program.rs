@@ -23,6 +23,8 @@ pub enum Program {
     Git(Ground),
     /// The packet filter of this machine, which reads rules that are ours alone.
     Nft,
+    /// What sends on whatever an instance sends, as an ordinary user. The shims of instances start it, by where it lies.
+    Slirp,
     /// Git of whoever uses the command line, in a working tree of their own.
     OwnGit,
     /// A tool that is installed on this machine, by its absolute path: asked for its version and for nothing else. It is the
@@ -70,12 +72,21 @@ impl Program {
             Self::Cargo(ground) | Self::Git(ground) | Self::Tenant(TenantProgram { ground, .. }) => {
                 Some(ground)
             }
-            Self::Own | Self::Image(_) | Self::Nft | Self::OwnGit | Self::Tool(_) | Self::Hook(_) => None,
+            Self::Own
+            | Self::Image(_)
+            | Self::Nft
+            | Self::Slirp
+            | Self::OwnGit
+            | Self::Tool(_)
+            | Self::Hook(_) => None,
         }
     }
 
     /// Where the program lies.
-    pub(crate) fn path(&self) -> Result<PathBuf, LaunchError> {
+    ///
+    /// # Errors
+    /// [`LaunchError::NotFound`] when it is not there.
+    pub fn path(&self) -> Result<PathBuf, LaunchError> {
         let search = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let named = |name: &'static str| {
             find(name, &search).ok_or_else(|| LaunchError::NotFound { program: name.to_owned() })
@@ -90,6 +101,7 @@ impl Program {
                 let usual = PathBuf::from("/usr/sbin/nft");
                 if is_executable(&usual) { Ok(usual) } else { Err(missing) }
             }),
+            Self::Slirp => named("slirp4netns"),
             Self::Tenant(program) => Ok(program.path.clone()),
             Self::Tool(path) | Self::Hook(path) if path.is_absolute() => Ok(path.clone()),
             Self::Tool(path) | Self::Hook(path) => {
@@ -107,6 +119,7 @@ impl Program {
             | Self::Cargo(_)
             | Self::Git(_)
             | Self::Nft
+            | Self::Slirp
             | Self::OwnGit
             | Self::Tool(_)
             | Self::Hook(_) => &[],
@@ -121,6 +134,7 @@ impl Program {
             Self::Cargo(_) => "cargo".to_owned(),
             Self::Git(_) | Self::OwnGit => "git".to_owned(),
             Self::Nft => "nft".to_owned(),
+            Self::Slirp => "slirp4netns".to_owned(),
             Self::Tenant(TenantProgram { path, .. }) | Self::Tool(path) | Self::Hook(path) => {
                 path.display().to_string()
             }
