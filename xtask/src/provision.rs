@@ -35,6 +35,11 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { program: "fish", package: "fish", for_what: "completes what is typed, as a person's shell" },
     Tool { program: "busybox", package: "busybox-static", for_what: "is the program of an image" },
     Tool { program: "nft", package: "nftables", for_what: "lets instances out by a policy" },
+    Tool {
+        program: "slirp4netns",
+        package: "slirp4netns",
+        for_what: "lets an ordinary user's instances out",
+    },
     Tool { program: "ip", package: "iproute2", for_what: "makes networks for tests to be in" },
     Tool { program: "dockerd", package: "docker.io", for_what: "runs instances in containers" },
     Tool { program: "podman", package: "podman", for_what: "builds Dockerfiles" },

@@ -25,6 +25,8 @@ pub enum Program {
     Nft,
     /// Buildah, which builds images. It runs as the platform, and the commands of a tenant's Dockerfile in containers of its own making.
     Buildah,
+    /// What sends on whatever an instance sends, as an ordinary user. The shims of instances start it, by where it lies.
+    Slirp,
     /// Git of whoever uses the command line, in a working tree of their own.
     OwnGit,
     /// A tool that is installed on this machine, by its absolute path: asked for its version and for nothing else. It is the
@@ -76,20 +78,18 @@ impl Program {
             | Self::Image(_)
             | Self::Nft
             | Self::Buildah
+            | Self::Slirp
             | Self::OwnGit
             | Self::Tool(_)
             | Self::Hook(_) => None,
         }
     }
 
-    /// Whether it is installed.
-    #[must_use]
-    pub fn is_installed(&self) -> bool {
-        self.path().is_ok()
-    }
-
     /// Where the program lies.
-    pub(crate) fn path(&self) -> Result<PathBuf, LaunchError> {
+    ///
+    /// # Errors
+    /// [`LaunchError::NotFound`] when it is not there.
+    pub fn path(&self) -> Result<PathBuf, LaunchError> {
         let search = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let named = |name: &'static str| {
             find(name, &search).ok_or_else(|| LaunchError::NotFound { program: name.to_owned() })
@@ -105,6 +105,7 @@ impl Program {
                 let usual = PathBuf::from("/usr/sbin/nft");
                 if is_executable(&usual) { Ok(usual) } else { Err(missing) }
             }),
+            Self::Slirp => named("slirp4netns"),
             Self::Tenant(program) => Ok(program.path.clone()),
             Self::Tool(path) | Self::Hook(path) if path.is_absolute() => Ok(path.clone()),
             Self::Tool(path) | Self::Hook(path) => {
@@ -123,6 +124,7 @@ impl Program {
             | Self::Git(_)
             | Self::Nft
             | Self::Buildah
+            | Self::Slirp
             | Self::OwnGit
             | Self::Tool(_)
             | Self::Hook(_) => &[],
@@ -138,6 +140,7 @@ impl Program {
             Self::Git(_) | Self::OwnGit => "git".to_owned(),
             Self::Nft => "nft".to_owned(),
             Self::Buildah => "buildah".to_owned(),
+            Self::Slirp => "slirp4netns".to_owned(),
             Self::Tenant(TenantProgram { path, .. }) | Self::Tool(path) | Self::Hook(path) => {
                 path.display().to_string()
             }

@@ -1,158 +1,26 @@
-//! The way out of an instance's own network: a pair of interfaces, one here and one there, and masquerading.
-//!
-//! Everything that is made for an instance hangs on its network: with the last process and the last socket in it the kernel removes the pair,
-//! and with the pair the route here. So nothing has to be cleaned up, whoever was killed when. What stays is the table of the platform in the
-//! packet filter, which is the same for all instances and made anew at a start before which anybody has changed the filter.
-//!
-//! Neither side has an address of a subnet: the instance has one of its own that a route here leads to, and sends everything to a gateway that is
-//! nobody. Both sides know the other's hardware address from the beginning.
+//! The way out of instances' own networks. As root it is a pair of interfaces and the machine's packet filter ([`pair`]); for an ordinary user it is
+//! a program of that user's at the other end of an interface ([`slirp`]).
 
 mod filter;
+mod pair;
 mod rules;
+mod slirp;
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-
-use berth_clock::{Clock, random_bytes};
-use berth_process::Mark;
-use berth_shim::netlink::{End, Mac, Netlink};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
-
-use self::filter::Filter;
+pub(crate) use self::pair::Pair;
 pub use self::rules::resolv_conf;
-use crate::layout::short;
+pub(crate) use self::slirp::Slirp;
 
 /// What the names of the interfaces here begin with; the rest is from the instance's token.
 const LINK_PREFIX: &str = "bv";
 /// What nobody on the machine's networks is at: a range for the measurement of routers (RFC 2544), which no network uses for anything. The
 /// lower half has the addresses of instances; the upper one is within their networks alone, for the names of apps and for gateways.
 const POOL: &str = "198.18.0.0/15";
-const POOL_FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-/// How many addresses instances have.
-const POOL_SIZE: u32 = (1 << 16) - 2;
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 19, 255, 254);
-/// How often another address is tried when one is taken: with half of the range in use a hundred misses in a row are no chance.
-const TRIES: usize = 100;
-/// The hardware address here, the same for all: each is alone on its pair. The second bit says that it is made up.
-const MAC_HERE: Mac = [0x02, 0xBE, 0x47, 0, 0, 1];
 
-/// The platform's part of the ways out.
+/// The way out that instances have here.
 #[derive(Debug)]
-pub(crate) struct WayOut {
-    table: String,
-    filter: Filter,
-}
-
-impl WayOut {
-    /// The way out of the platform's instances, after a try of the packet filter that leaves nothing. Blocks.
-    ///
-    /// # Errors
-    /// Why no instance can have a way out here.
-    pub(crate) fn open(platform: &str) -> io::Result<Self> {
-        let safe =
-            platform.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte) } else { '_' });
-        let table = format!("berth_{}", safe.collect::<String>());
-        // Another table than the platform's, whose instances may be running.
-        let tried = format!("{table}_try");
-        filter::load(&(rules::table(&tried, &BTreeSet::new()) + &rules::removal(&tried)))?;
-        Ok(Self { table, filter: Filter::default() })
-    }
-
-    /// Makes the rules as they have to be, whatever they are - somebody may have emptied the whole filter since - and has this machine pass packets on.
-    fn apply(&self) -> io::Result<()> {
-        const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-        self.filter.hold(rules::table(&self.table, &rules::nameservers(&resolv_conf())))?;
-        if fs::read_to_string(FORWARD)?.trim() == "0" {
-            fs::write(FORWARD, "1")?;
-        }
-        Ok(())
-    }
-
-    /// Takes the rules away.
-    pub(crate) fn close(&self) -> io::Result<()> {
-        filter::load(&rules::removal(&self.table))
-    }
-
-    /// A network with a way out for the instance of `token`. It is there as long as somebody holds it or is in it. Blocks.
-    pub(crate) fn network(&self, token: Mark, clock: &dyn Clock) -> io::Result<OwnedFd> {
-        let (network, there) = on_own_thread(|| {
-            unshare()?;
-            Ok((OwnedFd::from(File::open("/proc/thread-self/ns/net")?), Netlink::open()?))
-        })?;
-        self.lay(network.as_fd(), there, token, clock)?;
-        Ok(network)
-    }
-
-    /// Gives a network that somebody else made, and that has a loopback and nothing else, a way out for the instance of `token`. Blocks.
-    pub(crate) fn lead_out(&self, network: BorrowedFd<'_>, token: Mark, clock: &dyn Clock) -> io::Result<()> {
-        let there = on_own_thread(|| {
-            rustix::thread::move_into_link_name_space(network, Some(LinkNameSpaceType::Network))?;
-            Netlink::open()
-        })?;
-        self.lay(network, there, token, clock)
-    }
-
-    /// Lays the pair of interfaces between here and `network`.
-    fn lay(
-        &self,
-        network: BorrowedFd<'_>,
-        mut there: Netlink,
-        token: Mark,
-        clock: &dyn Clock,
-    ) -> io::Result<()> {
-        self.apply()?;
-        let mut here = Netlink::open()?;
-        let name = format!("{LINK_PREFIX}{}", short(token));
-        let [.., third, fourth] = random_bytes::<4>(clock);
-        let mac = [0x02, 0xBE, 0x47, 1, third, fourth];
-        let (ours, theirs) = (End { name: &name, mac: MAC_HERE }, End { name: "eth0", mac });
-        here.add_pair(&ours, &theirs, network)?;
-        let index = here.index(&name)?;
-        here.raise(index)?;
-        let inside = there.index(theirs.name)?;
-        there.raise(inside)?;
-        let address = lease(&mut here, index, clock)?;
-        here.add_neighbour(index, address, mac)?;
-        there.add_address(inside, address)?;
-        there.add_neighbour(inside, GATEWAY, MAC_HERE)?;
-        there.add_default_route(inside, GATEWAY)
-    }
-}
-
-/// An address that no other instance of this machine has, whichever platform it is of: the route to it is there once or not at all.
-fn lease(here: &mut Netlink, index: u32, clock: &dyn Clock) -> io::Result<Ipv4Addr> {
-    let mut last = io::ErrorKind::AddrInUse.into();
-    for _ in 0..TRIES {
-        let offset = u32::from_le_bytes(random_bytes(clock)) % POOL_SIZE;
-        let address = Ipv4Addr::from_bits(POOL_FIRST.to_bits() + offset);
-        match here.add_host_route(index, address) {
-            Ok(()) => return Ok(address),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
-            Err(error) => return Err(error),
-        }
-    }
-    Err(last)
-}
-
-/// Moves this thread into a network of its own.
-#[expect(
-    unsafe_code,
-    reason = "only the calling thread moves, and shares nothing that a network of its own would change"
-)]
-fn unshare() -> io::Result<()> {
-    // SAFETY: neither files nor memory are unshared.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
-    Ok(())
-}
-
-/// Does what moves a thread into another network, on one that ends with it: whoever has been in another network is of no use to anybody
-/// else.
-fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("network".to_owned()).spawn_scoped(scope, work)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+pub(crate) enum WayOut {
+    /// As root.
+    Pair(Pair),
+    /// As an ordinary user.
+    Slirp(Slirp),
 }

@@ -162,7 +162,7 @@ impl PlainRuntime {
 
     fn assemble(layout: Layout, clock: Arc<dyn Clock>, parts: Parts) -> Result<Self, RuntimeError> {
         let inner = Inner {
-            way_out: network::way_out(parts.own_network, &layout.platform),
+            way_out: network::way_out(&parts, &layout.platform),
             own_network: parts.own_network,
             serves_names: parts.names,
             names: Mutex::default(),

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use crate::sandbox::Sandbox;
 use crate::tlv::{self, Fields, Malformed, put, put_i32, put_u64};
+use crate::way_out::WayOut;
 
 const MAGIC: &[u8; 8] = b"BERTHSH\x01";
 
@@ -151,6 +152,8 @@ pub struct StartConfig {
     pub is_in_network: bool,
     /// The way to other apps; `None` for none. Only in a network of its own.
     pub internal: Option<Internal>,
+    /// The way out that the shim itself makes; `None` for none. Only in a network of its own that nobody else made.
+    pub way_out: Option<WayOut>,
 }
 
 impl StartConfig {
@@ -204,6 +207,9 @@ impl StartConfig {
         if let Some(internal) = &self.internal {
             put(&mut out, 26, &encode_internal(internal));
         }
+        if let Some(way_out) = &self.way_out {
+            put(&mut out, 27, &way_out.encode());
+        }
         if let Some(sandbox) = &self.sandbox {
             put(&mut out, 30, &sandbox.encode());
         }
@@ -251,6 +257,7 @@ impl StartConfig {
                 24 => config.namespace = Some(tlv::small(field)?),
                 25 => config.is_in_network = true,
                 26 => config.internal = Some(decode_internal(field)?),
+                27 => config.way_out = Some(WayOut::decode(field)?),
                 30 => config.sandbox = Some(Sandbox::decode(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
@@ -284,6 +291,7 @@ impl StartConfig {
             namespace: None,
             is_in_network: false,
             internal: None,
+            way_out: None,
         }
     }
 
@@ -301,6 +309,9 @@ impl StartConfig {
         let is_about_its_own = self.dial.is_some() || self.namespace.is_some() || self.internal.is_some();
         if is_about_its_own && self.network == Network::Host {
             return Err(Malformed("sockets of the machine's network are nobody's to hand out"));
+        }
+        if self.way_out.is_some() && (self.network == Network::Host || self.namespace.is_some()) {
+            return Err(Malformed("a way out is made of a network of the shim's own"));
         }
         if self.log.segment_bytes == 0 || self.log.segments == 0 {
             return Err(Malformed("there is no room for a log"));

@@ -3,10 +3,13 @@
 //! By hand, since the crates for it bring an async stack of their own for what are six messages. Each is sent with the order to answer, and the
 //! answer is waited for; the kernel gives it before the send returns. Every error is what the kernel says.
 
+mod routes;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
+pub use routes::{Prefix, Watch};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
@@ -16,7 +19,11 @@ const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const NEW_NEIGHBOUR: u16 = 28;
 const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const REMOVE_ROUTE: u16 = 25;
+const GET_ROUTE: u16 = 26;
 const REQUEST: u16 = 0x1;
+const DUMP: u16 = 0x300;
 const ACK: u16 = 0x4;
 const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
@@ -57,6 +64,18 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
+    /// Speaks over a connection that somebody else opened, about the network that he was in.
+    #[must_use]
+    pub fn over(socket: OwnedFd) -> Self {
+        Self { socket, sequence: 0 }
+    }
+
+    /// Hands the connection on.
+    #[must_use]
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// Makes a pair of interfaces, both down, since neither can be up before the other is there: `here`, and `there` in the network `network`.
     ///
     /// # Errors
@@ -83,6 +102,17 @@ impl Netlink {
     /// What the kernel says.
     pub fn raise(&mut self, index: u32) -> io::Result<()> {
         self.ask(Message::new(NEW_LINK, 0, &link_head(index, UP)))
+    }
+
+    /// Gives the interface `index` this hardware address, which makes it forget its neighbours, and has it take packets of `mtu` bytes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_link(&mut self, index: u32, mac: Mac, mtu: u32) -> io::Result<()> {
+        let mut message = Message::new(NEW_LINK, 0, &link_head(index, 0));
+        message.attribute(1, &mac);
+        message.attribute(4, &mtu.to_ne_bytes());
+        self.ask(message)
     }
 
     /// Gives the interface `index` an address of its own, with nobody beside it.

@@ -86,7 +86,7 @@ impl Buildah {
             std::env::split_paths(&path).any(|folder| folder.is_absolute() && folder.join(name).is_file())
         };
         let runtime = RUNTIMES.into_iter().find(installed);
-        Program::Buildah.is_installed().then_some(Self { runtime })
+        Program::Buildah.path().is_ok().then_some(Self { runtime })
     }
 
     /// Builds it, and gives the image as an archive.

@@ -90,7 +90,7 @@ impl Bench {
         Self { runtime: Arc::new(runtime), folder, clock: SystemClock::new() }
     }
 
-    fn spec(number: usize, egress: Egress) -> Outcome<InstanceSpec> {
+    pub(crate) fn spec(number: usize, egress: Egress) -> Outcome<InstanceSpec> {
         let mut spec = crate::spec(number, &APP)?;
         spec.resources = Resources {
             memory: Some(256 << 20),
@@ -103,7 +103,7 @@ impl Bench {
     }
 
     /// How long one takes to start and answer, in milliseconds.
-    async fn start(&self, egress: Egress) -> Outcome<f64> {
+    pub(crate) async fn start(&self, egress: Egress) -> Outcome<f64> {
         let spec = Self::spec(0, egress)?;
         let id = spec.id.clone();
         let began = self.clock.monotonic();

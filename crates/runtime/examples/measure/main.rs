@@ -1,13 +1,15 @@
 //! Measures instances, for `cargo xtask bench runtime` and `bench network`.
 //!
 //! `measure latency`: requests into an instance's own network. `measure instances STARTS MANY SCRATCH [PEER ...]`: starts, memory, freezing,
-//! beside peers. `measure commands COUNT`: what a command of a build costs more in its sandbox.  Each prints one object of JSON.
+//! beside peers. `measure commands COUNT`: what a command of a build costs more in its sandbox. `measure way-out STARTS MANY`: what the way out of an
+//! ordinary user's instances costs. Each prints one object of JSON.
 #![expect(clippy::print_stdout, reason = "what it prints is its result")]
 
 mod commands;
 mod instances;
 mod latency;
 mod peers;
+mod way_out;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -49,8 +51,11 @@ fn main() -> Outcome<()> {
             };
             runtime.block_on(instances::measure(home.path(), &wish))
         }
+        ["way-out", starts, many] => {
+            runtime.block_on(way_out::measure(home.path(), starts.parse()?, many.parse()?))
+        }
         ["commands", count] => commands::measure(home.path(), count.parse()?),
-        _ => Err("measure latency, commands COUNT, or instances STARTS MANY SCRATCH [PEER ...]".into()),
+        _ => Err("measure latency, commands COUNT, way-out STARTS MANY, or instances STARTS MANY SCRATCH [PEER ...]".into()),
     };
     measured.and(leave_nothing(home.path()))
 }

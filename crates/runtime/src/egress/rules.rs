@@ -9,7 +9,7 @@ use super::{LINK_PREFIX, POOL};
 
 /// Addresses that nothing sends to: those that mean this machine, the services that tell a cloud's machine its secrets (on link-local addresses and,
 /// at Alibaba, Azure and Oracle, on others), other instances, and what is no single machine.
-const BLOCKED: [&str; 9] = [
+pub(super) const BLOCKED: [&str; 9] = [
     "0.0.0.0/8",
     "127.0.0.0/8",
     "169.254.0.0/16",

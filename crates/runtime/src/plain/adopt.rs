@@ -10,6 +10,7 @@ use berth_process::{Identity, Tree};
 use tokio::task::JoinSet;
 
 use super::{Inner, KILL_LIMIT, blocking, joined, link, remove_file};
+use crate::egress::WayOut;
 use crate::error::{RuntimeError, during};
 use crate::instance::{InstanceState, Observed};
 use crate::layout::{dial_folder, short};
@@ -58,8 +59,8 @@ impl Inner {
                 remove_file(&socket).map_err(during("removing a socket"))?;
             }
         }
-        if let Ok(way_out) = &self.way_out {
-            way_out.close().map_err(during("removing the rules of the packet filter"))?;
+        if let Ok(WayOut::Pair(pair)) = &self.way_out {
+            pair.close().map_err(during("removing the rules of the packet filter"))?;
         }
         Ok(())
     }

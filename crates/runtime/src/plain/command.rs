@@ -13,10 +13,12 @@ use std::sync::Arc;
 use berth_clock::random_bytes;
 use berth_process::{Controller, Enclosed, Enclosure, Launch, Mark, Program};
 use berth_shim::config::{AppUser, Network, StartConfig};
+use berth_shim::way_out as config;
 use berth_spec::Isolation;
 
 use super::launch::{memory_file, text};
 use super::{Inner, PlainRuntime};
+use crate::egress::WayOut;
 use crate::error::{RuntimeError, during};
 use crate::sandbox::{Abilities, Policy};
 
@@ -94,13 +96,23 @@ impl CommandSandbox {
         if command.offline || network == Network::Host {
             return Ok(None);
         }
-        let Ok(way_out) = &self.inner.way_out else {
-            return Err(RuntimeError::Invalid("there is no way out of a network of its own"));
+        let pair = match &self.inner.way_out {
+            Ok(WayOut::Pair(pair)) => pair,
+            Ok(WayOut::Slirp(_)) => return Ok(None),
+            Err(_) => return Err(RuntimeError::Invalid("there is no way out of a network of its own")),
         };
         // Not by the mark, which all commands of a build have: the kernel takes its time to remove the last one's interfaces.
         let clock = &*self.inner.clock;
-        let made = way_out.network(Mark(random_bytes(clock)), clock);
+        let made = pair.network(Mark(random_bytes(clock)), clock);
         made.map(Some).map_err(during("making a network with a way out"))
+    }
+
+    /// The way out that the command's shim makes, where it gets out of its network and root makes none.
+    fn by_slirp(&self, command: &Enclosed, network: Network) -> Option<config::WayOut> {
+        match &self.inner.way_out {
+            Ok(WayOut::Slirp(slirp)) if !command.offline && network == Network::Own => Some(slirp.config()),
+            _ => None,
+        }
     }
 
     fn config(&self, command: &Enclosed, network: Network) -> Result<StartConfig, RuntimeError> {
@@ -122,6 +134,7 @@ impl CommandSandbox {
             limits: command.limits.numbers(),
             sandbox: Some(self.policy.around(command, &self.covered, network)),
             network,
+            way_out: self.by_slirp(command, network),
             ..StartConfig::blank()
         })
     }

@@ -26,6 +26,7 @@ use berth_spec::manifest::Egress;
 use rustix::net::sockopt;
 
 use super::{Inner, SHIM, remove_file};
+use crate::egress::WayOut;
 use crate::error::{RuntimeError, during};
 use crate::instance::{InstanceSpec, Root};
 use crate::layout::{Layout, short};
@@ -151,10 +152,12 @@ impl Containers {
         let container = self.container(inner, spec, &path)?;
         self.engine.run(&container)?;
         let (line, shim) = meet(&door).map_err(|error| self.not_met(spec, &container.name, &error))?;
-        if let (Network::Own, Egress::Internet, Ok(way_out)) = (spec.network, spec.egress, &inner.way_out) {
+        if let (Network::Own, Egress::Internet, Ok(WayOut::Pair(pair))) =
+            (spec.network, spec.egress, &inner.way_out)
+        {
             let network = File::open(format!("/proc/{}/ns/net", shim.pid));
             let network = network.map_err(during("opening a container's network"))?;
-            let led = way_out.lead_out(network.as_fd(), spec.token, &*inner.clock);
+            let led = pair.lead_out(network.as_fd(), spec.token, &*inner.clock);
             led.map_err(during("making a way out of a container's network"))?;
         }
         door::hand(&line, &parcel.descriptors).map_err(during("handing descriptors to a shim"))?;

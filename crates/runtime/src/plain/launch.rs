@@ -267,6 +267,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         namespace: None,
         is_in_network: false,
         internal: network::internal(inner, spec),
+        way_out: network::by_slirp(inner, spec),
     })
 }
 

@@ -5,10 +5,11 @@ use std::os::unix::net::UnixListener;
 
 use berth_routing::names;
 use berth_shim::config::{Internal, Network};
+use berth_shim::way_out as config;
 use berth_spec::manifest::Egress;
 
-use super::{Inner, remove_file};
-use crate::egress::WayOut;
+use super::{Inner, Parts, remove_file};
+use crate::egress::{Pair, Slirp, WayOut};
 use crate::error::{RuntimeError, during};
 use crate::instance::{InstanceSpec, OWN_PORT, PortWish};
 use crate::layout::Layout;
@@ -58,23 +59,32 @@ pub(super) fn dial_listener(
 }
 
 /// Prepares the way out of instances' networks; else says why there is none.
-pub(super) fn way_out(own_network: bool, platform: &str) -> Result<WayOut, String> {
-    if !own_network {
+pub(super) fn way_out(parts: &Parts, platform: &str) -> Result<WayOut, String> {
+    if !parts.own_network {
         return Err("instances have no networks of their own".to_owned());
     }
-    if !rustix::process::geteuid().is_root() {
-        return Err("only root can make one".to_owned());
+    match (rustix::process::geteuid().is_root(), &parts.containers) {
+        (true, _) => Pair::open(platform).map(WayOut::Pair).map_err(|error| error.to_string()),
+        (false, None) => Slirp::open(&parts.shim).map(WayOut::Slirp),
+        (false, Some(_)) => Err("only root can make one for containers".to_owned()),
     }
-    WayOut::open(platform).map_err(|error| error.to_string())
 }
 
-/// The network of an instance that may connect to others, where there is a way out. All other networks the shim makes.
+/// The network of an instance that may connect to others, where root makes it a way out. All other networks the shim makes.
 pub(super) fn with_way_out(inner: &Inner, spec: &InstanceSpec) -> Result<Option<OwnedFd>, RuntimeError> {
     match (spec.network, spec.egress, &inner.way_out) {
-        (Network::Own, Egress::Internet, Ok(way_out)) => {
-            let made = way_out.network(spec.token, &*inner.clock);
+        (Network::Own, Egress::Internet, Ok(WayOut::Pair(pair))) => {
+            let made = pair.network(spec.token, &*inner.clock);
             made.map(Some).map_err(during("making a network with a way out"))
         }
         _ => Ok(None),
+    }
+}
+
+/// The way out that the shim of an instance makes, where it may connect to others and root makes none.
+pub(super) fn by_slirp(inner: &Inner, spec: &InstanceSpec) -> Option<config::WayOut> {
+    match (spec.network, spec.egress, &inner.way_out) {
+        (Network::Own, Egress::Internet, Ok(WayOut::Slirp(slirp))) => Some(slirp.config()),
+        _ => None,
     }
 }

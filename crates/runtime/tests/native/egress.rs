@@ -1,7 +1,7 @@
 //! The way out of an instance's network. The machine is a network of the test's own, and so is the internet: a second one, behind a cable.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::mpsc::channel;
 
@@ -16,17 +16,17 @@ use crate::network::not_tested;
 use crate::world::{World, line_with, records, stop_within};
 
 /// The machine's address on the cable.
-const MACHINE: &str = "192.0.2.1";
+pub(crate) const MACHINE: &str = "192.0.2.1";
 /// Where the API listens, in a manner of speaking.
-const API: u16 = 7_070;
-/// What the internet answers at, on port 80: a server, a database in the private network, metadata services.
-const SERVER: &str = "203.0.113.80";
-const PRIVATE: &str = "10.9.8.7";
-const METADATA: [&str; 3] = ["169.254.169.254", "100.100.100.200", "168.63.129.16"];
+pub(crate) const API: u16 = 7_070;
+/// What the internet answers at, on port 80, and on port 81 with what it is sent: a server, a database in the private network, metadata services.
+pub(crate) const SERVER: &str = "203.0.113.80";
+pub(crate) const PRIVATE: &str = "10.9.8.7";
+pub(crate) const METADATA: [&str; 3] = ["169.254.169.254", "100.100.100.200", "168.63.129.16"];
 /// The metadata service of a cloud by IPv6.
-const METADATA_6: &str = "fd00:ec2::254";
+pub(crate) const METADATA_6: &str = "fd00:ec2::254";
 
-fn ip(line: &str) -> String {
+pub(crate) fn ip(line: &str) -> String {
     run("ip", line)
 }
 
@@ -49,7 +49,7 @@ fn new_network() {
 }
 
 /// Makes this thread's network the machine's, with the internet behind it. Whoever connects there is told his address.
-fn machine() {
+pub(crate) fn machine() {
     new_network();
     let (tell, told) = channel();
     let (laid, cable) = channel::<()>();
@@ -65,6 +65,18 @@ fn machine() {
         }
         ip(&format!("addr add {METADATA_6}/128 dev lo"));
         let listener = TcpListener::bind("[::]:80").unwrap();
+        let (datagrams, echo) = (UdpSocket::bind("[::]:80").unwrap(), TcpListener::bind("[::]:81").unwrap());
+        std::thread::spawn(move || {
+            let mut datagram = [0; 64];
+            while let Ok((length, peer)) = datagrams.recv_from(&mut datagram) {
+                drop(datagrams.send_to(&datagram[..length], peer));
+            }
+        });
+        std::thread::spawn(move || {
+            for peer in echo.incoming().map(Result::unwrap) {
+                std::thread::spawn(move || std::io::copy(&mut &peer, &mut &peer));
+            }
+        });
         tell.send(std::num::NonZero::<i32>::MIN).unwrap();
         for peer in listener.incoming() {
             let mut peer = peer.unwrap();

@@ -7,6 +7,7 @@ mod adoption;
 mod attacks;
 #[path = "../native/egress.rs"]
 mod egress;
+mod errands;
 mod internal;
 #[path = "../native/lives.rs"]
 mod lives;
@@ -14,6 +15,7 @@ mod lives;
 mod network;
 #[path = "../native/roles.rs"]
 mod roles;
+mod slirp;
 #[path = "../conformance/suite.rs"]
 mod suite;
 #[path = "../native/world.rs"]

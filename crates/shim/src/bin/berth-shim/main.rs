@@ -4,7 +4,7 @@
 //! its output into log segments, starts it again when it exits, and ends the whole tree when it is told to. Usage:
 //! `berth-shim <instance> <descriptor>`, the descriptor being that of a memory file with the start configuration; in a container
 //! `berth-shim <instance> <path>`, the path being that of the socket behind which it is handed all that; `berth-shim within <descriptor>`
-//! for one command, whose streams and end are the caller's; or `berth-shim probe`.
+//! for one command, whose streams and end are the caller's; `berth-shim probe`, or `berth-shim lead-out <descriptor>`, to try what there can be.
 //! Other inherited descriptors (the lease of the instance's port) are merely held open, for as long as it lives.
 //!
 //! It asks the kernel for the time itself, and is exempt from the ban on that: it must link nothing of Berth's.
@@ -14,6 +14,7 @@ mod backoff;
 mod client;
 mod dialer;
 mod internal;
+mod keeper;
 mod log;
 mod lookup;
 mod network;
@@ -21,9 +22,11 @@ mod sandbox;
 mod supervise;
 mod sweep;
 mod system;
+mod tap;
+mod way_out;
 mod within;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 use berth_shim::config::StartConfig;
@@ -35,6 +38,8 @@ const BROKEN: u8 = 71;
 
 /// The word that has it try what a sandbox takes, and say what came of it. The id of an instance holds slashes.
 const PROBE: &str = "probe";
+/// The word that has it try the way out of a configuration, and say what is wrong with it.
+const LEAD_OUT: &str = "lead-out";
 /// The word that has it run one command.
 const WITHIN: &str = "within";
 
@@ -46,6 +51,9 @@ fn main() -> ExitCode {
     let Some(config) = read_config() else {
         return ExitCode::from(BAD_CONFIG);
     };
+    if word == LEAD_OUT {
+        return tell(way_out::attempt(&config));
+    }
     if word == WITHIN {
         return within::run(&config);
     }
@@ -53,6 +61,13 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(BROKEN),
     }
+}
+
+/// Says to standard output what is wrong, if anything is.
+fn tell(outcome: Result<(), String>) -> ExitCode {
+    let Err(what) = outcome else { return ExitCode::SUCCESS };
+    system::unheeded(std::io::stdout().write_all(what.as_bytes()));
+    ExitCode::from(BROKEN)
 }
 
 fn read_config() -> Option<StartConfig> {

@@ -15,11 +15,13 @@ use crate::backoff::Waits;
 use crate::client::{self, Client};
 use crate::dialer::Dialer;
 use crate::internal::Internal;
+use crate::keeper::Keeper;
 use crate::log::Log;
 use crate::network;
 use crate::sandbox;
 use crate::sweep::{own_starttime, sweep};
 use crate::system::{self, Reaped};
+use crate::way_out::Laid;
 
 /// Milliseconds between two looks at what is left of a tree that is being killed: the first, doubling up to the last. What
 /// the kernel holds in an uninterruptible sleep may stay for long.
@@ -57,6 +59,8 @@ struct Shim {
     streams: Option<Streams>,
     /// Hands out sockets of the instance's network, where that is its own.
     dialer: Option<Dialer>,
+    /// Keeps the way out, where an ordinary user's instance has one.
+    keeper: Option<Keeper>,
     /// When the tree is killed, once it was told to stop.
     stop_by: Option<u64>,
     /// Whether to exit as soon as the app has ended.
@@ -80,6 +84,8 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
     rustix::thread::set_name(c"berth-shim")?;
     // The launcher made a session for us already, unless we were started by hand.
     system::unheeded(rustix::process::setsid());
+    // From where this process does not get back to.
+    let keeper = config.way_out.as_ref().map(|way| Keeper::start(&way.program)).transpose()?;
     if config.sandbox.as_ref().is_some_and(|sandbox| sandbox.as_ordinary_user) {
         sandbox::enter_user_namespace()?;
     }
@@ -88,8 +94,13 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         // Before anything of the app is: it inherits the network, and no socket of another one.
         network::enter(config.namespace)?;
     }
+    let laid = config.way_out.as_ref().map(Laid::make).transpose()?;
     // Before the app is started, which may call others at once.
     let internal = config.internal.as_ref().map(Internal::open).transpose()?;
+    if let (Some(laid), Some(keeper)) = (laid, &keeper) {
+        // In time or not: an app that starts without it finds it later.
+        let _is_up = laid.lead_out(keeper)?;
+    }
     let listener = system::listener(config.listener)?;
     listener.set_nonblocking(true)?;
     let signals = system::signals()?;
@@ -100,6 +111,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         pipes: [None, None],
         streams: Streams::inherited(&config)?,
         dialer: Dialer::inherited(&config, internal)?,
+        keeper,
         stop_by: None,
         leave: false,
         waits: Waits::new(config.backoff),
@@ -139,6 +151,10 @@ impl Shim {
             self.reaped_app(&ended);
         }
         while let Some(reaped) = system::reap() {
+            if self.keeper.as_ref().is_some_and(|keeper| keeper.pid == reaped.pid) {
+                // There is no other way back to it than another shim.
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
             self.reaped(&reaped);
         }
         self.serve(listener);
@@ -147,6 +163,7 @@ impl Shim {
 
     /// Does what has come due, and gives the milliseconds until more does.
     fn advance(&mut self, now: u64) -> Option<u64> {
+        let kept = self.keeper.as_ref().map(|keeper| keeper.pid);
         loop {
             let stop_in = self.stop_by.map(|by| by.saturating_sub(now));
             match &mut self.phase {
@@ -154,7 +171,7 @@ impl Shim {
                 Phase::Waiting { until, .. } if *until > now => return Some(*until - now),
                 Phase::Waiting { .. } => self.start(now),
                 Phase::Running { .. } if stop_in == Some(0) => {
-                    sweep(self.config.cgroup.as_deref());
+                    sweep(self.config.cgroup.as_deref(), kept);
                     return Some(SWEEP_LAST);
                 }
                 Phase::Running { .. } => return stop_in,
@@ -166,7 +183,7 @@ impl Shim {
                         return Some(left.min(WIND_EVERY));
                     }
                 }
-                Phase::Sweeping { pause, .. } if sweep(self.config.cgroup.as_deref()) > 0 => {
+                Phase::Sweeping { pause, .. } if sweep(self.config.cgroup.as_deref(), kept) > 0 => {
                     *pause = (*pause * 2).min(SWEEP_LAST);
                     return Some(*pause);
                 }

@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::system;
 
-/// Kills all descendants of this process, and gives how many there still are. Called until that is none.
+/// Kills all descendants of this process but `kept` and what it started, and gives how many there still are. Called until that is none.
 ///
 /// They are stopped first, until a look finds no new ones: a tree that keeps forking would outrun the killing.
-pub(crate) fn sweep(cgroup_door: Option<&str>) -> usize {
+pub(crate) fn sweep(cgroup_door: Option<&str>, kept: Option<u32>) -> usize {
     if let Some(group) = cgroup_door.and_then(|door| door.strip_suffix("cgroup.procs")) {
         // Kernels without it are served by what follows.
         system::unheeded(fs::write(format!("{group}cgroup.kill"), "1"));
@@ -21,7 +21,7 @@ pub(crate) fn sweep(cgroup_door: Option<&str>) -> usize {
     let mut stopped = BTreeSet::new();
     // Each turn finds the children of those that the turn before stopped; more turns than that only a race takes.
     for _ in 0..64 {
-        let fresh: Vec<i32> = descendants().into_iter().filter(|pid| stopped.insert(*pid)).collect();
+        let fresh: Vec<i32> = descendants(kept).into_iter().filter(|pid| stopped.insert(*pid)).collect();
         if fresh.is_empty() {
             break;
         }
@@ -39,8 +39,9 @@ fn send(pid: i32, signal: Signal) {
     }
 }
 
-/// The living descendants of this process.
-fn descendants() -> Vec<i32> {
+/// The living descendants of this process, without `kept` and its own.
+fn descendants(kept: Option<u32>) -> Vec<i32> {
+    let kept = kept.and_then(|pid| i32::try_from(pid).ok());
     let own = rustix::process::getpid().as_raw_pid();
     // Kernels may be built without these lists. To look at every process takes longer the more instances the machine has.
     let all = fs::read(format!("/proc/self/task/{own}/children")).is_err().then(processes);
@@ -50,6 +51,9 @@ fn descendants() -> Vec<i32> {
         match &all {
             Some(all) => found.extend(all.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid)),
             None => found.extend(children(parent)),
+        }
+        if next == 0 {
+            found.retain(|pid| Some(*pid) != kept);
         }
         next += 1;
     }

@@ -12,10 +12,12 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
 use crate::app::{App, Streams};
+use crate::keeper::Keeper;
 use crate::network;
 use crate::sandbox::{self, Init};
 use crate::sweep::sweep;
 use crate::system::{self, Reaped};
+use crate::way_out::Laid;
 
 /// Exit statuses of a command that was not run, as shells have them.
 const NOT_THERE: u8 = 127;
@@ -50,6 +52,7 @@ fn say(what: &str) {
 fn complete(config: &StartConfig) -> io::Result<Result<Reaped, Failure>> {
     let caller = rustix::process::getppid();
     rustix::thread::set_name(c"berth-shim")?;
+    let keeper = config.way_out.as_ref().map(|way| Keeper::start(&way.program)).transpose()?;
     if config.sandbox.as_ref().is_some_and(|sandbox| sandbox.as_ordinary_user) {
         sandbox::enter_user_namespace()?;
     }
@@ -62,13 +65,17 @@ fn complete(config: &StartConfig) -> io::Result<Result<Reaped, Failure>> {
     if config.network == Network::Own {
         network::enter(config.namespace)?;
     }
+    if let (Some(way), Some(keeper)) = (&config.way_out, &keeper) {
+        // In time or not: a command that starts without it finds it later.
+        let _is_up = Laid::make(way)?.lead_out(keeper)?;
+    }
     let app = match App::start(config, Some(Streams::own()?), false) {
         Ok((app, _no_pipes)) => app,
         Err(failure) => return Ok(Err(failure)),
     };
     let ended = wait(&app)?;
     // Nobody who was started by it goes on after it: killing init is killing all, and without one all descend from us.
-    while sweep(None) > 0 {
+    while sweep(None, None) > 0 {
         system::wait();
     }
     Ok(app.failure().map_or(Ok(ended), Err))
