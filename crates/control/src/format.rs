@@ -127,6 +127,7 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
                 concurrency,
                 rate_limits,
                 routes,
+                cache,
                 readiness: _,
             },
         shutdown: _,
@@ -147,6 +148,7 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
         (2, *concurrency != RequestConcurrency::default(), "`[http.concurrency]` in berth.toml"),
         (2, !rate_limits.is_empty(), "`[[http.rate_limit]]` in berth.toml"),
         (2, !routes.is_empty(), "`[[http.route]]` in berth.toml"),
+        (2, cache.is_some(), "`[http.cache]` in berth.toml"),
         (2, !scale.is_empty(), "`[scale]` in berth.toml"),
     ];
     let there = parts.into_iter().filter(|(_, is_there, _)| *is_there);

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use berth_routing::names;
 use berth_routing::{
-    AppRoute, Backend, Endpoint, Generation, Host, Https, Probe, ProbePath, Role, Share, Snapshot,
+    AppRoute, Backend, CacheRoute, Endpoint, Generation, Host, Https, Probe, ProbePath, Role, Share, Snapshot,
 };
 use berth_spec::manifest::Http;
 use berth_spec::{AppId, HostName, Millis, ReleaseNumber};
@@ -130,6 +130,7 @@ fn app_route(app: &App) -> AppRoute {
         hold: hold(app).filter(|_| web_wanted).unwrap_or_default(),
         rate_limits: ruling(app).map(|it| it.manifest.http.rate_limits.clone()).unwrap_or_default(),
         routes: ruling(app).map(|it| it.manifest.http.routes.clone()).unwrap_or_default(),
+        cache: cache(app),
         gate: app.gate,
         address,
         https: app.serving_release().map(|release| https(&release.manifest.http)).unwrap_or_default(),
@@ -148,6 +149,17 @@ fn ruling(app: &App) -> Option<&Release> {
     let routed = app.instances.iter().filter(|(ordinal, _)| app.routed.contains(ordinal));
     let newest = routed.map(|(_, it)| it.release).max();
     newest.or(app.serving).and_then(|number| app.release(number)).map(AsRef::as_ref)
+}
+
+/// What answers are stored in: nothing while two releases get requests, since nobody could say of which one an answer is.
+fn cache(app: &App) -> Option<CacheRoute> {
+    let routed = app.instances.iter().filter(|(ordinal, _)| app.routed.contains(ordinal));
+    let mut releases = routed.map(|(_, it)| it.release);
+    // One that sleeps, or whose instances change, has what it had.
+    let release = releases.next().or(app.serving)?;
+    let cache = app.release(release)?.manifest.http.cache.as_ref()?;
+    let alone = releases.all(|it| it == release) && app.split.is_none();
+    alone.then_some(CacheRoute { release, size: cache.size, max_body: cache.max_body })
 }
 
 /// How requests are shared, the other release's share first: see [`berth_routing::split::choose`].
@@ -235,6 +247,28 @@ mod tests {
         assert_eq!(app_route(&app).rate_limits, limited.rate_limits);
         app.routed.clear();
         assert_eq!(app_route(&app).rate_limits, []);
+    }
+
+    #[test]
+    fn answers_are_stored_of_one_release_at_a_time() {
+        let scene = Scene::serving(&["web"], 2, None);
+        let mut app = scene.app().clone();
+        assert_eq!(app_route(&app).cache, None);
+        let number = *app.releases.keys().next().unwrap();
+        let http = berth_spec::Manifest::parse("[http.cache]\n").unwrap().http;
+        std::sync::Arc::make_mut(app.releases.get_mut(&number).unwrap()).manifest.http.cache = http.cache;
+        assert_eq!(app_route(&app).cache.map(|it| it.release), Some(number));
+        let mut both = app.clone();
+        let newer = berth_spec::ReleaseNumber(number.0 + 1);
+        let release = both.releases[&number].clone();
+        both.releases.insert(newer, release);
+        let last = *both.routed.iter().next_back().unwrap();
+        both.instances.get_mut(&last).unwrap().release = newer;
+        assert_eq!(app_route(&both).cache, None, "two releases get requests");
+        app.routed.clear();
+        assert_eq!(app_route(&app).cache.map(|it| it.release), Some(number), "as when it sleeps");
+        app.serving = None;
+        assert_eq!(app_route(&app).cache, None);
     }
 
     #[test]

@@ -114,6 +114,12 @@ impl Reason {
         }
     }
 
+    /// Whether the app failed, or could not be had, in a way that what it answered before may stand for.
+    pub(crate) fn is_failure(self) -> bool {
+        let is_out = matches!(self, Self::NotReady | Self::NotAwake | Self::NoAnswer | Self::TimedOut);
+        is_out || matches!(self, Self::Busy { .. } | Self::Full | Self::Crowded)
+    }
+
     /// Whether it says that no instance could be given the request.
     fn is_unserved(self) -> bool {
         matches!(self, Self::NotReady | Self::NotRunning | Self::Paused | Self::Busy { .. } | Self::Full)

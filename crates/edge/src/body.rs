@@ -1,10 +1,12 @@
 //! A response's body on its way to the client, watched for what the pool, the breaker and the log need to know.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -49,6 +51,8 @@ pub(crate) struct ResponseBody {
     taking: Option<Rc<Taking>>,
     /// The rest of what was too long to be given at once.
     rest: Bytes,
+    /// What was taken out and comes before everything else.
+    again: VecDeque<Result<Frame<Bytes>, BodyError>>,
 }
 
 enum Source {
@@ -59,23 +63,11 @@ enum Source {
 impl ResponseBody {
     pub(crate) fn from_app(inner: Incoming, ending: Ending, record: Record) -> Self {
         let complete = inner.is_end_stream();
-        Self {
-            source: Source::App { inner, ending: Some(Box::new(ending)), complete },
-            record: Some(record),
-            busy: None,
-            taking: None,
-            rest: Bytes::new(),
-        }
+        Self::with(Source::App { inner, ending: Some(Box::new(ending)), complete }, Some(record))
     }
 
     pub(crate) fn own(text: Bytes, record: Record) -> Self {
-        Self {
-            source: Source::Own(Some(text).filter(|text| !text.is_empty())),
-            record: Some(record),
-            busy: None,
-            taking: None,
-            rest: Bytes::new(),
-        }
+        Self::with(Source::Own(Some(text).filter(|text| !text.is_empty())), Some(record))
     }
 
     /// Shows the client's connection as busy until the response has ended, and by `taking` whether the client takes it.
@@ -88,7 +80,31 @@ impl ResponseBody {
 
     /// The body of a 101: what follows is no body.
     pub(crate) fn none() -> Self {
-        Self { source: Source::Own(None), record: None, busy: None, taking: None, rest: Bytes::new() }
+        Self::with(Source::Own(None), None)
+    }
+
+    fn with(source: Source, record: Option<Record>) -> Self {
+        Self { source, record, busy: None, taking: None, rest: Bytes::new(), again: VecDeque::new() }
+    }
+
+    /// Has `frames`, which were read out of it, come once more.
+    pub(crate) fn put_back(&mut self, frames: Vec<Result<Frame<Bytes>, BodyError>>) {
+        self.again = frames.into();
+    }
+
+    /// What is noted of the request, for another answer than this one.
+    pub(crate) fn take_record(&mut self) -> Option<Record> {
+        self.record.take()
+    }
+
+    /// It stands for what was stored, which has so many bytes.
+    pub(crate) fn confirmed(&mut self, status: StatusCode, bytes: usize) {
+        self.record.iter_mut().for_each(|record| record.confirmed(status.as_u16(), bytes));
+    }
+
+    /// An answer of `text` in place of this one, which the instance has nothing more to do with.
+    pub(crate) fn into_own(mut self, text: Bytes) -> Self {
+        Self::with(Source::Own(Some(text).filter(|text| !text.is_empty())), self.record.take())
     }
 
     /// Its text, where edge answers itself, which is gone then.
@@ -102,6 +118,9 @@ impl ResponseBody {
 
 impl ResponseBody {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(frame) = self.again.pop_front() {
+            return Poll::Ready(Some(frame));
+        }
         let (inner, ending, complete) = match &mut self.source {
             Source::Own(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Source::App { inner, ending, complete } => (inner, ending, complete),
@@ -165,7 +184,7 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        if !self.rest.is_empty() {
+        if !self.rest.is_empty() || !self.again.is_empty() {
             return false;
         }
         match &self.source {
@@ -179,7 +198,8 @@ impl Body for ResponseBody {
             Source::App { inner, .. } => inner.size_hint(),
             Source::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
         };
-        let rest = self.rest.len() as u64;
+        let again = self.again.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+        let rest = (self.rest.len() + again.map(Bytes::len).sum::<usize>()) as u64;
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper + rest);
         }
@@ -190,11 +210,12 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let Some(now) = self.record.as_mut().map(Record::finish) else { return };
+        let finished = self.record.as_mut().map(Record::finish);
         if let Source::App { ending, complete, .. } = &mut self.source
             && let Some(ending) = ending.take()
         {
             let Ending { worker, channel, request, lease, .. } = *ending;
+            let now = finished.unwrap_or_else(|| worker.now());
             match channel {
                 // A request body that is still under way would hold up whoever rides this connection next.
                 Channel::Own(sender) if *complete && request.ended() => {

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use crate::activity::Activity;
 use crate::backend::{Backend, InFlight};
+use crate::cache::Cache;
 use crate::certificates::Shown;
 use crate::circuit::Decision;
 use crate::dial::Place;
@@ -86,6 +87,8 @@ pub(crate) struct App {
     pub(crate) queue: Arc<Queue>,
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) routes: Arc<Routes>,
+    /// There while one release alone gets requests.
+    pub(crate) cache: Option<Arc<Cache>>,
     routed: Vec<Arc<Backend>>,
     split: Option<Split>,
 }
@@ -141,6 +144,7 @@ impl App {
     pub(crate) fn is_plain(&self) -> bool {
         self.split.is_none()
             && !self.limiter.has_rules()
+            && self.cache.is_none()
             && !self.routed.iter().any(|backend| backend.speaks_http2())
     }
 
@@ -170,6 +174,8 @@ pub(crate) struct Fleet {
     pub(crate) unknown: Arc<Queue>,
     /// Whether any app limits how often somebody may ask.
     pub(crate) limits_rates: bool,
+    /// Whether any app has its answers stored.
+    pub(crate) caches: bool,
     /// Whether the requests of any app are shared between releases, so that it matters who sends one.
     pub(crate) splits: bool,
     /// False when edge started without being able to read its snapshot: what it does not know may exist.
@@ -234,6 +240,7 @@ struct Lasting {
     queue: Arc<Queue>,
     limiter: Arc<Limiter>,
     routes: Arc<Routes>,
+    cache: Option<Arc<Cache>>,
     activity: Arc<Activity>,
 }
 
@@ -246,6 +253,8 @@ pub(crate) struct Registry {
     tallies: BTreeMap<(AppId, ReleaseNumber), Arc<Tally>>,
     /// Requests that wait, of all apps.
     waiting: Arc<AtomicUsize>,
+    /// Bytes that are stored, of all apps.
+    cached: Arc<AtomicUsize>,
     next_key: u64,
     drained: Arc<Notify>,
     /// The folder of the sockets at which shims are asked for the way to their instances.
@@ -259,6 +268,7 @@ impl Registry {
             apps: BTreeMap::new(),
             tallies: BTreeMap::new(),
             waiting: Arc::default(),
+            cached: Arc::default(),
             next_key: 0,
             drained,
             dial_folder,
@@ -284,6 +294,8 @@ impl Registry {
             let lasting = self.lasting(id, app);
             let (counters, queue) = (Arc::clone(&lasting.counters), Arc::clone(&lasting.queue));
             let (limiter, routes) = (Arc::clone(&lasting.limiter), Arc::clone(&lasting.routes));
+            let cache = lasting.cache.clone().filter(|_| app.shares.is_empty());
+            fleet.caches |= cache.is_some();
             let activity = Arc::clone(&lasting.activity);
             fleet.limits_rates |= limiter.has_rules();
             activity.set_asleep(app.asleep);
@@ -316,6 +328,7 @@ impl Registry {
                 queue,
                 limiter,
                 routes,
+                cache,
                 routed,
                 split,
             });
@@ -334,6 +347,7 @@ impl Registry {
             queue: Queue::among(&self.waiting),
             limiter: Arc::default(),
             routes: Arc::default(),
+            cache: None,
             activity: Arc::new(Activity::new(Arc::clone(&self.drained))),
         });
         // A release with the same rules goes on with what is remembered.
@@ -342,6 +356,12 @@ impl Registry {
         }
         if !lasting.routes.is_of(&route.routes) {
             lasting.routes = Arc::new(Routes::new(&route.routes, &lasting.routes));
+        }
+        // Of another release nothing that is stored is of use; an app that was given up stores nothing.
+        let same = |cache: &Arc<Cache>| route.cache.as_ref().is_some_and(|said| cache.is_of(said));
+        if !lasting.cache.as_ref().is_some_and(same) {
+            let cache = |said| Arc::new(Cache::new(said, &self.cached));
+            lasting.cache = route.cache.clone().map(cache);
         }
         lasting
     }
@@ -470,6 +490,7 @@ mod tests {
             hold: Millis::from_secs(5),
             rate_limits: Vec::new(),
             routes: Vec::new(),
+            cache: None,
             gate: Gate::Open,
             address: Some(Ipv4Addr::new(198, 19, 0, 1)),
             https: Https::default(),

@@ -17,6 +17,7 @@ use crate::answer::{self, Reason, refuse};
 use crate::backend::InFlight;
 use crate::before::{Before, before_the_app};
 use crate::body::{Ending, ResponseBody};
+use crate::cache::{self, Caching, Looked};
 use crate::client::Origin;
 use crate::grpc;
 use crate::headers;
@@ -117,16 +118,18 @@ async fn answered(
     }
 
     let accept = request.headers().get(header::ACCEPT).cloned();
-    let sent = match target_of(origin, &host) {
+    let accept = accept.as_ref();
+    let mut response = match target_of(origin, &host) {
         Ok(target) => match worker.admit_rate(&target, origin, &request, &mut record) {
-            Ok(()) => send(worker, target, request, before, &mut record).await,
-            Err(exceeded) => Err(Reason::TooOften(exceeded)),
+            Ok(()) => match cache::look(worker, origin, &target, &host, &mut request, &mut record).await {
+                Looked::Stored(hit) => hit.answer(record),
+                Looked::Ask(caching) => {
+                    ask(worker, (target, request, before), caching, client.zip(protocol), record, accept).await
+                }
+            },
+            Err(exceeded) => refuse(Reason::TooOften(exceeded), accept, record),
         },
-        Err(reason) => Err(reason),
-    };
-    let mut response = match sent {
-        Ok(answer) => finish(worker, answer, client.zip(protocol), record, accept.as_ref()),
-        Err(reason) => refuse(reason, accept.as_ref(), record),
+        Err(reason) => refuse(reason, accept, record),
     };
     if hsts > 0 {
         headers::set_hsts(response.headers_mut(), hsts);
@@ -136,6 +139,32 @@ async fn answered(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Asks the app. What it answers goes by `caching`, where the app has a cache.
+async fn ask(
+    worker: &Rc<Worker>,
+    (target, request, before): (Target, Request<Incoming>, Tried),
+    caching: Option<Box<Caching>>,
+    client: Option<(OnUpgrade, HeaderValue)>,
+    mut record: Record,
+    accept: Option<&HeaderValue>,
+) -> Response<ResponseBody> {
+    match send(worker, target, request, before, &mut record).await {
+        Ok(answer) => {
+            // Of releases that requests are shared between nothing is stored.
+            let store = !record.is_shared();
+            let response = finish(worker, answer, client, record, accept);
+            match caching {
+                Some(caching) => Box::pin(caching.take(worker, response, store)).await,
+                None => response,
+            }
+        }
+        Err(reason) => match caching.filter(|_| reason.is_failure()).and_then(|it| it.instead(worker)) {
+            Some(hit) => hit.answer(record),
+            None => refuse(reason, accept, record),
+        },
+    }
 }
 
 /// Checks what hyper and the scanner leave open, brings the target to origin form, and gives the host as the client

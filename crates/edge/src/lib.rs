@@ -3,7 +3,7 @@
 //! `run` takes the listeners from the supervisor and one worker thread serves each (`worker`); the thread that
 //! called it follows control, probes and gives the orders (`control_thread`). A client that comes by a proxy is told of first (`proxied`, by
 //! `proxy_header`), one of HTTPS shakes hands (`tls`, by `certificates`). A request goes through `client_stream` and `strict` (what is refused before hyper sees it), or through `http1` where it is ordinary, `before`
-//! (what edge answers itself), `rate` (who asks too often), `routes` (what holds for parts of an app), `forward` (which app, when again), `visit` (which release),
+//! (what edge answers itself), `rate` (who asks too often), `routes` (what holds for parts of an app), `cache` (what is answered already), `forward` (which app, when again), `visit` (which release),
 //! `queue` (how many wait, and whose turn it is), `circuit` (which instances are passed over) and `upstream` (the pool) by
 //! `dial` (the way there), or `http2` where many requests share a connection to an instance that speaks it. `grpc` is what edge has to know of that, `preface` how a client
 //! without TLS begins, `taking` which streams of HTTP/2 their clients take. What an instance sends to another app comes in by `internal`, and where it is no HTTP goes by
@@ -21,6 +21,7 @@ mod backend;
 mod before;
 mod body;
 mod boot;
+mod cache;
 mod certificates;
 mod circuit;
 mod client;

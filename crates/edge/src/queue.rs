@@ -32,7 +32,7 @@ pub(crate) struct Queue {
 }
 
 /// A request that waits, counted for as long as this exists.
-struct Waiting<'a>(&'a Queue);
+pub(crate) struct Waiting<'a>(&'a Queue);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
@@ -121,7 +121,8 @@ impl Queue {
         }
     }
 
-    fn enter(&self) -> Option<Waiting<'_>> {
+    /// A place among those that wait, if there is one.
+    pub(crate) fn enter(&self) -> Option<Waiting<'_>> {
         // Counted first and looked at then, so that no two take the last place. Who is one too many by another's try may be refused too.
         let all = self.all.fetch_add(1, SeqCst);
         let own = self.waiting.fetch_add(1, SeqCst);

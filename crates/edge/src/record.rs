@@ -30,6 +30,8 @@ pub(crate) struct Record {
     status: Option<u16>,
     bytes: u64,
     cut: bool,
+    /// Whether it was answered by what was stored.
+    stored: bool,
     backend: Option<Arc<Backend>>,
     counters: Option<Arc<Counters>>,
     /// What holds for the part of the app that it is for.
@@ -55,6 +57,7 @@ impl Record {
             status: None,
             bytes: 0,
             cut: false,
+            stored: false,
             backend: None,
             counters: None,
             ruling: None,
@@ -148,6 +151,19 @@ impl Record {
         self.status = Some(status);
     }
 
+    /// It is answered by so many bytes that were stored.
+    pub(crate) fn had_stored(&mut self, status: u16, bytes: usize) {
+        self.stored = true;
+        self.status = Some(status);
+        self.bytes = bytes as u64;
+    }
+
+    /// The app said that what was stored is still good: so many bytes.
+    pub(crate) fn confirmed(&mut self, status: u16, bytes: usize) {
+        self.status = Some(status);
+        self.add_bytes(bytes);
+    }
+
     /// No instance could be given the request.
     pub(crate) fn unserved(&self) {
         if let Some(counters) = &self.counters {
@@ -200,7 +216,11 @@ impl Record {
             status: self.status.unwrap_or(CLIENT_LEFT),
             bytes: self.bytes,
             cut: self.cut,
-            instance: self.backend.as_ref().map_or("-", |backend| &backend.label),
+            instance: match &self.backend {
+                _ if self.stored => "cache",
+                Some(backend) => &backend.label,
+                None => "-",
+            },
             id: self.id.as_str(),
         });
         now

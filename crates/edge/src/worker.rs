@@ -27,6 +27,7 @@ use crate::access_log::{Buffer, Line};
 use crate::activity::Activity;
 use crate::address::Connections;
 use crate::backend::{Backend, InFlight};
+use crate::cache::Cache;
 use crate::client::{self, Client, End, Origin};
 use crate::dial::Dialers;
 use crate::fleet::{App, Fleet, Named};
@@ -323,6 +324,15 @@ impl Worker {
             None if app.has_besides(tried) => Choice::Full(held(app.hold)),
             None => Choice::Wait(held(app.hold)),
         }
+    }
+
+    /// Where answers of the app are stored, if somewhere, and who waits for some. It takes note of the app, and keeps it awake no more than it wakes it.
+    pub(crate) fn cache(&self, target: &Target, record: &mut Record) -> Option<(Arc<Cache>, Arc<Queue>)> {
+        let fleet = self.fleet.borrow();
+        let app = fleet.caches.then(|| app_of(&fleet, target))??;
+        let cache = app.cache.as_ref().filter(|_| app.gate == Gate::Open)?;
+        record.set_app(&app.counters);
+        Some((Arc::clone(cache), Arc::clone(&app.queue)))
     }
 
     /// An instance for a request about which nothing else is to be decided: nothing when something is, or when there is none at once.

@@ -3,6 +3,8 @@
 
 #[path = "edge/answers.rs"]
 mod answers;
+#[path = "edge/caching.rs"]
+mod caching;
 #[path = "edge/crowding.rs"]
 mod crowding;
 #[path = "edge/dialing.rs"]

@@ -21,8 +21,8 @@ pub mod wire;
 
 pub use names::Names;
 pub use snapshot::{
-    AppRoute, Backend, CertificateRoute, ChallengeRoute, Endpoint, Generation, Host, Https, Probe, ProbePath,
-    Role, Snapshot,
+    AppRoute, Backend, CacheRoute, CertificateRoute, ChallengeRoute, Endpoint, Generation, Host, Https,
+    Probe, ProbePath, Role, Snapshot,
 };
 pub use split::Share;
 pub use table::{Flaw, InvalidSnapshot, Table};

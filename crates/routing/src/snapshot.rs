@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use berth_spec::{AppId, Gate, HttpProtocol, HttpRoute, InstanceId, Millis, RateLimit, RequestConcurrency};
+use berth_spec::{
+    AppId, Bytes, Gate, HttpProtocol, HttpRoute, InstanceId, Millis, RateLimit, ReleaseNumber,
+    RequestConcurrency,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::split::Share;
@@ -130,6 +133,9 @@ pub struct AppRoute {
     /// What holds for parts of it alone. A version that does not know it has what holds for the app hold for all of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<HttpRoute>,
+    /// Where answers are stored, while one release alone gets requests. A version that does not know it stores nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheRoute>,
     /// Whether requests go to them at all. A version that does not know it lets them through.
     #[serde(default, skip_serializing_if = "Gate::is_open")]
     pub gate: Gate,
@@ -149,6 +155,17 @@ pub struct AppRoute {
     /// wakes once control has heard that a request was not served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asleep: Option<Generation>,
+}
+
+/// What the answers of one release are stored in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheRoute {
+    /// The release: what is stored of one is never given for another.
+    pub release: ReleaseNumber,
+    /// How much memory they take.
+    pub size: Bytes,
+    /// A longer body is not stored.
+    pub max_body: Bytes,
 }
 
 /// A host name in lower case without a port: `shop.example.com`; or `*.example.com`, which matches every name with one label

@@ -5,6 +5,7 @@
 
 mod canary;
 mod cron;
+mod http_cache;
 mod http_protocol;
 mod http_route;
 mod keys;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::canary::{Analysis, CANARY_STEPS_MAX, Canary};
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
+pub use self::http_cache::HttpCache;
 pub use self::http_protocol::HttpProtocol;
 pub use self::http_route::{HttpMethod, HttpRoute, InvalidHttpMethod};
 pub use self::rate_limit::{InvalidPathPrefix, InvalidPrincipal, PathPrefix, Principal, RateLimit};
@@ -339,6 +341,9 @@ pub struct Http {
     /// What holds for parts of the app alone; in the order written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<HttpRoute>,
+    /// Where answers are stored; nowhere when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<HttpCache>,
     /// How readiness is probed.
     pub readiness: Readiness,
 }

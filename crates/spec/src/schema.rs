@@ -194,6 +194,8 @@ struct Http {
     /// What holds for parts of the app alone.
     #[schemars(length(max = 50))]
     route: Option<Vec<HttpRoute>>,
+    /// That answers are stored, as the app says of each. None is when left out.
+    cache: Option<HttpCache>,
     /// How health is probed: at most one check.
     #[schemars(length(max = 1))]
     checks: Option<Vec<Check>>,
@@ -229,6 +231,15 @@ struct RateLimit {
     /// And these methods. Every one when left out.
     #[schemars(length(max = 16))]
     methods: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HttpCache {
+    /// How much memory stored answers take, 1Mi to 256Mi. 32Mi when left out.
+    size: Option<Size>,
+    /// A longer body is not stored, 1Ki to `size`. 1Mi when left out.
+    max_body: Option<Size>,
 }
 
 #[derive(JsonSchema)]

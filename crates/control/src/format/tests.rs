@@ -123,6 +123,7 @@ fn manifests() -> Vec<Event> {
         "[http.concurrency]\nsoft_limit = 1\nhard_limit = 2\n",
         "[[http.rate_limit]]\nrequests = 10\nper = \"1s\"\nburst = 20\nby = \"ip\"\npath = \"/login\"\nmethods = [\"POST\"]\n",
         "[[http.route]]\npath = \"/reports\"\nmethods = [\"GET\"]\nrequest_timeout = \"5m\"\nconcurrency = 4\n",
+        "[http.cache]\nsize = \"64Mi\"\nmax_body = \"2Mi\"\n",
         "[scale.web]\nmin = 0\nidle_after = \"1m\"\nstop_after = \"0s\"\n",
     ];
     let event = |text: &&str| {

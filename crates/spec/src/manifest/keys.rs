@@ -55,6 +55,7 @@ pub(super) const HTTP: Keys = Keys {
         "concurrency",
         "rate_limit",
         "route",
+        "cache",
         "checks",
     ],
     later: &[],
@@ -66,6 +67,7 @@ pub(super) const RATE_LIMIT: Keys = Keys {
     known: &["requests", "per", "burst", "by", "path", "methods"],
     later: &[],
 };
+pub(super) const HTTP_CACHE: Keys = Keys { section: "http.cache", known: &["size", "max_body"], later: &[] };
 pub(super) const HTTP_ROUTE: Keys =
     Keys { section: "http.route", known: &["path", "methods", "request_timeout", "concurrency"], later: &[] };
 pub(super) const CHECK: Keys =
@@ -95,7 +97,7 @@ pub(super) const SCALE: Keys = Keys {
 };
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 16] = [
+pub(super) const SECTIONS: [&Keys; 17] = [
     &TOP,
     &BUILD,
     &DEPLOY,
@@ -104,6 +106,7 @@ pub(super) const SECTIONS: [&Keys; 16] = [
     &HTTP_CONCURRENCY,
     &RATE_LIMIT,
     &HTTP_ROUTE,
+    &HTTP_CACHE,
     &CHECK,
     &SHUTDOWN,
     &CRON,

@@ -16,7 +16,7 @@ use super::{
     Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     HttpProtocol, IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
-use super::{canary, cron, http_route, rate_limit, request_limits, resources, scale, volumes};
+use super::{canary, cron, http_cache, http_route, rate_limit, request_limits, resources, scale, volumes};
 use crate::command::{Command, RelativeDir};
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -348,6 +348,7 @@ fn http(section: &mut Section<'_, '_, '_>) -> Http {
         concurrency: concurrency.unwrap_or_default(),
         rate_limits: rate_limit::rate_limits(section),
         routes: http_route::routes(section),
+        cache: section.below("cache", &keys::HTTP_CACHE, http_cache::cache),
         readiness: checks(section).unwrap_or_default(),
     }
 }

@@ -508,6 +508,7 @@ fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
         ("http.concurrency", "HttpConcurrency"),
         ("http.rate_limit", "RateLimit"),
         ("http.route", "HttpRoute"),
+        ("http.cache", "HttpCache"),
         ("http.checks", "Check"),
         ("shutdown", "Shutdown"),
         ("cron", "Cron"),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{
-    Build, Canary, CronEntry, Deploy, Egress, Http, HttpMethod, HttpRoute, Manifest, RateLimit, Readiness,
-    RequestConcurrency, Shutdown, Signal, Sleep, Volume,
+    Build, Canary, CronEntry, Deploy, Egress, Http, HttpCache, HttpMethod, HttpRoute, Manifest, RateLimit,
+    Readiness, RequestConcurrency, Shutdown, Signal, Sleep, Volume,
 };
 use crate::command::Command;
 use crate::name::{CronName, ProcessName, VolumeName};
@@ -142,6 +142,8 @@ impl Out {
             let what = if index == 0 { "What holds for parts of the app alone." } else { "" };
             self.section("[http.route]", what, &route_keys(route));
         }
+        let cache = http.cache.as_ref().map(cache_keys).unwrap_or_default();
+        self.section("http.cache", "That answers are stored, as the app says of each.", &cache);
         self.section("[http.checks]", "What a new instance has to answer before it gets requests.", &checks);
     }
 
@@ -250,6 +252,7 @@ fn http_keys(http: &Http) -> (Keys, Keys) {
         concurrency: _,
         rate_limits: _,
         routes: _,
+        cache: _,
         readiness,
     } = http;
     let list = |hosts: &Vec<super::HostName>| {
@@ -302,6 +305,12 @@ fn route_keys(route: &HttpRoute) -> Keys {
         given("concurrency", concurrency.map(|count| count.to_string())),
     ];
     keys.into_iter().flatten().collect()
+}
+
+fn cache_keys(cache: &HttpCache) -> Keys {
+    let HttpCache { size, max_body } = cache;
+    let sizes = [("size", size), ("max_body", max_body)];
+    sizes.into_iter().filter_map(|(key, size)| given(key, Some(text(&size.to_string())))).collect()
 }
 
 fn method_list(methods: &[HttpMethod]) -> Option<(String, String)> {

@@ -253,7 +253,8 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
             io::copy(&mut reader, &mut io::sink())?;
             return Ok(());
         }
-        "/release" => variable("RELEASE_VERSION"),
+        // Good for everybody for ten minutes.
+        "/release" | "/fresh" => variable("RELEASE_VERSION"),
         "/instance" => variable("INSTANCE_ID"),
         "/visits" => visit(&variable("VOLUME_DATA"))?,
         "/written" => WRITTEN.load(Ordering::Relaxed).to_string(),
@@ -276,9 +277,10 @@ fn answer(mut stream: TcpStream, status: &str) -> io::Result<()> {
     let fails = each > 0 && !probed && ASKED.fetch_add(1, Ordering::Relaxed) % each == 0;
     let status = if fails { "500 Internal Server Error" } else { status };
     let location = if status.starts_with('3') { "location: /login\r\n" } else { "" };
+    let fresh = if path == "/fresh" { "cache-control: public, max-age=600\r\n" } else { "" };
     let length = body.len();
     write!(
         stream,
-        "HTTP/1.1 {status}\r\n{location}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\n{location}{fresh}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
     )
 }
