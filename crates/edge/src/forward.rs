@@ -124,7 +124,8 @@ async fn answered(
             Ok(()) => match cache::look(worker, origin, &target, &host, &mut request, &mut record).await {
                 Looked::Stored(hit) => hit.answer(record),
                 Looked::Ask(caching) => {
-                    ask(worker, (target, request, before), caching, client.zip(protocol), record, accept).await
+                    ask(worker, (target, request, before), caching, client.zip(protocol), record, accept)
+                        .await
                 }
             },
             Err(exceeded) => refuse(Reason::TooOften(exceeded), accept, record),
