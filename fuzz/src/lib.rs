@@ -32,5 +32,7 @@ mod frames;
 mod strict;
 
 pub mod edge;
+pub mod image;
 pub mod routing;
+pub mod source;
 pub mod spec;

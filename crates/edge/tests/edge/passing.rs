@@ -282,7 +282,10 @@ fn requests_are_counted_and_logged() {
     let mut world = serving(&mirror);
     let head = world.get("shop.localhost", "/path?secret=1").body;
     let id = head.split("x-request-id: ").nth(1).unwrap().split('\r').next().unwrap().to_owned();
-    let (counts, _) = world.control.wait(|message| matches!(message, FromEdge::Counts { .. }));
+    // While a request is under way its app is told of as busy, with nothing counted.
+    let is_counted =
+        |message: &FromEdge| matches!(message, FromEdge::Counts { apps } if apps[0].by_class != [0; 5]);
+    let (counts, _) = world.control.wait(is_counted);
     let FromEdge::Counts { apps } = counts else { unreachable!() };
     assert_eq!((&apps[0].app, apps[0].by_class, apps[0].unserved), (&app("shop"), [0, 1, 0, 0, 0], 0));
     world.tell_to_stop();
