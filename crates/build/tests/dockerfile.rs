@@ -264,6 +264,20 @@ async fn a_secret_is_in_the_command_that_mounts_it_and_in_no_layer(yard: Yard) {
     assert!(said.contains("[masked]") && !said.contains("hush-hush-9431"), "{said}");
 }
 
+async fn an_argument_is_the_dockerfiles_and_not_the_engines(yard: Yard) {
+    let mut order = Order::new("FROM scratch\nARG LD_PRELOAD\nCOPY page /page\nCMD [\"/page\"]\n");
+    order.files.push(("page", "a page\n".to_owned()));
+    // What an engine that had them in its environment would load, and whom it would talk to.
+    for (name, value) in
+        [("LD_PRELOAD", "/of-the-app.so"), ("BUILDAH_FORMAT", "oci"), ("STORAGE_DRIVER", "none")]
+    {
+        order.args.insert(name.to_owned(), value.to_owned());
+    }
+    let (files, _, said) = yard.image(order).await;
+    assert_eq!(files.text("page").unwrap(), "a page\n");
+    assert!(!said.contains("ld.so"), "{said}");
+}
+
 async fn a_command_that_fails_is_told_by_its_line(yard: Yard) {
     let order = Order::new(
         "FROM scratch\nCOPY busybox /bin/busybox\nSH \"echo about to fail; exit 37\"]\nCMD [\"/x\"]\n",
@@ -347,6 +361,7 @@ by_each_engine! {
     an_image_is_made_and_says_what_the_dockerfile_says: |_| {};
     a_stage_gives_what_is_copied_from_it_and_nothing_else: |_| {};
     a_secret_is_in_the_command_that_mounts_it_and_in_no_layer: |_| {};
+    an_argument_is_the_dockerfiles_and_not_the_engines: |_| {};
     a_command_that_fails_is_told_by_its_line: |_| {};
     a_build_that_takes_too_long_is_ended_with_its_commands: |config| config.timeout = berth_spec::Millis::from_secs(8);
     a_command_has_no_network_where_the_manifest_says_so: |_| {};
