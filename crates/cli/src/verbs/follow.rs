@@ -6,6 +6,7 @@ use std::time::Duration;
 use berth_contract::{Code, ExitStatus, Failure as Reported, ProgressEvent, Release, Stage};
 use berth_spec::{AppId, Millis, ReleaseNumber};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Session;
 use crate::args::Waiting;
@@ -59,6 +60,8 @@ impl Session<'_> {
         let mut events = self.client.progress(app, number);
         let mut shown = Shown { stage: "submitted".to_owned(), since: self.clock.monotonic(), frame: 0 };
         let mut ticker = tokio::time::interval(REDRAW);
+        // One over all events: a Ctrl-C between two of them, where nobody listened, would be lost.
+        let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
             let event = {
                 // One future over all ticks: a new one at each would start connecting anew each time.
@@ -67,7 +70,7 @@ impl Session<'_> {
                     tokio::select! {
                         event = &mut next => break event,
                         _ = ticker.tick() => self.redraw(&mut shown)?,
-                        _ = tokio::signal::ctrl_c() => return Ok(None),
+                        _ = interrupt.recv() => return Ok(None),
                     }
                 }
             };

@@ -4,6 +4,7 @@ use std::pin::pin;
 
 use berth_contract::{Code, ExitStatus, LogLine, LogQuery, LogStream};
 use berth_spec::InstanceId;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Session;
 use crate::args::LogsArgs;
@@ -33,12 +34,14 @@ impl Session<'_> {
         };
         let mut lines = self.client.logs(&app, &query);
         let mut silent = true;
+        // One over all lines: a Ctrl-C between two of them, where nobody listened, would be lost.
+        let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
             let line = {
                 let mut next = pin!(lines.next());
                 tokio::select! {
                     line = &mut next => line,
-                    _ = tokio::signal::ctrl_c() => return Ok(ExitStatus::Interrupted),
+                    _ = interrupt.recv() => return Ok(ExitStatus::Interrupted),
                 }
             };
             match line.transpose()? {

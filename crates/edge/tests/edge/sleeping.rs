@@ -1,11 +1,16 @@
 //! Apps that sleep: what is said to control, what is held, what keeps awake.
 
+use std::io::{Read as _, Write as _};
+
 use berth_routing::wire::{FromEdge, Health, ToEdge};
 use berth_routing::{Generation, Role, Snapshot};
 
 use crate::world::{Instance, Options, World, app, instance, read_until, shop, with_hold};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: shop.localhost\r\n\r\n";
+
+/// A WebSocket's, masked and empty.
+const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 
 fn asleep(mut snapshot: Snapshot, since: u64) -> Snapshot {
     snapshot.apps.values_mut().for_each(|route| route.asleep = Some(Generation(since)));
@@ -76,6 +81,10 @@ fn what_stands_open_is_no_request_and_a_message_on_it_wakes() {
         call.write(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello ",
         );
+        // The pong comes back, which says that edge passed it on, and is none of the app's doing either.
+        let mut pong = PONG;
+        call.stream.read_exact(&mut pong).unwrap();
+        call.stream.write_all(&pong).unwrap();
         call.read_to_end();
     });
     let mut world = World::serving(&shop(1, &[(websocket.addr, Role::Routed)]));
@@ -88,10 +97,16 @@ fn what_stands_open_is_no_request_and_a_message_on_it_wakes() {
     let (_, before) = world.control.wait(|message| *message == still);
     assert!(!before.iter().any(|it| matches!(it, FromEdge::Drained { .. })), "its connection is open");
     // A pong is none of the client's doing.
-    use std::io::Write as _;
-    client.stream.write_all(&[0x8a, 0x80, 0, 0, 0, 0]).unwrap();
-    let (_, before) = world.control.wait(|message| matches!(message, FromEdge::Counts { .. }));
-    assert!(!before.iter().any(|it| matches!(it, FromEdge::Wanted { .. })));
+    client.stream.write_all(&PONG).unwrap();
+    client.stream.read_exact(&mut [0; PONG.len()]).unwrap();
+    // What it brought about would be said before or right after edge says that it uses another snapshot.
+    for generation in [3, 4] {
+        let snapshot = asleep(shop(generation, &[(websocket.addr, Role::Parked)]), 2);
+        world.control.send(&ToEdge::Snapshot(snapshot));
+        let applied = FromEdge::Applied { generation: Generation(generation) };
+        let (_, before) = world.control.wait(|message| *message == applied);
+        assert!(!before.iter().any(|it| matches!(it, FromEdge::Wanted { .. })));
+    }
     client.stream.write_all(&[0x81, 0x81, 0, 0, 0, 0, b'x']).unwrap();
     world.control.wait(|message| *message == wanted(2));
 }
