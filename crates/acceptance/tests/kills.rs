@@ -26,7 +26,7 @@ fn kill(platform: &Platform, load: &Load, role: &str) -> Kill {
         new.len() == 1 && new != old && platform.cli(["status"]).status == 0
     };
     assert!(wait_until(PATIENCE, back), "{role} does not return: {}", platform.log("supervisor"));
-    Kill { what: role.to_owned(), at, effect }
+    Kill { what: role.to_owned(), at, effect, refuses: false }
 }
 
 /// Lets the load go on until it has sent some more.

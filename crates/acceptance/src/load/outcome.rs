@@ -62,14 +62,18 @@ pub struct Kill {
     /// How long its effects may last: until the process has ended where only what was in flight may fail, 5 s and more for an
     /// app's only instance.
     pub effect: Duration,
+    /// Whether the listeners were lost with it: connections are refused until they are there again.
+    pub refuses: bool,
 }
 
 impl Kill {
-    /// Whether `failed` was in flight when this happened, or begun while its effects lasted. A refused connection is never
-    /// excused: the listeners belong to the supervisor, and the kernel queues.
+    /// Whether `failed` was in flight when this happened, or begun while its effects lasted. A refused connection is excused by nothing but
+    /// the loss of the listeners: they belong to the supervisor and to edge, and while one of them lives the kernel queues.
     #[must_use]
     pub fn explains(&self, failed: &Failed) -> bool {
-        failed.failure != Failure::Refused && failed.start <= self.at + self.effect && failed.end >= self.at
+        (self.refuses || failed.failure != Failure::Refused)
+            && failed.start <= self.at + self.effect
+            && failed.end >= self.at
     }
 }
 
@@ -239,6 +243,7 @@ mod tests {
             what: "edge".to_owned(),
             at: Duration::from_millis(100),
             effect: Duration::from_millis(effect),
+            refuses: false,
         };
         assert_eq!(outcome.unexplained(&[]).len(), 4);
         assert_eq!(outcome.unexplained(&[kill(0)]).len(), 3);

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::soak::Order;
 
+/// How far before a failure that nothing explains it is of interest what was killed.
+const LOOK_BACK: Duration = Duration::from_secs(5);
+
 /// A process that was killed.
 #[derive(Debug)]
 pub(crate) struct Killed {
@@ -17,8 +20,10 @@ pub(crate) struct Killed {
     pub(crate) pid: u32,
     /// Just before the signal was sent, on the load's clock.
     pub(crate) at: Duration,
-    /// When it and what was below it had ended.
+    /// When it and what was below it had ended; when there were listeners again, where they were lost with it.
     pub(crate) ended: Duration,
+    /// Whether they were.
+    pub(crate) lost: bool,
 }
 
 impl fmt::Display for Killed {
@@ -96,7 +101,7 @@ impl Record {
     pub(crate) fn assert_served(&self, outcome: &Outcome) {
         let kills: Vec<Kill> = self.kills.iter().filter(|kill| kill.victim.serves()).map(as_excuse).collect();
         outcome.assert_clean(&self.activations(), &kills);
-        for kill in &kills {
+        for kill in kills.iter().filter(|kill| !kill.refuses) {
             // A connection has one request in flight at a time: with a second failure something else went wrong.
             let mut hit = BTreeSet::new();
             for failed in outcome.failed.iter().filter(|failed| kill.explains(failed)) {
@@ -116,6 +121,7 @@ impl Record {
             "rollbacks": times(Order::RollBack),
             "upgrades": times(Order::Upgrade),
             "kills": self.kills.len(),
+            "lost": self.kills.iter().filter(|kill| kill.lost).count(),
             "sent": outcome.samples.len() + outcome.failed.len(),
             "rate": outcome.rate(),
             "right": outcome.right,
@@ -123,6 +129,24 @@ impl Record {
             "unmatched": outcome.unexplained(&kills).len(),
         });
         std::fs::write(path, record.to_string()).unwrap();
+    }
+
+    /// The first failure that nothing explains, and what was killed in the seconds before it: where to look in the logs.
+    pub(crate) fn first_unmatched(&self, outcome: &Outcome) -> Option<String> {
+        let kills: Vec<Kill> = self.kills.iter().filter(|kill| kill.victim.serves()).map(as_excuse).collect();
+        let first = outcome.unexplained(&kills).into_iter().min_by_key(|failed| failed.end)?;
+        let before = self.kills.iter().filter(|kill| (kill.at..kill.at + LOOK_BACK).contains(&first.end));
+        let before: Vec<String> = before.map(ToString::to_string).collect();
+        Some(format!("{first}\n  after {}", before.join(", ")))
+    }
+
+    /// A supervisor that was killed is followed by one that found no edge, so that nobody had the listeners from when that edge was killed until
+    /// `now`. Panics where none was: then one was lost that should have lived.
+    pub(crate) fn listeners_were_lost(&mut self, now: Duration) {
+        let edge = self.kills.iter_mut().rev().find(|kill| kill.victim == Victim::Edge);
+        let edge =
+            edge.filter(|edge| now < edge.at + LOOK_BACK).expect("an edge that nobody killed is there");
+        (edge.ended, edge.lost) = (now, true);
     }
 
     fn activations(&self) -> Vec<Activation> {
@@ -162,5 +186,5 @@ impl Record {
 
 /// What was in flight between the signal and the end may fail.
 fn as_excuse(kill: &Killed) -> Kill {
-    Kill { what: kill.to_string(), at: kill.at, effect: kill.ended - kill.at }
+    Kill { what: kill.to_string(), at: kill.at, effect: kill.ended - kill.at, refuses: kill.lost }
 }

@@ -223,9 +223,14 @@ impl Soak {
         if !prey.kill() {
             return false;
         }
-        self.record.kills.push(Killed { victim, pid, at, ended: self.load.now() });
+        self.record.kills.push(Killed { victim, pid, at, ended: self.load.now(), lost: false });
         if victim == Victim::Supervisor {
+            let before = self.platform.log("supervisor").len();
             self.platform.start_again();
+            let log = self.platform.log("supervisor");
+            if !log.get(before..).unwrap_or(&log).contains("an orphaned edge") {
+                self.record.listeners_were_lost(self.load.now());
+            }
         }
         true
     }
@@ -290,6 +295,9 @@ impl Soak {
         let outcome = load.stop();
         println!("{outcome}\n{given:?}\n{}", record.summary(&outcome));
         record.write(&outcome, &given);
+        if let Some(first) = record.first_unmatched(&outcome) {
+            println!("{first}\n{}\n{}", platform.log("supervisor"), without_requests(&platform.log("edge")));
+        }
         record.assert_served(&outcome);
         for victim in [Victim::Control, Victim::Edge] {
             let one = || platform.role(&victim.to_string()).len() == 1;
@@ -351,6 +359,13 @@ fn wait_for_instances_of(platform: &Platform, app: &str) {
 
 fn logs(platform: &Platform) -> String {
     ["supervisor", "control", "edge"].map(|role| platform.log(role)).join("\n")
+}
+
+/// What edge says of itself, in a log that has a line for each request too.
+fn without_requests(log: &str) -> String {
+    let of_itself =
+        |line: &&str| [" INFO ", " WARN ", " ERROR ", "panicked"].iter().any(|word| line.contains(word));
+    log.lines().filter(of_itself).collect::<Vec<_>>().join("\n")
 }
 
 /// What the journal alone decides: the apps, their releases, their configuration.

@@ -44,13 +44,14 @@ pub(super) fn measure(context: &Context<'_>, berth: &Path, measured: &mut Measur
     measured.notes.push(format!(
         "failed_requests: {} deploys, {} rollbacks and {} upgrades of the platform, in which {} of its processes were killed at random, under {:.0} requests/s \
          of HTTP/1.1 (half of them over connections of their own) and of HTTP/2, with event streams, WebSockets and slow uploads beside them: {} were right; \
-         failed_by_kills were in flight in what was killed, and are not in it",
+         failed_by_kills, which are not in it, were in flight in what was killed, or came while nobody had the listeners: edge and the supervisor were killed in one moment {} times",
         count("deploys")?,
         count("rollbacks")?,
         count("upgrades")?,
         count("kills")?,
         record["rate"].as_f64().unwrap_or_default(),
         right.join(", "),
+        count("lost")?,
     ));
     Ok(())
 }
