@@ -1,9 +1,12 @@
 //! The messages between control and edge: frames of a 4-byte little-endian length and that many bytes of JSON.
 
+use std::fmt;
+
 use berth_rollout::Latencies;
 use berth_spec::{AppId, InstanceId, ReleaseNumber};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use crate::snapshot::{Generation, Snapshot};
@@ -14,7 +17,7 @@ pub const PROTOCOL: u32 = 1;
 pub const FRAME_MAX: u32 = 64 << 20;
 
 /// What control tells edge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum ToEdge {
     /// The first frame.
@@ -24,6 +27,52 @@ pub enum ToEdge {
     },
     /// Serve by this from now on. It is durable already.
     Snapshot(Snapshot),
+}
+
+/// The same as is derived, but for that the type has to come first, as it does where it was written: so a snapshot is read in one go. What is
+/// derived reads all of it into a tree of values, for want of a type to make of them, and the snapshot out of that tree.
+impl<'de> Deserialize<'de> for ToEdge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OfToEdge)
+    }
+}
+
+struct OfToEdge;
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Key {
+    Type,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Hello,
+    Snapshot,
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    protocol: u32,
+}
+
+impl<'de> Visitor<'de> for OfToEdge {
+    type Value = ToEdge;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message that begins with its type")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<ToEdge, A::Error> {
+        let Some(Key::Type) = fields.next_key()? else { return Err(A::Error::missing_field("type")) };
+        let kind = fields.next_value()?;
+        let rest = MapAccessDeserializer::new(fields);
+        match kind {
+            Kind::Hello => Hello::deserialize(rest).map(|Hello { protocol }| ToEdge::Hello { protocol }),
+            Kind::Snapshot => Snapshot::deserialize(rest).map(ToEdge::Snapshot),
+        }
+    }
 }
 
 /// What edge tells control. After it connected it repeats everything that is true.
@@ -228,9 +277,27 @@ mod tests {
 
     #[test]
     fn what_is_not_a_message_is_refused() {
+        for body in
+            ["{}", "[]", r#"{"protocol":1,"type":"hello"}"#, r#"{"type":"hello"}"#, r#"{"type":"bye"}"#]
+        {
+            assert!(matches!(read(body), Err(FrameError::Message(_))), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        let hello = read(r#"{"type":"hello","protocol":1,"more":{"of":[1]}}"#).unwrap();
+        assert_eq!(hello, Some(ToEdge::Hello { protocol: 1 }));
+        let snapshot = read(r#"{"type":"snapshot","format":1,"generation":7,"apps":{},"more":[]}"#).unwrap();
+        let Some(ToEdge::Snapshot(snapshot)) = snapshot else { panic!("{snapshot:?}") };
+        assert_eq!(snapshot.generation, Generation(7));
+    }
+
+    fn read(body: &str) -> Result<Option<ToEdge>, FrameError> {
         let mut decoder = Decoder::default();
-        decoder.feed(b"\x02\0\0\0{}");
-        assert!(matches!(decoder.message::<ToEdge>(), Err(FrameError::Message(_))));
+        decoder.feed(&u32::try_from(body.len()).unwrap().to_le_bytes());
+        decoder.feed(body.as_bytes());
+        decoder.message()
     }
 
     proptest! {
