@@ -26,6 +26,7 @@ use berth_routing::{
     AppRoute, Backend, CertificateRoute, Endpoint, Generation, Host, Https, Probe, ProbePath, Role, Snapshot,
 };
 use berth_spec::{AppId, Millis};
+use mimalloc::MiMalloc;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -33,6 +34,10 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+/// The one that `berth` has.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How many connections a client of handshakes has at a time.
 const HANDSHAKES_AT_ONCE: usize = 16;
