@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use crate::app_body::AppBody;
 use crate::backend::InFlight;
 use crate::client::Busy;
 use crate::grpc;
@@ -56,12 +56,12 @@ pub(crate) struct ResponseBody {
 }
 
 enum Source {
-    App { inner: Incoming, ending: Option<Box<Ending>>, complete: bool },
+    App { inner: AppBody, ending: Option<Box<Ending>>, complete: bool },
     Own(Option<Bytes>),
 }
 
 impl ResponseBody {
-    pub(crate) fn from_app(inner: Incoming, ending: Ending, record: Record) -> Self {
+    pub(crate) fn from_app(inner: AppBody, ending: Ending, record: Record) -> Self {
         let complete = inner.is_end_stream();
         Self::with(Source::App { inner, ending: Some(Box::new(ending)), complete }, Some(record))
     }
@@ -125,7 +125,7 @@ impl ResponseBody {
             Source::Own(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Source::App { inner, ending, complete } => (inner, ending, complete),
         };
-        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx)).map(|frame| frame.map_err(BodyError::from));
+        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
         let by_frames = ending.as_ref().is_some_and(|ending| ending.channel.is_shared());
         let frame = match frame {
             // An app that resets a stream ends it like one that is complete, for whoever does not look.
@@ -211,17 +211,25 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         let finished = self.record.as_mut().map(Record::finish);
-        if let Source::App { ending, complete, .. } = &mut self.source
+        if let Source::App { inner, mut ending, complete } =
+            std::mem::replace(&mut self.source, Source::Own(None))
             && let Some(ending) = ending.take()
         {
             let Ending { worker, channel, request, lease, .. } = *ending;
             let now = finished.unwrap_or_else(|| worker.now());
             match channel {
                 // A request body that is still under way would hold up whoever rides this connection next.
-                Channel::Own(sender) if *complete && request.ended() => {
+                Channel::Own(sender) if complete && request.ended() => {
                     worker.keep(lease.backend().key, sender, now);
                 }
                 Channel::Own(_) => {}
+                Channel::Direct(_) => {
+                    if let AppBody::Own(body) = inner
+                        && let Some(stream) = body.into_stream()
+                    {
+                        worker.keep_stream(lease.backend().key, stream);
+                    }
+                }
                 // The stream of it is over, and whoever still waits for its client's bytes lets go of it.
                 Channel::Shared(_) => request.abandon(),
             }

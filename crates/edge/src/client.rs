@@ -10,8 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use berth_certificate::ALPN_PROTOCOL;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderValue, StatusCode, header};
 use hyper::rt::Executor;
 use hyper::server::conn as server;
 use hyper::service::service_fn;
@@ -22,7 +21,6 @@ use tokio_rustls::server::TlsStream;
 
 use crate::Http1;
 use crate::access_log::Line;
-use crate::body::ResponseBody;
 use crate::client_stream::{ClientStream, Progress};
 use crate::fleet::Named;
 use crate::forward::{Tried, forward};
@@ -187,7 +185,9 @@ async fn serve_by_hyper<S>(
     // What was tried was so with the first request that there is.
     let tried = Cell::new(given.tried);
     let service = service_fn(|request| async {
-        let mut response = answer(worker, &client, &origin, request, tried.take()).await?;
+        let busy = client.busy();
+        let mut response = forward(worker, &origin, request, tried.take()).await;
+        response.body_mut().hold(busy, None);
         if closing.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -254,7 +254,12 @@ where
     let service = service_fn(move |request| {
         let (worker, client, origin) = (Rc::clone(&serving), Rc::clone(&served), Rc::clone(&origin));
         // Boxed: hyper moves a stream's future several times until its task has it, and what answers a request takes up kilobytes.
-        Box::pin(async move { answer(&worker, &client, &origin, request, Tried::default()).await })
+        Box::pin(async move {
+            let (busy, taking) = (client.busy(), client.streams.current());
+            let mut response = forward(&worker, &origin, request, Tried::default()).await;
+            response.body_mut().hold(busy, taking);
+            Ok::<_, Infallible>(response)
+        })
     });
     let streams = OfStreams { worker: Rc::clone(worker), client: Rc::clone(&client) };
     let connection = server::http2::Builder::new(streams)
@@ -301,19 +306,6 @@ impl<F: Future + 'static> Executor<F> for OfStreams {
         let client = Rc::clone(&self.client);
         self.worker.spawn(async move { client.streams.run(task).await });
     }
-}
-
-async fn answer(
-    worker: &Rc<Worker>,
-    client: &Client,
-    origin: &Origin,
-    request: Request<Incoming>,
-    tried: Tried,
-) -> Result<Response<ResponseBody>, Infallible> {
-    let (busy, taking) = (client.busy(), client.streams.current());
-    let mut response = forward(worker, origin, request, tried).await;
-    response.body_mut().hold(busy, taking);
-    Ok(response)
 }
 
 /// Drives a connection to its end, or until the worker ends it at once: nothing then.

@@ -1,5 +1,6 @@
 //! One request: find the app, pick an instance, send, and stream both ways.
 
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,7 +14,9 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
+use crate::Http1;
 use crate::answer::{self, Reason, refuse};
+use crate::app_body::AppBody;
 use crate::backend::InFlight;
 use crate::before::{Before, before_the_app};
 use crate::body::{Ending, ResponseBody};
@@ -49,6 +52,8 @@ struct Errand {
     target: Target,
     idempotent: bool,
     has_body: bool,
+    /// Whether it can be sent by our own codec.
+    direct: bool,
     hold: Option<Hold>,
     started: Duration,
     /// Backends that refused a connection since the last pause.
@@ -70,38 +75,79 @@ struct Spare {
 }
 
 /// Answers `request`, which came from `origin`, and of which `before` was tried already.
+///
+/// What is waited for seldom is boxed, here and below: whoever calls moves the whole future into its own, and with it the room for all that it
+/// may ever wait for.
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
     origin: &Origin,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     before: Tried,
 ) -> Response<ResponseBody> {
     let speaks_grpc = request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers());
-    let mut response = answered(worker, origin, request, before).await;
+    let mut response = match prepare(worker, origin, &mut request) {
+        Err(response) => *response,
+        Ok(Prepared { host, mut record, accept, client, asks_upgrade, hsts }) => {
+            let accept = accept.as_ref();
+            let admitted = target_of(origin, &host).and_then(|target| {
+                let admitted = worker.admit_rate(&target, origin, &request, &mut record);
+                admitted.map(|()| target).map_err(Reason::TooOften)
+            });
+            let mut response = match admitted {
+                Err(reason) => refuse(reason, accept, record),
+                Ok(target) => {
+                    match cache::look(worker, origin, &target, &host, &mut request, &mut record).await {
+                        Looked::Stored(hit) => hit.answer(record),
+                        Looked::Ask(caching) => {
+                            let sent = send(worker, target, request, before, &mut record).await;
+                            conclude(worker, sent, caching, client, record, accept).await
+                        }
+                    }
+                }
+            };
+            finish_head(worker, &mut response, asks_upgrade, hsts);
+            response
+        }
+    };
     if speaks_grpc {
         grpc::speak(&mut response);
     }
     response
 }
 
-async fn answered(
+/// A request whose head is as the app is to have it.
+struct Prepared {
+    host: HeaderValue,
+    record: Record,
+    accept: Option<HeaderValue>,
+    /// The client's side of another protocol, and which that is to be.
+    client: Option<(OnUpgrade, HeaderValue)>,
+    asks_upgrade: bool,
+    /// See [`Before::Go`].
+    hsts: u32,
+}
+
+/// Makes of `request` what the app is to have, or says what is answered without it.
+fn prepare(
     worker: &Rc<Worker>,
     origin: &Origin,
-    mut request: Request<Incoming>,
-    before: Tried,
-) -> Response<ResponseBody> {
+    request: &mut Request<Incoming>,
+) -> Result<Prepared, Box<Response<ResponseBody>>> {
     let started = worker.now();
     let mut record = Record::new(worker, started, request.method().clone(), request.uri().clone());
-    let host = match check(&mut request) {
+    let refused = |reason, request: &Request<Incoming>, record| {
+        Err(Box::new(refuse(reason, request.headers().get(header::ACCEPT), record)))
+    };
+    let host = match check(request) {
         Ok(host) => host,
-        Err(reason) => return refuse(reason, request.headers().get(header::ACCEPT), record),
+        Err(reason) => return refused(reason, request, record),
     };
     record.set_host(host.clone());
     let hsts = match before_the_app(worker, origin, &host, request.uri()) {
         Before::Go { hsts } => hsts,
-        Before::Prove(text) => return answer::prove(text, record),
-        Before::Redirect(location) => return answer::redirect(location, record),
-        Before::Refuse(reason) => return refuse(reason, request.headers().get(header::ACCEPT), record),
+        Before::Prove(text) => return Err(Box::new(answer::prove(text, record))),
+        Before::Redirect(location) => return Err(Box::new(answer::redirect(location, record))),
+        Before::Refuse(reason) => return refused(reason, request, record),
     };
     if request.version() == Version::HTTP_2 {
         headers::join_cookies(request.headers_mut());
@@ -111,27 +157,17 @@ async fn answered(
     }
     let protocol = headers::upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
     let asks_upgrade = request.headers().contains_key(header::UPGRADE);
-    let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut *request));
     headers::to_app(request.headers_mut(), &host, origin, record.id());
     if let Some(protocol) = &protocol {
         headers::set_upgrade(request.headers_mut(), protocol.clone());
     }
-
     let accept = request.headers().get(header::ACCEPT).cloned();
-    let accept = accept.as_ref();
-    let mut response = match target_of(origin, &host) {
-        Ok(target) => match worker.admit_rate(&target, origin, &request, &mut record) {
-            Ok(()) => match cache::look(worker, origin, &target, &host, &mut request, &mut record).await {
-                Looked::Stored(hit) => hit.answer(record),
-                Looked::Ask(caching) => {
-                    ask(worker, (target, request, before), caching, client.zip(protocol), record, accept)
-                        .await
-                }
-            },
-            Err(exceeded) => refuse(Reason::TooOften(exceeded), accept, record),
-        },
-        Err(reason) => refuse(reason, accept, record),
-    };
+    Ok(Prepared { host, record, accept, client: client.zip(protocol), asks_upgrade, hsts })
+}
+
+/// Says of an answer what is said of all that an app is asked for.
+fn finish_head(worker: &Worker, response: &mut Response<ResponseBody>, asks_upgrade: bool, hsts: u32) {
     if hsts > 0 {
         headers::set_hsts(response.headers_mut(), hsts);
     }
@@ -139,32 +175,37 @@ async fn answered(
     if (asks_upgrade || worker.is_draining()) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }
 
-/// Asks the app. What it answers goes by `caching`, where the app has a cache.
-async fn ask(
-    worker: &Rc<Worker>,
-    (target, request, before): (Target, Request<Incoming>, Tried),
+/// Makes an answer of what the app said to what was `sent`, or of why it said nothing. It goes by `caching`, where the app has a cache.
+fn conclude<'w>(
+    worker: &'w Rc<Worker>,
+    sent: Result<Answer, Reason>,
     caching: Option<Box<Caching>>,
     client: Option<(OnUpgrade, HeaderValue)>,
-    mut record: Record,
+    record: Record,
     accept: Option<&HeaderValue>,
-) -> Response<ResponseBody> {
-    match send(worker, target, request, before, &mut record).await {
+) -> impl Future<Output = Response<ResponseBody>> + use<'w> {
+    let (response, caching) = match sent {
         Ok(answer) => {
             // Of releases that requests are shared between nothing is stored.
             let store = !record.is_shared();
-            let response = finish(worker, answer, client, record, accept);
-            match caching {
-                Some(caching) => Box::pin(caching.take(worker, response, store)).await,
-                None => response,
-            }
+            (finish(worker, answer, client, record, accept), caching.map(|caching| (caching, store)))
         }
-        Err(reason) => match caching.filter(|_| reason.is_failure()).and_then(|it| it.instead(worker)) {
-            Some(hit) => hit.answer(record),
-            None => refuse(reason, accept, record),
-        },
+        Err(reason) => {
+            let stored = caching.filter(|_| reason.is_failure()).and_then(|it| it.instead(worker));
+            let response = match stored {
+                Some(hit) => hit.answer(record),
+                None => refuse(reason, accept, record),
+            };
+            (response, None)
+        }
+    };
+    async move {
+        match caching {
+            Some((caching, store)) => Box::pin(caching.take(worker, response, store)).await,
+            None => response,
+        }
     }
 }
 
@@ -223,7 +264,7 @@ pub(crate) fn target_of(origin: &Origin, host: &HeaderValue) -> Result<Target, R
 
 /// A response's head and body, with what it holds on to.
 struct Answer {
-    response: Response<Incoming>,
+    response: Response<AppBody>,
     channel: Channel,
     request: Rc<RequestState>,
     lease: InFlight,
@@ -247,6 +288,8 @@ async fn send(
         target,
         idempotent: is_idempotent(parts.method.as_str()),
         has_body: !body.is_end_stream(),
+        // What came by frames asks for no other protocol, and nobody there is told a reason in words.
+        direct: by_frames && body.is_end_stream() && worker.http1() == Http1::Own,
         hold: None,
         started: record.started(),
         tried: before.unreachable.into_iter().collect(),
@@ -258,21 +301,16 @@ async fn send(
     loop {
         let (lease, mut channel, reused) = errand.find(worker, record).await?;
         let shared = channel.is_shared();
-        let spare = (shared || (reused && errand.can_repeat())).then(|| Spare::of(&request));
+        let spare = channel.keeps_no_request() && (shared || (reused && errand.can_repeat()));
+        let spare = spare.then(|| Spare::of(&request));
         let state = request.body().state();
         if shared {
             state.keep();
         }
-        let sent = channel.send(request);
-        let outcome = match record.request_timeout(lease.backend()) {
-            None => sent.await,
-            Some(limit) => match in_time(worker, sent, &state, limit).await {
-                Some(outcome) => outcome,
-                None => {
-                    worker.judge(lease.backend(), false);
-                    return Err(Reason::TimedOut);
-                }
-            },
+        let limit = record.request_timeout(lease.backend());
+        let Some(outcome) = in_time(worker, channel.send(worker, request), &state, limit).await else {
+            worker.judge(lease.backend(), false);
+            return Err(Reason::TimedOut);
         };
         let failed = match outcome {
             Ok(response) => {
@@ -283,12 +321,12 @@ async fn send(
             Err(failed) => *failed,
         };
         let sent = Sent { lease, shared, reused, spare, body: state };
-        request = errand.again(worker, record, sent, failed).await?;
+        request = Box::pin(errand.again(worker, record, sent, failed)).await?;
     }
 }
 
 /// Takes note of what the head of an answer says of its instance. True where that is said at its end.
-fn judge_head(worker: &Worker, lease: &InFlight, response: &Response<Incoming>) -> bool {
+fn judge_head(worker: &Worker, lease: &InFlight, response: &Response<AppBody>) -> bool {
     let outcome = grpc::outcome_in(response.headers());
     let follows = outcome == Some(None);
     if !follows {
@@ -298,16 +336,17 @@ fn judge_head(worker: &Worker, lease: &InFlight, response: &Response<Incoming>) 
     follows
 }
 
-/// What becomes of what was `sent`; `None` when no answer began within `limit` since the last part of the `request` was handed on. While more of
+/// What becomes of what was `sent`; `None` when there is a `limit` and no answer began within it since the last part of the `request` was handed on. While more of
 /// it is to come the app cannot answer, so that a slow upload has the time that it takes. The request is given up by dropping it, which ends its connection
 /// and so tells the app.
 async fn in_time<F: Future>(
     worker: &Worker,
     sent: F,
     request: &RequestState,
-    limit: Duration,
+    limit: Option<Duration>,
 ) -> Option<F::Output> {
     let mut sent = pin!(sent);
+    let Some(limit) = limit else { return Some(sent.await) };
     let mut left = limit;
     loop {
         tokio::select! {
@@ -343,7 +382,7 @@ impl Errand {
         failed: Failed,
     ) -> Result<Request<RequestBody>, Reason> {
         let Sent { lease, shared, reused, spare, body } = sent;
-        let Failed { returned, unprocessed } = failed;
+        let Failed { returned, unanswered, unprocessed } = failed;
         let bounced = unprocessed || (shared && returned.is_some());
         let attempt = Attempt {
             idempotent: self.idempotent,
@@ -361,8 +400,8 @@ impl Errand {
         }
         let is_free = bounced && self.bounces < BOUNCES_MAX;
         self.bounces += u32::from(bounced);
-        let again =
-            returned.or_else(|| spare.and_then(|spare| spare.into_request(unprocessed.then_some(&body))));
+        let spare = || spare.and_then(|spare| spare.into_request(unprocessed.then_some(&body)));
+        let again = returned.or(unanswered).or_else(spare);
         let Some(request) = again.filter(|_| attempt.may_repeat() && (is_free || record.may_repeat())) else {
             return Err(Reason::NoAnswer);
         };
@@ -400,18 +439,22 @@ impl Errand {
                 },
                 Choice::Full(held) => {
                     let left = self.hold(&held).left(worker.now()).ok_or(Reason::Full)?;
-                    choice = held
-                        .queue
-                        .turn(worker, &self.target, &mut self.tried, left, Some(&mut *record))
-                        .await?;
+                    let turn =
+                        held.queue.turn(worker, &self.target, &mut self.tried, left, Some(&mut *record));
+                    choice = Box::pin(turn).await?;
                     continue;
                 }
                 Choice::Wait(held) => {
                     let none = held.patience.is_zero();
-                    self.wait(worker, held, if none { Reason::NotRunning } else { Reason::NotReady }).await?;
+                    Box::pin(self.wait(
+                        worker,
+                        held,
+                        if none { Reason::NotRunning } else { Reason::NotReady },
+                    ))
+                    .await?;
                 }
-                Choice::Asleep(held) => self.wait(worker, held, Reason::NotAwake).await?,
-                Choice::Paused(held) => self.wait(worker, held, Reason::Paused).await?,
+                Choice::Asleep(held) => Box::pin(self.wait(worker, held, Reason::NotAwake)).await?,
+                Choice::Paused(held) => Box::pin(self.wait(worker, held, Reason::Paused)).await?,
             }
             choice = worker.choose(&self.target, &self.tried, false, Some(&mut *record));
         }
@@ -434,8 +477,11 @@ impl Errand {
 
     async fn reach(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Channel, Reused)> {
         if lease.backend().speaks_http2() {
-            let (ride, reused) = http2::ride(worker, lease).await?;
+            let (ride, reused) = Box::pin(http2::ride(worker, lease)).await?;
             return Ok((Channel::Shared(ride), reused));
+        }
+        if self.direct {
+            return self.reach_directly(worker, lease).await;
         }
         // After a failure on a pooled connection only a fresh one will do: the others are as old.
         while !self.repeated
@@ -451,9 +497,24 @@ impl Errand {
                 return Ok((Channel::Own(sender), true));
             }
         }
-        let mut sender = worker.connect(lease).await?;
+        let mut sender = Box::pin(worker.connect(lease)).await?;
         sender.ready().await.map_err(io::Error::other)?;
         Ok((Channel::Own(sender), false))
+    }
+}
+
+impl Errand {
+    /// The same for a request that our own codec sends.
+    async fn reach_directly(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Channel, Reused)> {
+        if !self.can_repeat() {
+            tokio::task::yield_now().await;
+        }
+        // As above: after a failure only a fresh one will do.
+        let pooled = if self.repeated { None } else { worker.pooled_stream(lease, self.can_repeat()) };
+        Ok(match pooled {
+            Some(stream) => (Channel::Direct(Some(stream)), true),
+            None => (Channel::Direct(Some(Box::pin(worker.open(lease)).await?)), false),
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Both directions are one task: while an answer is waited for the client is listened to, so that a request whose client has left ends.
 
+pub(crate) mod client;
 mod exchange;
 pub(crate) mod message;
 pub(crate) mod request;

@@ -15,14 +15,16 @@ use std::time::Duration;
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 
+use crate::app_body::AppBody;
 use crate::backend::InFlight;
 use crate::client::OnThread;
 use crate::fleet::Fleet;
+use crate::http1;
+use crate::http1::client::NoAnswer;
 use crate::request_body::RequestBody;
 use crate::upstream::{Sender, UpstreamStream};
 use crate::worker::Worker;
@@ -56,14 +58,19 @@ type Connection = http2::Connection<TokioIo<UpstreamStream>, RequestBody, OnThre
 pub(crate) enum Channel {
     /// A connection of HTTP/1, which is its own for as long as it lasts.
     Own(Sender),
+    /// The same, whose answer is read by our own codec: there until the request is sent.
+    Direct(Option<UpstreamStream>),
     /// A place on one of HTTP/2.
     Shared(Ride),
 }
 
 /// Why there is no answer.
+#[derive(Default)]
 pub(crate) struct Failed {
     /// The request, where no byte of it was written.
     pub(crate) returned: Option<Request<RequestBody>>,
+    /// The request, where it was written and nothing came.
+    pub(crate) unanswered: Option<Request<RequestBody>>,
     /// The instance said that it did nothing with it: it closes the connection in good order, or took no further stream.
     pub(crate) unprocessed: bool,
 }
@@ -73,30 +80,46 @@ impl Channel {
         matches!(self, Self::Shared(_))
     }
 
+    /// Whether a request that failed is gone: one that our own codec sends it only looks at.
+    pub(crate) fn keeps_no_request(&self) -> bool {
+        !matches!(self, Self::Direct(_))
+    }
+
     /// Sends `request`, which is in the form of HTTP/1. To drop the future takes it back.
     pub(crate) async fn send(
         &mut self,
+        worker: &Worker,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Box<Failed>> {
+    ) -> Result<Response<AppBody>, Box<Failed>> {
         let ride = match self {
             Self::Own(sender) => {
                 let sent = sender.try_send_request(request).await;
-                return sent.map_err(|mut error| {
-                    Box::new(Failed { returned: error.take_message(), unprocessed: false })
+                return sent.map(|answer| answer.map(AppBody::Hyper)).map_err(|mut error| {
+                    Box::new(Failed { returned: error.take_message(), ..Failed::default() })
                 });
+            }
+            Self::Direct(stream) => {
+                let stream = stream.take().ok_or_else(Box::default)?;
+                return match http1::client::ask(worker, stream, &request).await {
+                    Ok(answer) => Ok(answer.map(AppBody::Own)),
+                    Err(NoAnswer { began }) => {
+                        let unanswered = (!began).then_some(request);
+                        Err(Box::new(Failed { unanswered, ..Failed::default() }))
+                    }
+                };
             }
             Self::Shared(ride) => ride,
         };
         to_frames(&mut request);
         let sent = ride.line.sender.clone().try_send_request(request).await;
-        sent.map_err(|mut error| {
+        sent.map(|answer| answer.map(AppBody::Hyper)).map_err(|mut error| {
             let mut returned = error.take_message();
             returned.iter_mut().for_each(from_frames);
             let unprocessed = is_unprocessed(error.error());
             if returned.is_some() || unprocessed == Some(Unprocessed::Closing) {
                 ride.line.closing.set(true);
             }
-            Box::new(Failed { returned, unprocessed: unprocessed.is_some() })
+            Box::new(Failed { returned, unanswered: None, unprocessed: unprocessed.is_some() })
         })
     }
 }

@@ -17,6 +17,8 @@ mod access_log;
 mod activity;
 mod address;
 mod answer;
+mod app;
+mod app_body;
 mod backend;
 mod before;
 mod body;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Uri};
 
 use crate::access_log::Line;
+use crate::app::Counters;
 use crate::backend::Backend;
-use crate::fleet::Counters;
 use crate::headers::RequestId;
 use crate::routes::{Crowded, Routes, Ruling};
 use crate::tally::Tally;

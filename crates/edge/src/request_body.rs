@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future as _;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -137,6 +138,9 @@ pub(crate) enum BodyError {
     /// It broke off, or its framing is wrong.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
+    /// The app's connection ended before it did, or its framing is wrong.
+    #[error("the body was cut off")]
+    CutOff(#[source] io::Error),
     /// Nothing of it came for too long.
     #[error("nothing of the body came for {0:?}")]
     Stalled(Duration),

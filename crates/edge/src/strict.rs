@@ -35,6 +35,17 @@ pub(crate) enum Phase {
     Raw,
 }
 
+/// What bytes of a message are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A chunk's.
+    Data,
+    /// The trailer's, the line that ends it too.
+    Trailer,
+    /// What the others stand between.
+    Framing,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     RequestLine,
@@ -115,6 +126,21 @@ impl Scanner {
             at += self.step(bytes, at)?;
         }
         Ok(at)
+    }
+
+    /// Reads on with the beginning of `bytes` as far as it is of one kind, and says how much that is.
+    pub(crate) fn scan_part(&mut self, bytes: &[u8]) -> Result<(usize, Part), Refusal> {
+        let part = match self.state {
+            State::Chunk { .. } => Part::Data,
+            State::Trailer => Part::Trailer,
+            State::RequestLine
+            | State::Header
+            | State::Body { .. }
+            | State::ChunkSize
+            | State::ChunkEnd
+            | State::Raw => Part::Framing,
+        };
+        Ok((self.step(bytes, 0)?, part))
     }
 
     /// Reads what comes `at` a place among `bytes` as far as it is of one kind, and says how much that is.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use berth_routing::balance;
+use bytes::BufMut;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,6 +34,18 @@ const IDLE_COUNT_MAX: usize = 1_024;
 pub(crate) struct UpstreamStream {
     socket: TcpStream,
     _open: Open,
+}
+
+impl UpstreamStream {
+    /// Comes true when reading may bring something.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_read_ready(cx)
+    }
+
+    /// Reads what there is.
+    pub(crate) fn try_read_buf(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
+        self.socket.try_read_buf(buffer)
+    }
 }
 
 /// Connects to `backend` for HTTP.

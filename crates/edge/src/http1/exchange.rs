@@ -19,16 +19,13 @@ use crate::client::{Busy, Client, Origin, linger};
 use crate::client_stream::ClientStream;
 use crate::forward::{Tried, is_our_own, target_of};
 use crate::http1::message::put;
-use crate::http1::response::Body;
+use crate::http1::response::{ANSWER_HEAD_MAX, Body};
 use crate::http1::sockets::{BUFFER, Buffer, ClientSocket, LARGE_BUFFER, poll_read};
 use crate::http1::{request, response};
 use crate::record::Record;
 use crate::strict::Phase;
 use crate::upstream::UpstreamStream;
 use crate::worker::Worker;
-
-/// An app's head may be so long, as long as hyper lets it be.
-const ANSWER_HEAD_MAX: usize = 64 << 10;
 
 /// What becomes of a connection after a request.
 #[derive(Debug, Clone, Copy)]

@@ -2,11 +2,16 @@
 
 use std::mem::MaybeUninit;
 
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use httparse::Status;
 
 use crate::headers::is_hop_by_hop;
 use crate::http1::message::{HEADERS_MAX, length, put};
 use crate::strict::Scanner;
+
+/// An app's head may be so long, as long as hyper lets it be.
+pub(crate) const ANSWER_HEAD_MAX: usize = 64 << 10;
 
 /// What an app's bytes are.
 #[derive(Debug)]
@@ -57,6 +62,43 @@ pub(crate) struct BadFraming;
 /// client: all but the line that ends the head.
 pub(crate) fn parse(bytes: &[u8], to_head: bool, out: &mut Vec<u8>) -> Parsed {
     out.clear();
+    parse_by(bytes, to_head, |response, framing, head| {
+        write(response, framing, head, out);
+        Some(())
+    })
+}
+
+/// Reads the same into `headers`, for a client that is answered in another form: all of them, but no length that does not count.
+pub(crate) fn parse_into(bytes: &[u8], to_head: bool, headers: &mut HeaderMap) -> Parsed {
+    parse_by(bytes, to_head, |response, framing, head| {
+        let whole = Bytes::copy_from_slice(bytes.get(..head.len)?);
+        let mut length = framing.length.filter(|_| !framing.coded && head.status != 204);
+        for header in &*response.headers {
+            let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
+            if name == header::CONTENT_LENGTH {
+                // Twice the same is one.
+                if let Some(length) = length.take() {
+                    headers.insert(name, length.into());
+                }
+                continue;
+            }
+            // Where it lies among all of them: a part of those in place of a copy of its own.
+            let start = (header.value.as_ptr() as usize).checked_sub(bytes.as_ptr() as usize)?;
+            let value = match header.value.len() {
+                0 => Bytes::new(),
+                len => whole.slice(start..start + len),
+            };
+            headers.append(name, HeaderValue::from_maybe_shared(value).ok()?);
+        }
+        Some(())
+    })
+}
+
+fn parse_by(
+    bytes: &[u8],
+    to_head: bool,
+    take: impl FnOnce(&httparse::Response<'_, '_>, &Framing<'_>, &mut Head) -> Option<()>,
+) -> Parsed {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -70,31 +112,18 @@ pub(crate) fn parse(bytes: &[u8], to_head: bool, out: &mut Vec<u8>) -> Parsed {
         Some(101) => Parsed::Wrong,
         Some(100..200) => Parsed::Interim(len),
         Some(status @ 200..) => {
-            read(&response, len, status, to_head, out).map_or(Parsed::Wrong, Parsed::Whole)
+            let taken = Framing::of(&response).and_then(|framing| {
+                let mut head = framing.head(len, status, to_head);
+                take(&response, &framing, &mut head).map(|()| head)
+            });
+            taken.map_or(Parsed::Wrong, Parsed::Whole)
         }
         Some(0..100) | None => Parsed::Wrong,
     }
 }
 
-fn read(
-    response: &httparse::Response<'_, '_>,
-    len: usize,
-    status: u16,
-    to_head: bool,
-    out: &mut Vec<u8>,
-) -> Option<Head> {
-    let framing = Framing::of(response)?;
-    let without_body = to_head || status == 204 || status == 304;
-    let body = match framing.length {
-        _ if without_body => Body::Length(0),
-        _ if framing.chunked => Body::Chunks(Scanner::of_chunks()),
-        _ if framing.coded => Body::UntilClose,
-        Some(length) => Body::Length(length),
-        None => Body::UntilClose,
-    };
-    let keeps = framing.keeps && !matches!(body, Body::UntilClose);
-    let mut head = Head { len, status, body, keeps, dated: false, secured: false, streams: false };
-    put_status(status, response.reason.unwrap_or_default(), out);
+fn write(response: &httparse::Response<'_, '_>, framing: &Framing<'_>, head: &mut Head, out: &mut Vec<u8>) {
+    put_status(head.status, response.reason.unwrap_or_default(), out);
     for header in &*response.headers {
         let (name, value) = (header.name, header.value);
         let is = |other: &str| name.eq_ignore_ascii_case(other);
@@ -109,12 +138,11 @@ fn read(
         }
         put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
     }
-    match framing.length.filter(|_| !framing.coded && status != 204) {
+    match framing.length.filter(|_| !framing.coded && head.status != 204) {
         Some(length) => put(out, &[b"content-length: ", length.to_string().as_bytes(), b"\r\n"]),
-        None if without_body => {}
+        None if matches!(head.body, Body::Length(0)) => {}
         None => put(out, &[b"transfer-encoding: chunked\r\n"]),
     }
-    Some(head)
 }
 
 fn put_status(status: u16, reason: &str, out: &mut Vec<u8>) {
@@ -171,6 +199,19 @@ impl<'h> Framing<'h> {
             }
         }
         Some(framing)
+    }
+
+    /// The head of an answer that is framed so, to a HEAD if `to_head`.
+    fn head(&self, len: usize, status: u16, to_head: bool) -> Head {
+        let body = match self.length {
+            _ if to_head || status == 204 || status == 304 => Body::Length(0),
+            _ if self.chunked => Body::Chunks(Scanner::of_chunks()),
+            _ if self.coded => Body::UntilClose,
+            Some(length) => Body::Length(length),
+            None => Body::UntilClose,
+        };
+        let keeps = self.keeps && !matches!(body, Body::UntilClose);
+        Head { len, status, body, keeps, dated: false, secured: false, streams: false }
     }
 
     fn is_named(&self, name: &str) -> bool {

@@ -19,4 +19,5 @@ mod sleeping;
 mod streams;
 mod strictness;
 mod timeouts;
+mod translated;
 mod world;
