@@ -186,6 +186,7 @@ codes! {
     VolumeExclusive = "volume_exclusive", 409, Refused, "Two instances would write to one volume at once";
     VolumeInUse = "volume_in_use", 409, Refused, "The volume is in use";
     VolumeNotFound = "volume_not_found", 404, NotFound, "The app has no such volume";
+    VolumeTooSmall = "volume_too_small", 409, Refused, "A volume holds more than its size would allow";
 }
 
 impl Code {

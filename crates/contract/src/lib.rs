@@ -60,5 +60,6 @@ pub use settings::{
 pub use traffic::{Rollout, Traffic, TrafficChanged, TrafficSet, TrafficShare};
 pub use upload::{ChunkHash, ChunksMissing, ChunksQuery, InvalidHash, TreeCreated, TreeId};
 pub use volume::{
-    DestroyQuery, RestoreVolume, Snapshot, SnapshotList, Volume, VolumeDeed, VolumeList, VolumeWork,
+    DestroyQuery, RestoreVolume, Snapshot, SnapshotList, Volume, VolumeDeed, VolumeList, VolumeSizes,
+    VolumeWork,
 };

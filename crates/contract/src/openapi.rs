@@ -113,6 +113,7 @@ use utoipa::openapi::OpenApi as Document;
         crate::volume::Volume,
         crate::volume::VolumeDeed,
         crate::volume::VolumeList,
+        crate::volume::VolumeSizes,
         crate::volume::VolumeWork,
     ))
 )]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::AppSummary;
+use crate::volume::VolumeSizes;
 
 /// How the platform is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -60,6 +61,9 @@ pub struct Platform {
     /// What builds Dockerfiles: `Docker 20.10.24 at /run/docker.sock`, `buildah, with crun`, or `nothing`.
     #[serde(default)]
     pub dockerfiles: String,
+    /// Whether volumes are kept to their sizes. Nothing from a platform that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_sizes: Option<VolumeSizes>,
     /// How many breaches of an invariant were found and written down, and found since control started. More than nought is a fault of
     /// the platform.
     #[serde(default)]

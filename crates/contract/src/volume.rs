@@ -17,6 +17,22 @@ pub struct VolumeList {
     /// What was last done with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worked: Option<VolumeWork>,
+    /// Whether volumes are kept to their sizes here. Nothing from a platform that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<VolumeSizes>,
+}
+
+/// Whether the file system keeps volumes to the sizes that berth.toml gives them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeSizes {
+    /// Whether it does. A single volume may not be kept to its size all the same: see `enforced` of it.
+    pub enforced: bool,
+    /// Why it does not, when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// Something that is done with a volume while nobody writes to it.
@@ -88,7 +104,8 @@ pub struct Volume {
     pub processes: Vec<ProcessName>,
     /// How many bytes it may hold, when berth.toml says.
     pub size: Option<u64>,
-    /// Whether the file system keeps it from holding more.
+    /// Whether the file system keeps it from holding more. It does not where `sizes` of the list says so, and not yet where the volume holds more
+    /// already or nothing was started with it since.
     #[serde(default)]
     pub enforced: bool,
     /// How many bytes it takes on the disk; none before its first instance, and where it cannot be gone through.

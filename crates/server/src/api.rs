@@ -51,6 +51,7 @@ pub use problem::Refused;
 pub(crate) use progress::Follower;
 pub(crate) use releases::read_deploy;
 pub(crate) use views::{failure as release_failure, urls};
+pub(crate) use volumes::{check_sizes, unenforced};
 pub(crate) use whole::Whole;
 
 use crate::desk::Desk;

@@ -15,6 +15,7 @@ mod source;
 mod still;
 mod surroundings;
 mod upgrade;
+mod volume_sizes;
 mod volume_work;
 mod volumes;
 
@@ -53,6 +54,7 @@ use jobs::Jobs;
 pub use output::BuildOutput;
 use source::Sources;
 pub use upgrade::Unfit;
+pub(crate) use volume_sizes::Measured;
 
 /// Of how many ended instances of an app the logs are kept.
 const LOGS_KEPT: usize = 20;

@@ -15,6 +15,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 use crate::copy::{copy, dress};
 use crate::error::{VolumeError, failed};
+use crate::quota::{self, limits_at};
 use crate::store::{Store, names_of, sync};
 use crate::walk::{self, Used, open_dir};
 
@@ -71,7 +72,8 @@ impl Store {
         }
         halt()?;
         let taking = folder.join(TAKING);
-        let taken = duplicate(&self.path(app, volume), &taking, reserve, halt);
+        // What it takes is not the volume's, and its directory is in no project.
+        let taken = duplicate(&self.path(app, volume), &taking, reserve, None, halt);
         if let Err(error) = taken {
             rid(&taking)?;
             return Err(error);
@@ -106,8 +108,9 @@ impl Store {
         let from = self.snapshots_of(app, volume).join(snapshot.as_str());
         let (folder, path) = (self.folder(app), self.path(app, volume));
         let coming = folder.join(COMING);
-        if let Err(error) = duplicate(&from, &coming, reserve, halt) {
-            rid(&coming)?;
+        let limits = limits_at(&path)?;
+        if let Err(error) = duplicate(&from, &coming, reserve, limits, halt) {
+            rid_volume(&coming)?;
             return Err(error);
         }
         let exchanged = rustix::fs::renameat_with(CWD, &coming, CWD, &path, RenameFlags::EXCHANGE);
@@ -121,7 +124,7 @@ impl Store {
         halt()?;
         sync(&folder)?;
         halt()?;
-        rid(&coming)
+        rid_volume(&coming)
     }
 
     /// The snapshots of a volume, the oldest first, and what each takes. Blocks.
@@ -171,7 +174,7 @@ impl Store {
 
     /// Removes what kills left beside the volumes in an app's folder.
     pub(crate) fn sweep_snapshots(folder: &Path) -> Result<(), VolumeError> {
-        rid(&folder.join(COMING))?;
+        rid_volume(&folder.join(COMING))?;
         let snapshots = folder.join(SNAPSHOTS);
         for volume in names_of(&snapshots)? {
             rid(&snapshots.join(volume).join(TAKING))?;
@@ -180,20 +183,37 @@ impl Store {
     }
 }
 
-/// A copy of the directory `from` at `to`, where nothing is once this begins.
-fn duplicate(from: &Path, to: &Path, reserve: u64, halt: Halt<'_>) -> Result<(), VolumeError> {
-    rid(to)?;
+/// A copy of the directory `from` at `to`, where nothing is once this begins; with `limits` as a volume that the file system keeps to these.
+fn duplicate(
+    from: &Path,
+    to: &Path,
+    reserve: u64,
+    limits: Option<(u64, u64)>,
+    halt: Halt<'_>,
+) -> Result<(), VolumeError> {
+    rid_volume(to)?;
     halt()?;
     let source = open_dir(from).map_err(failed("opened", from))?;
     DirBuilder::new().mode(0o700).create(to).map_err(failed("made", to))?;
     halt()?;
     let target = open_dir(to).map_err(failed("opened", to))?;
+    // A number of its own, as the volume whose place it takes has: both are there for a while.
+    let project = limits.map(|_| quota::allot(&target)).transpose().map_err(failed("limited", to))?;
     copy(source.as_fd(), target.as_fd(), reserve).map_err(failed("copied", from))?;
     halt()?;
     let stat = rustix::fs::fstat(&source).map_err(failed("examined", from))?;
     dress(&target, &stat).map_err(failed("copied", from))?;
+    if let (Some(project), Some(limits)) = (project, limits) {
+        quota::finish(&target, project, limits).map_err(failed("limited", to))?;
+    }
     rustix::fs::fsync(&target).map_err(failed("copied", from))?;
     halt()
+}
+
+/// Removes a directory that was a volume or was to be one.
+fn rid_volume(path: &Path) -> Result<(), VolumeError> {
+    quota::let_go(path)?;
+    rid(path)
 }
 
 fn rid(path: &Path) -> Result<(), VolumeError> {

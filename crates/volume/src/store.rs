@@ -10,6 +10,7 @@ use berth_spec::{AppId, VolumeName};
 
 use crate::error::{VolumeError, failed};
 use crate::owner::{Owner, passage};
+use crate::quota::let_go;
 use crate::walk::{self, Used, open_dir};
 
 /// Below an app's folder: volumes on their way out. No name begins with a dot.
@@ -32,6 +33,11 @@ impl Store {
     #[must_use]
     pub fn path(&self, app: &AppId, volume: &VolumeName) -> PathBuf {
         self.folder(app).join(volume.as_str())
+    }
+
+    /// Where they all lie.
+    pub(crate) fn top(&self) -> &Path {
+        &self.top
     }
 
     pub(crate) fn folder(&self, app: &AppId) -> PathBuf {
@@ -126,7 +132,10 @@ impl Store {
         if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(false);
         }
-        let rid = |path: &Path| berth_build::remove_all(path).map_err(failed("removed", path));
+        let rid = |path: &Path| -> Result<(), VolumeError> {
+            let_go(path)?;
+            berth_build::remove_all(path).map_err(failed("removed", path))
+        };
         rid(&gone)?;
         fs::rename(&path, &gone).map_err(failed("removed", &path))?;
         sync(&folder)?;
@@ -141,6 +150,9 @@ impl Store {
     /// When something of them cannot be removed.
     pub fn remove_all(&self, app: &AppId) -> Result<(), VolumeError> {
         let folder = self.folder(app);
+        for volume in self.list(app)? {
+            let_go(&self.path(app, &volume))?;
+        }
         berth_build::remove_all(&folder).map_err(failed("removed", &folder))?;
         for above in folder.ancestors().skip(1).take_while(|above| *above != self.top) {
             if fs::remove_dir(above).is_err() {
@@ -165,6 +177,7 @@ impl Store {
             for project in below(&tenant)? {
                 for app in below(&project)? {
                     let gone = app.join(GONE);
+                    let_go(&gone)?;
                     berth_build::remove_all(&gone).map_err(failed("removed", &gone))?;
                     Self::sweep_snapshots(&app)?;
                 }

@@ -85,10 +85,10 @@ fn prepare(words: &[String]) -> Result<()> {
     if !Path::new("/sbin/modprobe").is_file() {
         link(BUSYBOX, "/sbin/modprobe")?;
     }
-    for module in ["virtio_blk", "ext4", "veth"] {
+    for module in ["virtio_blk", "ext4", "quota_v2", "veth"] {
         Program::new(BUSYBOX).args(["modprobe", module]).run()?;
     }
-    Program::new(BUSYBOX).args(["mount", "-t", "ext4", "/dev/vda", "/tmp"]).run()?;
+    Program::new(BUSYBOX).args(["mount", "-t", "ext4", "-o", "prjquota", "/dev/vda", "/tmp"]).run()?;
     fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777))?;
     Program::new(BUSYBOX).args(["ifconfig", "lo", "127.0.0.1", "up"]).run()?;
     let run_dir = format!("/run/user/{USER}");

@@ -60,7 +60,9 @@ impl Parts<'_> {
             initial::archive(&std::fs::read(find("busybox")?)?, &modules, &self.first()),
         )?;
         File::create(&disk)?.set_len(DISK)?;
-        Program::new(find("mke2fs")?).args(["-q", "-F", "-t", "ext4"]).arg(&disk).run()?;
+        // It counts what projects take, as the disk of a machine whose volumes are kept to their sizes.
+        let quotas = ["-O", "project,quota", "-E", "quotatype=prjquota"];
+        Program::new(find("mke2fs")?).args(["-q", "-F", "-t", "ext4"]).args(quotas).arg(&disk).run()?;
         let mut qemu = self.command(&archive, &disk)?.spawn().context("cannot start QEMU")?;
         let out = qemu.stdout.take().context("QEMU's output is a pipe")?;
         let (sender, lines) = sync_channel(WORDS);

@@ -1,6 +1,7 @@
-//! What runs in the guest: what depends on control groups, as root and as an ordinary user who was given a part of them.
+//! What runs in the guest: what depends on control groups, as root and as an ordinary user who was given a part of them, and what depends on a file
+//! system that has quotas of projects.
 //!
-//! Not everything: a translated processor is slow, and what does not touch control groups is the same on any machine.
+//! Not everything: a translated processor is slow, and what touches neither is the same on any machine.
 
 /// As whom a suite runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,9 @@ const KILLS: &[&str] = &["lives::a_shim_that_is_killed_at_any_moment"];
 const BUILDS: &[&str] =
     &["daemon_that_a_build_leaves", "takes_its_builds_along", "runs_out_of_memory", "a_fork_bomb"];
 const JOURNEY: &[&str] = &["a_platform_on_version_two_alone"];
+/// Volumes are kept to their sizes, by the file system and on a platform.
+const PROJECTS: &[&str] = &["quota::"];
+const SIZES: &[&str] = &["a_volume_is_kept_to_its_size"];
 
 const fn suite(
     name: &'static str,
@@ -66,9 +70,11 @@ const fn suite(
 
 /// What takes longest comes first, so that it ends beside something else.
 pub(super) const PLAN: &[Suite] = &[
+    suite("root-quota-journey", ("acceptance", "quotas"), Whom::Root, SIZES),
     suite("root-journey", ("acceptance", "unified"), Whom::Root, JOURNEY),
     suite("user-journey", ("acceptance", "unified"), Whom::Ordinary, JOURNEY),
     suite("root-kills", ("runtime", "sandbox"), Whom::Root, KILLS),
+    suite("root-quota", ("volume", "berth_volume"), Whom::Root, PROJECTS),
     suite("root-groups", ("process", "berth_process"), Whom::Root, GROUPS),
     suite("user-groups", ("process", "berth_process"), Whom::Ordinary, GROUPS),
     suite("root-trees", ("process", "children"), Whom::Root, TREES),

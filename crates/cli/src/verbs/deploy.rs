@@ -92,6 +92,7 @@ impl Session<'_> {
         self.screen.clear_status()?;
         if !self.json {
             self.screen.line(&format!("deploying {} as {}", app.app, release.number))?;
+            self.warn_of_sizes(&source.manifest).await?;
         }
         self.follow(app, release, waiting).await
     }

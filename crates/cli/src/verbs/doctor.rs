@@ -79,6 +79,7 @@ pub(super) async fn doctor(
     checks.push(check_run_directory(environment));
     checks.push(check_cgroups(Path::new("/"), environment.uid));
     checks.extend(platform.as_ref().map(check_isolation));
+    checks.extend(platform.as_ref().and_then(check_volumes));
     let dockerfiles = platform.as_ref().and_then(super::platform::dockerfiles);
     checks.extend(dockerfiles.map(|engine| Check::ok("dockerfile", engine)));
     checks.push(check_ports(platform.as_ref()));
@@ -149,6 +150,17 @@ fn check_isolation(platform: &Platform) -> Check {
     } else {
         Check::warn(NAME, text, platform.isolation_missing.join("; "))
     }
+}
+
+/// Whether volumes are kept to their sizes; nothing from a platform that does not say.
+fn check_volumes(platform: &Platform) -> Option<Check> {
+    const NAME: &str = "volumes";
+    let sizes = platform.volume_sizes.as_ref()?;
+    let text = super::volumes::sizes_in_words(sizes);
+    Some(match &sizes.next {
+        None => Check::ok(NAME, text),
+        Some(next) => Check::warn(NAME, text, next),
+    })
 }
 
 fn check_home(home: &Path, environment: &Environment) -> Check {

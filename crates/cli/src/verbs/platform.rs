@@ -7,6 +7,7 @@ use berth_contract::{AppState, ExitStatus, Isolation, Platform};
 use super::Session;
 use super::apps::apps_table;
 use super::upgrade::uncommitted;
+use super::volumes::sizes_in_words;
 use crate::failure::Failure;
 use crate::figures::{self, counted};
 
@@ -113,6 +114,10 @@ fn facts(platform: &Platform) -> Vec<(&'static str, String)> {
         facts.retain(|(name, _)| *name != "cgroups");
         let place = facts.iter().position(|(name, _)| *name == "isolation").unwrap_or(facts.len());
         facts.insert(place, ("runs in", platform.backend.clone()));
+    }
+    if let Some(sizes) = &platform.volume_sizes {
+        let place = facts.iter().position(|(name, _)| *name == "builds").unwrap_or(facts.len());
+        facts.insert(place, ("volumes", sizes_in_words(sizes)));
     }
     if let Some(engine) = dockerfiles(platform) {
         let place = facts.iter().position(|(name, _)| *name == "up for").unwrap_or(facts.len());

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use berth_contract::{Code, ExitStatus, RestoreVolume, Volume, VolumeWork};
-use berth_spec::{AppId, Bytes, SnapshotName, VolumeName};
+use berth_contract::{Code, ExitStatus, RestoreVolume, Volume, VolumeSizes, VolumeWork};
+use berth_spec::{AppId, Bytes, Manifest, SnapshotName, VolumeName};
 use serde_json::json;
 
 use super::Session;
@@ -13,6 +13,8 @@ use crate::figures::{self, counted};
 use crate::screen::Style;
 use crate::table::{Cell, Table};
 
+/// From how many hundredths of its size on it is said of a volume that it is full.
+const FULL: u64 = 90;
 /// Between two looks whether work on a volume is over.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -53,9 +55,8 @@ impl Session<'_> {
             for problem in list.volumes.iter().filter_map(|volume| volume.problem.as_ref()) {
                 session.hint(problem)?;
             }
-            if list.volumes.iter().any(|volume| volume.size.is_some() && !volume.enforced) {
-                session
-                    .hint("limits are not kept: the file system of the home counts no quotas of projects")?;
+            for said in said_of_sizes(&list.volumes, list.sizes.as_ref()) {
+                session.hint(&said)?;
             }
             Ok(())
         })
@@ -86,6 +87,23 @@ impl Session<'_> {
 }
 
 impl Session<'_> {
+    /// Says of a release whose volumes have sizes that these are not kept, where that is so.
+    pub(super) async fn warn_of_sizes(&mut self, manifest: &Manifest) -> Result<(), Failure> {
+        let sized = manifest.volumes.iter().filter(|(_, volume)| volume.size.is_some());
+        let names: Vec<&str> = sized.map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        match self.client.platform().await?.volume_sizes {
+            Some(sizes) if !sizes.enforced => self.hint(&format!(
+                "the size of {} is not enforced: {}; `berth doctor` says what to do",
+                names.join(", "),
+                sizes.why.unwrap_or_default()
+            )),
+            _ => Ok(()),
+        }
+    }
+
     async fn take_snapshot(&mut self, name: &VolumeName, of: &OfApp) -> Result<ExitStatus, Failure> {
         let app = self.app_id(of)?;
         let begun = self.client.take_snapshot(&app, name).await?;
@@ -199,6 +217,42 @@ impl Session<'_> {
     }
 }
 
+/// Whether volumes are kept to their sizes, in words; nothing from a platform that does not say.
+pub(super) fn sizes_in_words(sizes: &VolumeSizes) -> String {
+    match &sizes.why {
+        None => "their sizes are enforced by the file system".to_owned(),
+        Some(why) => format!("their sizes are not enforced: {why}"),
+    }
+}
+
+/// What there is to say of the sizes of volumes.
+fn said_of_sizes(volumes: &[Volume], sizes: Option<&VolumeSizes>) -> Vec<String> {
+    let mut sized = volumes.iter().filter_map(|volume| Some((volume, volume.size?))).peekable();
+    let Some(sizes) = sizes.filter(|_| sized.peek().is_some()) else { return Vec::new() };
+    if !sizes.enforced {
+        let next = sizes.next.as_deref().unwrap_or_default();
+        return vec![format!("{}; {next}", sizes_in_words(sizes))];
+    }
+    sized.filter_map(|(volume, size)| said_of_size(volume, size)).collect()
+}
+
+fn said_of_size(volume: &Volume, size: u64) -> Option<String> {
+    let (name, used) = (&volume.name, volume.used?);
+    let percent = used.saturating_mul(100) / size.max(1);
+    if !volume.enforced {
+        return Some(if used > size {
+            format!(
+                "{name} holds more than its size, to which it is kept from the deploy on at which it fits"
+            )
+        } else {
+            format!("{name} is kept to its size from the next start of an instance on")
+        });
+    }
+    (percent >= FULL).then(|| {
+        format!("{name} is {percent} % full; a greater `size` in berth.toml takes effect by a deploy")
+    })
+}
+
 fn row(volume: &Volume) -> Vec<Cell> {
     let list =
         |names: Vec<String>, none: &str| if names.is_empty() { none.to_owned() } else { names.join(", ") };
@@ -228,5 +282,40 @@ pub(super) fn described(volume: &Volume) -> String {
             format!("{} ({} in {})", volume.name, figures::size(used), counted(entries, "file"))
         }
         _ => volume.name.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(used: u64, enforced: bool) -> Volume {
+        let volume =
+            json!({ "name": "data", "size": 1_000_000, "used": used, "enforced": enforced, "place": "/" });
+        serde_json::from_value(volume).unwrap()
+    }
+
+    fn said(used: u64, enforced: bool) -> Option<String> {
+        let sizes = VolumeSizes { enforced: true, why: None, next: None };
+        said_of_sizes(&[volume(used, enforced)], Some(&sizes)).pop()
+    }
+
+    #[test]
+    fn a_volume_that_is_nearly_full_is_named_and_so_is_one_that_is_not_kept_to_its_size() {
+        assert_eq!(said(899_999, true), None);
+        assert!(said(900_000, true).unwrap().starts_with("data is 90 % full"));
+        assert!(said(1, false).unwrap().contains("from the next start"));
+        assert!(said(1_000_001, false).unwrap().contains("holds more than its size"));
+    }
+
+    #[test]
+    fn where_sizes_are_not_enforced_the_reason_is_said_once_and_only_if_there_is_a_size() {
+        let (why, next) = (Some("because".to_owned()), Some("do this".to_owned()));
+        let sizes = VolumeSizes { enforced: false, why, next };
+        let all = [volume(1, false), volume(2, false)];
+        assert_eq!(said_of_sizes(&all, Some(&sizes)), ["their sizes are not enforced: because; do this"]);
+        let unsized_one = Volume { size: None, ..volume(1, false) };
+        assert!(said_of_sizes(&[unsized_one], Some(&sizes)).is_empty());
+        assert!(said_of_sizes(&all, None).is_empty(), "a platform of before does not say");
     }
 }

@@ -44,8 +44,9 @@ const NEW_NAMESPACES: u32 = 0x7E02_0000;
 const PERSONALITIES: &[u32] = &[0, 0x0008, 0x0002_0000, 0x0002_0008, 0x0004_0000, 0xFFFF_FFFF];
 /// Unix, IPv4, IPv6, netlink (which tells addresses). No packets, no vsock, no kernel cryptography, no Bluetooth.
 const FAMILIES: &[u32] = &[1, 2, 10, 16];
-/// Typing into somebody's terminal (TIOCSTI), and the selection of the console (TIOCLINUX).
-const TERMINAL_TRICKS: &[u32] = &[0x5412, 0x541C];
+/// Typing into somebody's terminal (TIOCSTI), and the selection of the console (TIOCLINUX). And what a file counts as (FS_IOC_FSSETXATTR,
+/// FS_IOC_SETFLAGS): whoever owns a file may take it out of its project, and so out of the limit of its volume, unless he is in a user namespace.
+const TRICKS: &[u32] = &[0x5412, 0x541C, 0x401C_5820, 0x4008_6602];
 
 /// The architecture that the kernel must say a call is of, as in linux/audit.h.
 #[cfg(target_arch = "x86_64")]
@@ -108,7 +109,7 @@ fn verdict(number: u32) -> Verdict {
         return Verdict::OneOf { argument: 0, values: FAMILIES };
     }
     if special(libc::SYS_ioctl) {
-        return Verdict::NoneOf { argument: 1, values: TERMINAL_TRICKS };
+        return Verdict::NoneOf { argument: 1, values: TRICKS };
     }
     match ALLOWED.binary_search(&number) {
         Ok(_) => Verdict::Allow,
@@ -245,6 +246,8 @@ mod tests {
     }
 
     const REFUSED: u32 = ERRNO | EPERM as u32;
+    /// file_setattr(2) of Linux 6.17, which the C library's bindings do not have yet.
+    const FILE_SETATTR: libc::c_long = 469;
 
     #[test]
     fn every_number_gets_the_verdict_of_the_list() {
@@ -311,6 +314,13 @@ mod tests {
         }
         assert_eq!(answer(libc::SYS_ioctl, [0, 0x5412, 0, 0, 0, 0]), REFUSED);
         assert_eq!(answer(libc::SYS_ioctl, [0, 0x5413, 0, 0, 0, 0]), ALLOW);
+        // What a file counts as may be read and not written, by whatever call.
+        for (request, expected) in
+            [(0x401C_5820, REFUSED), (0x4008_6602, REFUSED), (0x801C_581F, ALLOW), (0x8008_6601, ALLOW)]
+        {
+            assert_eq!(answer(libc::SYS_ioctl, [0, request, 0, 0, 0, 0]), expected, "{request:x}");
+        }
+        assert_ne!(answer(FILE_SETATTR, [0; 6]), ALLOW);
         // The kernel passes arguments of 32 bits as they come: what is above them must not hide what is below.
         assert_eq!(answer(libc::SYS_ioctl, [0, 0x1_0000_5412, 0, 0, 0, 0]), REFUSED);
         assert_eq!(answer(libc::SYS_personality, [0xFFFF_FFFF, 0, 0, 0, 0, 0]), ALLOW);

@@ -13,6 +13,7 @@ use berth_spec::{Isolation, Millis};
 use super::auth::Principal;
 use super::mutation::{Mutation, NoBody};
 use super::problem::Refused;
+use super::volumes::volume_sizes;
 use super::{Api, views};
 use crate::events::BREACHES;
 use crate::formats::Formats;
@@ -61,6 +62,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         build_processes: api.machine.build_processes(),
         build_network: api.machine.build_network().to_owned(),
         dockerfiles: dockerfiles.unwrap_or_else(|| Platform::NOTHING.to_owned()),
+        volume_sizes: Some(volume_sizes(&api.machine).await),
         breaches: BREACHES.total().max(written),
         started_at: identity.started_at,
         uptime_ms: Millis(u64::try_from(up.as_millis()).unwrap_or(u64::MAX)),

@@ -16,6 +16,7 @@ use super::apps::{AppPath, find, target};
 use super::auth::Principal;
 use super::mutation::Mutation;
 use super::problem::{Body, Path, Refused};
+use super::volumes::check_sizes;
 use super::{Api, report, views};
 use crate::desk::Outcome;
 
@@ -91,6 +92,7 @@ pub(super) async fn submit(
         let next = "`berth doctor` says what is missing for more";
         return Err(Problem::new(Code::IsolationTooLow, format!("{id}: {why}")).next(next).into());
     }
+    check_sizes(&api.machine, &id, &deploy.manifest).await?;
     if deploy.manifest.build.image.is_some() {
         // A repeat may find another image under the name, or no registry any more.
         if let Some(earlier) = mutation.earlier(&api).await? {
@@ -173,6 +175,9 @@ pub(super) async fn roll_back(
         let earlier = mutation.earlier(&api).await?.ok_or_else(none)?;
         return made(&api, &id, &earlier).await;
     };
+    if let Some(release) = app.release(to) {
+        check_sizes(&api.machine, &id, &release.manifest).await?;
+    }
     let wish = Wish::Rollback { to, keep_config: sent.keep_config };
     let outcome = mutation.submit(&api, Command::App { app: id.clone(), wish }, None).await?;
     match (outcome.release, api.desk.app(&id).and_then(|app| app.serving)) {

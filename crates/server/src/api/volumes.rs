@@ -7,14 +7,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use berth_contract::{
-    Code, Problem, RestoreVolume, Snapshot, SnapshotList, Volume, VolumeDeed, VolumeList, VolumeWork, route,
+    Code, Problem, RestoreVolume, Snapshot, SnapshotList, Volume, VolumeDeed, VolumeList, VolumeSizes,
+    VolumeWork, route,
 };
 use berth_control::command::{Command, Wish};
 use berth_control::event::{self, Failure};
 use berth_control::state::App;
 use berth_control::volume::of_instance;
-use berth_spec::{AppId, AppName, InstanceId, ProjectName, SnapshotName, TenantName, Timestamp, VolumeName};
-use berth_volume::{Used, VolumeError};
+use berth_spec::{
+    AppId, AppName, InstanceId, Manifest, ProjectName, SnapshotName, TenantName, Timestamp, VolumeName,
+};
+use berth_volume::VolumeError;
 
 use super::Api;
 use super::apps::{AppPath, app_id, target};
@@ -22,7 +25,7 @@ use super::auth::Principal;
 use super::mutation::{Mutation, NoBody};
 use super::problem::{Body, Path, Refused};
 use super::views;
-use crate::machine::in_full;
+use crate::machine::{Machine, Measured, in_full};
 
 /// The parameters of a path below a snapshot.
 type SnapshotPath = Path<(TenantName, ProjectName, AppName, VolumeName, SnapshotName)>;
@@ -60,14 +63,40 @@ pub(super) async fn list(
     let volumes = names.into_iter().map(|name| shown(&api, &app, name, &there)).collect();
     let work = app.volume_work.as_ref().map(|work| work_shown(work, None));
     let worked = app.volume_worked.as_ref().map(|(work, failure)| work_shown(work, failure.as_ref()));
-    Ok(Json(VolumeList { volumes, work, worked }))
+    let sizes = Some(volume_sizes(&api.machine).await);
+    Ok(Json(VolumeList { volumes, work, worked, sizes }))
+}
+
+/// Whether volumes are kept to their sizes.
+pub(super) async fn volume_sizes(machine: &Machine) -> VolumeSizes {
+    let missing = machine.keeps_sizes().await.err();
+    let (why, next) = missing.map(|missing| (missing.why, missing.next)).unzip();
+    VolumeSizes { enforced: why.is_none(), why, next }
+}
+
+/// That the sizes of volumes in the manifest are not kept, where that is so, in words.
+pub(crate) async fn unenforced(machine: &Machine, manifest: &Manifest) -> Option<String> {
+    let sized = manifest.volumes.iter().filter(|(_, volume)| volume.size.is_some());
+    let names: Vec<&str> = sized.map(|(name, _)| name.as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let missing = machine.keeps_sizes().await.err()?;
+    Some(format!("the size of {} is not enforced: {}; {}", names.join(", "), missing.why, missing.next))
+}
+
+/// Refuses a release that gives a volume less than it holds, where volumes are kept to their sizes.
+pub(crate) async fn check_sizes(machine: &Machine, id: &AppId, manifest: &Manifest) -> Result<(), Refused> {
+    let Some((volume, why)) = machine.too_much_for(id, manifest).await? else { return Ok(()) };
+    let problem = Problem::new(Code::VolumeTooSmall, format!("the volume {volume} of {id} {why}"));
+    Err(problem.next("give it a greater `size`, or remove what it does not need").into())
 }
 
 fn shown(
     api: &Api,
     app: &App,
     name: VolumeName,
-    there: &BTreeMap<VolumeName, Result<Used, String>>,
+    there: &BTreeMap<VolumeName, Result<Measured, String>>,
 ) -> Volume {
     let written = app.serving_release().and_then(|release| release.manifest.volumes.get(&name));
     let has = |instance: &&berth_control::state::Instance| of_instance(app, instance).any(|it| *it == name);
@@ -79,13 +108,14 @@ fn shown(
         .collect();
     let used = there.get(&name);
     let counted = used.and_then(|used| used.as_ref().ok());
+    let size = written.and_then(|volume| volume.size);
     Volume {
         path: written.map(|volume| volume.path.to_string()),
         processes: written.map(|volume| volume.processes.iter().cloned().collect()).unwrap_or_default(),
-        size: written.and_then(|volume| volume.size).map(|size| size.0),
-        enforced: false,
-        used: counted.map(|used| used.bytes),
-        entries: counted.map(|used| used.entries),
+        size: size.map(|size| size.0),
+        enforced: size.zip(counted).is_some_and(|(size, counted)| counted.is_kept_to(size)),
+        used: counted.map(|counted| counted.used.bytes),
+        entries: counted.map(|counted| counted.used.entries),
         problem: used.and_then(|used| used.as_ref().err().cloned()),
         instances,
         place: api.machine.volume_place(&app.id, &name).to_string_lossy().into_owned(),

@@ -19,7 +19,7 @@ use super::release;
 use super::repository::Repository;
 use super::service::Moving;
 use super::teller::Teller;
-use crate::api::{Api, Follower, Principal, Refused, release_failure, urls};
+use crate::api::{Api, Follower, Principal, Refused, release_failure, unenforced, urls};
 use crate::desk::Asker;
 
 /// The longest question of the hook, in bytes: far more branches than a push may have.
@@ -142,6 +142,12 @@ impl Push {
                 release::submit(&self.api, &app, asker, None, (&change.new, subject), source).await?
             }
         };
+        let release = self.known()?.release(number).cloned();
+        if let Some(release) = release
+            && let Some(warning) = unenforced(&self.api.machine, &release.manifest).await
+        {
+            teller.line(&format!("warning: {warning}")).await;
+        }
         self.follow(number, teller).await
     }
 

@@ -9,7 +9,7 @@ use berth_source::archive::Unpacked;
 use berth_spec::{ReleaseNumber, manifest, procfile};
 
 use super::commit::ObjectId;
-use crate::api::{Api, Refused, read_deploy};
+use crate::api::{Api, Refused, check_sizes, read_deploy};
 use crate::desk::{Asker, RequestKey};
 
 /// The release that serves or will serve next, if it is of this very commit: what was cut off after it was submitted comes again.
@@ -48,6 +48,7 @@ pub(super) async fn submit(
         commit: Some(commit.as_str().to_owned()),
     };
     let mut deploy = read_deploy(&app.id, &release)?;
+    check_sizes(&api.machine, &app.id, &deploy.manifest).await?;
     api.machine.pin_image(&app.id, &mut deploy).await?;
     let command = Command::App { app: app.id.clone(), wish: Wish::Deploy(Box::new(deploy)) };
     let outcome = api.desk.submit(command, asker, release.description, key).await?;

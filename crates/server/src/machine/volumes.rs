@@ -10,6 +10,7 @@ use berth_spec::{AppId, Isolation, ProcessName, SnapshotName, VolumeName};
 use berth_volume::{Numbers, Owner, Used, VolumeError};
 
 use super::instances::START_FAILED;
+use super::volume_sizes::Measured;
 use super::{Machine, NotStarted, in_full};
 use crate::{events, tasks};
 
@@ -35,6 +36,7 @@ impl Machine {
         for (name, volume) in wanted {
             let made = self.volumes.ensure(&app.id, name, owner.as_ref());
             let source = made.map_err(|error| (START_FAILED.to_owned(), in_full(&error)))?;
+            self.keep_to_size(&app.id, name, volume.size, process.is_some());
             let target = if has_root { PathBuf::from(volume.path.as_str()) } else { source.clone() };
             env.insert(name.variable(), target.to_string_lossy().into_owned());
             mounts.push(Mount { source, target, writable: true });
@@ -70,15 +72,15 @@ impl Machine {
     ///
     /// # Errors
     /// When they cannot be listed.
-    pub async fn volumes(
+    pub(crate) async fn volumes(
         &self,
         app: &AppId,
-    ) -> Result<BTreeMap<VolumeName, Result<Used, String>>, VolumeError> {
+    ) -> Result<BTreeMap<VolumeName, Result<Measured, String>>, VolumeError> {
         let (store, app) = (self.volumes.clone(), app.clone());
         blocking(move || {
             let names = store.list(&app)?.into_iter();
-            let measured = names.filter_map(|name| match store.used(&app, &name).transpose()? {
-                Ok(used) => Some((name, Ok(used))),
+            let measured = names.filter_map(|name| match Measured::of(&store, &app, &name).transpose()? {
+                Ok(measured) => Some((name, Ok(measured))),
                 Err(error) => Some((name, Err(in_full(&error)))),
             });
             Ok(measured.collect())
