@@ -78,5 +78,10 @@ impl Drop for Docker {
         if told.is_err() || self.child.wait().is_err() {
             println!("!! the dockerd that was measured did not end");
         }
+        // It leaves the machine's network mounted in its folder, for a container that had that.
+        let networks = self.socket.with_file_name("exec/netns");
+        for network in fs::read_dir(networks).into_iter().flatten().flatten() {
+            drop(Program::new("umount").arg(network.path()).silent().output());
+        }
     }
 }
