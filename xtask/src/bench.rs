@@ -14,6 +14,7 @@ mod measured;
 mod network;
 mod page;
 mod process_usage;
+mod pull;
 mod record;
 mod rollouts;
 mod runtime;
@@ -79,6 +80,12 @@ const BENCHES: &[Bench] = &[
         run: network::run,
     },
     Bench {
+        name: "pull",
+        about: "an image of 200 MB from its registry to the first answer, beside Docker",
+        peers: pull::PEERS,
+        run: pull::run,
+    },
+    Bench {
         name: "rollouts",
         about: "simulated rollouts by canary: good ones that are taken back, bad ones that go through",
         peers: &[],
@@ -86,7 +93,7 @@ const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "runtime",
-        about: "starts of isolated instances, wakes, memory, many at once, beside runc, bubblewrap and Docker",
+        about: "starts of isolated instances, wakes, memory, many at once, a cold pull, beside runc, bubblewrap and Docker",
         peers: LAUNCHERS,
         run: runtime::run,
     },
@@ -104,6 +111,8 @@ const LAUNCHERS: &[Tool] = &[
     Tool { program: "bwrap", package: "bubblewrap", for_what: "instances are started beside it" },
     Tool { program: "dockerd", package: "docker.io", for_what: "instances are started beside it" },
     Tool { program: "nft", package: "nftables", for_what: "lets instances out by a policy" },
+    Tool { program: "docker-registry", package: "docker-registry", for_what: "is pulled from" },
+    Tool { program: "skopeo", package: "skopeo", for_what: "pushes the image that is pulled" },
 ];
 
 const PROXIES: &[Tool] = &[

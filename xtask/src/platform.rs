@@ -33,7 +33,7 @@ impl Platform {
         let (berth, dir) = (berth.to_owned(), dir.to_owned());
         let supervisor = launch(&berth, &dir, &env, edge, api)?;
         let mut platform = Self { berth, dir, env, supervisor, edge, api };
-        platform.until_up(Duration::from_secs(30), Duration::from_millis(50))?;
+        platform.until_up(Duration::from_secs(120), Duration::from_millis(50))?;
         Ok(platform)
     }
 
@@ -162,7 +162,10 @@ impl Drop for Platform {
     fn drop(&mut self) {
         // Only where measuring failed; down() has waited otherwise and a second kill finds nobody.
         if matches!(self.supervisor.try_wait(), Ok(None)) {
-            drop(self.berth(&["down"]));
+            // One that never came up takes no order.
+            if self.berth(&["down"]).is_err() {
+                drop(self.supervisor.kill());
+            }
             drop(self.supervisor.wait());
         }
     }

@@ -51,6 +51,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { program: "testssl", package: "testssl.sh", for_what: "looks for weaknesses of HTTPS" },
     Tool { program: "haproxy", package: "haproxy", for_what: "stands before the platform, or a server" },
     Tool { program: "curl", package: "curl", for_what: "is a client of HTTPS and HTTP/2" },
+    Tool { program: "psql", package: "postgresql", for_what: "is a database, and its client" },
     Tool { program: "umoci", package: "umoci", for_what: "unpacks images, to compare with" },
     Tool { program: VENV, package: "python3-venv", for_what: "builds and runs a Flask app" },
 ];

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use bollard::Docker;
@@ -132,6 +133,24 @@ impl Engine {
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Whether somebody listens where it did.
+    ///
+    /// # Errors
+    /// [`EngineError::Absent`] when nobody does.
+    pub fn listens(&self) -> Result<(), EngineError> {
+        let absent = |_nobody| EngineError::Absent(vec![self.socket.clone()]);
+        UnixStream::connect(&self.socket).map(drop).map_err(absent)
+    }
+
+    /// The error of a call as it is told: one that broke because the daemon is gone says that.
+    #[must_use]
+    pub fn told(&self, error: EngineError) -> EngineError {
+        match error {
+            EngineError::Broken { .. } => self.listens().err().unwrap_or(error),
+            other => other,
+        }
     }
 
     /// What it says of itself.

@@ -46,6 +46,12 @@ impl EngineError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Whether nobody was there to be asked.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent(_))
+    }
+
     /// Whether what was asked for is so already, or cannot be as things are.
     #[must_use]
     pub fn is_conflict(&self) -> bool {

@@ -3,6 +3,8 @@
 //! The first test that wants it starts it, together with a keeper that ends it by its process id once no test has wanted it for some
 //! seconds. Locks on files say who wants it, so that a test that is killed wants nothing.
 
+mod lone;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -12,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::fs::FlockOperation;
 
 use crate::engine::Engine;
+pub use lone::LoneDaemon;
 
 /// Starts the daemon, waits until nobody wants it, and ends it by its process id; what it kept is removed with it.
 const KEEPER: &str = r#"
@@ -48,8 +51,7 @@ impl Daemon {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can start dockerd".to_owned());
         }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        if !std::env::split_paths(&path).any(|folder| folder.join("dockerd").is_file()) {
+        if !is_installed("dockerd") {
             return Err("dockerd is not installed: apt-get install docker.io".to_owned());
         }
         let home = PathBuf::from("/tmp/berth-test-docker");
@@ -74,12 +76,10 @@ impl Podman {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can start Podman's service for this".to_owned());
         }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let installed = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
-        if !installed("podman") {
+        if !is_installed("podman") {
             return Err("podman is not installed: apt-get install podman".to_owned());
         }
-        let runtime = if installed("crun") { "crun" } else { "runc" };
+        let runtime = if is_installed("crun") { "crun" } else { "runc" };
         let mut service = serve(home, runtime).map_err(|error| error.to_string())?;
         let socket = home.join("podman.sock");
         for _ in 0..600 {
@@ -161,12 +161,21 @@ fn start(home: &Path) -> std::io::Result<Daemon> {
     reason = "the daemon has to outlive the test that starts it, and to end by itself"
 )]
 fn spawn(home: &Path) -> std::io::Result<()> {
-    // On an overlay there can be no other; the test says so by its slowness alone.
-    let overlay = fs::read_to_string("/proc/filesystems")?.contains("overlay");
     let mut keeper = Command::new("/bin/sh");
-    keeper.args(["-c", KEEPER]).env("HOME_OF", home).env("DRIVER", if overlay { "overlay2" } else { "vfs" });
+    keeper.args(["-c", KEEPER]).env("HOME_OF", home).env("DRIVER", storage_driver()?);
     keeper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let child = keeper.spawn()?;
     let mut note = File::create(home.join("keeper.pid"))?;
     writeln!(note, "{}", child.id())
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// On an overlay there can be no other; the test says so by its slowness alone.
+fn storage_driver() -> std::io::Result<&'static str> {
+    let overlay = fs::read_to_string("/proc/filesystems")?.contains("overlay");
+    Ok(if overlay { "overlay2" } else { "vfs" })
 }

@@ -14,6 +14,7 @@ mod instance;
 mod layout;
 mod listener;
 mod logs;
+mod namespace;
 mod plain;
 mod port;
 mod record;

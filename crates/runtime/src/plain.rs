@@ -1,8 +1,11 @@
 //! The backend of Berth's own: a process tree per instance under a shim of its own, with or without isolation, or in a container.
 
 mod adopt;
+mod beside;
 mod command;
 mod contain;
+mod daemon;
+mod freezing;
 mod launch;
 mod link;
 mod naming;
@@ -16,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use berth_clock::Clock;
-use berth_process::{BootId, Cgroup, Cgroups, Controller, Disk, Mark, SealedImage, Tree};
+use berth_process::{BootId, Cgroups, Controller, Disk, Mark, SealedImage, Tree};
 use berth_routing::Names;
 use berth_shim::config::Restart;
 use berth_shim::wire::ToShim;
@@ -155,7 +158,9 @@ impl PlainRuntime {
         let containers = Containers::open(&layout, sockets)?;
         let policy = Policy::new(containers.level(), Abilities::of_containers());
         let containers = Some(containers);
-        let (own_network, names) = (true, false);
+        // A container's shim may make no network; root makes it instead.
+        let names = rustix::process::geteuid().is_root() && beside::is_possible();
+        let own_network = true;
         let parts = Parts { shim, cgroups: None, policy, own_network, names, containers };
         Self::assemble(layout, clock, parts)
     }
@@ -224,7 +229,7 @@ impl Inner {
 
     /// Ends whatever there is of the instance of `record` and removes its socket and control group. Blocks.
     fn clear(&self, record: &StartRecord) -> Result<(), RuntimeError> {
-        self.thaw_container(record.token)?;
+        self.thaw_to_end(record.token)?;
         let tree = self.tree(record);
         tree.kill(&*self.clock, KILL_LIMIT)
             .map_err(|source| RuntimeError::Kill { id: record.id.clone(), source })?;
@@ -296,50 +301,6 @@ impl Inner {
         Ok((self.start(spec, Some(ends)).await?, attached))
     }
 
-    /// The control group of an instance, without which it cannot be frozen.
-    fn group(&self, id: &InstanceId) -> Result<Cgroup, RuntimeError> {
-        let group = self.entry(id)?.tree.cgroup.clone();
-        group.ok_or(RuntimeError::Invalid("it has no control group that could be frozen"))
-    }
-
-    async fn freeze(self: Arc<Self>, id: InstanceId, then: Frozen) -> Result<(), RuntimeError> {
-        let entry = self.entry(&id)?;
-        let group = if self.containers.is_none() { Some(self.group(&id)?) } else { None };
-        blocking(move || {
-            if let Some(containers) = &self.containers {
-                containers.freeze(entry.token)?;
-            }
-            if let Some(group) = &group {
-                group.freeze().map_err(during("freezing a control group"))?;
-            }
-            if then == Frozen::PagedOut && berth_process::swap_is_there() {
-                // One that has ended meanwhile has no memory left.
-                for pid in app_pids(&entry.tree).map_err(during("listing the processes of an instance"))? {
-                    if let Err(error) = berth_process::page_out(pid) {
-                        tracing::debug!(pid, %error, "the memory of a process was not moved out");
-                    }
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn thaw(self: Arc<Self>, id: InstanceId) -> Result<(), RuntimeError> {
-        let token = self.entry(&id)?.token;
-        let group = if self.containers.is_none() { Some(self.group(&id)?) } else { None };
-        blocking(move || match group {
-            Some(group) => group.thaw().map_err(during("thawing a control group")),
-            None => self.thaw_container(token),
-        })
-        .await
-    }
-
-    /// Has what is in the container of an instance go on, where it has one. Blocks.
-    fn thaw_container(&self, token: Mark) -> Result<(), RuntimeError> {
-        self.containers.as_ref().map_or(Ok(()), |containers| containers.thaw(token))
-    }
-
     async fn end(
         self: Arc<Self>,
         id: &InstanceId,
@@ -351,7 +312,7 @@ impl Inner {
         let (inner, group, token) = (Arc::clone(&self), entry.tree.cgroup.clone(), entry.token);
         blocking(move || match group {
             Some(group) => group.thaw().map_err(during("thawing a control group")),
-            None => inner.thaw_container(token),
+            None => inner.thaw_to_end(token),
         })
         .await?;
         entry.order(Order::Tell(order)).await;

@@ -152,6 +152,8 @@ pub struct StartConfig {
     pub is_in_network: bool,
     /// The way to other apps; `None` for none. Only in a network of its own.
     pub internal: Option<Internal>,
+    /// The inherited descriptors of sockets in the network beside its own, where that was made for it; it makes one itself when there are none.
+    pub beside: Vec<i32>,
     /// The way out that the shim itself makes; `None` for none. Only in a network of its own that nobody else made.
     pub way_out: Option<WayOut>,
 }
@@ -210,6 +212,7 @@ impl StartConfig {
         if let Some(way_out) = &self.way_out {
             put(&mut out, 27, &way_out.encode());
         }
+        self.beside.iter().for_each(|socket| put_i32(&mut out, 28, *socket));
         if let Some(sandbox) = &self.sandbox {
             put(&mut out, 30, &sandbox.encode());
         }
@@ -258,6 +261,7 @@ impl StartConfig {
                 25 => config.is_in_network = true,
                 26 => config.internal = Some(decode_internal(field)?),
                 27 => config.way_out = Some(WayOut::decode(field)?),
+                28 => config.beside.push(tlv::small(field)?),
                 30 => config.sandbox = Some(Sandbox::decode(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
@@ -291,6 +295,7 @@ impl StartConfig {
             namespace: None,
             is_in_network: false,
             internal: None,
+            beside: Vec::new(),
             way_out: None,
         }
     }
@@ -309,6 +314,9 @@ impl StartConfig {
         let is_about_its_own = self.dial.is_some() || self.namespace.is_some() || self.internal.is_some();
         if is_about_its_own && self.network == Network::Host {
             return Err(Malformed("sockets of the machine's network are nobody's to hand out"));
+        }
+        if self.internal.is_none() && !self.beside.is_empty() {
+            return Err(Malformed("sockets beside its network are of no use without a way there"));
         }
         if self.way_out.is_some() && (self.network == Network::Host || self.namespace.is_some()) {
             return Err(Malformed("a way out is made of a network of the shim's own"));
@@ -415,6 +423,9 @@ mod tests {
         };
         let named = StartConfig { dial: None, namespace: None, internal: Some(internal), ..dialled.clone() };
         assert_eq!(StartConfig::decode(&named.encode()).unwrap(), named);
+        let made = StartConfig { beside: vec![101, 102], ..named.clone() };
+        assert_eq!(StartConfig::decode(&made.encode()).unwrap(), made);
+        assert!(StartConfig::decode(&StartConfig { internal: None, ..made }.encode()).is_err());
         assert!(StartConfig::decode(&StartConfig { network: Network::Host, ..named }.encode()).is_err());
         assert!(StartConfig::decode(&StartConfig { network: Network::Host, ..dialled }.encode()).is_err());
         let own = Some(Streams { input: 0, output: 6, errors: 7, terminal: false });

@@ -12,9 +12,9 @@ use crate::dial;
 /// The number of the first descriptor; the others follow.
 pub const FIRST: i32 = 100;
 /// The most that are handed over.
-pub const MOST: usize = dial::MOST;
+pub const MOST: usize = 3 * dial::MOST;
 
-/// Hands over `descriptors`, in the order of their numbers.
+/// Hands over `descriptors`, in the order of their numbers: as many at once as go at once, and fewer than that, or none, at the end.
 ///
 /// # Errors
 /// When there are too many, or what the system says.
@@ -25,7 +25,9 @@ pub fn hand(to: impl AsFd, descriptors: &[OwnedFd]) -> io::Result<()> {
             "more descriptors than are handed over at once",
         ));
     }
-    dial::answer(to, descriptors)
+    let (whole, rest) = descriptors.as_chunks::<{ dial::MOST }>();
+    whole.iter().try_for_each(|some| dial::answer(&to, some))?;
+    dial::answer(&to, rest)
 }
 
 /// Takes them over, each at its number, and gives that of the last. They stay open until somebody takes them by their numbers.
@@ -35,7 +37,7 @@ pub fn hand(to: impl AsFd, descriptors: &[OwnedFd]) -> io::Result<()> {
 pub fn take(from: impl AsFd) -> io::Result<i32> {
     use std::os::fd::IntoRawFd as _;
     let mut last = None;
-    for (descriptor, number) in dial::receive(from)?.into_iter().zip(FIRST..) {
+    for (descriptor, number) in received(from)?.into_iter().zip(FIRST..) {
         let placed = rustix::io::fcntl_dupfd_cloexec(&descriptor, number)?;
         let got = placed.into_raw_fd();
         if got != number {
@@ -46,6 +48,21 @@ pub fn take(from: impl AsFd) -> io::Result<i32> {
     last.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
+fn received(from: impl AsFd) -> io::Result<Vec<OwnedFd>> {
+    let mut all = Vec::new();
+    loop {
+        let some = dial::receive(&from)?;
+        let is_end = some.len() < dial::MOST;
+        all.extend(some);
+        if is_end {
+            return Ok(all);
+        }
+        if all.len() > MOST {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -53,12 +70,14 @@ mod tests {
 
     use super::*;
 
+    fn descriptors(count: usize) -> Vec<OwnedFd> {
+        (0..count).map(|_| File::open("/dev/null").map(OwnedFd::from).unwrap()).collect()
+    }
+
     #[test]
     fn each_descriptor_comes_to_its_number() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let made: Vec<OwnedFd> =
-            (0..3).map(|_| File::open("/dev/null").map(OwnedFd::from).unwrap()).collect();
-        hand(&ours, &made).unwrap();
+        hand(&ours, &descriptors(3)).unwrap();
         assert_eq!(take(&theirs).unwrap(), FIRST + 2);
         for number in FIRST..FIRST + 3 {
             assert_eq!(
@@ -66,9 +85,19 @@ mod tests {
                 Some("/dev/null")
             );
         }
-        let many: Vec<OwnedFd> = (0..=MOST).map(|_| made[0].try_clone().unwrap()).collect();
-        assert!(hand(&ours, &many).is_err());
         drop(ours);
         assert!(take(&theirs).is_err());
+    }
+
+    #[test]
+    fn more_arrive_than_go_at_once() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        for count in [1, dial::MOST - 1, dial::MOST, dial::MOST + 1, MOST] {
+            hand(&ours, &descriptors(count)).unwrap();
+            assert_eq!(received(&theirs).unwrap().len(), count);
+        }
+        assert!(hand(&ours, &descriptors(MOST + 1)).is_err());
+        drop(ours);
+        assert!(received(&theirs).is_err());
     }
 }

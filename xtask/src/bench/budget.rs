@@ -43,6 +43,8 @@ const BUDGETS: &[(&str, &str, Budget)] = &[
     ("rollouts", "missed_regression_pct", Budget::AtMost(5.0)),
     ("runtime", "start_p50_ms", Budget::AtMost(8.0)),
     ("runtime", "instance_mb", Budget::AtMost(2.0)),
+    ("runtime", "pull_start_p50_ms", Budget::TimesPeer(1.0, "docker")),
+    ("pull", "pull_start_p50_ms", Budget::TimesPeer(1.0, "docker")),
     ("wake", "wake_frozen_p99_ms", Budget::AtMost(50.0)),
 ];
 

@@ -1,11 +1,11 @@
-//! The container runtime beside runc, bubblewrap and Docker: starts, wakes, memory, many instances; and the way into their networks.
+//! The container runtime beside runc, bubblewrap and Docker: starts, wakes, memory, many instances, a pull; and the way into their networks.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::measured::Measured;
 use super::statistics::Samples;
-use super::{Context, network};
+use super::{Context, network, pull, wake};
 use crate::program::Program;
 
 /// Starts of each launcher, and instances that stand at once.
@@ -44,6 +44,8 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
          it all"
             .to_owned(),
     );
+    let berth = wake::program(context, &mut measured)?;
+    pull::pulls(context, &berth, &mut measured)?;
     Ok(measured)
 }
 

@@ -29,7 +29,8 @@ pub(super) fn run(context: &Context<'_>) -> Result<Measured> {
 /// The program that is measured: a release build, unless `BERTH_BIN` names another.
 pub(super) fn program(context: &Context<'_>, measured: &mut Measured) -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("BERTH_BIN") {
-        let note = "the platform of wakes and releases is the program that BERTH_BIN names, which is no release build";
+        let note =
+            "the platform that is measured is the program that BERTH_BIN names, which is no release build";
         measured.notes.push(note.to_owned());
         return Ok(given.into());
     }

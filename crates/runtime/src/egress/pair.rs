@@ -8,7 +8,7 @@
 //! nobody. Both sides know the other's hardware address from the beginning.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -16,11 +16,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use berth_clock::{Clock, random_bytes};
 use berth_process::Mark;
 use berth_shim::netlink::{End, Mac, Netlink};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::filter::{self, Filter};
 use super::{LINK_PREFIX, rules};
 use crate::layout::short;
+use crate::namespace;
 
 const POOL_FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// How many addresses instances have.
@@ -70,21 +70,14 @@ impl Pair {
 
     /// A network with a way out for the instance of `token`. It is there as long as somebody holds it or is in it. Blocks.
     pub(crate) fn network(&self, token: Mark, clock: &dyn Clock) -> io::Result<OwnedFd> {
-        let (network, there) = on_own_thread(|| {
-            unshare()?;
-            Ok((OwnedFd::from(File::open("/proc/thread-self/ns/net")?), Netlink::open()?))
-        })?;
+        let (network, there) = namespace::in_new_network(Netlink::open)?;
         self.lay(network.as_fd(), there, token, clock)?;
         Ok(network)
     }
 
     /// Gives a network that somebody else made, and that has a loopback and nothing else, a way out for the instance of `token`. Blocks.
     pub(crate) fn lead_out(&self, network: BorrowedFd<'_>, token: Mark, clock: &dyn Clock) -> io::Result<()> {
-        let there = on_own_thread(|| {
-            rustix::thread::move_into_link_name_space(network, Some(LinkNameSpaceType::Network))?;
-            Netlink::open()
-        })?;
-        self.lay(network, there, token, clock)
+        self.lay(network, namespace::netlink_of(network)?, token, clock)
     }
 
     /// Lays the pair of interfaces between here and `network`.
@@ -127,24 +120,4 @@ fn lease(here: &mut Netlink, index: u32, clock: &dyn Clock) -> io::Result<Ipv4Ad
         }
     }
     Err(last)
-}
-
-/// Moves this thread into a network of its own.
-#[expect(
-    unsafe_code,
-    reason = "only the calling thread moves, and shares nothing that a network of its own would change"
-)]
-fn unshare() -> io::Result<()> {
-    // SAFETY: neither files nor memory are unshared.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
-    Ok(())
-}
-
-/// Does what moves a thread into another network, on one that ends with it: whoever has been in another network is of no use to anybody
-/// else.
-fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("network".to_owned()).spawn_scoped(scope, work)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }

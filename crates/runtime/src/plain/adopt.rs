@@ -42,6 +42,7 @@ impl Inner {
             adopted.extend(joined(done)?);
         }
         self.clear_strays(&known).await?;
+        self.attend();
         Ok(adopted)
     }
 
@@ -52,7 +53,7 @@ impl Inner {
             self.layout.remove_instance(&record.id).map_err(during("removing an instance's folder"))?;
         }
         if let Some(containers) = &self.containers {
-            containers.sweep(|_| false)?;
+            containers.sweep(|| Ok(BTreeSet::new()))?;
         }
         for folder in self.layout.socket_folders() {
             for socket in files_in(&folder).map_err(during("listing sockets"))? {
@@ -117,8 +118,8 @@ impl Inner {
         }
     }
 
-    /// The records of all instances. A folder without one is of a start that was cut short before it made anything.
-    fn records(&self) -> Result<Vec<StartRecord>, RuntimeError> {
+    /// The folders of all instances.
+    fn folders(&self) -> Result<Vec<PathBuf>, RuntimeError> {
         let mut folders = vec![self.layout.instances.clone()];
         for _ in 0..DEPTH {
             let mut below = Vec::new();
@@ -127,8 +128,23 @@ impl Inner {
             }
             folders = below;
         }
+        Ok(folders)
+    }
+
+    /// The tokens of which there is a record just now, as containers are labelled with them. Instances may come and go meanwhile.
+    pub(super) fn recorded(&self) -> Result<BTreeSet<String>, RuntimeError> {
+        let mut tokens = BTreeSet::new();
+        for folder in self.folders()? {
+            let record = StartRecord::read(&folder).map_err(during("reading start.json"))?;
+            tokens.extend(record.map(|record| short(record.token)));
+        }
+        Ok(tokens)
+    }
+
+    /// The records of all instances. A folder without one is of a start that was cut short before it made anything.
+    fn records(&self) -> Result<Vec<StartRecord>, RuntimeError> {
         let mut records = Vec::new();
-        for folder in folders {
+        for folder in self.folders()? {
             match StartRecord::read(&folder) {
                 Ok(Some(record)) if self.layout.instance(&record.id) == folder => records.push(record),
                 Ok(None) => fs::remove_dir_all(&folder).map_err(during("removing an instance's folder"))?,
@@ -163,7 +179,7 @@ impl Inner {
         let (inner, known) = (Arc::clone(self), known.clone());
         blocking(move || {
             if let Some(containers) = &inner.containers {
-                containers.sweep(|token| known.contains(token))?;
+                containers.sweep(|| Ok(known.clone()))?;
             }
             let dial = files_in(&dial_folder(&inner.layout.run)).map_err(during("listing sockets"))?;
             let stray = |path: &&PathBuf| {

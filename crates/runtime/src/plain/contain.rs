@@ -6,7 +6,7 @@
 //! containers, and so is the way out: the pair of interfaces and the rules are laid into the container's network, which begins with a loopback
 //! alone. What the daemon does is what it is there for: the root, the namespaces, the limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,15 +16,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use berth_docker::{Archive, Bind, Container, Engine, Facts, Layer, Net};
+use berth_docker::{Archive, Bind, Container, Engine, EngineError, Facts, Layer, Net};
 use berth_process::{Identity, Mark, procfs};
-use berth_shim::config::Network;
+use berth_shim::config::{Internal, Network};
 use berth_shim::door;
 use berth_shim::sandbox::Entry;
 use berth_spec::Isolation;
 use berth_spec::manifest::Egress;
 use rustix::net::sockopt;
 
+use super::beside::Beside;
+use super::daemon::Attendance;
 use super::{Inner, SHIM, remove_file};
 use crate::egress::WayOut;
 use crate::error::{RuntimeError, during};
@@ -57,6 +59,7 @@ pub(super) struct Containers {
     platform: String,
     /// Held while an image is loaded, so that it is loaded once.
     loading: Mutex<()>,
+    pub(super) attendance: Attendance,
 }
 
 /// Where the daemon may listen, as our environment says.
@@ -78,6 +81,8 @@ pub fn check_daemon() -> Result<(), RuntimeError> {
 #[derive(Debug, Default)]
 pub(super) struct Parcel {
     descriptors: Vec<OwnedFd>,
+    /// The network beside the container's, where there is one.
+    beside: Option<Beside>,
 }
 
 impl Parcel {
@@ -87,6 +92,13 @@ impl Parcel {
         self.descriptors.push(descriptor.as_fd().try_clone_to_owned()?);
         Ok(number)
     }
+
+    /// Makes the network beside the container's and puts in its sockets. Gives their numbers there.
+    pub(super) fn add_beside(&mut self, way: &Internal) -> io::Result<Vec<i32>> {
+        let (beside, sockets) = Beside::make(way)?;
+        self.beside = Some(beside);
+        sockets.iter().map(|socket| self.add(socket)).collect()
+    }
 }
 
 impl Containers {
@@ -95,12 +107,34 @@ impl Containers {
         let engine = Engine::find(sockets)?;
         let facts = engine.facts()?;
         put_shim(&layout.shim()).map_err(during("putting the shim where containers find it"))?;
-        Ok(Self { engine, facts, platform: layout.platform.clone(), loading: Mutex::default() })
+        let (platform, loading) = (layout.platform.clone(), Mutex::default());
+        Ok(Self { engine, facts, platform, loading, attendance: Attendance::default() })
     }
 
     /// The daemon, in words.
     pub(super) fn daemon(&self) -> String {
-        format!("{} at {}", self.facts.version, self.engine.socket().display())
+        let away = if self.attendance.is_away() { ", which does not answer" } else { "" };
+        format!("{} at {}{away}", self.facts.version, self.engine.socket().display())
+    }
+
+    /// Where it listens.
+    pub(super) fn socket(&self) -> &Path {
+        self.engine.socket()
+    }
+
+    /// Asks the daemon for a sign of life. Blocks.
+    pub(super) fn ask(&self) -> Result<(), EngineError> {
+        self.engine.facts().map(drop).map_err(|error| self.engine.told(error))
+    }
+
+    /// Whether there is anybody to make a container.
+    pub(super) fn listens(&self) -> Result<(), RuntimeError> {
+        Ok(self.engine.listens()?)
+    }
+
+    /// A call's error as it is told.
+    fn told(&self) -> impl Fn(EngineError) -> EngineError {
+        |error| self.engine.told(error)
     }
 
     /// The level of isolation that its containers have.
@@ -118,6 +152,12 @@ impl Containers {
     /// What keeps its instances from more, a sentence each.
     pub(super) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
+        if self.attendance.is_away() {
+            missing.push(format!(
+                "Docker does not answer at {}: instances that run without it go on, and none is started until it is back; `systemctl start docker`",
+                self.engine.socket().display()
+            ));
+        }
         if !rustix::process::geteuid().is_root() {
             missing.push("no users of their own for apps: run Berth as root".to_owned());
         }
@@ -144,19 +184,24 @@ impl Containers {
         &self,
         inner: &Inner,
         spec: &InstanceSpec,
-        parcel: &Parcel,
+        parcel: Parcel,
     ) -> Result<Identity, RuntimeError> {
         let path = inner.layout.door(spec.token).map_err(during("naming a socket"))?;
         remove_file(&path).map_err(during("removing a socket"))?;
         let door = UnixListener::bind(&path).map_err(during("binding a shim's socket"))?;
-        let container = self.container(inner, spec, &path)?;
-        self.engine.run(&container)?;
+        let hosts = parcel.beside.is_some().then(|| inner.layout.hosts(&spec.id));
+        let container = self.container(inner, spec, &path, hosts)?;
+        self.engine.run(&container).map_err(self.told())?;
         let (line, shim) = meet(&door).map_err(|error| self.not_met(spec, &container.name, &error))?;
+        let network = File::open(format!("/proc/{}/ns/net", shim.pid));
+        let network = network.map_err(during("opening a container's network"))?;
+        if let Some(beside) = parcel.beside {
+            let joined = beside.join(network.as_fd());
+            joined.map_err(during("leading a container's network to other apps"))?;
+        }
         if let (Network::Own, Egress::Internet, Ok(WayOut::Pair(pair))) =
             (spec.network, spec.egress, &inner.way_out)
         {
-            let network = File::open(format!("/proc/{}/ns/net", shim.pid));
-            let network = network.map_err(during("opening a container's network"))?;
             let led = pair.lead_out(network.as_fd(), spec.token, &*inner.clock);
             led.map_err(during("making a way out of a container's network"))?;
         }
@@ -172,9 +217,15 @@ impl Containers {
         RuntimeError::Shim { id: spec.id.clone(), what }
     }
 
-    fn container(&self, inner: &Inner, spec: &InstanceSpec, door: &Path) -> Result<Container, RuntimeError> {
+    fn container(
+        &self,
+        inner: &Inner,
+        spec: &InstanceSpec,
+        door: &Path,
+        hosts: Option<PathBuf>,
+    ) -> Result<Container, RuntimeError> {
         let (root, tmp) = (inner.layout.root(&spec.id), inner.layout.tmp(&spec.id));
-        let places = Places { root, tmp, cgroup: None, hosts: None };
+        let places = Places { root, tmp, cgroup: None, hosts };
         let view = inner.policy.view(spec, &places);
         let mut container = Container {
             name: self.name(spec.token),
@@ -235,8 +286,8 @@ impl Containers {
             }
         };
         let _turn = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.engine.has_image(&archive.name)? {
-            self.engine.load(archive.write(&inner.layout.instances)?)?;
+        if !self.engine.has_image(&archive.name).map_err(self.told())? {
+            self.engine.load(archive.write(&inner.layout.instances)?).map_err(self.told())?;
         }
         Ok(archive.name)
     }
@@ -259,23 +310,37 @@ impl Containers {
 
     /// Has an instance stand still, its shim included. Blocks.
     pub(super) fn freeze(&self, token: Mark) -> Result<(), RuntimeError> {
-        Ok(self.engine.pause(&self.name(token))?)
+        Ok(self.engine.pause(&self.name(token)).map_err(self.told())?)
     }
 
     /// Has an instance go on. Blocks.
     pub(super) fn thaw(&self, token: Mark) -> Result<(), RuntimeError> {
-        Ok(self.engine.unpause(&self.name(token))?)
+        Ok(self.engine.unpause(&self.name(token)).map_err(self.told())?)
     }
 
-    /// Removes the container of an instance, whatever it does. Blocks.
+    /// Removes the container of an instance, whatever it does. What a daemon still has that cannot be asked is swept when it is back: no
+    /// process of it is left by then. Blocks.
     pub(super) fn remove(&self, token: Mark) -> Result<(), RuntimeError> {
-        Ok(self.engine.remove(&self.name(token))?)
+        match self.engine.remove(&self.name(token)).map_err(self.told()) {
+            Err(error @ (EngineError::Absent(_) | EngineError::Broken { .. })) => {
+                tracing::warn!(container = self.name(token), %error, "a container is removed later");
+                self.attendance.owe();
+                Ok(())
+            }
+            other => Ok(other?),
+        }
     }
 
-    /// Removes this platform's containers of which nobody knows, and images whose layers are no more. Blocks.
-    pub(super) fn sweep(&self, known: impl Fn(&str) -> bool) -> Result<(), RuntimeError> {
-        for stray in self.engine.containers(PLATFORM, &self.platform)? {
-            if !stray.labels.get(TOKEN).is_some_and(|token| known(token)) {
+    /// Removes this platform's containers of which nobody knows, and images whose layers are no more. Who is `known` is asked once the
+    /// containers are: whose container there is has been known before. Blocks.
+    pub(super) fn sweep(
+        &self,
+        known: impl FnOnce() -> Result<BTreeSet<String>, RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        let containers = self.engine.containers(PLATFORM, &self.platform)?;
+        let known = known()?;
+        for stray in containers {
+            if !stray.labels.get(TOKEN).is_some_and(|token| known.contains(token)) {
                 tracing::warn!(container = stray.id, "a container without a record is ended");
                 self.engine.remove(&stray.id)?;
             }

@@ -177,7 +177,10 @@ impl Vessel {
                 let log = File::open(inner.layout.log(&spec.id)).and_then(|folder| parcel.add(&folder));
                 // The folder itself is not in the container.
                 let log_dir = format!("/proc/self/fd/{}", log.map_err(&inherit)?);
-                Ok(StartConfig { sandbox, log_dir, is_in_network: true, ..config })
+                let beside = config.internal.as_ref().map(|way| parcel.add_beside(way)).transpose();
+                let beside = beside.map_err(during("making a network beside a container's"))?;
+                let beside = beside.unwrap_or_default();
+                Ok(StartConfig { sandbox, log_dir, is_in_network: true, beside, ..config })
             }
         }
     }
@@ -195,7 +198,7 @@ impl Vessel {
                 Ok((child.identity().clone(), Some(child)))
             }
             (Self::Container(parcel), Some(containers)) => {
-                containers.start(inner, spec, &parcel).map(|shim| (shim, None))
+                containers.start(inner, spec, parcel).map(|shim| (shim, None))
             }
             (Self::Container(_), None) => Err(RuntimeError::Invalid("nobody makes containers")),
         }
@@ -222,6 +225,9 @@ fn check(inner: &Inner, spec: &InstanceSpec) -> Result<(), RuntimeError> {
         }
         _ => None,
     };
+    if let Some(containers) = &inner.containers {
+        containers.listens()?;
+    }
     match wrong {
         Some(what) => Err(RuntimeError::Invalid(what)),
         None if spec.env.iter().flat_map(|(name, value)| [name, value]).any(|text| text.contains('\0')) => {
@@ -267,6 +273,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         namespace: None,
         is_in_network: false,
         internal: network::internal(inner, spec),
+        beside: Vec::new(),
         way_out: network::by_slirp(inner, spec),
     })
 }

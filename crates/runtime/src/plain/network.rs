@@ -8,7 +8,7 @@ use berth_shim::config::{Internal, Network};
 use berth_shim::way_out as config;
 use berth_spec::manifest::Egress;
 
-use super::{Inner, Parts, remove_file};
+use super::{Inner, Parts, beside, remove_file};
 use crate::egress::{Pair, Slirp, WayOut};
 use crate::error::{RuntimeError, during};
 use crate::instance::{InstanceSpec, OWN_PORT, PortWish};
@@ -33,13 +33,7 @@ pub(super) fn internal(inner: &Inner, spec: &InstanceSpec) -> Option<Internal> {
     let names = inner.names();
     let more = names.beside(&spec.id.app).into_iter().flat_map(|project| &project.ports);
     let more = more.copied().filter(|port| *port != names::HTTP_PORT);
-    Some(Internal {
-        network: names::NETWORK,
-        bits: names::NETWORK_BITS,
-        own: names::OWN,
-        gateway: names::GATEWAY,
-        ports: std::iter::once(names::HTTP_PORT).chain(more).collect(),
-    })
+    Some(beside::way(std::iter::once(names::HTTP_PORT).chain(more).collect()))
 }
 
 /// The socket at which edge asks, if there is anything to be reached, or anything that it `reaches`.

@@ -148,7 +148,7 @@ impl Need {
             ),
             Self::Names => (
                 capabilities.names,
-                "Below `namespaces`, with Docker, and where the kernel has no pairs of interfaces (veth), apps have no names for each other.",
+                "Below `namespaces`, with Docker for an ordinary user, and where the kernel has no pairs of interfaces (veth), apps have no names for each other.",
             ),
             Self::Freezer => (
                 capabilities.freezes,

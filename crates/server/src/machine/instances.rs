@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_contract::Code;
 use berth_control::command::{Command as ControlCommand, Fact};
 use berth_control::event::{Exit, Ordinal};
 use berth_control::state::{App, Instance, Release};
@@ -30,6 +31,9 @@ const EXITS_EVERY: Duration = Duration::from_secs(10);
 /// Below how much of the machine's memory what is only kept warm has to go, as one part of so many.
 const MEMORY_SHORT: u64 = 10;
 
+/// How long to wait before an instance that could not be told to stop is told again.
+const STOP_RETRY: Duration = Duration::from_secs(1);
+
 /// How often in a row a shim may die before it has spoken, until its instance counts as one that cannot be started. An app that
 /// crashes has more than one try too; everything else that keeps an instance from starting stays so.
 const SHIM_TRIES: u32 = 3;
@@ -55,6 +59,16 @@ pub(super) const START_FAILED: &str = "start_failed";
 
 fn start_failed(detail: String) -> NotStarted {
     (START_FAILED.to_owned(), detail)
+}
+
+/// Why an instance could not be started, as its release is told.
+fn not_started(error: &RuntimeError) -> NotStarted {
+    match error {
+        RuntimeError::Engine(engine) if engine.is_absent() => {
+            (Code::DockerUnavailable.as_str().to_owned(), in_full(error))
+        }
+        other => start_failed(in_full(other)),
+    }
 }
 
 impl Machine {
@@ -228,7 +242,7 @@ impl Machine {
             return;
         };
         let started = match self.spec(app, &id, instance, ports_in_use) {
-            Ok(spec) => self.start_now(spec).await.map_err(start_failed),
+            Ok(spec) => self.start_now(spec).await,
             Err(not_started) => Err(not_started),
         };
         match started {
@@ -246,22 +260,22 @@ impl Machine {
 
     /// Starts it, in a task of its own: a pass may be given up halfway, and what comes up after that is known to nobody who
     /// would stop it.
-    async fn start_now(&self, spec: InstanceSpec) -> Result<Observed, String> {
+    async fn start_now(&self, spec: InstanceSpec) -> Result<Observed, NotStarted> {
         let (runtime, starts) = (Arc::clone(&self.runtime), Arc::clone(&self.starts));
         let task = tokio::spawn(async move {
             let may_start = starts.read().await;
             if !*may_start {
-                return Err("the platform goes down".to_owned());
+                return Err(start_failed("the platform goes down".to_owned()));
             }
             let mut tries = 1;
             loop {
                 match runtime.start(spec.clone()).await {
                     Err(RuntimeError::Shim { .. }) if tries < SHIM_TRIES => tries += 1,
-                    started => return started.map_err(|error| in_full(&error)),
+                    started => return started.map_err(|error| not_started(&error)),
                 }
             }
         });
-        task.await.unwrap_or_else(|error| Err(in_full(&error)))
+        task.await.unwrap_or_else(|error| Err(start_failed(in_full(&error))))
     }
 
     /// Starts nothing any more, and waits for the starts that are under way.
@@ -349,7 +363,11 @@ impl Machine {
             match this.runtime.stop(&id, how).await {
                 // It never came to be, or is cleared away: nothing is left to be stopped.
                 Ok(_) | Err(RuntimeError::NotFound(_)) => {}
-                Err(error) => events::could_not("stop an instance", &error),
+                Err(error) => {
+                    events::could_not("stop an instance", &error);
+                    // It is told again once this is over, and what failed at once may fail for long.
+                    tokio::time::sleep(STOP_RETRY).await;
+                }
             }
             this.notes().stopping.remove(&id);
             this.desk.changed().add(id.app);

@@ -8,24 +8,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use berth_shim::config;
-use berth_shim::netlink::{End, Mac, Netlink};
+use berth_shim::beside::{self, PORTS};
+use berth_shim::config::{self, StartConfig};
+use berth_shim::netlink::Netlink;
 use rustix::thread::LinkNameSpaceType;
 
 use crate::{network, system};
 
-/// How many ports there may be. A socket for each is made at the beginning, since nothing gets into that network later.
-const PORTS: usize = 16;
 /// How many connections wait for edge at one port. Beyond it the kernel has the app try again.
 const WAITING: i32 = 128;
-
-const HERE: End<'static> = End { name: "berth0", mac: MAC_HERE };
-const BEYOND: End<'static> = End { name: "apps", mac: MAC_BEYOND };
-/// The second bit says that they are made up. Each is alone with the other.
-const MAC_HERE: Mac = [0x02, 0xBE, 0x47, 2, 0, 1];
-const MAC_BEYOND: Mac = [0x02, 0xBE, 0x47, 2, 0, 2];
 
 /// What is tried where it is asked whether there can be such a way.
 const TRIAL: config::Internal = config::Internal {
@@ -44,15 +37,20 @@ pub(crate) struct Internal {
 }
 
 impl Internal {
-    /// Makes the network beside the one that this process is in. On an error this process may be in another network than before, and has to
+    /// What the configuration says: `None` for no way to others. On an error this process may be in another network than before, and has to
     /// end.
-    pub(crate) fn open(way: &config::Internal) -> io::Result<Self> {
-        let home = File::open("/proc/self/ns/net")?;
-        network::unshare()?;
-        let made = beyond(way, home.as_fd());
-        rustix::thread::move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
-        let mut internal = Self { listeners: BTreeMap::new(), spare: made? };
-        lead_there(way)?;
+    pub(crate) fn of(config: &StartConfig) -> io::Result<Option<Self>> {
+        let Some(way) = &config.internal else { return Ok(None) };
+        let spare = if config.beside.is_empty() {
+            make(way)?
+        } else {
+            config.beside.iter().map(|number| system::inherited(*number)).collect::<io::Result<_>>()?
+        };
+        Self::listening(spare, way).map(Some)
+    }
+
+    fn listening(spare: Vec<OwnedFd>, way: &config::Internal) -> io::Result<Self> {
+        let mut internal = Self { listeners: BTreeMap::new(), spare };
         for port in way.ports.iter().take(PORTS) {
             internal.listener(*port)?;
         }
@@ -72,31 +70,22 @@ impl Internal {
     }
 }
 
-/// Makes the pair of interfaces and the other end of it, which this process is in, and sockets there.
-fn beyond(way: &config::Internal, home: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
-    let mut netlink = Netlink::open()?;
-    netlink.add_pair(&BEYOND, &HERE, home)?;
-    let (loopback, link) = (netlink.index("lo")?, netlink.index(BEYOND.name)?);
-    netlink.raise(loopback)?;
-    netlink.raise(link)?;
-    netlink.add_local_route(loopback, (way.network, way.bits))?;
-    netlink.add_host_route(link, way.own)?;
-    netlink.add_neighbour(link, way.own, MAC_HERE)?;
-    (0..PORTS).map(|_| system::tcp_socket()).collect()
-}
-
-/// Has the app's network, which this process is in, send there.
-fn lead_there(way: &config::Internal) -> io::Result<()> {
-    let mut netlink = Netlink::open()?;
-    let link = netlink.index(HERE.name)?;
-    netlink.raise(link)?;
-    netlink.add_address(link, way.own)?;
-    netlink.add_neighbour(link, way.gateway, MAC_BEYOND)?;
-    netlink.add_route(link, (way.network, way.bits), way.gateway)
+/// Makes the network beside the one that this process is in, the way there, and sockets there.
+fn make(way: &config::Internal) -> io::Result<Vec<OwnedFd>> {
+    let home = File::open("/proc/self/ns/net")?;
+    network::unshare()?;
+    let made = Netlink::open().and_then(|beyond| {
+        let sockets: io::Result<Vec<OwnedFd>> = (0..PORTS).map(|_| system::tcp_socket()).collect();
+        Ok((beyond, sockets?))
+    });
+    rustix::thread::move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
+    let (mut beyond, sockets) = made?;
+    beside::lay(&mut beyond, &mut Netlink::open()?, home.as_fd(), way)?;
+    Ok(sockets)
 }
 
 /// Tries all of it, in a process that does nothing else.
 pub(crate) fn attempt() -> io::Result<()> {
     network::enter(None)?;
-    Internal::open(&TRIAL)?.listener(80).map(drop)
+    Internal::listening(make(&TRIAL)?, &TRIAL)?.listener(80).map(drop)
 }

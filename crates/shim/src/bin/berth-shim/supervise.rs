@@ -96,7 +96,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
     }
     let laid = config.way_out.as_ref().map(Laid::make).transpose()?;
     // Before the app is started, which may call others at once.
-    let internal = config.internal.as_ref().map(Internal::open).transpose()?;
+    let internal = Internal::of(&config)?;
     if let (Some(laid), Some(keeper)) = (laid, &keeper) {
         // In time or not: an app that starts without it finds it later.
         let _is_up = laid.lead_out(keeper)?;
