@@ -76,6 +76,8 @@ fn prepare(words: &[String]) -> Result<()> {
     mount("devpts", "mode=620,ptmxmode=666", "/dev/pts")?;
     mount("tmpfs", "mode=1777", "/dev/shm")?;
     mount("tmpfs", "mode=755", "/run")?;
+    // Which users are whose is kept there, and platforms of the machine around come and go meanwhile.
+    mount("tmpfs", "mode=755", "/var/lib/berth-ranges")?;
     fs::create_dir_all(BUILT)?;
     Program::new(BUSYBOX).args(["mount", "--bind", built, BUILT]).run()?;
     let version = fs::read_to_string("/proc/sys/kernel/osrelease")?;
