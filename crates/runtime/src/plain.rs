@@ -3,6 +3,8 @@
 mod adopt;
 mod command;
 mod contain;
+mod exec;
+mod freeze;
 mod launch;
 mod link;
 mod naming;
@@ -16,9 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use berth_clock::Clock;
-use berth_process::{BootId, Cgroup, Cgroups, Controller, Disk, Mark, SealedImage, Tree};
+use berth_process::{BootId, Cgroups, Controller, Disk, Mark, SealedImage, Tree};
 use berth_routing::Names;
 use berth_shim::config::Restart;
+use berth_shim::exec::Exec;
 use berth_shim::wire::ToShim;
 use berth_spec::{AppId, InstanceId, Isolation, ProcessName};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -39,6 +42,7 @@ use crate::sandbox::{Abilities, Policy};
 pub use command::CommandSandbox;
 use contain::Containers;
 pub use contain::{check_daemon, daemon_sockets};
+pub use exec::Executing;
 
 /// The shim, as the build script made it.
 static SHIM: &[u8] = include_bytes!(env!("BERTH_SHIM_PROGRAM"));
@@ -296,50 +300,6 @@ impl Inner {
         Ok((self.start(spec, Some(ends)).await?, attached))
     }
 
-    /// The control group of an instance, without which it cannot be frozen.
-    fn group(&self, id: &InstanceId) -> Result<Cgroup, RuntimeError> {
-        let group = self.entry(id)?.tree.cgroup.clone();
-        group.ok_or(RuntimeError::Invalid("it has no control group that could be frozen"))
-    }
-
-    async fn freeze(self: Arc<Self>, id: InstanceId, then: Frozen) -> Result<(), RuntimeError> {
-        let entry = self.entry(&id)?;
-        let group = if self.containers.is_none() { Some(self.group(&id)?) } else { None };
-        blocking(move || {
-            if let Some(containers) = &self.containers {
-                containers.freeze(entry.token)?;
-            }
-            if let Some(group) = &group {
-                group.freeze().map_err(during("freezing a control group"))?;
-            }
-            if then == Frozen::PagedOut && berth_process::swap_is_there() {
-                // One that has ended meanwhile has no memory left.
-                for pid in app_pids(&entry.tree).map_err(during("listing the processes of an instance"))? {
-                    if let Err(error) = berth_process::page_out(pid) {
-                        tracing::debug!(pid, %error, "the memory of a process was not moved out");
-                    }
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn thaw(self: Arc<Self>, id: InstanceId) -> Result<(), RuntimeError> {
-        let token = self.entry(&id)?.token;
-        let group = if self.containers.is_none() { Some(self.group(&id)?) } else { None };
-        blocking(move || match group {
-            Some(group) => group.thaw().map_err(during("thawing a control group")),
-            None => self.thaw_container(token),
-        })
-        .await
-    }
-
-    /// Has what is in the container of an instance go on, where it has one. Blocks.
-    fn thaw_container(&self, token: Mark) -> Result<(), RuntimeError> {
-        self.containers.as_ref().map_or(Ok(()), |containers| containers.thaw(token))
-    }
-
     async fn end(
         self: Arc<Self>,
         id: &InstanceId,
@@ -509,6 +469,15 @@ impl Runtime for PlainRuntime {
 
     fn thaw<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()> {
         Box::pin(to_its_end(Arc::clone(&self.inner).thaw(id.clone())))
+    }
+
+    fn exec<'a>(
+        &'a self,
+        id: &'a InstanceId,
+        command: Exec,
+        how: Attach,
+    ) -> Answer<'a, (Attached, Executing)> {
+        Box::pin(Arc::clone(&self.inner).exec(id.clone(), command, how))
     }
 
     fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {

@@ -17,6 +17,7 @@ mod surroundings;
 mod upgrade;
 mod volume_work;
 mod volumes;
+mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

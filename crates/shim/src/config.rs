@@ -4,6 +4,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::check::Check;
 use crate::sandbox::Sandbox;
 use crate::tlv::{self, Fields, Malformed, put, put_i32, put_u64};
 use crate::way_out::WayOut;
@@ -154,6 +155,8 @@ pub struct StartConfig {
     pub internal: Option<Internal>,
     /// The way out that the shim itself makes; `None` for none. Only in a network of its own that nobody else made.
     pub way_out: Option<WayOut>,
+    /// The command that says whether the app is well; `None` where nobody asks it.
+    pub check: Option<Check>,
 }
 
 impl StartConfig {
@@ -210,6 +213,9 @@ impl StartConfig {
         if let Some(way_out) = &self.way_out {
             put(&mut out, 27, &way_out.encode());
         }
+        if let Some(check) = &self.check {
+            put(&mut out, 28, &check.encode());
+        }
         if let Some(sandbox) = &self.sandbox {
             put(&mut out, 30, &sandbox.encode());
         }
@@ -258,6 +264,7 @@ impl StartConfig {
                 25 => config.is_in_network = true,
                 26 => config.internal = Some(decode_internal(field)?),
                 27 => config.way_out = Some(WayOut::decode(field)?),
+                28 => config.check = Some(Check::decode(field)?),
                 30 => config.sandbox = Some(Sandbox::decode(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
@@ -292,6 +299,7 @@ impl StartConfig {
             is_in_network: false,
             internal: None,
             way_out: None,
+            check: None,
         }
     }
 
@@ -312,6 +320,9 @@ impl StartConfig {
         }
         if self.way_out.is_some() && (self.network == Network::Host || self.namespace.is_some()) {
             return Err(Malformed("a way out is made of a network of the shim's own"));
+        }
+        if self.check.is_some() && self.streams.is_some() {
+            return Err(Malformed("what is attached to somebody has no check"));
         }
         if self.log.segment_bytes == 0 || self.log.segments == 0 {
             return Err(Malformed("there is no room for a log"));
@@ -388,6 +399,16 @@ mod tests {
             log_dir: "/logs".to_owned(),
             listener: 9,
             streams: None,
+            check: Some(Check {
+                argv: vec!["check".to_owned()],
+                interval: 3,
+                timeout: 4,
+                start_period: 5,
+                start_interval: 1,
+                retries: 2,
+                stop_signal: 15,
+                kill_after: 6,
+            }),
             ..StartConfig::blank()
         }
     }
@@ -400,6 +421,9 @@ mod tests {
         assert_eq!(StartConfig::decode(&small.encode()).unwrap(), small);
         let streams = Some(Streams { input: 5, output: 6, errors: 7, terminal: true });
         let attached = StartConfig { streams, sandbox: Some(Sandbox::default()), ..small.clone() };
+        assert!(StartConfig::decode(&attached.encode()).is_err());
+        let (attached, small) =
+            (StartConfig { check: None, ..attached }, StartConfig { check: None, ..small });
         assert_eq!(StartConfig::decode(&attached.encode()).unwrap(), attached);
         let again = StartConfig { restart: Restart::Always, ..attached.clone() };
         assert!(StartConfig::decode(&again.encode()).is_err());

@@ -268,6 +268,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         is_in_network: false,
         internal: network::internal(inner, spec),
         way_out: network::by_slirp(inner, spec),
+        check: spec.check.clone(),
     })
 }
 
