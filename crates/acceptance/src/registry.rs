@@ -25,6 +25,13 @@ impl ImageRegistry {
     /// Starts it.
     #[must_use]
     pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// Starts it, with an image whose configuration says more, as `"Healthcheck":{...}`.
+    #[must_use]
+    pub fn with(more: &str) -> Self {
+        let more = if more.is_empty() { String::new() } else { format!(",{more}") };
         let mut tar = tar::Builder::new(Vec::new());
         let mut add = |path: &str, mode: u32, bytes: &[u8]| {
             let mut header = tar::Header::new_gnu();
@@ -41,7 +48,7 @@ impl ImageRegistry {
         let layer = tar.into_inner().expect("the test has what it needs");
         let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let config = format!(
-            r#"{{"architecture":"{machine}","os":"linux","config":{{"Entrypoint":["/bin/busybox","httpd","-f"],"Cmd":["-p","80","-h","www"],"Env":["COLOUR=blue"],"ExposedPorts":{{"80/tcp":{{}}}},"User":"guest","WorkingDir":"/srv","StopSignal":"SIGKILL"}},
+            r#"{{"architecture":"{machine}","os":"linux","config":{{"Entrypoint":["/bin/busybox","httpd","-f"],"Cmd":["-p","80","-h","www"],"Env":["COLOUR=blue"],"ExposedPorts":{{"80/tcp":{{}}}},"User":"guest","WorkingDir":"/srv","StopSignal":"SIGKILL"{more}}},
             "rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
             digest(&layer)
         );

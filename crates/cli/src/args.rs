@@ -40,7 +40,7 @@ pub use launch::LaunchArgs;
 pub use platform::{CompletionsArgs, ManArgs, UpArgs, UpgradeAction, UpgradeArgs};
 pub use registry::{RegistryAction, RegistryArgs};
 pub use releases::{DeployArgs, ReleasesAction, ReleasesArgs, RollbackArgs, StrategyChoice};
-pub use run::RunArgs;
+pub use run::{ExecArgs, RunArgs};
 pub use settings::{
     ConfigAction, ConfigArgs, DiffArgs, GetArgs, ImportArgs, ListArgs, SecretsAction, SecretsArgs, SetArgs,
     UnsetArgs,
@@ -200,6 +200,8 @@ pub enum Verb {
     Logs(LogsArgs),
     /// Run a command once in an app's release
     Run(RunArgs),
+    /// Run a command in a running instance, beside the app's own program
+    Exec(ExecArgs),
     /// List an app's instances
     Ps(OfApp),
     /// Set how many instances of a process run

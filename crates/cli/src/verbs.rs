@@ -95,6 +95,7 @@ pub(crate) async fn perform(
     let done = match verb {
         // What it ran ends as it likes.
         Verb::Run(args) => return session.run(args).await,
+        Verb::Exec(args) => return session.exec(args).await,
         // The binary keeps `up` for itself; the others were done above.
         Verb::Up(_)
         | Verb::Restore(_)

@@ -35,6 +35,9 @@ pub struct StartRun {
     #[serde(default)]
     #[schema(value_type = Option<u64>)]
     pub release: Option<ReleaseNumber>,
+    /// The instance to run it in, as `web.1`: beside the app's own program, as what that is, with what that has. In one of its own when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
     /// Nobody is connected to it: it goes on by itself, and what it writes goes to the app's log.
     #[serde(default)]
     pub detach: bool,

@@ -98,6 +98,8 @@ pub enum Wish {
 pub struct RunWish {
     /// In which release; the one that serves when not given.
     pub release: Option<ReleaseNumber>,
+    /// In which instance; in one of its own when not given.
+    pub within: Option<Ordinal>,
     /// What to run.
     pub command: berth_spec::Command,
     /// The names of variables that win over the app's.
@@ -215,6 +217,14 @@ pub enum Refusal {
         process: ProcessName,
         /// The processes there are.
         has: Vec<ProcessName>,
+    },
+    /// There is no such instance.
+    #[error("{app} has no instance of the number {ordinal}")]
+    NoSuchInstance {
+        /// The app.
+        app: AppId,
+        /// The number asked for.
+        ordinal: Ordinal,
     },
     /// There is no such release.
     #[error("{app} has no release {number}")]
@@ -434,6 +444,7 @@ impl Refusal {
             Self::NoSuchApp(_) => "app_not_found",
             Self::BeingDestroyed(_) => "app_destroying",
             Self::NoSuchProcess { .. } => "process_not_found",
+            Self::NoSuchInstance { .. } => "instance_not_found",
             Self::NoSuchRelease { .. } => "release_not_found",
             Self::NeverServed { .. } => "release_never_served",
             Self::NothingServes(_) => "never_deployed",

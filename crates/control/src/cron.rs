@@ -199,6 +199,7 @@ fn assigned(app: &App, entry: &CronEntry, cron: CronRun, token: &str) -> Event {
         limit: entry.timeout,
         token: token.to_owned(),
         cron: Some(cron),
+        within: None,
     }
 }
 

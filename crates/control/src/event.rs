@@ -159,6 +159,9 @@ pub enum Event {
         /// What it runs for, when it is a command of a cron entry.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cron: Option<CronRun>,
+        /// The instance that it runs in, when it is not one of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within: Option<Ordinal>,
     },
     /// A cron entry was due, and was not run.
     CronSkipped { entry: CronName, due: Timestamp, why: CronSkip, missed: u64 },
@@ -327,6 +330,26 @@ pub struct Image {
     /// The path that its own check asks for, where it asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_path: Option<String>,
+    /// Its own check, where that does something else: a command that is run in its instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<ImageCheck>,
+}
+
+/// A command of an image that says by its status whether an instance is well. What the image left open is filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageCheck {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// From the end of one to the beginning of the next.
+    pub interval: Millis,
+    /// How long one may take.
+    pub timeout: Millis,
+    /// How long from the start on a failure does not count, unless one has passed before.
+    pub start_period: Millis,
+    /// From one to the next as long as none has passed.
+    pub start_interval: Millis,
+    /// How many must fail in a row.
+    pub retries: u32,
 }
 
 /// Why a release failed, fit to be shown.
@@ -410,12 +433,19 @@ pub struct Exit {
     /// Whether the kernel killed it because memory ran out, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom: Option<bool>,
+    /// Whether it was ended because its own check said that it was not well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
 }
 
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.unhealthy {
+            f.write_str("failed its health check, was told to end and ")?;
+        }
         match (self.status, self.signal) {
             (Some(status), _) => write!(f, "exited with status {status}")?,
+            (None, Some(9)) if self.unhealthy => f.write_str("was killed by signal 9")?,
             (None, Some(9)) => f.write_str(match self.oom {
                 Some(true) => "was killed by the kernel, because memory ran out",
                 Some(false) => "was killed by signal 9",

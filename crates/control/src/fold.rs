@@ -294,7 +294,7 @@ impl App {
 
     fn apply_to_run(&mut self, event: &Event, stamp: &Stamp) {
         match event {
-            Event::RunAssigned { run, release, command, mode, limit, token, cron, variables: _ } => {
+            Event::RunAssigned { run, release, command, mode, limit, token, cron, within, variables: _ } => {
                 self.last_run = self.last_run.max(*run);
                 let started = Run {
                     release: *release,
@@ -305,6 +305,7 @@ impl App {
                     assigned_at: stamp.at,
                     by: stamp.actor.clone(),
                     cron: cron.clone(),
+                    within: *within,
                 };
                 if let Some(CronRun { entry, due, missed, replaces: _ }) = cron {
                     let outcome = CronOutcome::Running(*run);

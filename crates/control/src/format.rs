@@ -10,7 +10,7 @@
 use berth_spec::manifest::{Build, Deploy, Http, Strategy};
 use berth_spec::{HttpProtocol, Manifest, RequestConcurrency};
 
-use crate::event::{Event, ReleaseSubmitted, StopReason};
+use crate::event::{Event, Exit, ReleaseSubmitted, StopReason};
 
 /// The oldest format that this program reads, and can go on writing.
 pub const OLDEST: u32 = 1;
@@ -25,6 +25,10 @@ pub struct Newer {
     /// What it is, in words.
     pub what: &'static str,
 }
+
+/// The format from which on the checks of images are written that are commands.
+pub const CHECKS: u32 = 2;
+const CHECK: &str = "an image's check that is a command";
 
 /// What of these events a journal of `format` does not take, if anything.
 #[must_use]
@@ -42,6 +46,13 @@ pub fn of_event(event: &Event) -> Option<Newer> {
         Event::AppSlept { .. } | Event::AppWoken { .. } => newer(2, "an app that sleeps"),
         Event::InstanceStopping { why: StopReason::Asleep, .. } => newer(2, "an app that sleeps"),
         Event::ReleaseSubmitted(release) => of_release(release),
+        Event::InstanceExited { exit: Exit { unhealthy: true, .. }, .. } => newer(CHECKS, CHECK),
+        Event::RunAssigned { within: Some(_), .. } => newer(2, "a command within an instance"),
+        Event::ReleaseBuilt { artifact, .. }
+            if artifact.image.as_ref().is_some_and(|image| image.check.is_some()) =>
+        {
+            newer(CHECKS, CHECK)
+        }
         Event::TenantCreated { .. }
         | Event::ProjectCreated { .. }
         | Event::TokenIssued { .. }

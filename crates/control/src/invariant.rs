@@ -294,7 +294,7 @@ fn check_hosts(snapshot: &Snapshot) -> Checked {
 pub fn check_newly_routed(app: &App, ordinals: &BTreeSet<Ordinal>, world: &AppWorld) -> Checked {
     for ordinal in ordinals.difference(&app.routed) {
         let runs = world.instances.get(ordinal).is_some_and(|seen| {
-            seen.life == crate::world::Life::Running && seen.listener == Listener::Expected
+            seen.life == crate::world::Life::Running && seen.listener == Listener::Expected && seen.is_well()
         });
         let ready = world.health.get(ordinal).is_some_and(|probed| probed.health == Health::Ready);
         hold(Invariant::RoutedIsAlive, runs && ready, || {

@@ -71,6 +71,12 @@ impl Ledger {
         self.format = format;
     }
 
+    /// The format that what is decided is written in.
+    #[must_use]
+    pub fn format(&self) -> u32 {
+        self.format
+    }
+
     /// What is durable: what may be answered and published.
     #[must_use]
     pub fn durable(&self) -> &State {

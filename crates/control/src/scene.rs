@@ -10,13 +10,13 @@ use berth_spec::{AppId, Millis, ProcessName, ReleaseNumber, Timestamp};
 
 use crate::command::{Command, Deploy, Fact, Refusal, Wish};
 use crate::decide::decide;
-use crate::event::{Artifact, Event, Ordinal, Stream, VolumeDeed};
+use crate::event::{Artifact, Event, Image, Ordinal, Stream, VolumeDeed};
 use crate::fold::Stamp;
 use crate::invariant::{check_freeze, check_newly_routed, check_start, check_step, check_stop, check_wake};
 use crate::plan::{Action, Plan, plan};
 use crate::state::{App, Instance, State};
 use crate::world::{
-    AppWorld, Build, EdgeProcess, Life, Listener, Probed, ReleaseCommand, Seen, SeenRun, Stopwatch,
+    AppWorld, Build, Check, EdgeProcess, Life, Listener, Probed, ReleaseCommand, Seen, SeenRun, Stopwatch,
 };
 
 /// The stage.
@@ -32,6 +32,10 @@ pub(crate) struct Scene {
     pub(crate) processes: Vec<&'static str>,
     /// Whether instances that are started from now on get ready.
     pub(crate) healthy: bool,
+    /// What image artifacts are that are built from now on.
+    pub(crate) image: Option<Image>,
+    /// How instances that are started from now on stand with a check of their own.
+    pub(crate) check: Option<Check>,
     /// Whether edge takes over what is published.
     pub(crate) edge_follows: bool,
     /// What release commands come to.
@@ -92,6 +96,8 @@ impl Scene {
             log: Vec::new(),
             processes: vec!["web"],
             healthy: true,
+            image: None,
+            check: None,
             edge_follows: true,
             command: ReleaseCommand::Succeeded,
             edge_restarts: 0,
@@ -191,7 +197,8 @@ impl Scene {
                 self.perform(Action::Record(Fact::Assign { release, process, tokens }), app, seen);
             }
             Action::Build(number) => {
-                let artifact = artifact(&format!("a-{number}"), &self.processes);
+                let made = artifact(&format!("a-{number}"), &self.processes);
+                let artifact = Artifact { image: self.image.clone().map(Box::new), ..made };
                 self.world.builds.insert(number, Build::Done(artifact));
             }
             Action::CancelBuild(number) => {
@@ -277,6 +284,7 @@ impl Scene {
             last_exit: None,
             log_tail: Vec::new(),
             not_begun: Vec::new(),
+            check: self.check.clone(),
         };
         self.world.instances.insert(ordinal, seen);
         let health = if self.healthy { Health::Ready } else { Health::Unready };

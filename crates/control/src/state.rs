@@ -203,6 +203,9 @@ pub struct Run {
     /// What it runs for, when it is a command of a cron entry.
     #[serde(default)]
     pub cron: Option<CronRun>,
+    /// The instance that it runs in, when it is not one of its own.
+    #[serde(default)]
+    pub within: Option<Ordinal>,
 }
 
 /// Whether an app lives.

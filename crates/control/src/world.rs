@@ -83,6 +83,36 @@ pub struct Seen {
     pub log_tail: Vec<String>,
     /// Why its program could not be started, when it could not: what the system said, and what was probably meant.
     pub not_begun: Vec<String>,
+    /// How it stands with the command that says whether it is well; `None` where there is none.
+    pub check: Option<Check>,
+}
+
+impl Seen {
+    /// Whether nothing of its own says that it is not well, or not yet.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.check.as_ref().is_none_or(|check| check.verdict == Verdict::Healthy)
+    }
+}
+
+/// How an instance stands with its own check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What is made of it.
+    pub verdict: Verdict,
+    /// How the last one came out that did not pass, and what it wrote, secrets masked.
+    pub evidence: Vec<String>,
+}
+
+/// What an instance's own checks make of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// None has passed yet since the app was started.
+    Starting,
+    /// It is well.
+    Healthy,
+    /// So many failed in a row that the app is ended and started again.
+    Unhealthy,
 }
 
 /// What an instance does.

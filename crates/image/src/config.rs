@@ -53,6 +53,8 @@ pub struct Healthcheck {
     pub timeout: u64,
     /// Nanoseconds from the start in which a failure does not count.
     pub start_period: u64,
+    /// Nanoseconds between two checks in that time; 0 for the default.
+    pub start_interval: u64,
     /// How many must fail in a row; 0 for the default.
     pub retries: u32,
 }
@@ -143,6 +145,7 @@ struct RawHealthcheck {
     interval: u64,
     timeout: u64,
     start_period: u64,
+    start_interval: u64,
     retries: u32,
 }
 
@@ -170,7 +173,8 @@ impl RawConfig {
             None | Some("") => None,
             Some(name) => Some(signal(name)?),
         };
-        let mut parts = self.entrypoint.iter().chain(&self.cmd).chain(&self.env);
+        let test = self.healthcheck.iter().flat_map(|check| &check.test);
+        let mut parts = self.entrypoint.iter().chain(&self.cmd).chain(&self.env).chain(test);
         if parts.any(|part| part.contains('\0')) {
             return Err(ImageError::invalid("its configuration has a NUL where a program is started"));
         }
@@ -198,8 +202,9 @@ impl RawHealthcheck {
             "CMD-SHELL" => vec!["/bin/sh".to_owned(), "-c".to_owned(), test.next()?],
             _ => return None,
         };
-        let Self { interval, timeout, start_period, retries, .. } = self;
-        (!command.is_empty()).then_some(Healthcheck { command, interval, timeout, start_period, retries })
+        let Self { interval, timeout, start_period, start_interval, retries, .. } = self;
+        let names_one = command.first().is_some_and(|program| !program.is_empty());
+        names_one.then_some(Healthcheck { command, interval, timeout, start_period, start_interval, retries })
     }
 }
 

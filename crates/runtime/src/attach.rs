@@ -4,7 +4,7 @@
 //! holds the command back as any pipe does, and nothing in between has to buffer.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use berth_process::User;
@@ -157,6 +157,11 @@ pub(crate) struct AppEnds {
 }
 
 impl AppEnds {
+    /// Input, output and errors, to be handed over.
+    pub(crate) fn borrowed(&self) -> [BorrowedFd<'_>; 3] {
+        [&self.input, &self.output, &self.errors].map(AsFd::as_fd)
+    }
+
     /// The numbers that they have in the shim, which inherits them by `inherit`.
     pub(crate) fn inherited(
         &self,

@@ -19,6 +19,12 @@ pub enum RuntimeError {
     /// The instance still runs.
     #[error("instance {0} still runs; stop it first")]
     StillRuns(InstanceId),
+    /// The instance does not run, so that nothing runs in it.
+    #[error("instance {0} does not run just now")]
+    NotRunning(InstanceId),
+    /// The command's words and variables together are longer than what a shim takes.
+    #[error("the command and its variables are longer than 64 KiB")]
+    TooLong,
     /// The specification cannot be carried out.
     #[error("the instance cannot be started: {0}")]
     Invalid(&'static str),

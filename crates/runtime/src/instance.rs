@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use berth_process::{CgroupKind, Identity, Limits, Mark, User};
 use berth_routing::Names;
+use berth_shim::check::{Check, Checked};
 use berth_shim::config::{Backoff, Network, Restart};
+use berth_shim::exec::Exec;
 use berth_shim::record::Record;
 use berth_shim::wire::Exit;
 use berth_spec::manifest::{Alias, Egress, Resources};
@@ -19,6 +21,7 @@ use crate::attach::{Attach, Attached};
 use crate::error::RuntimeError;
 use crate::layout::short;
 use crate::logs::InstanceLog;
+use crate::plain::Executing;
 
 /// A future in a box, so that [`Runtime`] can be a `dyn`.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, RuntimeError>> + Send + 'a>>;
@@ -58,6 +61,9 @@ pub struct InstanceSpec {
     pub restart: Restart,
     /// The waits between restarts.
     pub backoff: Backoff,
+    /// The command that says whether it is well, if it has one. One that is not well is ended, and then becomes of it what
+    /// [`InstanceSpec::restart`] says.
+    pub check: Option<Check>,
 }
 
 /// The files of an instance's root, where it has one of its own.
@@ -127,6 +133,8 @@ pub struct Observed {
     pub restarts: u64,
     /// How many log lines were dropped.
     pub dropped_lines: u64,
+    /// How it stands with its checks; `None` when it has none.
+    pub checked: Option<Checked>,
 }
 
 impl Observed {
@@ -296,6 +304,15 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
 
     /// Sends an instance's process group a signal, and leaves it to the instance what it makes of it.
     fn signal<'a>(&'a self, id: &'a InstanceId, signal: i32) -> Answer<'a, ()>;
+
+    /// Runs a command within an instance that runs: beside its app, as what the app is, with the app's environment, and with no right that the
+    /// app has not. Gives our ends of what it reads and writes, and what waits for its end.
+    fn exec<'a>(
+        &'a self,
+        id: &'a InstanceId,
+        command: Exec,
+        how: Attach,
+    ) -> Answer<'a, (Attached, Executing)>;
 
     /// Has an instance stand still: it answers nothing, takes no processor time, and goes on where it was with [`Runtime::thaw`]. Stopping
     /// one thaws it first.

@@ -22,7 +22,9 @@ mod sandbox;
 
 pub use attach::{Attach, Attached, End, Ends, Size};
 pub use berth_process::{CgroupKind, Identity, Limits, Mark, User};
+pub use berth_shim::check::{Check, CheckRun, Checked, Verdict};
 pub use berth_shim::config::{Backoff, Network, Restart};
+pub use berth_shim::exec::Exec;
 pub use berth_shim::record::{Record, Stream};
 pub use berth_shim::segment::{Batch, Cursor};
 pub use berth_shim::wire::{Exit, Failure, Step};
@@ -35,5 +37,5 @@ pub use instance::{
 };
 pub use layout::{Layout, dial_folder};
 pub use logs::{Follow, InstanceLog};
-pub use plain::{CommandSandbox, PlainRuntime, check_daemon, daemon_sockets};
+pub use plain::{CommandSandbox, Executing, PlainRuntime, check_daemon, daemon_sockets};
 pub use port::PORTS;

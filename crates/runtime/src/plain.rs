@@ -5,6 +5,7 @@ mod beside;
 mod command;
 mod contain;
 mod daemon;
+mod exec;
 mod freezing;
 mod launch;
 mod link;
@@ -22,6 +23,7 @@ use berth_clock::Clock;
 use berth_process::{BootId, Cgroups, Controller, Disk, Mark, SealedImage, Tree};
 use berth_routing::Names;
 use berth_shim::config::Restart;
+use berth_shim::exec::Exec;
 use berth_shim::wire::ToShim;
 use berth_spec::{AppId, InstanceId, Isolation, ProcessName};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -42,6 +44,7 @@ use crate::sandbox::{Abilities, Policy};
 pub use command::CommandSandbox;
 use contain::Containers;
 pub use contain::{check_daemon, daemon_sockets};
+pub use exec::Executing;
 
 /// The shim, as the build script made it.
 static SHIM: &[u8] = include_bytes!(env!("BERTH_SHIM_PROGRAM"));
@@ -470,6 +473,15 @@ impl Runtime for PlainRuntime {
 
     fn thaw<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, ()> {
         Box::pin(to_its_end(Arc::clone(&self.inner).thaw(id.clone())))
+    }
+
+    fn exec<'a>(
+        &'a self,
+        id: &'a InstanceId,
+        command: Exec,
+        how: Attach,
+    ) -> Answer<'a, (Attached, Executing)> {
+        Box::pin(Arc::clone(&self.inner).exec(id.clone(), command, how))
     }
 
     fn kill<'a>(&'a self, id: &'a InstanceId) -> Answer<'a, Observed> {

@@ -231,6 +231,12 @@ impl Desk {
         self.ledger.write().unwrap_or_else(PoisonError::into_inner).write_format(format);
     }
 
+    /// The format of the journal that decisions are written in.
+    #[must_use]
+    pub fn format(&self) -> u32 {
+        self.ledger.read().unwrap_or_else(PoisonError::into_inner).format()
+    }
+
     /// The durable position, to be watched.
     #[must_use]
     pub fn durable(&self) -> watch::Receiver<u64> {

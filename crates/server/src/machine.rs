@@ -18,6 +18,7 @@ mod upgrade;
 mod volume_sizes;
 mod volume_work;
 mod volumes;
+mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

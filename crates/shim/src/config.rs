@@ -4,6 +4,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::check::Check;
 use crate::sandbox::Sandbox;
 use crate::tlv::{self, Fields, Malformed, put, put_i32, put_u64};
 use crate::way_out::WayOut;
@@ -156,6 +157,8 @@ pub struct StartConfig {
     pub beside: Vec<i32>,
     /// The way out that the shim itself makes; `None` for none. Only in a network of its own that nobody else made.
     pub way_out: Option<WayOut>,
+    /// The command that says whether the app is well; `None` where nobody asks it.
+    pub check: Option<Check>,
 }
 
 impl StartConfig {
@@ -213,6 +216,9 @@ impl StartConfig {
             put(&mut out, 27, &way_out.encode());
         }
         self.beside.iter().for_each(|socket| put_i32(&mut out, 28, *socket));
+        if let Some(check) = &self.check {
+            put(&mut out, 29, &check.encode());
+        }
         if let Some(sandbox) = &self.sandbox {
             put(&mut out, 30, &sandbox.encode());
         }
@@ -262,6 +268,7 @@ impl StartConfig {
                 26 => config.internal = Some(decode_internal(field)?),
                 27 => config.way_out = Some(WayOut::decode(field)?),
                 28 => config.beside.push(tlv::small(field)?),
+                29 => config.check = Some(Check::decode(field)?),
                 30 => config.sandbox = Some(Sandbox::decode(field)?),
                 _ => return Err(Malformed("a field is not known")),
             }
@@ -297,6 +304,7 @@ impl StartConfig {
             internal: None,
             beside: Vec::new(),
             way_out: None,
+            check: None,
         }
     }
 
@@ -320,6 +328,9 @@ impl StartConfig {
         }
         if self.way_out.is_some() && (self.network == Network::Host || self.namespace.is_some()) {
             return Err(Malformed("a way out is made of a network of the shim's own"));
+        }
+        if self.check.is_some() && self.streams.is_some() {
+            return Err(Malformed("what is attached to somebody has no check"));
         }
         if self.log.segment_bytes == 0 || self.log.segments == 0 {
             return Err(Malformed("there is no room for a log"));
@@ -396,6 +407,16 @@ mod tests {
             log_dir: "/logs".to_owned(),
             listener: 9,
             streams: None,
+            check: Some(Check {
+                argv: vec!["check".to_owned()],
+                interval: 3,
+                timeout: 4,
+                start_period: 5,
+                start_interval: 1,
+                retries: 2,
+                stop_signal: 15,
+                kill_after: 6,
+            }),
             ..StartConfig::blank()
         }
     }
@@ -408,6 +429,9 @@ mod tests {
         assert_eq!(StartConfig::decode(&small.encode()).unwrap(), small);
         let streams = Some(Streams { input: 5, output: 6, errors: 7, terminal: true });
         let attached = StartConfig { streams, sandbox: Some(Sandbox::default()), ..small.clone() };
+        assert!(StartConfig::decode(&attached.encode()).is_err());
+        let (attached, small) =
+            (StartConfig { check: None, ..attached }, StartConfig { check: None, ..small });
         assert_eq!(StartConfig::decode(&attached.encode()).unwrap(), attached);
         let again = StartConfig { restart: Restart::Always, ..attached.clone() };
         assert!(StartConfig::decode(&again.encode()).is_err());

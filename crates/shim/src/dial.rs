@@ -76,7 +76,7 @@ pub fn answer_listener(to: impl AsFd, instance: &str, listener: Option<BorrowedF
     let given: Vec<BorrowedFd<'_>> = listener.into_iter().collect();
     let text = instance.as_bytes().get(..instance.len().min(ID_MAX)).unwrap_or_default();
     let length = u16::try_from(text.len()).unwrap_or(0).to_le_bytes();
-    send(to, &given, &[&[u8::from(listener.is_some())], &length, text])
+    send(to, &given, &[&[u8::from(listener.is_some())], &length, text]).map(drop)
 }
 
 /// Takes an answer about a listening socket: whose instance it is, and the socket. Waits for it only if `from` does.
@@ -105,11 +105,11 @@ pub fn receive_listener(from: impl AsFd) -> io::Result<(String, Option<OwnedFd>)
 pub fn answer(to: impl AsFd, sockets: &[OwnedFd]) -> io::Result<()> {
     let sockets = sockets.get(..sockets.len().min(MOST)).unwrap_or_default();
     let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-    send(to, &borrowed, &[&[u8::try_from(sockets.len()).unwrap_or(0)]])
+    send(to, &borrowed, &[&[u8::try_from(sockets.len()).unwrap_or(0)]]).map(drop)
 }
 
-/// Sends `pieces` with descriptors attached, without waiting.
-fn send(to: impl AsFd, attached: &[BorrowedFd<'_>], pieces: &[&[u8]]) -> io::Result<()> {
+/// Sends `pieces` with descriptors attached, without waiting. Gives how many bytes were taken.
+pub(crate) fn send(to: impl AsFd, attached: &[BorrowedFd<'_>], pieces: &[&[u8]]) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !attached.is_empty() {
@@ -117,8 +117,7 @@ fn send(to: impl AsFd, attached: &[BorrowedFd<'_>], pieces: &[&[u8]]) -> io::Res
         debug_assert!(fits, "the space is for the greatest number");
     }
     let pieces: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-    sendmsg(to, &pieces, &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
-    Ok(())
+    Ok(sendmsg(to, &pieces, &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
 }
 
 /// Takes an answer. Waits for it only if `from` does. The sockets do not block and do not outlive an exec.
@@ -133,7 +132,10 @@ pub fn receive(from: impl AsFd) -> io::Result<Vec<OwnedFd>> {
 }
 
 /// Reads what is there into `bytes`, and takes the descriptors that are attached to it.
-fn take(from: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+///
+/// # Errors
+/// [`io::ErrorKind::UnexpectedEof`] at the end, else what the system says.
+pub fn take(from: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut pieces = [IoSliceMut::new(bytes)];

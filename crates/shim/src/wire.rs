@@ -4,6 +4,7 @@
 //! known are passed over, so that both sides may be newer than the other. The shim sends its whole [`Status`] after
 //! every change instead of the change itself: a reader that lost some, or came late, has missed nothing.
 
+use crate::check::Checked;
 use crate::tlv::{self, Fields, Malformed, put, put_i32, put_u64};
 
 /// The version of these messages.
@@ -17,11 +18,13 @@ pub const EXITS_KEPT: usize = 16;
 
 const HELLO: u8 = 1;
 const STATUS: u8 = 2;
+const EXECUTED: u8 = 3;
 const STOP: u8 = 16;
 const KILL: u8 = 17;
 const QUERY: u8 = 18;
 const LEAVE: u8 = 19;
 const SIGNAL: u8 = 20;
+// 21 is a request to run a command, see [`crate::exec`].
 // 32 and 33 are kept for freezing and thawing.
 
 /// What a shim says first to whoever connects.
@@ -54,6 +57,8 @@ pub struct Status {
     pub exits: Vec<Exit>,
     /// How many log lines were dropped.
     pub dropped: u64,
+    /// How it stands with its checks; `None` when it has none.
+    pub checked: Option<Checked>,
 }
 
 /// What an app does.
@@ -103,6 +108,8 @@ pub struct Exit {
     pub stopped: bool,
     /// Whether the kernel killed in its control group because memory ran out, where that is counted.
     pub oom: Option<bool>,
+    /// Whether it was ended because its checks failed.
+    pub unhealthy: bool,
 }
 
 /// A step of the app's start that the system refused.
@@ -202,6 +209,8 @@ pub enum FromShim {
     Hello(Hello),
     /// After each change, and when asked.
     Status(Status),
+    /// How a command ended that was run within the instance, to whoever had asked for it.
+    Executed(Exit),
 }
 
 /// What the shim is told.
@@ -246,6 +255,10 @@ impl FromShim {
                 body.push(STATUS);
                 put(&mut body, 6, &encode_status(status));
             }
+            Self::Executed(exit) => {
+                body.push(EXECUTED);
+                put(&mut body, 7, &encode_exit(exit));
+            }
         }
         frame(&body)
     }
@@ -256,6 +269,7 @@ impl FromShim {
     /// `Malformed` says what is wrong with the bytes.
     pub fn decode(body: &[u8]) -> Result<Option<Self>, Malformed> {
         let (kind, fields) = body.split_first().ok_or(Malformed("a frame is empty"))?;
+        let mut exit = Exit::default();
         let mut hello = Hello {
             protocol: 0,
             instance: String::new(),
@@ -276,12 +290,14 @@ impl FromShim {
                 4 => hello.pid = pid(field)?,
                 5 => hello.starttime = tlv::number(field)?,
                 6 => hello.status = decode_status(field)?,
+                7 => exit = decode_exit(field)?,
                 _ => {}
             }
         }
         Ok(match *kind {
             HELLO => Some(Self::Hello(hello)),
             STATUS => Some(Self::Status(hello.status)),
+            EXECUTED => Some(Self::Executed(exit)),
             _ => None,
         })
     }
@@ -354,7 +370,7 @@ pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, Malformed> {
     Ok(Some(body))
 }
 
-fn frame(body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).expect("no frame is near 4 GiB");
     [&length.to_le_bytes()[..], body].concat()
 }
@@ -385,6 +401,9 @@ fn encode_status(status: &Status) -> Vec<u8> {
     for exit in &status.exits {
         put(&mut out, 7, &encode_exit(exit));
     }
+    if let Some(checked) = &status.checked {
+        put(&mut out, 8, &checked.encode());
+    }
     out
 }
 
@@ -400,6 +419,7 @@ fn decode_status(bytes: &[u8]) -> Result<Status, Malformed> {
             (5, field) => status.exit_count = tlv::number(field)?,
             (6, field) => status.dropped = tlv::number(field)?,
             (7, field) => status.exits.push(decode_exit(field)?),
+            (8, field) => status.checked = Some(Checked::decode(field)?),
             _ => {}
         }
     }
@@ -425,7 +445,8 @@ fn encode_exit(exit: &Exit) -> Vec<u8> {
         put_i32(&mut out, 4, signal);
     }
     let oom = exit.oom.map_or(0, |oom| 1 + u8::from(oom));
-    put(&mut out, 5, &[u8::from(exit.core), u8::from(exit.stopped), oom]);
+    let unhealthy = u8::from(exit.unhealthy);
+    put(&mut out, 5, &[u8::from(exit.core), u8::from(exit.stopped), oom, unhealthy]);
     put_u64(&mut out, 6, exit.uptime);
     put_u64(&mut out, 7, exit.max_rss);
     if let Some(failure) = exit.failure {
@@ -446,6 +467,7 @@ fn decode_exit(bytes: &[u8]) -> Result<Exit, Malformed> {
             (4, field) => exit.signal = Some(tlv::small(field)?),
             (5, field) => {
                 (exit.core, exit.stopped) = (field.first() == Some(&1), field.get(1) == Some(&1));
+                exit.unhealthy = field.get(3) == Some(&1);
                 exit.oom = field.get(2).and_then(|oom| oom.checked_sub(1)).map(|oom| oom == 1);
             }
             (6, field) => exit.uptime = tlv::number(field)?,
@@ -474,7 +496,7 @@ mod tests {
         parts.prop_map(|((at, pid, code, signal, core), (uptime, max_rss, stopped), failure)| {
             let failure = failure.map(|(step, errno)| Failure { step: Step::from_number(step), errno });
             let oom = Some(stopped).filter(|_| core);
-            Exit { at, pid, code, signal, core, uptime, max_rss, failure, stopped, oom }
+            Exit { at, pid, code, signal, core, uptime, max_rss, failure, stopped, oom, unhealthy: core }
         })
     }
 
@@ -493,6 +515,7 @@ mod tests {
                 exit_count,
                 exits,
                 dropped,
+                checked: (dropped > 9).then(Checked::default),
             },
         )
     }
@@ -501,7 +524,8 @@ mod tests {
         #[test]
         fn messages_come_back(status in statuses(), instance: String, token: [u8; 16], pid: u32, starttime: u64) {
             let hello = Hello { protocol: PROTOCOL, instance, token, pid, starttime, status: status.clone() };
-            for message in [FromShim::Hello(hello), FromShim::Status(status)] {
+            let executed = FromShim::Executed(Exit { at: starttime, ..Exit::default() });
+            for message in [FromShim::Hello(hello), FromShim::Status(status), executed] {
                 let mut buffer = message.encode();
                 buffer.push(9);
                 let body = take_frame(&mut buffer).unwrap().unwrap();

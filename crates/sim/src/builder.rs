@@ -28,6 +28,10 @@ pub(crate) enum Quality {
     Deaf,
     /// Listens on a port of its own.
     Elsewhere,
+    /// Has a check of its own, which passes after a while, and may fail later, when something happens to it.
+    Ailing,
+    /// Has one that never passes.
+    Sick,
 }
 
 /// A source tree: `kind.processes.quality.number`.
@@ -43,6 +47,8 @@ pub(crate) fn tree(chance: &Chance, number: u64) -> String {
         1 => "deaf",
         2 => "elsewhere",
         3 | 4 => "slow",
+        5 => "ailing",
+        6 => "sick",
         _ => "good",
     };
     // Some trees come again, so that their artifact stands already.
@@ -57,6 +63,8 @@ pub(crate) fn quality(artifact: &str) -> Quality {
         Some("deaf") => Quality::Deaf,
         Some("elsewhere") => Quality::Elsewhere,
         Some("slow") => Quality::Slow,
+        Some("ailing") => Quality::Ailing,
+        Some("sick") => Quality::Sick,
         _ => Quality::Good,
     }
 }

@@ -57,6 +57,8 @@ kinds! {
         ListensElsewhere,
         /// An app never listened.
         ListensNever,
+        /// An app's own check failed, now and then or always.
+        CheckFails,
         /// An app crashed over and over.
         CrashLoop,
         /// An app ignored the signal until it was killed.

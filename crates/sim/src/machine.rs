@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_control::event::{Exit, Failure, Ordinal, RunEnd, RunNumber, RunStop, VolumeDeed, VolumeWork};
 use berth_control::invariant::{Breach, Invariant};
 use berth_control::state::Run;
-use berth_control::world::{Life, Listener, Seen, SeenRun};
+use berth_control::world::{Check, Life, Listener, Seen, SeenRun, Verdict};
 use berth_routing::Endpoint;
 use berth_spec::{AppId, CronName, Millis, ProcessName, ReleaseNumber, Timestamp, VolumeName};
 
@@ -56,10 +56,22 @@ pub(crate) struct Proc {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
-    Starting { until: Duration },
-    Running { since: Duration, listens: Duration, exits: Duration },
-    BackingOff { until: Duration },
-    Stopping { until: Duration },
+    Starting {
+        until: Duration,
+    },
+    /// `passes` is when its own check does, of one that has a check.
+    Running {
+        since: Duration,
+        listens: Duration,
+        exits: Duration,
+        passes: Option<Duration>,
+    },
+    BackingOff {
+        until: Duration,
+    },
+    Stopping {
+        until: Duration,
+    },
     Gone,
     NotStarted,
 }
@@ -98,14 +110,24 @@ impl Proc {
         }
     }
 
+    /// How it stands with its own check, if it has one.
+    fn check(&self, now: Duration) -> Option<Check> {
+        let check = |verdict| Some(Check { verdict, evidence: Vec::new() });
+        match self.stage {
+            Stage::Running { passes: Some(passes), .. } if passes <= now => check(Verdict::Healthy),
+            _ if matches!(self.quality, Quality::Ailing | Quality::Sick) => check(Verdict::Starting),
+            _ => None,
+        }
+    }
+
     /// When something happens to it by itself.
     fn next(&self) -> impl Iterator<Item = Duration> {
         let moments = match self.stage {
-            Stage::Starting { until } | Stage::BackingOff { until } | Stage::Stopping { until } => {
-                [until, until]
+            Stage::Starting { until } | Stage::BackingOff { until } | Stage::Stopping { until } => [until; 3],
+            Stage::Running { listens, exits, passes, .. } => {
+                [listens, exits, passes.unwrap_or(Duration::MAX)]
             }
-            Stage::Running { listens, exits, .. } => [listens, exits],
-            Stage::Gone | Stage::NotStarted => [Duration::MAX; 2],
+            Stage::Gone | Stage::NotStarted => [Duration::MAX; 3],
         };
         moments.into_iter().filter(|moment| *moment < Duration::MAX)
     }
@@ -246,6 +268,7 @@ impl Machine {
             last_exit: proc.last_exit,
             log_tail: Vec::new(),
             not_begun: Vec::new(),
+            check: proc.check(now),
         };
         of_app.map(|((_, ordinal), proc)| (*ordinal, seen(proc))).collect()
     }
@@ -284,6 +307,7 @@ impl Machine {
             Quality::Crashes => tally.add(Fault::CrashLoop),
             Quality::Deaf => tally.add(Fault::ListensNever),
             Quality::Elsewhere => tally.add(Fault::ListensElsewhere),
+            Quality::Ailing | Quality::Sick => tally.add(Fault::CheckFails),
         }
         let proc = Proc {
             process: order.process,
@@ -410,7 +434,8 @@ impl Machine {
         let (mut changed, mut exited) = (BTreeSet::new(), Vec::new());
         for ((app, _), run) in self.runs.iter_mut().filter(|(_, run)| run.ended.is_none() && run.exits <= now)
         {
-            let exit = Exit { status: Some(0), signal: None, after: Millis(1_000), oom: None };
+            let exit =
+                Exit { status: Some(0), signal: None, after: Millis(1_000), oom: None, unhealthy: false };
             run.ended = Some(RunEnd { exit: Some(exit), why: None, detail: Vec::new() });
             changed.insert(app.clone());
         }
@@ -422,7 +447,8 @@ impl Machine {
                 Stage::Stopping { until } if until <= now => proc.stage = Stage::Gone,
                 Stage::Running { since, exits, .. } if exits <= now => {
                     let after = Millis(u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX));
-                    let exit = Exit { status: Some(1), signal: None, after, oom: None };
+                    let unhealthy = matches!(proc.quality, Quality::Ailing | Quality::Sick);
+                    let exit = Exit { status: Some(1), signal: None, after, oom: None, unhealthy };
                     proc.restarts += 1;
                     proc.last_exit = Some(exit);
                     exited.push((app.clone(), *ordinal, exit));
@@ -432,6 +458,8 @@ impl Machine {
                 // It just began to listen; telling again does no harm.
                 Stage::Running { listens, .. }
                     if listens <= now && now - listens < Duration::from_millis(200) => {}
+                Stage::Running { passes: Some(passes), .. }
+                    if passes <= now && now - passes < Duration::from_millis(200) => {}
                 _ => continue,
             }
             changed.insert(app.clone());
@@ -444,8 +472,10 @@ impl Machine {
         let runs = self.runs.values().any(|run| run.ended.is_none());
         runs || self.procs.values().any(|proc| match proc.stage {
             Stage::Starting { .. } | Stage::Stopping { .. } => true,
-            Stage::Running { listens, .. } => listens > now && listens < Duration::MAX,
-            Stage::BackingOff { .. } => proc.quality != Quality::Crashes,
+            Stage::Running { listens, passes, .. } => {
+                [listens, passes.unwrap_or(now)].iter().any(|it| *it > now && *it < Duration::MAX)
+            }
+            Stage::BackingOff { .. } => !matches!(proc.quality, Quality::Crashes | Quality::Sick),
             Stage::Gone | Stage::NotStarted => false,
         })
     }
@@ -464,6 +494,13 @@ fn run(quality: Quality, chance: &Chance) -> Stage {
         Quality::Slow => (chance.later(1_000, 15_000), never),
         Quality::Crashes => (never, chance.later(10, 1_500)),
         Quality::Deaf => (never, never),
+        Quality::Ailing => (chance.later(5, 200), never),
+        Quality::Sick => (chance.later(5, 200), chance.later(2_000, 20_000)),
     };
-    Stage::Running { since: chance.now(), listens, exits }
+    let passes = match quality {
+        Quality::Ailing => Some(chance.later(200, 20_000)),
+        Quality::Sick => Some(never),
+        _ => None,
+    };
+    Stage::Running { since: chance.now(), listens, exits, passes }
 }

@@ -203,10 +203,9 @@ impl World {
             if running != wanted {
                 return unsettled(format!("{running} of {wanted} {process} run"));
             }
-            let good = serving
-                .artifact
-                .as_ref()
-                .is_some_and(|artifact| matches!(quality(&artifact.id), Quality::Good | Quality::Slow));
+            let good = serving.artifact.as_ref().is_some_and(|artifact| {
+                matches!(quality(&artifact.id), Quality::Good | Quality::Slow | Quality::Ailing)
+            });
             if process.is_web() && good && app.routed.len() != wanted {
                 return unsettled(format!("{} of {wanted} are routed", app.routed.len()));
             }

@@ -186,6 +186,7 @@ impl Users {
 
     fn run(&self, chance: &Chance) -> RunWish {
         RunWish {
+            within: None,
             release: chance.one_in(3).then(|| ReleaseNumber(1 + chance.below(5) as u64)),
             command: berth_spec::command::Command::Argv(vec!["bin/console".to_owned()]),
             variables: BTreeSet::new(),

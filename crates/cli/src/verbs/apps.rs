@@ -235,6 +235,7 @@ pub(super) fn instances_table(list: &InstanceList, now: Timestamp) -> Table {
 
 fn ended(exit: Exit, now: Timestamp) -> String {
     let how = match (exit.status, exit.signal) {
+        _ if exit.unhealthy => "unhealthy".to_owned(),
         (Some(status), _) => format!("status {status}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "unknown".to_owned(),

@@ -1,4 +1,4 @@
-//! `run`: a one-off command, as if it ran in this terminal.
+//! `run` and `exec`: a one-off command, as if it ran in this terminal.
 
 mod keyboard;
 
@@ -7,13 +7,14 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use berth_contract::client::{FromRun, ToRun};
 use berth_contract::run::{Frame, INPUT_WINDOW, RunEnded, StartRun, TerminalSize};
-use berth_contract::{Code, ExitStatus};
+use berth_contract::{Code, ExitStatus, InstanceList, InstanceState};
+use berth_spec::name::RUN_PROCESS;
 use berth_spec::{AppId, EnvName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::keyboard::{Keyboard, RawTerminal};
 use super::Session;
-use crate::args::RunArgs;
+use crate::args::{ExecArgs, RunArgs};
 use crate::failure::Failure;
 use crate::status::Status;
 
@@ -21,15 +22,11 @@ impl Session<'_> {
     pub(super) async fn run(&mut self, args: RunArgs) -> Result<Status, Failure> {
         let app = self.app_id(&args.of)?;
         let terminal = if args.detach { None } else { terminal_size() };
-        let mut env: BTreeMap<EnvName, String> = args.env.into_iter().collect();
-        if let Some(kind) = self.environment.variable("TERM").filter(|_| terminal.is_some()) {
-            let name = EnvName::new("TERM").expect("it is a name");
-            env.entry(name).or_insert_with(|| kind.to_string_lossy().into_owned());
-        }
         let start = StartRun {
             command: args.command,
-            env,
+            env: self.variables(args.env, terminal),
             release: args.release,
+            within: None,
             detach: args.detach,
             terminal,
             limit_s: args.limit.map(|limit| limit.0.div_ceil(1_000)),
@@ -45,6 +42,44 @@ impl Session<'_> {
         converse(connection, start.terminal.is_some()).await
     }
 
+    pub(super) async fn exec(&mut self, args: ExecArgs) -> Result<Status, Failure> {
+        let app = self.app_id(&args.of)?;
+        if self.json {
+            let detail = "exec has no --json: what the command writes is all that is printed";
+            return Err(Failure::local(Code::UsageInvalid, detail, "leave it out"));
+        }
+        let instance = match args.instance {
+            Some(name) => name,
+            None => first_that_runs(&self.client.instances(&app).await?)?,
+        };
+        let terminal = terminal_size();
+        let start = StartRun {
+            command: args.command,
+            env: self.variables(args.env, terminal),
+            release: None,
+            within: Some(instance),
+            detach: false,
+            terminal,
+            limit_s: None,
+        };
+        let connection = self.client.run_attached(&app, &start).await?;
+        converse(connection, terminal.is_some()).await
+    }
+
+    /// What was given, and the kind of the terminal if there is one.
+    fn variables(
+        &self,
+        given: Vec<(EnvName, String)>,
+        terminal: Option<TerminalSize>,
+    ) -> BTreeMap<EnvName, String> {
+        let mut env: BTreeMap<EnvName, String> = given.into_iter().collect();
+        if let Some(kind) = self.environment.variable("TERM").filter(|_| terminal.is_some()) {
+            let name = EnvName::new("TERM").expect("it is a name");
+            env.entry(name).or_insert_with(|| kind.to_string_lossy().into_owned());
+        }
+        env
+    }
+
     async fn run_detached(&mut self, app: &AppId, start: &StartRun) -> Result<Status, Failure> {
         let run = self.client.run_detached(app, start).await?;
         let status = self.show(&run, |session| {
@@ -56,6 +91,18 @@ impl Session<'_> {
         })?;
         Ok(status.into())
     }
+}
+
+/// The name of the first instance that runs: of web before others, a ready one before others.
+fn first_that_runs(list: &InstanceList) -> Result<String, Failure> {
+    let runs = list.instances.iter().filter(|it| it.pid.is_some() && it.process.as_str() != RUN_PROCESS);
+    let first = runs.min_by_key(|it| {
+        (!it.process.is_web(), it.state != InstanceState::Ready, &it.process, it.id.ordinal)
+    });
+    first.map(|it| it.id.short()).ok_or_else(|| {
+        let next = "`berth ps` shows the instances; `berth run` starts one for the command";
+        Failure::local(Code::InstanceNotFound, "no instance of the app runs", next)
+    })
 }
 
 /// The size of the terminal that both input and output are; none when one of them is something else.

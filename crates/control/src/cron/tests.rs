@@ -45,7 +45,7 @@ impl Scene {
 
     /// The run that goes on ends well.
     fn end_runs(&mut self) {
-        let exit = Exit { status: Some(0), signal: None, after: Millis(5), oom: None };
+        let exit = Exit { status: Some(0), signal: None, after: Millis(5), oom: None, unhealthy: false };
         for run in self.world.runs.values_mut().filter(|run| run.ended.is_none()) {
             run.ended = Some(crate::event::RunEnd { exit: Some(exit), why: None, detail: vec![] });
         }
@@ -172,6 +172,7 @@ fn ten_at_a_time_are_enough() {
     }
     assert_eq!((scene.moments().len(), scene.skips()), (RUNS_MAX, vec![(CronSkip::TooMany, 0); 2]));
     let one_off = crate::command::RunWish {
+        within: None,
         release: None,
         command: berth_spec::Command::Argv(vec!["bin/console".to_owned()]),
         variables: BTreeSet::new(),

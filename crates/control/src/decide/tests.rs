@@ -284,7 +284,8 @@ fn a_second_life_goes_on_with_the_numbers_and_knows_nothing_else() {
 fn facts_that_are_no_longer_true_are_stale() {
     let mut scene = Scene::serving(&["web"], 1, None);
     scene.wish(Wish::Scale { processes: [(web(), 2)].into() });
-    let exit = Exit { status: Some(0), signal: None, after: berth_spec::Millis(1), oom: None };
+    let exit =
+        Exit { status: Some(0), signal: None, after: berth_spec::Millis(1), oom: None, unhealthy: false };
     let assign =
         |release, process| Fact::Assign { release: v(release), process, tokens: vec!["a".to_owned()] };
     let stale = [

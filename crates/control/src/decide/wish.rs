@@ -373,7 +373,14 @@ fn scale(app: &App, processes: &BTreeMap<ProcessName, u32>) -> Result<Vec<Event>
 
 fn run(app: &App, wish: &RunWish) -> Result<Vec<Event>, Refusal> {
     let id = &app.id;
-    let number = wish.release.or(app.serving).ok_or_else(|| Refusal::NothingServes(id.clone()))?;
+    let within = match wish.within {
+        Some(ordinal) => {
+            let instance = app.instances.get(&ordinal).filter(|it| it.is_wanted());
+            Some(instance.ok_or_else(|| Refusal::NoSuchInstance { app: id.clone(), ordinal })?.started_as)
+        }
+        None => wish.release.or(app.serving),
+    };
+    let number = within.ok_or_else(|| Refusal::NothingServes(id.clone()))?;
     let release = app.release(number).ok_or_else(|| Refusal::NoSuchRelease { app: id.clone(), number })?;
     // What failed or was superseded is not kept, even where it still is there.
     let kept = release.phase == Phase::Activated || !release.phase.is_settled();
@@ -394,6 +401,7 @@ fn run(app: &App, wish: &RunWish) -> Result<Vec<Event>, Refusal> {
         limit: wish.limit,
         token: wish.token.clone(),
         cron: None,
+        within: wish.within,
     }])
 }
 

@@ -114,8 +114,23 @@ fn of_image(artifact: Artifact, health_path: Option<&str>) -> Artifact {
         port: Some(8080),
         stop_signal: Some(3),
         health_path: health_path.map(str::to_owned),
+        check: None,
     };
     Artifact { image: Some(Box::new(image)), ..artifact }
+}
+
+/// The same, with a check that is a command.
+fn with_check(artifact: Artifact) -> Artifact {
+    let check = ImageCheck {
+        command: ["pg_isready", "-q"].map(str::to_owned).to_vec(),
+        interval: Millis(30_000),
+        timeout: Millis(5_000),
+        start_period: Millis(60_000),
+        start_interval: Millis(1_000),
+        retries: 3,
+    };
+    let image = artifact.image.map(|image| Box::new(Image { check: Some(check), ..*image }));
+    Artifact { image, ..artifact }
 }
 
 fn release_samples() -> Vec<Event> {
@@ -143,6 +158,7 @@ fn release_samples() -> Vec<Event> {
         Event::ReleaseBuilt { number: v(2), artifact: by_recipe(built()) },
         Event::ReleaseBuilt { number: v(3), artifact: of_image(built(), None) },
         Event::ReleaseBuilt { number: v(3), artifact: of_image(built(), Some("/up")) },
+        Event::ReleaseBuilt { number: v(3), artifact: with_check(of_image(built(), None)) },
         Event::ActivationBegan { number: v(1) },
         Event::ReleaseCommandFinished { number: v(1) },
         Event::ProcessesHandedOver { number: v(1), processes: [web(), worker()].into() },
@@ -161,7 +177,7 @@ fn instance_samples() -> Vec<Event> {
         release: v(1),
         token: format!("{ordinal:032x}"),
     };
-    let exit = |status, signal| Exit { status, signal, after: Millis(73_412), oom: None };
+    let exit = |status, signal| Exit { status, signal, after: Millis(73_412), oom: None, unhealthy: false };
     let mut samples: Vec<Event> = (1..=5).map(|ordinal| assigned(ordinal, web())).collect();
     samples.push(assigned(6, worker()));
     samples.extend([
@@ -173,6 +189,7 @@ fn instance_samples() -> Vec<Event> {
         Event::InstanceExited { ordinal: 1, exit: exit(None, Some(9)), more: 17 },
         Event::InstanceExited { ordinal: 1, exit: Exit { oom: Some(true), ..exit(None, Some(9)) }, more: 0 },
         Event::InstancesAdopted { number: v(4), ordinals: [1].into() },
+        Event::InstanceExited { ordinal: 6, exit: Exit { unhealthy: true, ..exit(None, Some(15)) }, more: 0 },
     ]);
     let stops = [
         StopReason::Retired,
@@ -206,8 +223,9 @@ fn run_samples() -> Vec<Event> {
         limit: Millis(86_400_000),
         token: format!("{run:032x}"),
         cron: None,
+        within: None,
     });
-    let exit = Exit { status: Some(3), signal: None, after: Millis(1_050), oom: None };
+    let exit = Exit { status: Some(3), signal: None, after: Millis(1_050), oom: None, unhealthy: false };
     let whys = [
         RunStop::Unattended,
         RunStop::TimeOver,
@@ -227,10 +245,22 @@ fn run_samples() -> Vec<Event> {
         limit: Millis(86_400_000),
         token: format!("{run:032x}"),
         cron: Some(CronRun { entry: nightly(), due, missed, replaces: replaces.iter().copied().collect() }),
+        within: None,
+    };
+    let within = Event::RunAssigned {
+        run: 6,
+        release: v(4),
+        command: Command::Line("ps".to_owned()),
+        variables: BTreeSet::new(),
+        mode: RunMode::Attached { terminal: true },
+        limit: Millis(86_400_000),
+        token: format!("{:032x}", 6),
+        cron: None,
+        within: Some(2),
     };
     let by_schedule =
         [cron(4, Some(Timestamp(1_767_236_400_000)), 2, &[3]), cron(5, None, 0, &[])].into_iter();
-    let assigned = assigned.chain(by_schedule);
+    let assigned = assigned.chain(by_schedule).chain([within]);
     let ended = [failed].into_iter().chain(whys.map(RunEnd::stopped));
     assigned.chain((1..).zip(ended).map(|(run, end)| Event::RunEnded { run, end })).collect()
 }
@@ -441,7 +471,9 @@ fn a_stream_comes_back_from_its_text() {
 
 #[test]
 fn an_exit_reads_well() {
-    let exit = |status, signal| Exit { status, signal, after: Millis(1_050), oom: None }.to_string();
+    let exit = |status, signal| {
+        Exit { status, signal, after: Millis(1_050), oom: None, unhealthy: false }.to_string()
+    };
     assert_eq!(exit(Some(3), None), "exited with status 3 after 1.050 s");
     assert_eq!(exit(None, Some(15)), "was ended by signal 15 after 1.050 s");
     assert!(exit(None, Some(9)).contains("memory"));

@@ -6,7 +6,7 @@ use berth_spec::ReleaseNumber;
 use crate::event::{Failure, Ordinal};
 use crate::report;
 use crate::state::{Instance, Release};
-use crate::world::{Life, Listener, Mark, Seen};
+use crate::world::{Life, Listener, Mark, Seen, Verdict};
 
 use super::{CRASHES, ELSEWHERE_GRACE, Planner};
 
@@ -49,6 +49,15 @@ impl Planner<'_> {
                 ..Failure::new(&code, format!("{name} could not be started"))
             });
         }
+        let is_ended_for_it = seen.last_exit.is_some_and(|exit| exit.unhealthy);
+        if is_ended_for_it || seen.check.as_ref().is_some_and(|check| check.verdict == Verdict::Unhealthy) {
+            return Some(Failure {
+                detail: self.evidence(release.number),
+                log: report::that_matter(&seen.log_tail),
+                next: missing_variable(release, &seen.log_tail),
+                ..Failure::new("health_check_failed", format!("{name} failed the health check of its image"))
+            });
+        }
         if seen.restarts >= CRASHES {
             return Some(crashed(release, &name, seen));
         }
@@ -65,7 +74,9 @@ impl Planner<'_> {
                 ..Failure::new("listens_elsewhere", where_to)
             });
         }
-        let grace = release.manifest.http.readiness.grace;
+        let image = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref());
+        let start_period = image.and_then(|image| image.check.as_ref()).map(|check| check.start_period);
+        let grace = release.manifest.http.readiness.grace.max(start_period.unwrap_or_default());
         if !self.keeps_unready(ordinal, instance, &seen) || !self.is_over(Mark::Unready(ordinal), grace) {
             return None;
         }
@@ -102,6 +113,8 @@ impl Planner<'_> {
 
     /// What the release was still waiting for.
     fn timeout_code(&self, number: ReleaseNumber) -> &'static str {
+        let mut all = self.app.instances.iter().filter(|(_, it)| it.release == number);
+        let unwell = all.any(|(ordinal, it)| self.seen(*ordinal, it).is_some_and(|seen| !seen.is_well()));
         let waiting = self.app.instances.iter().filter(|(_, it)| it.release == number && it.process.is_web());
         let listeners: Vec<_> = waiting
             .filter_map(|(ordinal, it)| Some((*ordinal, &self.seen(*ordinal, it)?.listener)))
@@ -113,7 +126,7 @@ impl Planner<'_> {
             return "listens_elsewhere";
         }
         let unhealthy = |ordinal| self.world.health.get(ordinal).is_none_or(|it| it.health != Health::Ready);
-        if listeners.iter().any(|(ordinal, _)| unhealthy(ordinal)) {
+        if unwell || listeners.iter().any(|(ordinal, _)| unhealthy(ordinal)) {
             "health_check_failed"
         } else {
             "deploy_timed_out"
@@ -146,6 +159,8 @@ impl Planner<'_> {
                 lines.extend(seen.last_exit.map(|exit| format!("{name} {exit}")));
                 lines.extend(seen.last_exit.and_then(|exit| report::explained(&exit)));
                 lines.extend(seen.not_begun.iter().cloned());
+                let check = seen.check.iter().flat_map(|check| &check.evidence);
+                lines.extend(check.map(|line| format!("{name}: {line}")));
             }
             let probed = self.world.health.get(ordinal);
             lines.extend(
@@ -221,3 +236,6 @@ fn in_words(life: &Life) -> &str {
         Life::Gone => "is gone",
     }
 }
+
+#[cfg(test)]
+mod tests;

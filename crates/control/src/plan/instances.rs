@@ -75,12 +75,12 @@ impl Planner<'_> {
     }
 
     /// Whether the instance can do its work: a web instance answers edge's probes on the port it was given, any other has been
-    /// alive for a while.
+    /// alive for a while. One with a check of its own has passed that.
     pub(super) fn is_ready(&mut self, ordinal: Ordinal, instance: &Instance) -> bool {
         let Some(seen) = self.seen(ordinal, instance) else {
             return false;
         };
-        if seen.life != Life::Running {
+        if seen.life != Life::Running || !seen.is_well() {
             return false;
         }
         if instance.process.is_web() {

@@ -79,12 +79,27 @@ mod tests {
     fn wish(mode: RunMode, release: Option<u64>) -> Wish {
         Wish::Run(Box::new(RunWish {
             release: release.map(v),
+            within: None,
             command: berth_spec::Command::Argv(vec!["bin/console".to_owned()]),
             variables: [].into(),
             mode,
             limit: Millis::from_secs(60),
             token: "t".to_owned(),
         }))
+    }
+
+    #[test]
+    fn a_command_within_an_instance_takes_one_that_is_there() {
+        let mut scene = Scene::serving(&["web"], 1, None);
+        let ordinal = *scene.app().instances.keys().next().unwrap();
+        let within = |ordinal| {
+            let Wish::Run(run) = wish(PIPES, None) else { unreachable!("it is one") };
+            Wish::Run(Box::new(RunWish { within: Some(ordinal), ..*run }))
+        };
+        assert_eq!(scene.try_wish(within(ordinal + 7)).unwrap_err().code(), "instance_not_found");
+        scene.wish(within(ordinal));
+        let run = scene.app().runs.values().next().unwrap();
+        assert_eq!((run.within, run.release), (Some(ordinal), v(1)));
     }
 
     const PIPES: RunMode = RunMode::Attached { terminal: false };

@@ -289,7 +289,7 @@ fn a_failed_build_or_release_command_leaves_everything_as_it_was() {
 #[test]
 fn each_way_not_to_get_ready_has_its_code() {
     type Change = fn(&mut crate::world::Seen);
-    let exit = Exit { status: Some(1), signal: None, after: Millis(5), oom: None };
+    let exit = Exit { status: Some(1), signal: None, after: Millis(5), oom: None, unhealthy: false };
     let cases: [(&str, Change); 5] = [
         ("start_failed", |seen| {
             seen.life =

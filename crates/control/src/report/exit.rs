@@ -42,7 +42,9 @@ mod tests {
 
     #[test]
     fn ends_that_say_something_are_explained() {
-        let exit = |status, signal, oom| explained(&Exit { status, signal, after: Millis(5), oom });
+        let exit = |status, signal, oom| {
+            explained(&Exit { status, signal, after: Millis(5), oom, unhealthy: false })
+        };
         for (status, signal, oom, expected) in [
             (Some(126), None, None, "not executable"),
             (Some(127), None, None, "not found"),

@@ -103,6 +103,7 @@ fn spec(number: usize, command: &[&str]) -> Outcome<InstanceSpec> {
         limits: Limits::default(),
         restart: Restart::Never,
         backoff: Backoff::default(),
+        check: None,
     })
 }
 

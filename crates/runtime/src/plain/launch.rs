@@ -275,6 +275,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         internal: network::internal(inner, spec),
         beside: Vec::new(),
         way_out: network::by_slirp(inner, spec),
+        check: spec.check.clone(),
     })
 }
 

@@ -32,8 +32,10 @@ pub(super) struct Met {
     hello: Hello,
 }
 
-struct Wire {
-    stream: UnixStream,
+/// A connection to a shim.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) stream: UnixStream,
     buffer: Vec<u8>,
 }
 
@@ -71,11 +73,15 @@ impl Met {
     pub(super) fn identity(&self, inner: &Inner) -> Identity {
         Identity { boot: inner.boot.clone(), pid: self.hello.pid, starttime: self.hello.starttime }
     }
+
+    pub(super) fn into_wire(self) -> Wire {
+        self.wire
+    }
 }
 
 impl Wire {
     /// The next message, `None` at the end. May be given up at any await.
-    async fn read(&mut self) -> io::Result<Option<FromShim>> {
+    pub(super) async fn read(&mut self) -> io::Result<Option<FromShim>> {
         let wrong = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         loop {
             while let Some(body) = take_frame(&mut self.buffer).map_err(wrong)? {
@@ -160,6 +166,7 @@ impl Inner {
             exit_count: 0,
             restarts: 0,
             dropped_lines: 0,
+            checked: None,
         };
         let entry = Arc::new(Entry {
             token: record.token,
@@ -199,6 +206,8 @@ impl Link {
                 message = self.wire.read() => match message {
                     Ok(Some(FromShim::Status(status))) => self.learn(status),
                     Ok(Some(FromShim::Hello(hello))) => self.learn(hello.status),
+                    // It was asked for on another connection.
+                    Ok(Some(FromShim::Executed(_))) => {}
                     Ok(None) => return,
                     Err(error) => {
                         tracing::warn!(instance = %self.id, %error, "the connection to a shim broke");
@@ -249,6 +258,7 @@ impl Link {
             observed.exit_count = status.exit_count;
             observed.restarts = status.restarts;
             observed.dropped_lines = status.dropped;
+            observed.checked = status.checked;
         });
         for exit in fresh {
             self.announce(RuntimeEvent::Exited { id: self.id.clone(), exit });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use berth_runtime::{Attach, Ends, Exit, InstanceSpec, RuntimeError, Size};
 
-use super::Bench;
+use super::{Bench, all};
 
 pub(super) async fn a_run_gives_its_end_and_leaves_nothing(bench: Bench) {
     let spec = bench.shell("echo one; echo two; exit 3");
@@ -25,16 +25,6 @@ pub(super) async fn a_run_that_takes_too_long_is_killed(bench: Bench) {
 async fn attached(bench: &Bench, spec: &InstanceSpec, how: Attach) -> Ends {
     let (_, attached) = bench.runtime().start_attached(spec.clone(), how).await.unwrap();
     attached.into_ends().unwrap()
-}
-
-async fn all(end: &berth_runtime::End) -> Vec<u8> {
-    let (mut all, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
-    loop {
-        match end.read(&mut buffer).await.unwrap() {
-            0 => return all,
-            read => all.extend_from_slice(&buffer[..read]),
-        }
-    }
 }
 
 async fn over(bench: &Bench, spec: &InstanceSpec) -> Exit {

@@ -119,6 +119,7 @@ impl World {
             limits: Limits { open_files: Some(256), ..Limits::default() },
             restart: Restart::Always,
             backoff: Backoff { first: 1, most: 4, good_life: 3_600_000 },
+            check: None,
         }
     }
 }

@@ -8,6 +8,7 @@
     reason = "an instance says by its output what it gained, and a test what was not tested"
 )]
 
+mod entries;
 mod escapes;
 mod floods;
 mod strangers;

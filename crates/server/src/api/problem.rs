@@ -91,6 +91,9 @@ impl From<Refusal> for Refused {
             Refusal::NoSuchProcess { .. } => {
                 (Code::ProcessNotFound, Some("`berth ps` shows the processes there are"))
             }
+            Refusal::NoSuchInstance { .. } => {
+                (Code::InstanceNotFound, Some("`berth ps` shows the instances there are"))
+            }
             Refusal::NoSuchRelease { .. } => (Code::ReleaseNotFound, Some("`berth releases` lists them")),
             Refusal::NeverServed { .. } => (
                 Code::ReleaseNeverServed,

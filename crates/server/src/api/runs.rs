@@ -14,7 +14,7 @@ use berth_clock::random_bytes;
 use berth_contract::run::{LIMIT_DEFAULT, PROTOCOL};
 use berth_contract::{Code, Problem, Run, StartRun, route};
 use berth_control::command::{Command as ControlCommand, RunWish, Wish};
-use berth_control::event::RunMode;
+use berth_control::event::{Ordinal, RunMode};
 use berth_runtime::{Attach, Size};
 use berth_spec::{AppId, Command, Millis};
 use hyper::upgrade::OnUpgrade;
@@ -74,7 +74,7 @@ pub(super) async fn start(
         None => {}
     }
     let token = hex::encode(random_bytes::<16>(&*api.clock));
-    let wish = wish(sent, attach, &token)?;
+    let wish = wish(&api, &id, sent, attach, &token)?;
     let (begun, started) = oneshot::channel();
     let order = Order { env: sent.env.clone(), attach, begun };
     let attendance = api.machine.expect_run(&id, &token, order);
@@ -120,7 +120,14 @@ fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     named.is_some_and(|named| named.split(',').any(|it| it.trim().eq_ignore_ascii_case(PROTOCOL)))
 }
 
-fn wish(sent: &StartRun, attach: Option<Attach>, token: &str) -> Result<Wish, Refused> {
+fn wish(
+    api: &Api,
+    app: &AppId,
+    sent: &StartRun,
+    attach: Option<Attach>,
+    token: &str,
+) -> Result<Wish, Refused> {
+    let within = sent.within.as_deref().map(|name| within(api, app, name, sent)).transpose()?;
     let command = match &sent.command[..] {
         [line] => Command::parse(line),
         _ => Command::from_argv(sent.command.clone()),
@@ -137,12 +144,30 @@ fn wish(sent: &StartRun, attach: Option<Attach>, token: &str) -> Result<Wish, Re
     };
     Ok(Wish::Run(Box::new(RunWish {
         release: sent.release,
+        within,
         command,
         variables: sent.env.keys().cloned().collect(),
         mode,
         token: token.to_owned(),
         limit: Millis::from_secs(limit),
     })))
+}
+
+/// The number of the instance of that name.
+fn within(api: &Api, app: &AppId, name: &str, sent: &StartRun) -> Result<Ordinal, Refused> {
+    if sent.detach || sent.release.is_some() {
+        let detail = "a command within an instance is of that instance's release, and ends with whoever is connected to it";
+        return Err(Problem::new(Code::RequestInvalid, detail).into());
+    }
+    let known = api.desk.app(app);
+    let mut names = known.iter().flat_map(|app| {
+        app.instances.iter().map(|(ordinal, it)| (*ordinal, app.id.instance(it.process.clone(), *ordinal)))
+    });
+    let found = names.find(|(_, id)| id.short() == name).map(|(ordinal, _)| ordinal);
+    found.ok_or_else(|| {
+        let problem = Problem::new(Code::InstanceNotFound, format!("{app} has no instance {name}"));
+        problem.next("`berth ps` shows the instances there are").into()
+    })
 }
 
 /// Whether the run is the one of this request, or is over already.

@@ -11,7 +11,7 @@ use berth_control::event::{self, Ordinal, Reason as KnownReason};
 use berth_control::route::serving_hosts;
 use berth_control::sleep::is_put_to_sleep;
 use berth_control::state::{self, App as KnownApp, Life, Phase, Release as KnownRelease};
-use berth_control::world::{Life as SeenLife, Seen};
+use berth_control::world::{Life as SeenLife, Seen, Verdict};
 use berth_routing::wire::Health;
 use berth_spec::{Problems, ProcessName};
 
@@ -118,6 +118,13 @@ fn trouble(api: &Api, app: &KnownApp) -> Option<String> {
             "Instance {ordinal} keeps ending and is started again, {} times so far.{exit}",
             seen.restarts
         ));
+    }
+    let serves = |ordinal| app.instances.get(ordinal).is_some_and(|it| app.serving == Some(it.release));
+    let mut unwell = seen.iter().filter(|(ordinal, seen)| serves(ordinal) && !seen.is_well());
+    if let Some((ordinal, seen)) = unwell.next() {
+        let evidence = seen.check.as_ref().map(|check| check.evidence.join("; ")).unwrap_or_default();
+        let evidence = if evidence.is_empty() { "its health check has not passed yet" } else { &evidence };
+        return Some(format!("Instance {ordinal} is not well: {evidence}."));
     }
     let newest = app.releases.values().next_back()?;
     match &newest.failure {
@@ -242,6 +249,7 @@ pub(super) fn instances(api: &Api, app: &KnownApp) -> Vec<Instance> {
                     status: exit.status,
                     signal: exit.signal,
                     at,
+                    unhealthy: exit.unhealthy,
                 }),
             }
         })
@@ -299,6 +307,11 @@ fn instance_state(
     }
     if app.asleep.is_some() && is_put_to_sleep(app, instance) {
         return if seen_still(api, app, ordinal) { InstanceState::Frozen } else { InstanceState::Draining };
+    }
+    match seen.check.as_ref().map(|check| check.verdict) {
+        Some(Verdict::Unhealthy) => return InstanceState::Unhealthy,
+        Some(Verdict::Starting) => return InstanceState::Starting,
+        Some(Verdict::Healthy) | None => {}
     }
     if !instance.process.is_web() {
         return InstanceState::Ready;

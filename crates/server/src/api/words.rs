@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use berth_control::event::{
-    Depth, Event, Exit, GitSettings, GoneCause, Ordinal, Reason, RunEnd, RunMode, RunStop, ShiftWhy,
-    StopReason, VolumeDeed, VolumeWork, WakeReason, WarmEnd,
+    Depth, Event, Exit, GitSettings, GoneCause, Ordinal, Reason, RunEnd, RunMode, RunNumber, RunStop,
+    ShiftWhy, StopReason, VolumeDeed, VolumeWork, WakeReason, WarmEnd,
 };
 use berth_rollout::Evidence;
-use berth_spec::{Gate, Millis, ReleaseNumber};
+use berth_spec::{Command, Gate, Millis, ReleaseNumber};
 
 /// What happened, in one line that reads after its time and its actor.
 #[must_use]
@@ -45,13 +45,8 @@ pub(super) fn say(event: &Event) -> String {
         Event::CronSetBack { .. } => {
             "found the clock set back by hours: cron entries are due by what it says now".to_owned()
         }
-        Event::RunAssigned { run, release, command, mode, cron: None, .. } => {
-            let how = match mode {
-                RunMode::Attached { terminal: true } => "in a terminal",
-                RunMode::Attached { terminal: false } => "through pipes",
-                RunMode::Detached => "detached",
-            };
-            format!("ran run.{run} in {release}, {how}: {}", in_words(command))
+        Event::RunAssigned { run, release, command, mode, cron: None, within, .. } => {
+            ran(*run, *release, command, *mode, *within)
         }
         Event::RunEnded { run, end } => format!("run.{run} {}", run_ended(end)),
         Event::GitChanged { git } => deploys(git),
@@ -98,6 +93,22 @@ fn of_sleep(event: &Event) -> String {
         Event::AppWoken { why, ordinals } => woken(*why, ordinals),
         _ => event.kind().replace('_', " "),
     }
+}
+
+fn ran(
+    run: RunNumber,
+    release: ReleaseNumber,
+    command: &Command,
+    mode: RunMode,
+    within: Option<Ordinal>,
+) -> String {
+    let how = match mode {
+        RunMode::Attached { terminal: true } => "in a terminal",
+        RunMode::Attached { terminal: false } => "through pipes",
+        RunMode::Detached => "detached",
+    };
+    let at = within.map(|ordinal| format!("instance {ordinal} of ")).unwrap_or_default();
+    format!("ran run.{run} in {at}{release}, {how}: {}", in_words(command))
 }
 
 /// What is done with volumes, and what goes for ever.

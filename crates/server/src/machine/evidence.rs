@@ -8,6 +8,7 @@ use berth_build::Mask;
 use berth_control::event::Exit;
 use berth_control::report::nearest;
 use berth_control::state::{App, Instance, Release};
+use berth_control::world::{Check, Verdict};
 use berth_runtime::Observed;
 use berth_spec::InstanceId;
 
@@ -21,6 +22,9 @@ const IN_ARTIFACT: [&str; 4] = ["", "bin", ".venv/bin", "node_modules/.bin"];
 const OF_SYSTEM: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"];
 /// The most names that are looked through in a folder.
 const NAMES: usize = 20_000;
+/// How many lines of what a check wrote are told, its last ones, and how long each is at most, in characters.
+const CHECK_LINES: usize = 5;
+const CHECK_LINE: usize = 300;
 /// What a shell says of a command that it does not find.
 const NOT_FOUND: i32 = 127;
 
@@ -37,6 +41,32 @@ impl Machine {
         let lines =
             batch.records.iter().map(|(_, record)| String::from_utf8_lossy(&record.body).into_owned());
         lines.map(|line| mask.hide(line)).collect()
+    }
+
+    /// How an instance stands with its own check, if it has one, and what the last one that did not pass wrote.
+    pub(super) fn check_of(&self, app: &App, observed: &Observed) -> Option<Check> {
+        let checked = observed.checked.as_ref()?;
+        let verdict = match checked.verdict {
+            berth_runtime::Verdict::Starting => Verdict::Starting,
+            berth_runtime::Verdict::Healthy => Verdict::Healthy,
+            berth_runtime::Verdict::Unhealthy => Verdict::Unhealthy,
+        };
+        let Some(failed) = checked.last.as_ref().filter(|last| !last.passed()) else {
+            return Some(Check { verdict, evidence: Vec::new() });
+        };
+        let release = app.instances.get(&observed.id.ordinal).and_then(|it| app.release(it.release));
+        let secrets = release.and_then(|release| environment::secrets(app, release, &self.vault).ok());
+        let mask = Mask::new(&secrets.unwrap_or_default().into_values().collect::<Vec<_>>());
+        let text = String::from_utf8_lossy(&failed.output).into_owned();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let last = lines.iter().skip(lines.len().saturating_sub(CHECK_LINES));
+        let last = last.map(|line| mask.hide((*line).to_owned()).chars().take(CHECK_LINE).collect());
+        let again = match checked.failures {
+            0 | 1 => String::new(),
+            times => format!(", {times} times in a row"),
+        };
+        let first = format!("its health check {failed}{again}");
+        Some(Check { verdict, evidence: std::iter::once(first).chain(last).collect() })
     }
 
     /// Why the instance's program was not started, and what was probably meant; nothing where it was.

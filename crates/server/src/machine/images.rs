@@ -11,18 +11,20 @@ use berth_build::ImageRequest;
 use berth_clock::Clock;
 use berth_contract::{Code, Problem};
 use berth_control::command::Deploy;
-use berth_control::event::{Artifact, Failure, Image};
+use berth_control::event::{Artifact, Failure, Image, ImageCheck};
+use berth_control::format;
 use berth_control::state::{App, Life, Release};
 use berth_control::world::Build;
 use berth_image::hosted::Kept;
 use berth_image::registry::Config;
 use berth_image::{
-    Digest, ImageConfig, ImageError, Limits, Ownership, Platform, Reference, Registries, Step, Store, Wanted,
+    Digest, Healthcheck, ImageConfig, ImageError, Limits, Ownership, Platform, Reference, Registries, Step,
+    Store, Wanted,
 };
 use berth_runtime::{Root, User};
 use berth_spec::health::asked_path;
 use berth_spec::manifest::CheckPath;
-use berth_spec::{AppId, Command, ProcessName, ReleaseNumber, Timestamp};
+use berth_spec::{AppId, Command, Millis, ProcessName, ReleaseNumber, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::building::{BUILD_TIMEOUT, RESERVE};
@@ -38,6 +40,13 @@ use crate::{events, registry, tasks};
 const REGISTRIES: &str = "keys/registries.json";
 /// The longest such file, in bytes.
 const REGISTRIES_MAX: u64 = 1 << 20;
+
+/// What an image's check is like where the image does not say, as Docker has it.
+const CHECK_INTERVAL: Millis = Millis::from_secs(30);
+const CHECK_TIMEOUT: Millis = Millis::from_secs(30);
+const CHECK_RETRIES: u32 = 3;
+/// As long as none has passed somebody waits for it. Docker's five seconds are for those who do not.
+const CHECK_START_INTERVAL: Millis = Millis::from_secs(1);
 
 /// Images on this machine, and where they come from.
 #[derive(Debug, Clone)]
@@ -235,6 +244,19 @@ impl Machine {
         });
     }
 
+    /// The builds of an app. What the journal does not take of an image that was built goes unsaid, as before there was such a thing.
+    pub(super) fn builds_of(&self, app: &App) -> BTreeMap<ReleaseNumber, Build> {
+        let mut builds = self.jobs.builds_of(&app.id);
+        for build in builds.values_mut() {
+            if let Build::Done(Artifact { image: Some(image), .. }) = build
+                && self.desk.format() < format::CHECKS
+            {
+                image.check = None;
+            }
+        }
+        builds
+    }
+
     /// Removes what was pushed to repositories of apps that are gone, and what neither a tag nor a release needs in the others.
     pub(super) async fn sweep_hosted(&self) {
         // Before the apps: a repository that is made meanwhile must not be taken for one whose app is gone.
@@ -325,9 +347,11 @@ fn environment(config: &ImageConfig) -> BTreeMap<String, String> {
 
 /// What is kept of an image's configuration.
 fn described(reference: String, manifest: String, config: &ImageConfig) -> Image {
-    let check = config.healthcheck.as_ref().map(|check| check.command.join(" "));
-    // What is no path of ours is not asked for.
-    let path = check.and_then(|check| asked_path(&check)).filter(|path| path.parse::<CheckPath>().is_ok());
+    let command = config.healthcheck.as_ref().map(|check| check.command.join(" "));
+    // What is no path of ours is not asked for, but run.
+    let path = command.and_then(|command| asked_path(&command));
+    let path = path.filter(|path| path.parse::<CheckPath>().is_ok());
+    let check = config.healthcheck.as_ref().filter(|_| path.is_none()).map(checked);
     Image {
         reference,
         manifest,
@@ -336,6 +360,22 @@ fn described(reference: String, manifest: String, config: &ImageConfig) -> Image
         port: config.ports.iter().find(|port| !port.udp).map(|port| port.number),
         stop_signal: config.stop_signal,
         health_path: path,
+        check,
+    }
+}
+
+/// An image's check with what Docker takes for granted where the image says nothing.
+fn checked(check: &Healthcheck) -> ImageCheck {
+    let millis = |nanos: u64| Millis(nanos.div_ceil(1_000_000));
+    let or = |nanos: u64, default: Millis| if nanos == 0 { default } else { millis(nanos) };
+    let interval = or(check.interval, CHECK_INTERVAL);
+    ImageCheck {
+        command: check.command.clone(),
+        interval,
+        timeout: or(check.timeout, CHECK_TIMEOUT),
+        start_period: millis(check.start_period),
+        start_interval: or(check.start_interval, CHECK_START_INTERVAL.min(interval)),
+        retries: if check.retries == 0 { CHECK_RETRIES } else { check.retries },
     }
 }
 
@@ -366,6 +406,33 @@ pub(super) fn failure(error: &ImageError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_check_is_asked_by_edge_or_run_and_what_it_leaves_open_is_filled_in() {
+        let of = |command: &[&str], interval, retries| {
+            let healthcheck = Some(Healthcheck {
+                command: command.iter().map(|it| (*it).to_owned()).collect(),
+                interval,
+                timeout: 0,
+                start_period: 2_500_000,
+                start_interval: 0,
+                retries,
+            });
+            described(String::new(), String::new(), &ImageConfig { healthcheck, ..ImageConfig::default() })
+        };
+        let asked = of(&["/bin/sh", "-c", "curl -f http://localhost:3000/up"], 0, 0);
+        assert_eq!((asked.health_path.as_deref(), asked.check), (Some("/up"), None));
+        let run = of(&["pg_isready", "-q"], 0, 0);
+        assert_eq!(run.health_path, None);
+        let check = run.check.unwrap();
+        assert_eq!(check.command, ["pg_isready", "-q"]);
+        assert_eq!((check.interval, check.timeout, check.retries), (CHECK_INTERVAL, CHECK_TIMEOUT, 3));
+        assert_eq!((check.start_period, check.start_interval), (Millis(3), Millis(1_000)));
+        let quick = of(&["true"], 200_000_000, 7).check.unwrap();
+        assert_eq!((quick.interval, quick.start_interval, quick.retries), (Millis(200), Millis(200), 7));
+        let none = described(String::new(), String::new(), &ImageConfig::default());
+        assert_eq!((none.health_path, none.check), (None, None));
+    }
 
     #[test]
     fn the_manifest_says_what_runs_before_the_image_does() {

@@ -10,12 +10,12 @@ use berth_control::event::{Exit, Ordinal};
 use berth_control::state::{App, Instance, Release};
 use berth_control::world::{AppWorld, Life, Listener, Seen};
 use berth_runtime::{
-    Backoff, InstanceSpec, InstanceState, Mark, Network, OWN_PORT, Observed, PortWish, Restart, RuntimeError,
-    RuntimeEvent, Stop,
+    Backoff, Check, InstanceSpec, InstanceState, Mark, Network, OWN_PORT, Observed, PortWish, Restart,
+    RuntimeError, RuntimeEvent, Stop,
 };
 use berth_spec::manifest::Signal;
 use berth_spec::name::RUN_PROCESS;
-use berth_spec::{AppId, Command, InstanceId, Millis, Timestamp};
+use berth_spec::{AppId, Command, InstanceId, Millis, ProcessName, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::releases::{RELEASE_COMMAND, limits};
@@ -96,7 +96,7 @@ impl Machine {
         self.remember(app, &instances);
         AppWorld {
             instances,
-            builds: self.jobs.builds_of(&app.id),
+            builds: self.builds_of(app),
             commands: self.jobs.commands_of(&app.id),
             runs: self.runs_of(app).await,
             volume_worked: self.volume_worked(app),
@@ -124,6 +124,7 @@ impl Machine {
     async fn seen_as(&self, app: &App, observed: Observed) -> Seen {
         let exits = observed.exit_count;
         let (log_tail, not_begun) = self.evidence(app, &observed).await;
+        let check = self.check_of(app, &observed);
         let life = match observed.state {
             InstanceState::Exited | InstanceState::Gone => Life::Gone,
             _ if self.notes().stopping.contains(&observed.id) => Life::Stopping,
@@ -157,6 +158,7 @@ impl Machine {
             last_exit: last_exit.map(|exit| Exit { oom: exit.oom.or(killed), ..exit }),
             log_tail,
             not_begun,
+            check,
         }
     }
 
@@ -204,6 +206,7 @@ impl Machine {
                 last_exit: None,
                 log_tail: Vec::new(),
                 not_begun: Vec::new(),
+                check: None,
             });
         }
     }
@@ -327,6 +330,7 @@ impl Machine {
             limits: limits(),
             restart: Restart::Always,
             backoff: Backoff::default(),
+            check: check(release, &id.process),
         })
     }
 
@@ -510,6 +514,26 @@ fn how_to_stop(release: &Release) -> Stop {
     Stop { signal: asked.unwrap_or_else(|| shutdown.signal.number()), kill_after: shutdown.kill_after }
 }
 
+/// The check that instances of a process have of their image. What the manifest says of a web process counts in its place.
+fn check(release: &Release, process: &ProcessName) -> Option<Check> {
+    let image = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref());
+    let check = image?.check.as_ref()?;
+    if process.is_web() && release.manifest.http.readiness.path.is_some() {
+        return None;
+    }
+    let how = how_to_stop(release);
+    Some(Check {
+        argv: check.command.clone(),
+        interval: check.interval.0,
+        timeout: check.timeout.0,
+        start_period: check.start_period.0,
+        start_interval: check.start_interval.0,
+        retries: check.retries,
+        stop_signal: how.signal,
+        kill_after: how.kill_after.0,
+    })
+}
+
 /// Where an instance listens in a network of its own: where its manifest says, or its image, or where nobody else is anyway.
 fn own_port(release: &Release) -> u16 {
     let image = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref());
@@ -524,7 +548,13 @@ fn is_one_off(id: &InstanceId) -> bool {
 
 /// An exit as the control plane keeps it.
 pub(super) fn exit(exit: &berth_runtime::Exit) -> Exit {
-    Exit { status: exit.code, signal: exit.signal, after: Millis(exit.uptime), oom: exit.oom }
+    Exit {
+        status: exit.code,
+        signal: exit.signal,
+        after: Millis(exit.uptime),
+        oom: exit.oom,
+        unhealthy: exit.unhealthy,
+    }
 }
 
 fn memory_is_short() -> bool {

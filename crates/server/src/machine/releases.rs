@@ -181,6 +181,7 @@ impl Machine {
             limits: limits(),
             restart: Restart::Never,
             backoff: Backoff::default(),
+            check: None,
         })
     }
 

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::instances::exit;
 use super::releases::limits;
 use super::surroundings::Surroundings;
+use super::within::{Tell, Within};
 use super::{Machine, environment, in_full};
 use crate::{events, tasks};
 
@@ -50,8 +51,8 @@ pub struct Begun {
 /// How a run ended, for whoever is connected to it.
 #[derive(Debug)]
 pub struct Ended {
-    /// The run as it was seen last; `None` when nothing is known.
-    pub observed: Option<Observed>,
+    /// How its program ended; `None` when that was not seen.
+    pub exit: Option<berth_runtime::Exit>,
     /// Why the platform ended it, if it did.
     pub why: Option<RunStop>,
 }
@@ -64,11 +65,13 @@ pub(super) struct Runs {
     /// The tokens of those that somebody is connected to.
     attended: BTreeSet<String>,
     /// Those that are being started.
-    starting: BTreeSet<InstanceId>,
+    pub(super) starting: BTreeSet<InstanceId>,
     /// Those that could not be started, and why.
-    failed: BTreeMap<InstanceId, String>,
+    pub(super) failed: BTreeMap<InstanceId, String>,
     /// Why those were ended that were.
-    stopped: BTreeMap<InstanceId, RunStop>,
+    pub(super) stopped: BTreeMap<InstanceId, RunStop>,
+    /// Those that run within an instance of the app's.
+    pub(super) within: BTreeMap<InstanceId, Within>,
 }
 
 /// Whoever is connected to a run. Dropped, nobody is any more, and the run ends.
@@ -95,7 +98,7 @@ pub(crate) fn run_id(app: &AppId, run: RunNumber) -> InstanceId {
 }
 
 impl Machine {
-    fn runs(&self) -> MutexGuard<'_, Runs> {
+    pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,6 +136,11 @@ impl Machine {
             seen.insert(it.id.ordinal, run);
         }
         let runs = self.runs();
+        for (id, within) in runs.within.iter().filter(|(id, _)| id.app == app.id) {
+            let attended = runs.attended.contains(&within.token);
+            let run = SeenRun { token: within.token.clone(), attended, ended: within.ended.clone() };
+            seen.insert(id.ordinal, run);
+        }
         let token = |id: &InstanceId| app.runs.get(&id.ordinal).map(|run| run.token.clone());
         for id in runs.starting.iter().filter(|id| id.app == app.id) {
             let token = token(id).unwrap_or_default();
@@ -191,6 +199,9 @@ impl Machine {
         };
         let (this, app) = (Arc::clone(self), Arc::clone(app));
         tasks::run("starting a one-off command", async move {
+            if let Some(ordinal) = run.within {
+                return this.start_within(&app, &run, &id, ordinal, order).await;
+            }
             let Order { env, attach, begun } = order;
             let started = match this.run_spec(&app, &run, &id, env, attach) {
                 Ok(spec) => this.start_run_now(spec, attach).await,
@@ -270,6 +281,7 @@ impl Machine {
             limits: limits(),
             restart: Restart::Never,
             backoff: Backoff::default(),
+            check: None,
         })
     }
 
@@ -289,6 +301,10 @@ impl Machine {
             }
         };
         events::stopping_instance(&id);
+        if self.tell_within(&id, Tell::Stop(how)) {
+            self.notes().stopping.remove(&id);
+            return;
+        }
         let this = Arc::clone(self);
         tasks::run("stopping a one-off command", async move {
             match this.runtime.stop(&id, how).await {
@@ -302,6 +318,9 @@ impl Machine {
 
     /// Sends a run a signal, and leaves it to the run what it makes of it.
     pub async fn signal_run(&self, id: &InstanceId, signal: i32) {
+        if self.tell_within(id, Tell::Signal(signal)) {
+            return;
+        }
         // One that is over needs none.
         drop(self.runtime.signal(id, signal).await);
     }
@@ -311,14 +330,21 @@ impl Machine {
     pub fn run_lives(&self, app: &AppId) -> BTreeMap<RunNumber, (bool, Option<(u32, Timestamp)>)> {
         let runs = self.runtime.list_app(app).into_iter().filter(|it| it.id.process.as_str() == RUN_PROCESS);
         let stopped = self.runs();
-        runs.map(|it| {
-            let running = match it.state {
-                InstanceState::Running { pid, since } => Some((pid, since)),
-                _ => None,
-            };
-            (it.id.ordinal, (stopped.stopped.contains_key(&it.id), running))
-        })
-        .collect()
+        let mut lives: BTreeMap<RunNumber, (bool, Option<(u32, Timestamp)>)> = runs
+            .map(|it| {
+                let running = match it.state {
+                    InstanceState::Running { pid, since } => Some((pid, since)),
+                    _ => None,
+                };
+                (it.id.ordinal, (stopped.stopped.contains_key(&it.id), running))
+            })
+            .collect();
+        // The process id of one within an instance is its shim's business.
+        let within = stopped.within.iter().filter(|(id, _)| id.app == *app);
+        lives.extend(
+            within.map(|(id, it)| (id.ordinal, (stopped.stopped.contains_key(id), Some((0, it.since))))),
+        );
+        lives
     }
 
     /// Waits for the end of a run, from its start on: it is forgotten as soon as its end is written down, which may be before whoever is
@@ -328,9 +354,10 @@ impl Machine {
         let (this, id) = (Arc::clone(self), id.clone());
         tasks::run("waiting for a one-off command", async move {
             let observed = this.runtime.over(&id).await.ok();
+            let exit = observed.and_then(|observed| observed.exits.last().copied());
             let why = this.runs().stopped.get(&id).copied();
             // Whoever was connected may be gone.
-            drop(told.send(Ended { observed, why }));
+            drop(told.send(Ended { exit, why }));
         });
         ended
     }
@@ -341,6 +368,7 @@ impl Machine {
         let mut runs = self.runs();
         runs.failed.remove(&id);
         runs.stopped.remove(&id);
+        runs.within.remove(&id);
         drop(runs);
         if self.runtime.list_app(app).iter().any(|it| it.id == id) {
             self.clear(&id);

@@ -6,8 +6,8 @@ use berth_clock::ManualClock;
 use berth_control::state::{App, State};
 use berth_journal::{Journal, Options};
 use berth_runtime::{
-    Answer, Attach, Attached, Capabilities, Finished, InstanceLog, InstanceSpec, Observed, RuntimeError,
-    RuntimeEvent, Stop,
+    Answer, Attach, Attached, Capabilities, Exec, Executing, Finished, InstanceLog, InstanceSpec, Observed,
+    RuntimeError, RuntimeEvent, Stop,
 };
 use berth_spec::{ReleaseId, Timestamp};
 use tokio::sync::{broadcast, watch};
@@ -83,6 +83,15 @@ impl Runtime for Deaf {
 
     fn signal<'a>(&'a self, id: &'a InstanceId, _signal: i32) -> Answer<'a, ()> {
         unknown(id)
+    }
+
+    fn exec<'a>(
+        &'a self,
+        _id: &'a InstanceId,
+        _command: Exec,
+        _how: Attach,
+    ) -> Answer<'a, (Attached, Executing)> {
+        unreachable!()
     }
 
     fn freeze<'a>(&'a self, _id: &'a InstanceId, _then: berth_runtime::Frozen) -> Answer<'a, ()> {

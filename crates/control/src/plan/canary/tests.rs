@@ -105,7 +105,7 @@ fn what_looks_worse_is_held_for_a_while_and_then_goes_on() {
 fn one_that_exits_or_fails_its_checks_goes_back() {
     let mut scene = rolling_out();
     let (new, old) = (first_new(&scene), scene.app().running(v(1), &web()).next().unwrap().0);
-    let exit = Exit { status: Some(1), signal: None, after: Millis(3_200), oom: None };
+    let exit = Exit { status: Some(1), signal: None, after: Millis(3_200), oom: None, unhealthy: false };
     scene.fact(Fact::Exited { ordinal: old, exit, more: 0 }).unwrap();
     scene.pass();
     assert_eq!(scene.failure_code(2), None, "the old one's exits are not its fault");

@@ -234,8 +234,7 @@ impl Input {
 }
 
 fn told(ended: Option<Ended>) -> RunEnded {
-    let (observed, stopped) = ended.map_or((None, None), |ended| (ended.observed, ended.why));
-    let exit = observed.as_ref().and_then(|observed| observed.exits.last());
+    let (exit, stopped) = ended.map_or((None, None), |ended| (ended.exit, ended.why));
     let failed = exit.and_then(|exit| exit.failure).map(|failure| format!("it was not started: {failure}"));
     let why = failed.or_else(|| stopped.map(|why| run_stop(why).to_owned()));
     let why = why.or_else(|| exit.is_none().then(|| run_stop(RunStop::Lost).to_owned()));

@@ -11,7 +11,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Gid, Pid, Signal, Uid};
 
 use crate::lookup;
-use crate::sandbox::{self, Init, Plan};
+use crate::sandbox::{self, Init, Namespaces, Plan, Reach};
 use crate::system::{self, Reaped};
 
 /// Its output and its errors; `None` once they ended. They may outlive the app, held by what it started.
@@ -27,8 +27,8 @@ pub(crate) struct App {
     init: Option<Init>,
 }
 
-/// The app's texts in the form that exec takes, made before the fork.
-struct Texts {
+/// What is run, in the form that exec takes, made before the fork.
+pub(crate) struct Texts {
     paths: Vec<CString>,
     argv: Vec<CString>,
     env: Vec<CString>,
@@ -59,6 +59,25 @@ impl Streams {
         }))
     }
 
+    /// What somebody handed over for one more command: its input, its output, its errors.
+    pub(crate) fn handed([input, output, errors]: [OwnedFd; 3], terminal: bool) -> Self {
+        Self { input, output, errors, terminal }
+    }
+
+    /// Nothing to read, and one pipe to us for all that is written.
+    pub(crate) fn gathered(config: &StartConfig) -> Result<(Self, OwnedFd), Failed> {
+        let input = std::fs::File::open("/dev/null").map_err(at(Step::Setup))?.into();
+        let (ours, output) = pipe()?;
+        give(config, &output)?;
+        let errors = output.try_clone().map_err(at(Step::Fork))?;
+        Ok((Self { input, output, errors, terminal: false }, ours))
+    }
+
+    /// The descriptors, to be kept open.
+    pub(crate) fn descriptors(&self) -> [&OwnedFd; 3] {
+        [&self.input, &self.output, &self.errors]
+    }
+
     /// What this process itself reads and writes.
     pub(crate) fn own() -> io::Result<Self> {
         let copy = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
@@ -76,16 +95,19 @@ impl Streams {
         let (out, output) = pipe()?;
         let (err, errors) = pipe()?;
         for app_end in [&output, &errors] {
-            // A program that opens /dev/stdout anew, as web servers do, is asked for its permission then.
-            if let Some(user) = &config.user {
-                let users = config.sandbox.as_ref().and_then(|sandbox| sandbox.users);
-                let outside = |id| users.map_or(id, |users| users.outside(id));
-                let (uid, gid) = (Uid::from_raw(outside(user.uid)), Gid::from_raw(outside(user.gid)));
-                rustix::fs::fchown(app_end, Some(uid), Some(gid)).map_err(at(Step::Fork))?;
-            }
+            give(config, app_end)?;
         }
         Ok((Self { input, output, errors, terminal: false }, [Some(out), Some(err)]))
     }
+}
+
+/// Makes the app's user the owner of its end: a program that opens /dev/stdout anew, as web servers do, is asked for its permission then.
+fn give(config: &StartConfig, app_end: &OwnedFd) -> Result<(), Failed> {
+    let Some(user) = &config.user else { return Ok(()) };
+    let users = config.sandbox.as_ref().and_then(|sandbox| sandbox.users);
+    let outside = |id| users.map_or(id, |users| users.outside(id));
+    let (uid, gid) = (Uid::from_raw(outside(user.uid)), Gid::from_raw(outside(user.gid)));
+    rustix::fs::fchown(app_end, Some(uid), Some(gid)).map_err(at(Step::Fork))
 }
 
 /// A pipe to us. Our end alone does not block: a pipe's two ends have a status each.
@@ -106,18 +128,19 @@ impl App {
     }
 
     fn fork(config: &StartConfig, streams: Option<Streams>, first: bool) -> Result<(Self, Pipes), Failed> {
-        let texts = Texts::of(config)?;
+        let texts = Texts::of(&config.argv, &config.env, &config.dir)?;
         let (streams, pipes) = match streams {
             Some(streams) => (streams, [None, None]),
             None => Streams::logged(config)?,
         };
         let (failure, app_failure) = pipe()?;
-        let tell = |(step, errno): Failed| {
-            let [first, second, third, fourth] = errno.to_le_bytes();
+        let tell = |failed: Failed| {
             // The shim reads it; when it is gone there is nobody to tell.
-            system::unheeded(rustix::io::write(&app_failure, &[step.number(), first, second, third, fourth]));
+            system::unheeded(rustix::io::write(&app_failure, &written(failed)));
         };
-        let become_app = |parent| become_app(config, &texts, parent, &streams);
+        let has_view = config.sandbox.as_ref().is_some_and(|sandbox| sandbox.view.is_some());
+        // Init has entered the groups, whose files are not to be seen from within.
+        let become_app = |parent| become_program(config, &texts, parent, &streams, (has_view, Reach::NONE));
         if let Some((sandbox, view)) = config.sandbox.as_ref().and_then(|it| Some((it, it.view.as_ref()?))) {
             let (init, pid) = Init::start(&plan(config, sandbox, view), first, &become_app, &tell)?;
             return Ok((Self { pid, failure, init: Some(init) }, pipes));
@@ -155,25 +178,38 @@ impl App {
     pub(crate) fn failure(&self) -> Option<Failure> {
         let mut report = [0; 5];
         match rustix::io::read(&self.failure, &mut report) {
-            Ok(5) => {
-                let [step, first, second, third, fourth] = report;
-                let errno = i32::from_le_bytes([first, second, third, fourth]);
-                Some(Failure { step: Step::from_number(step), errno })
-            }
+            Ok(5) => Some(read(report)),
             _ => None,
         }
     }
+
+    /// Its namespaces, where it has some and they are known: whoever is to run beside it goes in there.
+    pub(crate) fn namespaces(&self) -> Option<&Namespaces> {
+        self.init.as_ref()?.namespaces.as_ref()
+    }
+}
+
+/// What failed, as one side of a fork tells the other.
+pub(crate) fn written((step, errno): Failed) -> [u8; 5] {
+    let [first, second, third, fourth] = errno.to_le_bytes();
+    [step.number(), first, second, third, fourth]
+}
+
+/// The same, read again.
+pub(crate) fn read([step, first, second, third, fourth]: [u8; 5]) -> Failure {
+    Failure { step: Step::from_number(step), errno: i32::from_le_bytes([first, second, third, fourth]) }
 }
 
 impl Texts {
-    fn of(config: &StartConfig) -> Result<Self, Failed> {
-        let text = |text: &String| CString::new(text.as_str()).map_err(|_nul| (Step::Setup, libc::EINVAL));
-        let program = config.argv.first().ok_or((Step::Exec, libc::ENOENT))?;
+    pub(crate) fn of(argv: &[String], env: &[String], dir: &str) -> Result<Self, Failed> {
+        let text = |text: &str| CString::new(text).map_err(|_nul| (Step::Setup, libc::EINVAL));
+        let all = |texts: &[String]| texts.iter().map(|it| text(it)).collect::<Result<_, _>>();
+        let program = argv.first().ok_or((Step::Exec, libc::ENOENT))?;
         Ok(Self {
-            paths: lookup::candidates(program, &config.env),
-            argv: config.argv.iter().map(text).collect::<Result<_, _>>()?,
-            env: config.env.iter().map(text).collect::<Result<_, _>>()?,
-            dir: text(&config.dir)?,
+            paths: lookup::candidates(program, env),
+            argv: all(argv)?,
+            env: all(env)?,
+            dir: text(dir)?,
         })
     }
 }
@@ -184,27 +220,32 @@ fn plan<'a>(config: &'a StartConfig, sandbox: &'a Sandbox, view: &'a View) -> Pl
     Plan { sandbox, view, group, doors, user: config.user.as_ref().map(|user| (user.uid, user.gid)) }
 }
 
-/// Turns the forked child into the app. Gives what failed.
-fn become_app(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) -> Failed {
-    match prepare(config, texts, parent, streams) {
+/// Turns the forked child into a program of the app. Gives what failed. `is_within` says that it is in the app's groups already, `reach` what it reaches
+/// of the instance.
+pub(crate) fn become_program(
+    config: &StartConfig,
+    texts: &Texts,
+    parent: Pid,
+    streams: &Streams,
+    (is_within, reach): (bool, Reach),
+) -> Failed {
+    match prepare(config, texts, parent, streams, (is_within, reach)) {
         Ok(()) => exec(texts),
         Err(failed) => failed,
     }
 }
 
-fn prepare(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) -> Result<(), Failed> {
-    use rustix::{process, stdio, thread};
+fn prepare(
+    config: &StartConfig,
+    texts: &Texts,
+    parent: Pid,
+    streams: &Streams,
+    (is_within, reach): (bool, Reach),
+) -> Result<(), Failed> {
+    use rustix::{process, stdio};
     process::setsid().map_err(at(Step::Setup))?;
-    let sandbox = config.sandbox.as_ref();
-    // Init has entered the groups, whose files are not to be seen from within.
-    if sandbox.is_none_or(|sandbox| sandbox.view.is_none()) {
-        let more = sandbox.into_iter().flat_map(|sandbox| &sandbox.doors);
-        config
-            .cgroup
-            .iter()
-            .chain(more)
-            .try_for_each(|door| system::enter_group(door))
-            .map_err(at(Step::Cgroup))?;
+    if !is_within {
+        enter_groups(config)?;
     }
     if streams.terminal {
         process::ioctl_tiocsctty(&streams.input).map_err(at(Step::Setup))?;
@@ -216,7 +257,26 @@ fn prepare(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) 
         system::limit(*resource, *value).map_err(at(Step::Limits))?;
     }
     process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    sandbox.map_or(Ok(()), sandbox::bound).map_err(at(Step::Confine))?;
+    become_user(config)?;
+    // As the app's user, so that it works in a directory which it can read.
+    process::chdir(&texts.dir).map_err(at(Step::Dir))?;
+    end_with(parent)?;
+    system::close_on_exec().map_err(at(Step::Setup))?;
+    system::reset_signals();
+    let confined = config.sandbox.as_ref().map_or(Ok(()), |sandbox| sandbox::confine(sandbox, reach));
+    confined.map_err(at(Step::Confine))
+}
+
+/// Enters the app's control groups.
+pub(crate) fn enter_groups(config: &StartConfig) -> Result<(), Failed> {
+    let more = config.sandbox.iter().flat_map(|sandbox| &sandbox.doors);
+    config.cgroup.iter().chain(more).try_for_each(|door| system::enter_group(door)).map_err(at(Step::Cgroup))
+}
+
+/// Becomes the app's user, who gains nothing any more by what he runs.
+pub(crate) fn become_user(config: &StartConfig) -> Result<(), Failed> {
+    use rustix::thread;
+    config.sandbox.as_ref().map_or(Ok(()), sandbox::bound).map_err(at(Step::Confine))?;
     if let Some(user) = &config.user {
         let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
         let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
@@ -224,17 +284,13 @@ fn prepare(config: &StartConfig, texts: &Texts, parent: Pid, streams: &Streams) 
         thread::set_thread_res_gid(gid, gid, gid).map_err(at(Step::User))?;
         thread::set_thread_res_uid(uid, uid, uid).map_err(at(Step::User))?;
     }
-    // As the app's user, so that it works in a directory which it can read.
-    process::chdir(&texts.dir).map_err(at(Step::Dir))?;
-    thread::set_no_new_privs(true).map_err(at(Step::Setup))?;
-    // After the change of user, which clears it; a shim that died before has left us another parent.
-    process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Step::Setup))?;
-    if process::getppid() != Some(parent) {
-        return Err((Step::Setup, libc::ESRCH));
-    }
-    system::close_on_exec().map_err(at(Step::Setup))?;
-    system::reset_signals();
-    sandbox.map_or(Ok(()), sandbox::confine).map_err(at(Step::Confine))
+    thread::set_no_new_privs(true).map_err(at(Step::Setup))
+}
+
+/// Has the kernel kill this process when `parent` ends, which it may have done already. After the change of user, which clears it.
+fn end_with(parent: Pid) -> Result<(), Failed> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Step::Setup))?;
+    if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err((Step::Setup, libc::ESRCH)) }
 }
 
 fn exec(texts: &Texts) -> Failed {

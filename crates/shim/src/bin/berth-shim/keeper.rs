@@ -21,7 +21,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::{sandbox, system, tap};
+use crate::sandbox::{self, Reach};
+use crate::{system, tap};
 
 /// Milliseconds before the program is started again, doubling from the first to the last with each short life.
 const WAIT_FIRST: u64 = 20;
@@ -68,7 +69,7 @@ fn keep(shim: Pid, line: &OwnedFd, program: &[String]) -> io::Result<()> {
     rustix::thread::set_name(c"berth-way-out")?;
     end_with(shim)?;
     // What the shim inherited is the app's, or edge's, or whoever's waits for a command to have ended.
-    system::close_all_but(line)?;
+    system::close_all_but(&[line.as_fd()])?;
     for _ in 0..3 {
         // The first three numbers, which are free now, and are the program's too.
         let _number = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?.into_raw_fd();
@@ -207,7 +208,8 @@ fn become_program(keeper: Pid, program: &Program) -> io::Result<()> {
     let texts = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
     let landlock =
         Landlock { readable: texts(&READABLE), writable: texts(&[tap::DRIVER]), ..Landlock::default() };
-    sandbox::confine(&Sandbox { landlock: Some(landlock), ..Sandbox::default() })?;
+    let confined = Sandbox { landlock: Some(landlock), ..Sandbox::default() };
+    sandbox::confine(&confined, Reach::NONE)?;
     let pointers: Vec<*const c_char> =
         program.argv.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
     let path = program.argv.first().ok_or(io::ErrorKind::NotFound)?;

@@ -11,8 +11,11 @@
 
 mod app;
 mod backoff;
+mod beside;
+mod check;
 mod client;
 mod dialer;
+mod exec;
 mod internal;
 mod keeper;
 mod log;

@@ -2,18 +2,23 @@
 //!
 //! The shim stays outside, so that the app's tree is seen and killed from where nothing inside can reach. It clones the init of
 //! a pid namespace ([`init`]), which builds the root ([`root`]), starts the app and reaps; the app itself gives up what it has
-//! left ([`confine`]) before it is run. Init ends with its shim, and everything in the namespace ends with init.
+//! left ([`confine`]) before it is run. Init ends with its shim, and everything in the namespace ends with init. What is to run beside an app
+//! goes into its namespaces from outside ([`join`]).
 
 mod confine;
 mod init;
+mod join;
 mod kernel;
 mod root;
 
-pub(crate) use confine::{bound, confine};
-pub(crate) use init::{Init, Plan};
+pub(crate) use confine::{Reach, bound, confine};
+pub(crate) use init::{Init, Plan, decode, encode};
+pub(crate) use join::{Namespaces, receive};
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::UnshareFlags;
 
 use crate::internal;
@@ -26,6 +31,19 @@ pub(crate) fn enter_user_namespace() -> io::Result<()> {
     std::fs::write("/proc/self/setgroups", "deny")?;
     std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
     std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// Forks a child of this process's parent, which is found in the namespace of processes that was entered.
+pub(crate) fn fork_sibling() -> io::Result<Option<u32>> {
+    kernel::fork_sibling()
+}
+
+/// A socket whose messages come with the pid of who sent them, and its other end.
+pub(crate) fn report() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let (report, inside) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?;
+    kernel::pass_credentials(report.as_fd())?;
+    Ok((report, inside))
 }
 
 /// How often the kernel has killed in the app's group because memory ran out.

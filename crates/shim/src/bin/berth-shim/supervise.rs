@@ -6,14 +6,17 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use berth_shim::config::{Network, Restart, StartConfig};
-use berth_shim::wire::{EXITS_KEPT, Exit, FromShim, Hello, PROTOCOL, State, Status, ToShim};
+use berth_shim::exec::Exec as Request;
+use berth_shim::wire::{EXITS_KEPT, Exit, Failure, FromShim, Hello, PROTOCOL, State, Status, Step, ToShim};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 
 use crate::app::{App, Pipes, Streams};
 use crate::backoff::Waits;
-use crate::client::{self, Client};
+use crate::beside::Beside;
+use crate::client::{self, Client, EXECS, Said};
 use crate::dialer::Dialer;
+use crate::exec::Exec;
 use crate::internal::Internal;
 use crate::keeper::Keeper;
 use crate::log::Log;
@@ -61,6 +64,10 @@ struct Shim {
     dialer: Option<Dialer>,
     /// Keeps the way out, where an ordinary user's instance has one.
     keeper: Option<Keeper>,
+    /// What runs beside the app.
+    beside: Beside,
+    /// When an app is killed that was asked to end because its checks failed.
+    unhealthy_until: Option<u64>,
     /// When the tree is killed, once it was told to stop.
     stop_by: Option<u64>,
     /// Whether to exit as soon as the app has ended.
@@ -68,6 +75,8 @@ struct Shim {
     waits: Waits,
     log: Log,
     clients: Vec<Client>,
+    /// The number of the last client.
+    client: u64,
     restarts: u64,
     exit_count: u64,
     exits: Vec<Exit>,
@@ -112,11 +121,14 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         streams: Streams::inherited(&config)?,
         dialer: Dialer::inherited(&config, internal)?,
         keeper,
+        beside: Beside::new(&config),
+        unhealthy_until: None,
         stop_by: None,
         leave: false,
         waits: Waits::new(config.backoff),
         log: Log::new(PathBuf::from(&config.log_dir), config.log, now),
         clients: Vec::new(),
+        client: 0,
         restarts: 0,
         exit_count: 0,
         exits: Vec::new(),
@@ -155,10 +167,33 @@ impl Shim {
                 // There is no other way back to it than another shim.
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
+            self.beside.reaped(reaped.pid);
             self.reaped(&reaped);
         }
+        self.hear();
         self.serve(listener);
         Ok(())
+    }
+
+    /// Hears what runs beside the app.
+    fn hear(&mut self) {
+        let now = system::steady();
+        let (ends, is_news) = self.beside.hear(now);
+        for (number, exit) in ends {
+            let client = self.clients.iter_mut().find(|client| client.number == number);
+            client.into_iter().for_each(|client| client.tell(&FromShim::Executed(exit)));
+        }
+        if is_news {
+            self.clients.iter_mut().for_each(|client| client.stale = true);
+        }
+        if let Some(check) = self.config.check.as_ref().filter(|_| self.beside.is_unhealthy())
+            && matches!(self.phase, Phase::Running { .. })
+            && self.unhealthy_until.is_none()
+            && self.stop_by.is_none()
+        {
+            self.unhealthy_until = Some(now.saturating_add(check.kill_after));
+            self.signal(check.stop_signal);
+        }
     }
 
     /// Does what has come due, and gives the milliseconds until more does.
@@ -166,15 +201,20 @@ impl Shim {
         let kept = self.keeper.as_ref().map(|keeper| keeper.pid);
         loop {
             let stop_in = self.stop_by.map(|by| by.saturating_sub(now));
+            let beside = match &self.phase {
+                Phase::Running { app, .. } => self.beside.advance(&self.config, app, now),
+                _ => self.beside.sweep(now),
+            };
+            let unhealthy_in = self.unhealthy_until.map(|until| until.saturating_sub(now));
             match &mut self.phase {
                 Phase::Waiting { .. } if stop_in.is_some() => self.enter(Phase::Ended),
                 Phase::Waiting { until, .. } if *until > now => return Some(*until - now),
                 Phase::Waiting { .. } => self.start(now),
-                Phase::Running { .. } if stop_in == Some(0) => {
+                Phase::Running { .. } if [stop_in, unhealthy_in].contains(&Some(0)) => {
                     sweep(self.config.cgroup.as_deref(), kept);
                     return Some(SWEEP_LAST);
                 }
-                Phase::Running { .. } => return stop_in,
+                Phase::Running { .. } => return [stop_in, unhealthy_in, beside].into_iter().flatten().min(),
                 Phase::Winding { group } => {
                     let left = stop_in.unwrap_or(0);
                     if left == 0 || rustix::process::test_kill_process_group(*group).is_err() {
@@ -210,6 +250,7 @@ impl Shim {
         match App::start(&self.config, self.streams.take(), self.exit_count == 0) {
             Ok((app, pipes)) => {
                 self.pipes = pipes;
+                self.beside.begin(now);
                 self.enter(Phase::Running { app, since: now, wall: system::wall() });
             }
             Err(failure) => {
@@ -243,6 +284,7 @@ impl Shim {
             failure: app.failure(),
             stopped: self.stop_by.is_some(),
             oom: self.ran_out_of_memory(),
+            unhealthy: self.unhealthy_until.is_some(),
         };
         self.exited(exit);
     }
@@ -256,6 +298,8 @@ impl Shim {
 
     fn exited(&mut self, exit: Exit) {
         self.exit_count += 1;
+        self.unhealthy_until = None;
+        self.beside.end();
         if self.exits.len() >= EXITS_KEPT {
             self.exits.remove(0);
         }
@@ -275,6 +319,7 @@ impl Shim {
     fn stop(&mut self, signal: i32, kill_after: u64) {
         let by = system::steady().saturating_add(kill_after);
         self.stop_by = Some(self.stop_by.map_or(by, |earlier| earlier.min(by)));
+        self.beside.end_checks();
         self.signal(signal);
         self.clients.iter_mut().for_each(|client| client.stale = true);
     }
@@ -337,6 +382,7 @@ impl Shim {
             let more = if client.has_more() { PollFlags::OUT } else { PollFlags::empty() };
             PollFd::new(client, PollFlags::IN | more)
         }));
+        polled.extend(self.beside.polled());
         let own = polled.len();
         polled.extend(self.dialer.iter().flat_map(Dialer::polled));
         let timeout = timeout.map(|millis| Timespec {
@@ -352,19 +398,49 @@ impl Shim {
 
     fn serve(&mut self, listener: &UnixListener) {
         let mut clients = std::mem::take(&mut self.clients);
-        client::accept(listener, &mut clients, &|| FromShim::Hello(self.hello()).encode());
-        let mut commands = Vec::new();
+        let mut number = self.client;
+        client::accept(listener, &mut clients, &mut number, &|| FromShim::Hello(self.hello()).encode());
+        self.client = number;
+        let mut said = Vec::new();
         clients.retain_mut(|client| match client.read() {
             Some(read) => {
-                client.stale |= read.contains(&ToShim::Query);
-                commands.extend(read);
+                client.stale |= read.iter().any(|said| matches!(said, Said::Order(ToShim::Query)));
+                said.extend(read.into_iter().map(|said| (client.number, said)));
                 true
             }
             None => false,
         });
         self.clients = clients;
-        commands.into_iter().for_each(|command| self.obey(command));
+        for (client, said) in said {
+            match said {
+                Said::Signal(signal) => self.beside.signal(client, signal),
+                Said::Order(order) => self.obey(order),
+                Said::Exec(request, streams) => self.execute(client, &request, streams),
+            }
+        }
+        let clients = &self.clients;
+        self.beside.keep(|number| clients.iter().any(|client| client.number == number));
         self.tell();
+    }
+
+    /// Runs a command beside the app, for a client.
+    fn execute(&mut self, client: u64, request: &Request, streams: [OwnedFd; 3]) {
+        let started = match &self.phase {
+            Phase::Running { app, .. } if self.stop_by.is_none() && self.beside.asked() < EXECS => {
+                let streams = Streams::handed(streams, request.terminal);
+                Exec::start(&self.config, app, &request.argv, &request.env, streams)
+            }
+            Phase::Running { .. } => Err(Failure { step: Step::Fork, errno: libc::EBUSY }),
+            _ => Err(Failure { step: Step::Fork, errno: libc::ESRCH }),
+        };
+        match started {
+            Ok(exec) => self.beside.add(client, exec),
+            Err(failure) => {
+                let exit = Exit { code: Some(127), failure: Some(failure), ..Exit::default() };
+                let asked = self.clients.iter_mut().find(|asked| asked.number == client);
+                asked.into_iter().for_each(|asked| asked.tell(&FromShim::Executed(exit)));
+            }
+        }
     }
 
     fn obey(&mut self, command: ToShim) {
@@ -415,6 +491,7 @@ impl Shim {
             exit_count: self.exit_count,
             exits: self.exits.clone(),
             dropped: self.log.dropped,
+            checked: self.beside.checked().cloned(),
         }
     }
 }

@@ -18,18 +18,40 @@ pub(crate) fn sweep(cgroup_door: Option<&str>, kept: Option<u32>) -> usize {
         // Kernels without it are served by what follows.
         system::unheeded(fs::write(format!("{group}cgroup.kill"), "1"));
     }
+    let stopped = stop(|| descendants(rustix::process::getpid().as_raw_pid(), kept));
+    // Descendants of ours keep their pids until we reap them or their parent, which stands still, does.
+    stopped.iter().for_each(|pid| send(*pid, Signal::KILL));
+    stopped.len()
+}
+
+/// Kills all descendants of `child`, and it itself where it has none. Called until it is reaped: by then whatever lost its parent has become
+/// its child. A pid that is no child of ours any more is left alone.
+pub(crate) fn sweep_below(child: u32) {
+    let own = rustix::process::getpid().as_raw_pid();
+    let Some(child) = i32::try_from(child).ok().filter(|child| living(*child) == Some(own)) else { return };
+    send(child, Signal::STOP);
+    let stopped = stop(|| descendants(child, None));
+    stopped.iter().for_each(|pid| send(*pid, Signal::KILL));
+    send(child, if stopped.is_empty() { Signal::KILL } else { Signal::CONT });
+}
+
+/// The living children of a child of ours.
+pub(crate) fn children_of(child: u32) -> Vec<i32> {
+    i32::try_from(child).map(children).unwrap_or_default()
+}
+
+/// Has all that are found stand still, until a look finds no new ones.
+fn stop(find: impl Fn() -> Vec<i32>) -> BTreeSet<i32> {
     let mut stopped = BTreeSet::new();
     // Each turn finds the children of those that the turn before stopped; more turns than that only a race takes.
     for _ in 0..64 {
-        let fresh: Vec<i32> = descendants(kept).into_iter().filter(|pid| stopped.insert(*pid)).collect();
+        let fresh: Vec<i32> = find().into_iter().filter(|pid| stopped.insert(*pid)).collect();
         if fresh.is_empty() {
             break;
         }
         fresh.into_iter().for_each(|pid| send(pid, Signal::STOP));
     }
-    // Descendants of ours keep their pids until we reap them or their parent, which stands still, does.
-    stopped.iter().for_each(|pid| send(*pid, Signal::KILL));
-    stopped.len()
+    stopped
 }
 
 fn send(pid: i32, signal: Signal) {
@@ -39,13 +61,13 @@ fn send(pid: i32, signal: Signal) {
     }
 }
 
-/// The living descendants of this process, without `kept` and its own.
-fn descendants(kept: Option<u32>) -> Vec<i32> {
+/// The living descendants of the process `top`, without `kept` and its own.
+fn descendants(top: i32, kept: Option<u32>) -> Vec<i32> {
     let kept = kept.and_then(|pid| i32::try_from(pid).ok());
     let own = rustix::process::getpid().as_raw_pid();
     // Kernels may be built without these lists. To look at every process takes longer the more instances the machine has.
     let all = fs::read(format!("/proc/self/task/{own}/children")).is_err().then(processes);
-    let mut found = vec![own];
+    let mut found = vec![top];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
         match &all {

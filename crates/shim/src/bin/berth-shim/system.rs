@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "fork, wait4 and signalfd have no safe form")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -171,15 +171,21 @@ pub(crate) fn close_on_exec() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Closes every descriptor but `kept`.
-pub(crate) fn close_all_but(kept: &OwnedFd) -> io::Result<()> {
-    let number = u32::try_from(kept.as_raw_fd()).map_err(|_negative| io::ErrorKind::InvalidInput)?;
-    for (first, last) in [(0, number.checked_sub(1)), (number + 1, Some(u32::MAX))] {
-        let Some(last) = last else { continue };
-        // SAFETY: takes no pointer. Nothing in this process uses a descriptor after this but the one that is kept.
-        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
-            return Err(io::Error::last_os_error());
+/// Closes every descriptor but those in `kept`.
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().map(|kept| kept.as_raw_fd().unsigned_abs()).collect();
+    numbers.sort_unstable();
+    let mut first = 0;
+    for (next, last) in
+        numbers.iter().map(|number| (number + 1, number.checked_sub(1))).chain([(0, Some(u32::MAX))])
+    {
+        if let Some(last) = last.filter(|last| *last >= first) {
+            // SAFETY: takes no pointer. Nothing in this process uses a descriptor after this but those that are kept.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
+        first = next;
     }
     Ok(())
 }

@@ -32,8 +32,10 @@ mod access {
     /// All of version 1, with MAKE_CHAR and MAKE_BLOCK, which nobody gets.
     pub(super) const FIRST: u64 = (1 << 13) - 1;
     pub(super) const BIND_TCP: u64 = 1;
-    /// Abstract Unix sockets and signals across the border; version 6.
-    pub(super) const SCOPED: u64 = 3;
+    /// Connections to abstract Unix sockets across the border; version 6.
+    pub(super) const SOCKETS: u64 = 1 << 0;
+    /// Signals across it, likewise.
+    pub(super) const SIGNALS: u64 = 1 << 1;
 }
 
 const READ: u64 = access::EXECUTE | access::READ_FILE | access::READ_DIR;
@@ -53,14 +55,29 @@ const WRITE: u64 = READ
 const OF_FILES: u64 =
     access::EXECUTE | access::WRITE_FILE | access::READ_FILE | access::TRUNCATE | access::IOCTL_DEV;
 
+/// What a process reaches beyond itself and what it starts, as far as Landlock keeps that in. Two that were confined apart from each other are
+/// beyond the border to each other, also where both are of one instance.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    /// Whether it may signal whoever it sees.
+    pub(crate) signals: bool,
+    /// Whether it may connect to abstract sockets of its network.
+    pub(crate) sockets: bool,
+}
+
+impl Reach {
+    /// That of an app: nothing.
+    pub(crate) const NONE: Self = Self { signals: false, sockets: false };
+}
+
 /// Gives up what `sandbox` says, as the app's user and after everything else that needs a right.
 ///
 /// The filter comes last, since it forbids some of what comes before it.
-pub(crate) fn confine(sandbox: &Sandbox) -> io::Result<()> {
+pub(crate) fn confine(sandbox: &Sandbox, reach: Reach) -> io::Result<()> {
     kernel::clear_ambient()?;
     kernel::set_capabilities(sandbox.capabilities, 0)?;
     if let Some(rules) = &sandbox.landlock {
-        landlock(rules)?;
+        landlock(rules, reach)?;
     }
     filter(&sandbox.filter)
 }
@@ -84,7 +101,7 @@ pub(crate) fn landlock_version() -> io::Result<u32> {
 }
 
 /// As much of the rules as the kernel knows. One without Landlock goes on without: the runtime knows, and says so.
-fn landlock(rules: &Landlock) -> io::Result<()> {
+fn landlock(rules: &Landlock, reach: Reach) -> io::Result<()> {
     let Ok(version) = kernel::landlock_version() else {
         return Ok(());
     };
@@ -95,7 +112,9 @@ fn landlock(rules: &Landlock) -> io::Result<()> {
     let about_files = !(rules.readable.is_empty() && rules.writable.is_empty());
     let files = if about_files && (version >= 2 || !rules.moves) { files } else { 0 };
     let network = if version >= 4 && rules.port.is_some() { access::BIND_TCP } else { 0 };
-    let scoped = if version >= 6 { access::SCOPED } else { 0 };
+    let scoped =
+        if reach.sockets { 0 } else { access::SOCKETS } | if reach.signals { 0 } else { access::SIGNALS };
+    let scoped = if version >= 6 { scoped } else { 0 };
     let fields = if version >= 6 { 3 } else { 1 + usize::from(version >= 4) };
     if files | network | scoped == 0 {
         return Ok(());

@@ -12,16 +12,17 @@ use berth_shim::sandbox::{BindMode, Entry, IdRange, Room, Sandbox, View};
 use berth_shim::wire::Step;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::net::SendFlags;
 use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
 use rustix::thread::UnshareFlags;
 
+use super::join::{self, Namespaces};
 use super::{confine, kernel, root};
 use crate::app::{Failed, at};
 use crate::system::{self, Reaped};
 
-/// What the app says before anything else, so that the shim learns its pid from the kernel.
+/// What the app says before anything else, so that the shim learns its pid from the kernel. Its namespaces come with it.
 const BEGUN: u8 = b'b';
 /// What init says when the app has ended.
 const ENDED: u8 = b'e';
@@ -32,6 +33,8 @@ const BEGIN_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Init {
     pub(crate) pid: u32,
+    /// The app's namespaces, for what is to run beside it; none where it did not begin, or could not open them.
+    pub(crate) namespaces: Option<Namespaces>,
     report: OwnedFd,
     /// Init looks whether this is still held, once: a shim that died before it could ask to be told has closed it.
     _lifeline: OwnedFd,
@@ -66,10 +69,7 @@ impl Init {
         app: &dyn Fn(Pid) -> Failed,
         tell: &dyn Fn(Failed),
     ) -> Result<(Self, u32), Failed> {
-        let kind = SocketType::SEQPACKET;
-        let sockets = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
-        let (report, inside) = sockets.map_err(at(Step::Fork))?;
-        kernel::pass_credentials(report.as_fd()).map_err(at(Step::Fork))?;
+        let (report, inside) = super::report().map_err(at(Step::Fork))?;
         let (lifeline, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(at(Step::Fork))?;
         // Where that is not to be had it enters by itself. So does whoever comes after a sweep: kernels from 6.14 to 6.18 at least take a child that is born into a
         // group for one that `cgroup.kill` has missed, if there ever was such an order (they compare with the parent's group).
@@ -90,13 +90,14 @@ impl Init {
         drop((inside, lifeline));
         let begun = begun(&report).map_err(at(Step::Fork))?;
         rustix::fs::fcntl_setfl(&report, rustix::fs::OFlags::NONBLOCK).map_err(at(Step::Fork))?;
-        Ok((Self { pid, report, _lifeline: held }, begun.unwrap_or(pid)))
+        let (app, namespaces) = begun.map_or((pid, None), |(app, namespaces)| (app, namespaces));
+        Ok((Self { pid, namespaces, report, _lifeline: held }, app))
     }
 
     /// How the app ended, once it has.
     pub(crate) fn told(&self, app: u32) -> Option<Reaped> {
         let mut message = [0; 32];
-        let (length, _) = kernel::receive(self.report.as_fd(), &mut message).ok()?;
+        let (length, ..) = join::receive(&self.report, &mut message).ok()?;
         decode(message.get(..length)?, app)
     }
 }
@@ -107,8 +108,8 @@ impl AsFd for Init {
     }
 }
 
-/// Waits for the app's first word, and gives its pid; `None` when there comes none.
-fn begun(report: &OwnedFd) -> io::Result<Option<u32>> {
+/// Waits for the app's first word, and gives its pid and its namespaces; `None` when there comes none.
+fn begun(report: &OwnedFd) -> io::Result<Option<(u32, Option<Namespaces>)>> {
     let limit = Timespec { tv_sec: BEGIN_LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
     loop {
         let mut polled = [PollFd::new(report, PollFlags::IN)];
@@ -120,9 +121,9 @@ fn begun(report: &OwnedFd) -> io::Result<Option<u32>> {
         }
     }
     let mut message = [0; 32];
-    let (length, pid) = kernel::receive(report.as_fd(), &mut message)?;
+    let (length, pid, attached) = join::receive(report, &mut message)?;
     let spoke = message.get(..length) == Some(&[BEGUN]);
-    Ok(pid.filter(|_| spoke).and_then(|pid| u32::try_from(pid).ok()))
+    Ok(pid.filter(|_| spoke).map(|pid| (pid, Namespaces::of(attached))))
 }
 
 /// Forks into new namespaces and into the control group behind `door`.
@@ -181,7 +182,7 @@ impl Inside {
         let Some(pid) = kernel::clone(namespace).map_err(at(Step::Namespaces))? else {
             drop(start);
             // Whoever waits for this has ended if it cannot be said.
-            system::unheeded(rustix::net::send(&self.report, &[BEGUN], SendFlags::NOSIGNAL));
+            system::unheeded(Namespaces::send_own(&self.report, BEGUN));
             match rustix::io::read(&go, &mut [0; 1][..]) {
                 Ok(1) => tell(app(init)),
                 _ => tell((Step::Namespaces, libc::ESRCH)),
@@ -198,7 +199,7 @@ impl Inside {
     fn reap(self, sandbox: &Sandbox, app: u32) -> Result<(), Failed> {
         drop(self.lifeline);
         // The app's pipes would not end otherwise, when it has closed them.
-        system::close_all_but(&self.report).map_err(at(Step::Setup))?;
+        system::close_all_but(&[self.report.as_fd()]).map_err(at(Step::Setup))?;
         rustix::thread::set_no_new_privs(true).map_err(at(Step::Confine))?;
         kernel::set_capabilities(0, 0).map_err(at(Step::Confine))?;
         confine::filter(&sandbox.filter).map_err(at(Step::Confine))?;
@@ -233,7 +234,8 @@ fn map(pid: u32, IdRange { inner, outer, count }: IdRange) -> io::Result<()> {
     std::fs::write(format!("/proc/{pid}/gid_map"), &map)
 }
 
-fn encode(reaped: &Reaped) -> Vec<u8> {
+/// How a child ended, as it is told from one side of the namespaces to the other.
+pub(crate) fn encode(reaped: &Reaped) -> Vec<u8> {
     let mut out = vec![ENDED, u8::from(reaped.core)];
     out.extend(reaped.code.unwrap_or(-1).to_ne_bytes());
     out.extend(reaped.signal.unwrap_or(-1).to_ne_bytes());
@@ -241,7 +243,8 @@ fn encode(reaped: &Reaped) -> Vec<u8> {
     out
 }
 
-fn decode(message: &[u8], app: u32) -> Option<Reaped> {
+/// The same, read again; `app` is what its process is called on this side.
+pub(crate) fn decode(message: &[u8], app: u32) -> Option<Reaped> {
     let (head, rest) = message.split_at_checked(2)?;
     let (code, rest) = rest.split_first_chunk::<4>()?;
     let (signal, max_rss) = rest.split_first_chunk::<4>()?;

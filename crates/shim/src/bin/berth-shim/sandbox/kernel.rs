@@ -1,7 +1,7 @@
 //! System calls of sandboxes that rustix has no form for.
 #![expect(
     unsafe_code,
-    reason = "clone, unshare, mount_setattr, Landlock, prctl and recvmsg with credentials have no safe form"
+    reason = "clone, unshare, mount_setattr, Landlock, prctl and SO_PASSCRED have no safe form"
 )]
 
 use std::ffi::{CStr, c_int, c_ulong};
@@ -19,6 +19,14 @@ pub(super) fn clone(namespaces: UnshareFlags) -> io::Result<Option<u32>> {
     let flags = c_ulong::from(namespaces.bits()) | c_ulong::from(libc::SIGCHLD.unsigned_abs());
     // SAFETY: without CLONE_VM and with no stack this is a fork, and the shim has one thread, so that the child finds everything as
     // it was. All arguments but the flags are nought, so that their order, which differs from machine to machine, does not matter.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) })?;
+    Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
+}
+
+/// Forks a child of this process's parent; gives its pid to this process and `None` to the child.
+pub(super) fn fork_sibling() -> io::Result<Option<u32>> {
+    let flags = c_ulong::from((libc::CLONE_PARENT | libc::SIGCHLD).unsigned_abs());
+    // SAFETY: as in `clone`.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) })?;
     Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
 }
@@ -183,34 +191,4 @@ pub(super) fn pass_credentials(socket: BorrowedFd<'_>) -> io::Result<()> {
         )
     };
     check(done.into()).map(drop)
-}
-
-/// A message and the pid of its sender, as we know him.
-pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<i32>)> {
-    // Room for one control message of credentials, aligned as the kernel wants it.
-    let mut control = [0_u64; 8];
-    let mut parts = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: all-zero is a valid header, of which what is needed is set below.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &raw mut parts;
-    header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = size_of_val(&control);
-    // SAFETY: the header points to our own valid places, which live through the call.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
-    let length = usize::try_from(length).map_err(|_negative| io::Error::last_os_error())?;
-    // SAFETY: the kernel has set the header's control length to what it wrote.
-    let first = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
-    // SAFETY: it is null or points into `control`.
-    let Some(message) = (unsafe { first.as_ref() }) else {
-        return Ok((length, None));
-    };
-    if (message.cmsg_level, message.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
-        return Ok((length, None));
-    }
-    // SAFETY: the message is one of credentials, so that they follow its header.
-    let data = unsafe { libc::CMSG_DATA(first) };
-    // SAFETY: as above; they may be unaligned.
-    let credentials: libc::ucred = unsafe { data.cast::<libc::ucred>().read_unaligned() };
-    Ok((length, Some(credentials.pid)))
 }
