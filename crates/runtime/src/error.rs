@@ -22,6 +22,11 @@ pub enum RuntimeError {
     /// The instance does not run, so that nothing runs in it.
     #[error("instance {0} does not run just now")]
     NotRunning(InstanceId),
+    /// The instance's shim is of a version that runs nothing beside the app.
+    #[error(
+        "instance {0} was started by a version of Berth that runs nothing in it; the next deployment has it started by this one"
+    )]
+    Older(InstanceId),
     /// The command's words and variables together are longer than what a shim takes.
     #[error("the command and its variables are longer than 64 KiB")]
     TooLong,

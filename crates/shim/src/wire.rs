@@ -8,7 +8,9 @@ use crate::check::Checked;
 use crate::tlv::{self, Fields, Malformed, put, put_i32, put_u64};
 
 /// The version of these messages.
-pub const PROTOCOL: u64 = 1;
+pub const PROTOCOL: u64 = 2;
+/// The first version whose shims run commands beside the app. One before it passes over what it does not know, and takes a signal for the app's.
+pub const RUNS_COMMANDS: u64 = 2;
 
 /// The longest frame; a status with all its exits is about 2 KiB.
 pub const FRAME_MAX: usize = 64 << 10;

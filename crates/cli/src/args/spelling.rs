@@ -19,6 +19,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         &["ps:restart", "restart"],
         "a process that ends is started again by itself; `berth deploy` starts new instances",
     ),
+    (&["ps:exec", "ssh", "console", "shell", "enter"], "`berth exec -- sh` is a shell in a running instance"),
     (&["ps:report", "dyno", "machine", "details"], "`berth ps` lists the instances"),
     (&["maintenance:enable", "lock"], "`berth maintenance on` turns requests away with a page that says so"),
     (&["maintenance:disable", "unlock"], "`berth maintenance off` lets requests through again"),

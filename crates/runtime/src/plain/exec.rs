@@ -57,7 +57,11 @@ impl Inner {
         let request = command.encode().ok_or(RuntimeError::TooLong)?;
         let socket = self.layout.socket(entry.token).map_err(during("naming a socket"))?;
         let met = link::meet(&socket, entry.token).await;
-        let mut wire = met.map_err(|what| RuntimeError::Shim { id: id.clone(), what })?.into_wire();
+        let met = met.map_err(|what| RuntimeError::Shim { id: id.clone(), what })?;
+        if !met.runs_commands() {
+            return Err(RuntimeError::Older(id));
+        }
+        let mut wire = met.into_wire();
         let made = blocking(move || attach::make(how, user_of(pid).as_ref())).await;
         let (attached, ends) = made.map_err(during("making what a command reads and writes"))?;
         let asking = during("asking a shim for a command");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use berth_clock::Clock;
 use berth_process::{Child, Identity, Mark, Tree};
-use berth_shim::wire::{FromShim, Hello, State, Status, ToShim, take_frame};
+use berth_shim::wire::{FromShim, Hello, RUNS_COMMANDS, State, Status, ToShim, take_frame};
 use berth_spec::{InstanceId, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -72,6 +72,11 @@ impl Met {
     /// The shim as it calls itself.
     pub(super) fn identity(&self, inner: &Inner) -> Identity {
         Identity { boot: inner.boot.clone(), pid: self.hello.pid, starttime: self.hello.starttime }
+    }
+
+    /// Whether it can be asked for a command beside the app.
+    pub(super) fn runs_commands(&self) -> bool {
+        self.hello.protocol >= RUNS_COMMANDS
     }
 
     pub(super) fn into_wire(self) -> Wire {
