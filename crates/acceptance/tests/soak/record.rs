@@ -140,13 +140,13 @@ impl Record {
         Some(format!("{first}\n  after {}", before.join(", ")))
     }
 
-    /// A supervisor that was killed is followed by one that found no edge, so that nobody had the listeners from when that edge was killed until
-    /// `now`. Panics where none was: then one was lost that should have lived.
-    pub(crate) fn listeners_were_lost(&mut self, now: Duration) {
-        let edge = self.kills.iter_mut().rev().find(|kill| kill.victim == Victim::Edge);
-        let edge =
-            edge.filter(|edge| now < edge.at + LOOK_BACK).expect("an edge that nobody killed is there");
-        (edge.ended, edge.lost) = (now, true);
+    /// A supervisor that was killed is followed by one that found no edge, so that nobody had the listeners from when the last edge that it had started,
+    /// `edge`, was killed until `now`. Panics where nobody killed that one: then one was lost that should have lived.
+    pub(crate) fn listeners_were_lost(&mut self, edge: Option<u32>, now: Duration) {
+        let mut kills = self.kills.iter_mut().rev();
+        let killed = kills.find(|kill| kill.victim == Victim::Edge && Some(kill.pid) == edge);
+        let killed = killed.unwrap_or_else(|| panic!("edge {edge:?} is gone, which nobody killed"));
+        (killed.ended, killed.lost) = (now, true);
     }
 
     fn activations(&self) -> Vec<Activation> {

@@ -225,11 +225,11 @@ impl Soak {
         }
         self.record.kills.push(Killed { victim, pid, at, ended: self.load.now(), lost: false });
         if victim == Victim::Supervisor {
-            let before = self.platform.log("supervisor").len();
+            let before = self.platform.log("supervisor");
             self.platform.start_again();
             let log = self.platform.log("supervisor");
-            if !log.get(before..).unwrap_or(&log).contains("an orphaned edge") {
-                self.record.listeners_were_lost(self.load.now());
+            if !log.get(before.len()..).unwrap_or(&log).contains("an orphaned edge") {
+                self.record.listeners_were_lost(last_edge(&before), self.load.now());
             }
         }
         true
@@ -359,6 +359,12 @@ fn wait_for_instances_of(platform: &Platform, app: &str) {
 
 fn logs(platform: &Platform) -> String {
     ["supervisor", "control", "edge"].map(|role| platform.log(role)).join("\n")
+}
+
+/// The last edge that was started, as a supervisor's log says it.
+fn last_edge(log: &str) -> Option<u32> {
+    let (_, rest) = log.rsplit_once("started role=edge pid=")?;
+    rest.lines().next()?.trim().parse().ok()
 }
 
 /// What edge says of itself, in a log that has a line for each request too.

@@ -11,15 +11,7 @@ const HOST: &str = "Host: shop.localhost\r\n";
 
 /// A world whose instance answers each request with what `answer` makes of its head, and how many connections it had.
 fn answering(answer: impl Fn(&mut Call) -> bool + Send + Sync + 'static) -> (World, Arc<AtomicUsize>) {
-    let connections = Arc::<AtomicUsize>::default();
-    let counter = Arc::clone(&connections);
-    let instance = Instance::scripted(move |mut call| {
-        counter.fetch_add(1, SeqCst);
-        while answer(&mut call) {
-            let Some(head) = read_until(&mut call.stream, "\r\n\r\n") else { return };
-            call.head = head;
-        }
-    });
+    let (instance, connections) = Instance::answering(answer);
     (World::serving(&shop(1, &[(instance.addr, Role::Routed)])), connections)
 }
 

@@ -8,20 +8,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 
 use crate::streams::{Caller, collect, edge, whole, within};
-use crate::world::{Call, Instance, World, read_until, shop};
+use crate::world::{Call, Instance, World, shop};
 
 /// An edge whose instance answers each request with what `answer` writes, as long as that says that there may be another, and how many connections
 /// the instance had.
 fn answering(answer: impl Fn(&mut Call) -> bool + Send + Sync + 'static) -> (World, Arc<AtomicUsize>) {
-    let connections = Arc::<AtomicUsize>::default();
-    let counter = Arc::clone(&connections);
-    let instance = Instance::scripted(move |mut call| {
-        counter.fetch_add(1, SeqCst);
-        while answer(&mut call) {
-            let Some(head) = read_until(&mut call.stream, "\r\n\r\n") else { return };
-            call.head = head;
-        }
-    });
+    let (instance, connections) = Instance::answering(answer);
     (edge(&shop(1, &[(instance.addr, Role::Routed)]), |_| {}), connections)
 }
 

@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -389,6 +390,22 @@ impl Instance {
             answer(call);
         });
         (instance, began, go)
+    }
+
+    /// Answers each request with what `answer` makes of its head, as long as that says that there may be another; with how many connections it had.
+    pub(crate) fn answering(
+        answer: impl Fn(&mut Call) -> bool + Send + Sync + 'static,
+    ) -> (Self, Arc<AtomicUsize>) {
+        let connections = Arc::<AtomicUsize>::default();
+        let counter = Arc::clone(&connections);
+        let instance = Self::scripted(move |mut call| {
+            counter.fetch_add(1, SeqCst);
+            while answer(&mut call) {
+                let Some(head) = read_head(&mut call.stream) else { return };
+                call.head = head;
+            }
+        });
+        (instance, connections)
     }
 
     /// Answers every request with its own head, and passes the heads on.
