@@ -1,6 +1,6 @@
 //! What a manifest says of an app's requests, as its users see it: how many at a time, how long, how often.
 
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use berth_acceptance::{Actor, Options, Platform, exchange, wait_until};
@@ -14,10 +14,13 @@ fn shop<'p>(platform: &'p Platform, more: &str) -> Actor<'p> {
     shop
 }
 
-/// A request that the app answers when its client has left.
-fn held(platform: &Platform) -> TcpStream {
+/// A request that is under way until its client leaves: what the app answers has begun, and does not end.
+fn under_way(platform: &Platform) -> TcpStream {
     let mut stream = TcpStream::connect(platform.edge()).expect("edge listens");
-    stream.write_all(b"GET /hold HTTP/1.1\r\nhost: shop.localhost\r\n\r\n").expect("edge takes it");
+    stream.write_all(b"GET /events HTTP/1.1\r\nhost: shop.localhost\r\n\r\n").expect("edge takes it");
+    let mut begun = [0; 12];
+    stream.read_exact(&mut begun).expect("the app answers");
+    assert_eq!(&begun, b"HTTP/1.1 200");
     stream
 }
 
@@ -26,12 +29,9 @@ fn at_its_hard_limit_an_app_gets_no_more_and_users_are_told_to_try_again() {
     let platform = Platform::start(Options::default());
     let shop = shop(&platform, "[http.concurrency]\nsoft_limit = 1\nhard_limit = 1\n");
     assert_eq!(shop.ask("/release"), (200, "v1".to_owned()));
-    let one = held(&platform);
-    let full = wait_until(HANG, || {
-        let (status, page) = shop.ask("/release");
-        status == 503 && page.contains("app_busy")
-    });
-    assert!(full, "the only place is taken");
+    let one = under_way(&platform);
+    let (status, page) = shop.ask("/release");
+    assert!(status == 503 && page.contains("app_busy"), "{status} {page}");
     // Who waits has the place as soon as it is free.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| wait_until(HANG, || shop.ask("/release") == (200, "v1".to_owned())));
@@ -41,7 +41,7 @@ fn at_its_hard_limit_an_app_gets_no_more_and_users_are_told_to_try_again() {
     // A release without limits takes what comes.
     shop.change("[processes]\nweb = \"./actor serve\"\n");
     let _deployed = shop.deploy().ok();
-    let _two = [held(&platform), held(&platform)];
+    let _two = [under_way(&platform), under_way(&platform)];
     assert_eq!(shop.ask("/release"), (200, "v2".to_owned()));
 }
 
@@ -86,15 +86,16 @@ fn a_part_of_an_app_has_limits_of_its_own() {
     let (status, page) = shop.ask("/hold");
     assert!(status == 504 && page.contains("app_timed_out"), "{status} {page}");
     assert_eq!(shop.ask("/release"), (200, "v1".to_owned()));
-    // Another release, with a place less for what is under way.
-    shop.change("[processes]\nweb = \"./actor serve\"\n[[http.route]]\npath = \"/hold\"\nconcurrency = 1\n");
+    // Another release, with one place for what is under way, and somebody in it: what it answers has begun.
+    shop.change(
+        "[processes]\nweb = \"./actor serve\"\n[[http.route]]\npath = \"/events\"\nconcurrency = 1\n",
+    );
     let _deployed = shop.deploy().ok();
-    let one = held(&platform);
-    let full = wait_until(HANG, || {
-        let (status, page) = shop.ask("/%68old/x");
-        status == 503 && page.contains("route_busy")
-    });
-    assert!(full, "the only place is taken");
+    let one = under_way(&platform);
+    let (status, page) = shop.ask("/%65vents/x");
+    assert!(status == 503 && page.contains("route_busy"), "{status} {page}");
     assert_eq!(shop.ask("/release"), (200, "v2".to_owned()));
     drop(one);
+    let free = wait_until(HANG, || shop.ask("/%65vents/x") == (200, "here".to_owned()));
+    assert!(free, "the place is free when its holder has left");
 }
