@@ -81,7 +81,7 @@ impl Store {
             let (at, size) = find(&places, name).ok_or_else(|| absent("layer of that name"))?;
             if self.layer(diff_id, ownership)?.is_none() {
                 let part = self.part(&mut archive, at, size)?;
-                self.put_layer(part, diff_id, ownership, &AtomicBool::new(false))?;
+                self.put_layer(part, None, diff_id, ownership, &AtomicBool::new(false))?;
             }
             layers.push(serde_json::json!({
                 "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id.to_string(), "size": size,

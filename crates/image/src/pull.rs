@@ -200,9 +200,11 @@ impl Store {
             // Whoever drops the pull does not end this thread at once, and nobody else may have its file before it ends.
             let _turns = (layer_turn, blob_turn);
             let file = std::fs::File::open(&path).map_err(failed(&path, "opened"))?;
-            let done = store.put_layer(file, &diff_id, ownership, &cancelled);
+            let done = store.put_layer(file, Some(&path), &diff_id, ownership, &cancelled);
             // Whole as it is, it is of no more use: what it holds is unpacked, or is not what it should be.
-            std::fs::remove_file(&path).map_err(failed(&path, "removed"))?;
+            if done.is_err() && path.try_exists().map_err(failed(&path, "read"))? {
+                std::fs::remove_file(&path).map_err(failed(&path, "removed"))?;
+            }
             done
         });
         match unpacking.await {

@@ -247,16 +247,18 @@ impl Store {
         }
     }
 
-    /// Unpacks the compressed layer `from` and keeps it, if it is the one that is meant. Blocks. What fails leaves nothing.
+    /// Unpacks the compressed layer `from` and keeps it, if it is the one that is meant. Blocks. What fails leaves nothing. The file
+    /// `spent` is removed once nothing of it is needed any more.
     pub(crate) fn put_layer(
         &self,
         from: File,
+        spent: Option<&Path>,
         diff_id: &Digest,
         ownership: Ownership,
         cancelled: &AtomicBool,
     ) -> Result<(), ImageError> {
         let name = self.fresh("new");
-        let done = self.make_layer(&name, from, diff_id, ownership, cancelled);
+        let done = self.make_layer(&name, (from, spent), diff_id, ownership, cancelled);
         if done.is_err() {
             self.remove(LAYERS, &name)?;
         }
@@ -266,7 +268,7 @@ impl Store {
     fn make_layer(
         &self,
         name: &str,
-        from: File,
+        (from, spent): (File, Option<&Path>),
         diff_id: &Digest,
         ownership: Ownership,
         cancelled: &AtomicBool,
@@ -283,6 +285,10 @@ impl Store {
             return Err(ImageError::invalid(format!(
                 "a layer's content is {found}, and its configuration says {told}"
             )));
+        }
+        // Before the disk is waited for: what of it was never written need not be.
+        if let Some(spent) = spent {
+            fs::remove_file(spent).map_err(failed(spent, "removed"))?;
         }
         let note = Note { entries: unpacked.entries, bytes: unpacked.bytes, devices: unpacked.devices };
         let write = || {

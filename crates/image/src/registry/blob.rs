@@ -6,7 +6,7 @@ use ::http::StatusCode;
 use ::http::header::CONTENT_RANGE;
 use sha2::{Digest as _, Sha256};
 use tokio::fs::{File, OpenOptions};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 
 use super::http::Fault;
 use super::{Ask, Registries, Source, Tries};
@@ -15,9 +15,12 @@ use crate::error::{ImageError, failed};
 use crate::manifest::Descriptor;
 use crate::reference::Reference;
 
+/// How much is written at a time: each write goes to another thread and back.
+const WRITE: usize = 512 << 10;
+
 /// A download: what is in the file, and the hash over it.
 struct Part {
-    file: File,
+    file: BufWriter<File>,
     length: u64,
     hash: Sha256,
 }
@@ -166,22 +169,23 @@ fn continues(header: Option<&str>, from: u64, size: u64) -> bool {
 impl Part {
     async fn open(path: &Path) -> Result<Self, ImageError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).await;
-        let mut part = Self { file: file.map_err(failed(path, "opened"))?, length: 0, hash: Sha256::new() };
+        let mut file = file.map_err(failed(path, "opened"))?;
+        let (mut length, mut hash) = (0, Sha256::new());
         let mut buffer = vec![0; 128 << 10];
         loop {
-            let read = part.file.read(&mut buffer).await.map_err(failed(path, "read"))?;
+            let read = file.read(&mut buffer).await.map_err(failed(path, "read"))?;
             if read == 0 {
-                return Ok(part);
+                return Ok(Self { file: BufWriter::with_capacity(WRITE, file), length, hash });
             }
-            part.hash.update(buffer.get(..read).unwrap_or_default());
-            part.length += read as u64;
+            hash.update(buffer.get(..read).unwrap_or_default());
+            length += read as u64;
         }
     }
 
     async fn restart(&mut self, path: &Path) -> Result<(), ImageError> {
         use tokio::io::AsyncSeekExt as _;
-        self.file.set_len(0).await.map_err(failed(path, "written"))?;
         self.file.rewind().await.map_err(failed(path, "written"))?;
+        self.file.get_ref().set_len(0).await.map_err(failed(path, "written"))?;
         (self.length, self.hash) = (0, Sha256::new());
         Ok(())
     }

@@ -44,6 +44,8 @@ pub(super) struct Laying<'a> {
     bytes: u64,
     looked: u64,
     devices: u64,
+    /// What a piece of a file passes through.
+    buffer: Vec<u8>,
 }
 
 /// What the system said of an entry.
@@ -82,6 +84,7 @@ impl<'a> Laying<'a> {
             bytes: 0,
             looked: 0,
             devices: 0,
+            buffer: vec![0; 64 << 10],
         };
         let (uid, gid) = laying.owner(b"/", 0, 0)?;
         rustix::fs::fchown(root, uid, gid).map_err(|error| failed(b"/", error))?;
@@ -307,17 +310,16 @@ impl<'a> Laying<'a> {
         let file = rustix::fs::openat(above, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| failed(path, error))?;
         let file = File::from(file);
-        let mut buffer = vec![0; 64 << 10];
         for (offset, size) in pieces {
             self.count(*size, path)?;
             let mut at = *offset;
             let end = offset.saturating_add(*size);
             while at < end {
-                let most = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+                let most = self.buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
                 let read = content
-                    .read(buffer.get_mut(..most).unwrap_or_default())
+                    .read(self.buffer.get_mut(..most).unwrap_or_default())
                     .map_err(|error| told(error, "breaks off in a file"))?;
-                file.write_all_at(buffer.get(..read).unwrap_or_default(), at)
+                file.write_all_at(self.buffer.get(..read).unwrap_or_default(), at)
                     .map_err(|error| failed(path, error))?;
                 at += read as u64;
             }
