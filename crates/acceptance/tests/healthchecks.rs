@@ -1,10 +1,11 @@
-//! Images whose HEALTHCHECK is a command: readiness by it, a release that it fails, an instance that falls ill; and commands in what runs.
+//! Health checks that are commands, of images and of manifests: readiness by it, a release that it fails, an instance that falls ill; and commands in what runs.
 #![expect(clippy::print_stdout, reason = "what is not tested must not look as if it had been")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use berth_acceptance::{ImageRegistry as Registry, Options, Platform, User, wait_until};
+use berth_acceptance::{Actor, ImageRegistry as Registry, Options, Platform, User, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -115,6 +116,40 @@ fn a_worker_has_it_too_and_the_manifest_counts_first() {
         assert_eq!(missing.status, 3, "{}", missing.stderr);
         assert!(missing.stderr.contains("instance_not_found"), "{}", missing.stderr);
     });
+}
+
+/// What is built from source has a check by its manifest alone. While one of two instances is ill the other gets all requests.
+#[test]
+fn what_is_built_has_a_check_by_its_manifest() {
+    let platform = Platform::start(Options::default());
+    let check =
+        "[healthcheck.web]\ncommand = \"test ! -e $TMPDIR/sick\"\ninterval = \"200ms\"\nretries = 1\n";
+    let more = "[shutdown]\nkill_after = \"1s\"\n";
+    let shop = Actor::new(&platform, "shop", &format!("[processes]\nweb = \"./actor serve\"\n{check}{more}"));
+    let _deployed = shop.deploy().ok();
+    let _scaled = platform.cli(["scale", "--app", "shop", "web=2"]).ok();
+    let both = || {
+        let asked: BTreeSet<String> = (0..20).map(|_| shop.ask("/instance").1).collect();
+        asked.len() == 2
+    };
+    assert!(wait_until(PATIENCE, both), "both are asked");
+    let list = |line: &str| platform.cli(["exec", "--app", "shop", "-i", "web.1", "--", "sh", "-c", line]);
+    let _sick = list("> $TMPDIR/sick").ok();
+    let ended = |count: u64| {
+        let all = instances(&platform);
+        let one = all.iter().find(|it| it["id"].as_str().is_some_and(|id| id.ends_with("web.1")));
+        one.is_some_and(|it| it["restarts"].as_u64() >= Some(count) && it["exit"]["unhealthy"] == true)
+    };
+    assert!(wait_until(PATIENCE, || ended(1)), "{:?}", instances(&platform));
+    let told = || platform.cli(["timeline", "--app", "shop"]).ok().stdout;
+    assert!(wait_until(PATIENCE, || told().contains("failed its health check")), "{}", told());
+    assert!(wait_until(PATIENCE, both), "it is well again, and is asked again");
+    // A release with another check: of a command that is not there.
+    shop.change("[processes]\nweb = \"./actor serve\"\n[healthcheck.web]\ncommand = [\"/no/such/check\"]\ninterval = \"200ms\"\n");
+    let failed = shop.deploy();
+    let said = format!("{}{}", failed.stdout, failed.stderr);
+    assert!(failed.status == 1 && said.contains("health_check_failed"), "{said}");
+    assert_eq!(shop.ask("/release"), (200, "v1".to_owned()));
 }
 
 /// Whoever hangs up ends it, and the app goes on.

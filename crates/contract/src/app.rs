@@ -269,7 +269,7 @@ pub struct Exit {
     /// When.
     #[schema(value_type = u64)]
     pub at: Timestamp,
-    /// Whether it was told to end because the health check of its image failed.
+    /// Whether it was told to end because its health check failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unhealthy: bool,
 }

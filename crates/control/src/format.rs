@@ -148,6 +148,7 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
         isolation: _,
         volumes: _,
         scale,
+        healthcheck,
     } = manifest;
     let parts = [
         (2, *strategy == Some(Strategy::Canary), "`strategy = \"canary\"` in berth.toml"),
@@ -161,6 +162,7 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
         (2, !routes.is_empty(), "`[[http.route]]` in berth.toml"),
         (2, cache.is_some(), "`[http.cache]` in berth.toml"),
         (2, !scale.is_empty(), "`[scale]` in berth.toml"),
+        (CHECKS, !healthcheck.is_empty(), "`[healthcheck]` in berth.toml"),
     ];
     let there = parts.into_iter().filter(|(_, is_there, _)| *is_there);
     there.map(|(format, _, what)| Newer { format, what }).max_by_key(|newer| newer.format)

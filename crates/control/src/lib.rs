@@ -12,6 +12,7 @@ pub mod decide;
 pub mod event;
 pub mod fold;
 pub mod format;
+pub mod healthcheck;
 pub mod invariant;
 pub mod ledger;
 pub mod plan;

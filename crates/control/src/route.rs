@@ -191,10 +191,9 @@ fn endpoint(instance: &Instance) -> Option<Endpoint> {
 
 fn probe(release: &Release) -> Probe {
     let readiness = &release.manifest.http.readiness;
-    let image = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref());
     // What the manifest says counts; else what the image's author wrote.
     let path = readiness.path.as_ref().map(|path| path.as_str().to_owned());
-    let path = path.or_else(|| image.and_then(|image| image.health_path.clone()));
+    let path = path.or_else(|| release.asked_by_image().map(str::to_owned));
     Probe {
         path: path.map_or(ProbePath::Guess, ProbePath::Strict),
         interval: readiness.interval,

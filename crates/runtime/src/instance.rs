@@ -63,7 +63,7 @@ pub struct InstanceSpec {
     pub backoff: Backoff,
     /// The command that says whether it is well, if it has one. One that is not well is ended, and then becomes of it what
     /// [`InstanceSpec::restart`] says.
-    pub check: Option<Check>,
+    pub check: Option<Check<Command>>,
 }
 
 /// The files of an instance's root, where it has one of its own.

@@ -9,11 +9,12 @@ use crate::wire::{Failure, Step};
 /// The most that is kept of what a check wrote, in bytes: its beginning, as much as Docker keeps.
 pub const OUTPUT_MAX: usize = 4 << 10;
 
-/// A command that says by its status whether the app is well.
+/// A command that says by its status whether the app is well: to the shim a program and its arguments, before that whatever `C` writes
+/// commands as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// The program and its arguments. It runs with the app's environment, directory, user, limits and confinement.
-    pub argv: Vec<String>,
+pub struct Check<C = Vec<String>> {
+    /// What is run, with the app's environment, directory, user, limits and confinement.
+    pub command: C,
     /// From the end of one to the beginning of the next.
     pub interval: u64,
     /// How long one may take, until it is killed with all that it started and has failed.
@@ -88,10 +89,26 @@ impl std::fmt::Display for CheckRun {
     }
 }
 
+impl<C> Check<C> {
+    /// The same with this command.
+    pub fn with<D>(&self, command: D) -> Check<D> {
+        Check {
+            command,
+            interval: self.interval,
+            timeout: self.timeout,
+            start_period: self.start_period,
+            start_interval: self.start_interval,
+            retries: self.retries,
+            stop_signal: self.stop_signal,
+            kill_after: self.kill_after,
+        }
+    }
+}
+
 impl Check {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.argv.iter().for_each(|arg| put(&mut out, 1, arg.as_bytes()));
+        self.command.iter().for_each(|arg| put(&mut out, 1, arg.as_bytes()));
         put_u64(&mut out, 2, self.interval);
         put_u64(&mut out, 3, self.timeout);
         put_u64(&mut out, 4, self.start_period);
@@ -104,7 +121,7 @@ impl Check {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut check = Self {
-            argv: Vec::new(),
+            command: Vec::new(),
             interval: 0,
             timeout: 0,
             start_period: 0,
@@ -115,7 +132,7 @@ impl Check {
         };
         for field in Fields::of(bytes) {
             match field? {
-                (1, field) => check.argv.push(tlv::path(field)?),
+                (1, field) => check.command.push(tlv::path(field)?),
                 (2, field) => check.interval = tlv::number(field)?,
                 (3, field) => check.timeout = tlv::number(field)?,
                 (4, field) => check.start_period = tlv::number(field)?,
@@ -129,7 +146,7 @@ impl Check {
                 _ => return Err(Malformed("a field of the check is not known")),
             }
         }
-        if check.argv.first().is_none_or(String::is_empty) {
+        if check.command.first().is_none_or(String::is_empty) {
             return Err(Malformed("the check has no command"));
         }
         if [check.interval, check.timeout, check.start_interval, check.retries.into()].contains(&0) {
@@ -217,7 +234,7 @@ mod tests {
 
     fn check() -> Check {
         Check {
-            argv: vec!["pg_isready".to_owned(), "-q".to_owned()],
+            command: vec!["pg_isready".to_owned(), "-q".to_owned()],
             interval: 30_000,
             timeout: 5_000,
             start_period: 0,
@@ -236,8 +253,8 @@ mod tests {
             Check { timeout: 0, ..check() },
             Check { start_interval: 0, ..check() },
             Check { retries: 0, ..check() },
-            Check { argv: Vec::new(), ..check() },
-            Check { argv: vec!["a\0b".to_owned()], ..check() },
+            Check { command: Vec::new(), ..check() },
+            Check { command: vec!["a\0b".to_owned()], ..check() },
         ] {
             assert!(Check::decode(&wrong.encode()).is_err(), "{wrong:?}");
         }

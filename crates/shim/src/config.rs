@@ -408,7 +408,7 @@ mod tests {
             listener: 9,
             streams: None,
             check: Some(Check {
-                argv: vec!["check".to_owned()],
+                command: vec!["check".to_owned()],
                 interval: 3,
                 timeout: 4,
                 start_period: 5,

@@ -3,7 +3,9 @@
 //! [`read`] is a function of the text and of variables. What it does not take over is told with its line: some of it has no meaning
 //! here and the rest means the same without it, some of it would change what runs, and then nothing is done.
 
+mod health;
 mod node;
+mod resources;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,6 +5,7 @@
 
 mod canary;
 mod cron;
+mod healthcheck;
 mod http_cache;
 mod http_protocol;
 mod http_route;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::canary::{Analysis, CANARY_STEPS_MAX, Canary};
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
+pub use self::healthcheck::Healthcheck;
 pub use self::http_cache::HttpCache;
 pub use self::http_protocol::HttpProtocol;
 pub use self::http_route::{HttpMethod, HttpRoute, InvalidHttpMethod};
@@ -86,6 +88,9 @@ pub struct Manifest {
     /// The processes that stand still while nobody asks for them: `[scale.web] min = 0`. Only web can.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scale: BTreeMap<ProcessName, Sleep>,
+    /// The commands that say whether an instance of a process is well; of those that are not named the image says, if it has one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub healthcheck: BTreeMap<ProcessName, Healthcheck>,
 }
 
 impl Manifest {

@@ -48,6 +48,8 @@ struct Manifest {
     volumes: Option<Vec<Volume>>,
     /// Which processes stand still while nobody asks for them. Only `web` can.
     scale: Option<BTreeMap<String, Scale>>,
+    /// The commands that say by their status whether an instance is well, by process. What the image says when left out.
+    healthcheck: Option<BTreeMap<String, Healthcheck>>,
 }
 
 /// A line split by POSIX rules with $VAR expanded, or an array taken as it is. A line that needs operators runs as
@@ -345,6 +347,26 @@ struct Resources {
 /// A size: `256Mi`, `1.5Gi`, `512M`.
 #[derive(JsonSchema)]
 struct Size(#[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?([KMGT]i?|k)?B?$"))] String);
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Healthcheck {
+    /// Whether there is none, whatever the image says. No other key goes with it.
+    disable: Option<bool>,
+    /// What is run in the instance. 0 means that it is well. The image's own when left out.
+    command: Option<Command>,
+    /// From the end of one to the beginning of the next. The image's or 30s when left out, 100ms to 1h.
+    interval: Option<Span>,
+    /// How long one may take. The image's or 30s when left out, 100ms to 1h.
+    timeout: Option<Span>,
+    /// How long from the start on a failure does not count. The image's or 0s when left out, at most 1h.
+    start_period: Option<Span>,
+    /// From one to the next as long as none has passed. The image's or 1s when left out, 100ms to 1h.
+    start_interval: Option<Span>,
+    /// How many must fail in a row. The image's or 3 when left out.
+    #[schemars(range(min = 1, max = 1000))]
+    retries: Option<u32>,
+}
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]

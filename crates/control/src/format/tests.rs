@@ -9,7 +9,7 @@ use crate::event::Reason;
 use crate::event::tests::{app_samples, folder, platform_samples, submitted};
 
 /// Places whose keys are names that people give.
-const NAMED: [&str; 16] = [
+const NAMED: [&str; 17] = [
     "config_changed.set",
     "release_built.artifact.env",
     "release_built.artifact.processes",
@@ -18,6 +18,7 @@ const NAMED: [&str; 16] = [
     "release_submitted.config",
     "release_submitted.manifest.cron",
     "release_submitted.manifest.env",
+    "release_submitted.manifest.healthcheck",
     "release_submitted.manifest.network.names",
     "release_submitted.manifest.processes",
     "release_submitted.manifest.resources",
@@ -124,6 +125,8 @@ fn manifests() -> Vec<Event> {
         "[[http.rate_limit]]\nrequests = 10\nper = \"1s\"\nburst = 20\nby = \"ip\"\npath = \"/login\"\nmethods = [\"POST\"]\n",
         "[[http.route]]\npath = \"/reports\"\nmethods = [\"GET\"]\nrequest_timeout = \"5m\"\nconcurrency = 4\n",
         "[http.cache]\nsize = \"64Mi\"\nmax_body = \"2Mi\"\n",
+        "[healthcheck.web]\ncommand = [\"./ok\"]\ninterval = \"5s\"\ntimeout = \"5s\"\nstart_period = \"1m\"\nstart_interval = \"1s\"\nretries = 2\n",
+        "[healthcheck.web]\ncommand = \"./ok\"\n[healthcheck.worker]\ndisable = true\n",
         "[scale.web]\nmin = 0\nidle_after = \"1m\"\nstop_after = \"0s\"\n",
     ];
     let event = |text: &&str| {

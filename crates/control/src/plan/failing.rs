@@ -55,7 +55,7 @@ impl Planner<'_> {
                 detail: self.evidence(release.number),
                 log: report::that_matter(&seen.log_tail),
                 next: missing_variable(release, &seen.log_tail),
-                ..Failure::new("health_check_failed", format!("{name} failed the health check of its image"))
+                ..Failure::new("health_check_failed", format!("{name} failed its health check"))
             });
         }
         if seen.restarts >= CRASHES {
@@ -74,8 +74,7 @@ impl Planner<'_> {
                 ..Failure::new("listens_elsewhere", where_to)
             });
         }
-        let image = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref());
-        let start_period = image.and_then(|image| image.check.as_ref()).map(|check| check.start_period);
+        let start_period = release.healthcheck(&instance.process).map(|check| check.start_period);
         let grace = release.manifest.http.readiness.grace.max(start_period.unwrap_or_default());
         if !self.keeps_unready(ordinal, instance, &seen) || !self.is_over(Mark::Unready(ordinal), grace) {
             return None;

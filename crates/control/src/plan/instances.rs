@@ -167,10 +167,18 @@ impl Planner<'_> {
         keep.sort_by_key(|ordinal| (!app.routed.contains(ordinal), !ready.contains(ordinal), *ordinal));
         let surplus = keep.split_off(wanted.min(keep.len()));
         // A routed instance stays routed while it fails its probes: edge avoids it where it can, and control does not add to an
-        // outage by taking away the last one.
+        // outage by taking away the last one. Of a check of the instance's own edge knows nothing, so that one whose check has not
+        // passed, since it was started again or at all, is taken away where another is ready.
+        let unwell = |ordinal: &Ordinal| {
+            app.instances
+                .get(ordinal)
+                .and_then(|it| self.seen(*ordinal, it))
+                .is_some_and(|seen| !seen.is_well())
+        };
+        let stays = |it: &&Ordinal| app.routed.contains(it) && (ready.is_empty() || !unwell(it));
         let shared = app.split.map(|split| split.release).filter(|release| *release != serving);
         let other = app.routed.iter().filter(|it| shared == Some(app.instances[*it].release));
-        let own = keep.iter().filter(|it| app.routed.contains(it) || ready.contains(it));
+        let own = keep.iter().filter(|it| ready.contains(it) || stays(it));
         let target: BTreeSet<Ordinal> = own.chain(other).copied().collect();
         if target != app.routed {
             self.record(Fact::Route { ordinals: target });

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use berth_process::{Cgroup, Child, Group, Identity, Launch, Program};
 use berth_shim::config::{AppUser, LogPolicy, Network, StartConfig};
+use berth_spec::Command;
 use rustix::fs::MemfdFlags;
 
 use super::contain::{Containers, Parcel};
@@ -89,7 +90,9 @@ fn spawn(
     record: &mut StartRecord,
 ) -> Result<Launched, RuntimeError> {
     let env = environment(inner, spec, record.port)?;
-    let argv = argv(spec, &env)?;
+    let check = spec.check.as_ref();
+    let check = check.map(|check| argv(&check.command, &env).map(|argv| check.with(argv))).transpose()?;
+    let argv = argv(&spec.command, &env)?;
     let socket = inner.layout.socket(spec.token).map_err(during("naming a socket"))?;
     remove_file(&socket).map_err(during("removing a socket"))?;
     let listener = UnixListener::bind(&socket).map_err(during("binding a shim's socket"))?;
@@ -112,6 +115,7 @@ fn spawn(
     let streams = streams.transpose().map_err(&inherit)?;
     let config = StartConfig {
         argv,
+        check,
         env: assignments(spec, env),
         cgroup: cgroup.as_ref().map(|cgroup| text(&cgroup.door_path())).transpose()?,
         listener,
@@ -275,7 +279,7 @@ fn config(inner: &Inner, spec: &InstanceSpec) -> Result<StartConfig, RuntimeErro
         internal: network::internal(inner, spec),
         beside: Vec::new(),
         way_out: network::by_slirp(inner, spec),
-        check: spec.check.clone(),
+        check: None,
     })
 }
 
@@ -300,13 +304,13 @@ fn environment(
 }
 
 /// The command as it is started. Only now is its port known, which `$PORT` in it means.
-fn argv(spec: &InstanceSpec, env: &BTreeMap<String, String>) -> Result<Vec<String>, RuntimeError> {
-    let argv = spec.command.argv(env)?;
+fn argv(command: &Command, env: &BTreeMap<String, String>) -> Result<Vec<String>, RuntimeError> {
+    let argv = command.argv(env)?;
     if argv.first().is_none_or(String::is_empty) {
-        return Err(RuntimeError::Invalid("its command is empty"));
+        return Err(RuntimeError::Invalid("its command, or its check's, is empty"));
     }
     if argv.iter().any(|word| word.contains('\0')) {
-        return Err(RuntimeError::Invalid("its command holds a NUL"));
+        return Err(RuntimeError::Invalid("its command, or its check's, holds a NUL"));
     }
     Ok(argv)
 }

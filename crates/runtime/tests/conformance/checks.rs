@@ -1,14 +1,15 @@
 //! Commands that say whether an app is well.
 
 use berth_runtime::{Attach, Check, Checked, Exec, Frozen, InstanceSpec, Observed, Verdict};
+use berth_spec::Command;
 
 use super::Bench;
 use crate::world::{LONG, descendants, is_running};
 
 /// A check that nothing hurries, and that has passed or failed for long before it is due again.
-fn check(script: &str) -> Check {
+fn check(script: &str) -> Check<Command> {
     Check {
-        argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        command: Command::Shell(script.to_owned()),
         interval: 3_600_000,
         timeout: 3_600_000,
         start_period: 0,
@@ -20,11 +21,11 @@ fn check(script: &str) -> Check {
 }
 
 /// One that is asked all the time.
-fn often(script: &str) -> Check {
+fn often(script: &str) -> Check<Command> {
     Check { interval: 20, ..check(script) }
 }
 
-fn with(bench: &Bench, app: &str, check: Check) -> InstanceSpec {
+fn with(bench: &Bench, app: &str, check: Check<Command>) -> InstanceSpec {
     InstanceSpec { check: Some(check), ..bench.service(app) }
 }
 
@@ -163,7 +164,7 @@ pub(super) async fn one_that_floods_is_bounded(bench: Bench) {
 }
 
 pub(super) async fn one_that_cannot_be_run_is_told(bench: Bench) {
-    let missing = Check { argv: vec!["/no/such/check".to_owned()], ..check("") };
+    let missing = check("").with(Command::Argv(vec!["/no/such/check".to_owned()]));
     let spec = with(&bench, SLEEPS, missing);
     bench.start(&spec, "ready").await;
     let observed = bench.until(&spec.id, failed).await;

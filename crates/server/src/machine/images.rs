@@ -12,9 +12,9 @@ use berth_clock::Clock;
 use berth_contract::{Code, Problem};
 use berth_control::command::Deploy;
 use berth_control::event::{Artifact, Failure, Image, ImageCheck};
-use berth_control::format;
 use berth_control::state::{App, Life, Release};
 use berth_control::world::Build;
+use berth_control::{format, healthcheck};
 use berth_image::hosted::Kept;
 use berth_image::registry::Config;
 use berth_image::{
@@ -40,13 +40,6 @@ use crate::{events, registry, tasks};
 const REGISTRIES: &str = "keys/registries.json";
 /// The longest such file, in bytes.
 const REGISTRIES_MAX: u64 = 1 << 20;
-
-/// What an image's check is like where the image does not say, as Docker has it.
-const CHECK_INTERVAL: Millis = Millis::from_secs(30);
-const CHECK_TIMEOUT: Millis = Millis::from_secs(30);
-const CHECK_RETRIES: u32 = 3;
-/// As long as none has passed somebody waits for it. Docker's five seconds are for those who do not.
-const CHECK_START_INTERVAL: Millis = Millis::from_secs(1);
 
 /// Images on this machine, and where they come from.
 #[derive(Debug, Clone)]
@@ -349,7 +342,8 @@ fn environment(config: &ImageConfig) -> BTreeMap<String, String> {
 fn described(reference: String, manifest: String, config: &ImageConfig) -> Image {
     let command = config.healthcheck.as_ref().map(|check| check.command.join(" "));
     // What is no path of ours is not asked for, but run.
-    let path = command.and_then(|command| asked_path(&command));
+    let port = config.ports.iter().find(|port| !port.udp).map(|port| port.number);
+    let path = command.and_then(|command| asked_path(&command, port));
     let path = path.filter(|path| path.parse::<CheckPath>().is_ok());
     let check = config.healthcheck.as_ref().filter(|_| path.is_none()).map(checked);
     Image {
@@ -357,7 +351,7 @@ fn described(reference: String, manifest: String, config: &ImageConfig) -> Image
         manifest,
         user: config.user.clone(),
         workdir: config.workdir.clone(),
-        port: config.ports.iter().find(|port| !port.udp).map(|port| port.number),
+        port,
         stop_signal: config.stop_signal,
         health_path: path,
         check,
@@ -368,14 +362,14 @@ fn described(reference: String, manifest: String, config: &ImageConfig) -> Image
 fn checked(check: &Healthcheck) -> ImageCheck {
     let millis = |nanos: u64| Millis(nanos.div_ceil(1_000_000));
     let or = |nanos: u64, default: Millis| if nanos == 0 { default } else { millis(nanos) };
-    let interval = or(check.interval, CHECK_INTERVAL);
+    let interval = or(check.interval, healthcheck::INTERVAL);
     ImageCheck {
         command: check.command.clone(),
         interval,
-        timeout: or(check.timeout, CHECK_TIMEOUT),
+        timeout: or(check.timeout, healthcheck::TIMEOUT),
         start_period: millis(check.start_period),
-        start_interval: or(check.start_interval, CHECK_START_INTERVAL.min(interval)),
-        retries: if check.retries == 0 { CHECK_RETRIES } else { check.retries },
+        start_interval: or(check.start_interval, healthcheck::START_INTERVAL.min(interval)),
+        retries: if check.retries == 0 { healthcheck::RETRIES } else { check.retries },
     }
 }
 
@@ -426,7 +420,10 @@ mod tests {
         assert_eq!(run.health_path, None);
         let check = run.check.unwrap();
         assert_eq!(check.command, ["pg_isready", "-q"]);
-        assert_eq!((check.interval, check.timeout, check.retries), (CHECK_INTERVAL, CHECK_TIMEOUT, 3));
+        assert_eq!(
+            (check.interval, check.timeout, check.retries),
+            (healthcheck::INTERVAL, healthcheck::TIMEOUT, 3)
+        );
         assert_eq!((check.start_period, check.start_interval), (Millis(3), Millis(1_000)));
         let quick = of(&["true"], 200_000_000, 7).check.unwrap();
         assert_eq!((quick.interval, quick.start_interval, quick.retries), (Millis(200), Millis(200), 7));

@@ -514,16 +514,12 @@ fn how_to_stop(release: &Release) -> Stop {
     Stop { signal: asked.unwrap_or_else(|| shutdown.signal.number()), kill_after: shutdown.kill_after }
 }
 
-/// The check that instances of a process have of their image. What the manifest says of a web process counts in its place.
-fn check(release: &Release, process: &ProcessName) -> Option<Check> {
-    let image = release.artifact.as_ref().and_then(|artifact| artifact.image.as_ref());
-    let check = image?.check.as_ref()?;
-    if process.is_web() && release.manifest.http.readiness.path.is_some() {
-        return None;
-    }
+/// The check that instances of a process have.
+fn check(release: &Release, process: &ProcessName) -> Option<Check<Command>> {
+    let check = release.healthcheck(process)?;
     let how = how_to_stop(release);
     Some(Check {
-        argv: check.command.clone(),
+        command: check.command,
         interval: check.interval.0,
         timeout: check.timeout.0,
         start_period: check.start_period.0,

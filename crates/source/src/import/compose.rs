@@ -72,7 +72,10 @@ fn take_service(name: &str, service: &Table, main: bool, taken: &mut Imported) {
     for (key, value) in service {
         let full = format!("services.{name}.{key}");
         match key.as_str() {
-            "build" if value.get("dockerfile").is_some() => taken.left(format!("{full}.dockerfile"), "not taken over: name it in `build.dockerfile`, or have `berth stack up` build it"),
+            "build" if value.get("dockerfile").is_some() => taken.left(
+                format!("{full}.dockerfile"),
+                "not taken over: name it in `build.dockerfile`, or have `berth stack up` build it",
+            ),
             "build" | "restart" | "container_name" | "init" | "tty" | "stdin_open" => {}
             "command" => {
                 let process = if main { ProcessName::WEB } else { name };
@@ -84,9 +87,14 @@ fn take_service(name: &str, service: &Table, main: bool, taken: &mut Imported) {
             "environment" => environment(&full, value, taken),
             "ports" if main => ports(&full, value, taken),
             "env_file" => taken.left(full, "give it with `--from`, or import it with `berth config import`"),
-            "depends_on" => taken.left(full, "the order in which services start is theirs to bear: an app tries again"),
+            "depends_on" => {
+                taken.left(full, "the order in which services start is theirs to bear: an app tries again")
+            }
             "volumes" => volumes(&full, value, if main { ProcessName::WEB } else { name }, taken),
-            "healthcheck" => taken.left(full, "a check that is a command is not available in this version: write the path of a check below [[http.checks]]"),
+            "healthcheck" => taken.left(
+                full,
+                "write the path of a check below [[http.checks]], or a command below [healthcheck.NAME]",
+            ),
             _ => taken.left(full, "not known here"),
         }
     }

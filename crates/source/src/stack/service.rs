@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use berth_spec::manifest::{Build, Signal, Volume};
+use berth_spec::manifest::{Build, Healthcheck, Resources, Signal, Volume};
 use berth_spec::{AppName, Command, EnvName, Millis, ProcessName, VolumeName};
 
 use super::node::Node;
-use super::{Condition, EnvFile, Reader, Service};
+use super::{Condition, EnvFile, Reader, Service, health, resources};
 
 /// What changes nothing here, and why.
 const IDLE: [(&str, &str); 20] = [
@@ -70,6 +70,8 @@ struct Parts {
     /// Whether others than the services of the file are meant to reach it.
     is_public: bool,
     replicas: Option<u32>,
+    healthcheck: Option<Healthcheck>,
+    resources: Resources,
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, what: &str, name: AppName, node: &Node) -> Service {
@@ -106,9 +108,12 @@ pub(super) fn read(reader: &mut Reader<'_>, what: &str, name: AppName, node: &No
             }
             "volumes" => volumes(reader, &full, value, &mut service),
             "depends_on" => depends_on(reader, &full, value, &mut service),
-            "healthcheck" => healthcheck(reader, &full, value, &mut service),
+            "healthcheck" => parts.healthcheck = health::read(reader, &full, value),
             "deploy" => deploy(reader, &full, value, &mut parts),
             "scale" => parts.replicas = number(reader, &full, value),
+            "mem_limit" | "cpus" | "pids_limit" => {
+                resources::limit(reader, &full, key, value, &mut parts.resources)
+            }
             "stop_signal" => stop_signal(reader, &full, value, &mut service),
             "stop_grace_period" => match span(reader, value, Millis::from_secs(300)) {
                 Some(span) => service.manifest.shutdown.kill_after = span,
@@ -142,8 +147,11 @@ fn other(reader: &mut Reader<'_>, full: &str, key: &str, value: &Node) {
     match ELSE.iter().find(|(name, _)| *name == key) {
         Some((_, why)) => reader.refuse(value, full, why),
         None => match key {
-            "mem_limit" | "cpus" | "cpu_shares" | "pids_limit" | "shm_size" => {
-                reader.tell(value, full, "limits of one app are not available in this version");
+            "cpu_shares" | "cpuset" | "cpu_quota" | "cpu_period" | "memswap_limit" | "mem_swappiness" => {
+                reader.tell(value, full, "`cpus` and `mem_limit` are what an instance is held to");
+            }
+            "shm_size" => {
+                reader.tell(value, full, "memory that processes share counts as the instance's memory")
             }
             "read_only" | "tmpfs" => {
                 reader.tell(value, full, "what it writes outside of volumes is in memory, and gone with it")
@@ -195,7 +203,14 @@ fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, servic
         Some(Ok(command)) => drop(service.manifest.processes.insert(process.clone(), command)),
         Some(Err(bad)) => reader.refuse(node, what, &bad.to_string()),
     }
+    if parts.resources != Resources::default() {
+        service.manifest.resources.insert(process.clone(), parts.resources);
+    }
     service.manifest.http.port = parts.port;
+    if let Some(check) = parts.healthcheck {
+        let at = node.get("healthcheck").unwrap_or(node);
+        health::finish(reader, (at, what), check, &process, &mut service.manifest);
+    }
     service.manifest.http.protocol = parts.protocol;
     service.manifest.http.internal = !parts.is_public;
     service.replicas = parts.replicas.map(|count| (process.clone(), count));
@@ -205,6 +220,10 @@ fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, servic
             what,
             "it has a volume, which one instance has at a time: leave the replicas out",
         );
+    }
+    // The bounds of its numbers are those of a manifest.
+    if let Err(problems) = berth_spec::Manifest::parse(&service.manifest.write(&[], &[])) {
+        problems.0.iter().for_each(|problem| reader.refuse(node, what, &problem.what));
     }
 }
 
@@ -439,45 +458,12 @@ fn depends_on(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut S
     }
 }
 
-/// A check that asks for an address of the service itself is asked by edge; any other is not run, and its port decides.
-fn healthcheck(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Service) {
-    let readiness = &mut service.manifest.http.readiness;
-    for (key, value) in value.entries() {
-        let full = format!("{full}.{key}");
-        match key {
-            "test" => {
-                let all: Vec<String> = value.items().iter().filter_map(Node::plain).collect();
-                match berth_spec::health::asked_path(&all.join(" ")).and_then(|path| path.parse().ok()) {
-                    Some(path) => readiness.path = Some(path),
-                    None => reader.tell(value, &full, "a check that is a command is not run: that its port is open decides, unless it answers at /healthz or /up"),
-                }
-            }
-            "interval" | "start_interval" => {
-                readiness.interval = span(reader, value, Millis::from_secs(3_600))
-                    .filter(|it| it.0 >= 100)
-                    .unwrap_or(readiness.interval)
-            }
-            "timeout" => {
-                readiness.timeout = span(reader, value, Millis::from_secs(300))
-                    .filter(|it| it.0 >= 10)
-                    .unwrap_or(readiness.timeout)
-            }
-            "start_period" => {
-                readiness.grace = span(reader, value, Millis::from_secs(3_600)).unwrap_or(readiness.grace)
-            }
-            "retries" => reader.tell(value, &full, "edge has its own count"),
-            "disable" => {}
-            _ => reader.refuse(value, &full, "not known here"),
-        }
-    }
-}
-
 fn deploy(reader: &mut Reader<'_>, full: &str, value: &Node, parts: &mut Parts) {
     for (key, value) in value.entries() {
         let full = format!("{full}.{key}");
         match key {
             "replicas" => parts.replicas = number(reader, &full, value),
-            "resources" => reader.tell(value, &full, "limits of one app are not available in this version"),
+            "resources" => resources::read(reader, &full, value, &mut parts.resources),
             "mode" | "placement" | "endpoint_mode" => {
                 reader.tell(value, &full, "everything runs on this machine")
             }
@@ -504,7 +490,7 @@ fn stop_signal(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut 
     }
 }
 
-fn number(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<u32> {
+pub(super) fn number(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<u32> {
     let number = reader.text(value).and_then(|text| text.parse().ok());
     if number.is_none() {
         reader.refuse(value, full, "it is no whole number");
@@ -513,7 +499,7 @@ fn number(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<u32> {
 }
 
 /// `1m30s`, `10s`, or a number of seconds; at most so much.
-fn span(reader: &mut Reader<'_>, value: &Node, most: Millis) -> Option<Millis> {
+pub(super) fn span(reader: &mut Reader<'_>, value: &Node, most: Millis) -> Option<Millis> {
     let text = reader.text(value)?;
     let seconds = text.parse::<u64>().ok().and_then(|it| it.checked_mul(1_000)).map(Millis);
     text.parse().ok().or(seconds).filter(|span| *span <= most)

@@ -142,6 +142,78 @@ fn a_port_may_say_what_is_spoken_there() {
 }
 
 #[test]
+fn a_check_is_asked_by_edge_or_run_as_it_stands() {
+    let check = |service: &str| {
+        let text = format!("services:\n  web:\n{service}");
+        let stack = read("compose.yaml", &text, &variable).unwrap();
+        let manifest = &stack.services[0].manifest;
+        let path = manifest.http.readiness.path.as_ref().map(|path| path.as_str().to_owned());
+        (path, manifest.healthcheck.clone().into_iter().next(), told(&text))
+    };
+    let image = "    healthcheck: {test: [CMD, pg_isready, -U, app], interval: 5s, timeout: 3s, retries: 5, start_period: 20s}\n    image: postgres:17\n";
+    let (path, run, told) = check(image);
+    let (process, run) = run.unwrap();
+    assert!(path.is_none() && told.is_empty() && process.is_web(), "{path:?} {told:?}");
+    assert_eq!(run.command, Some(Command::Argv(["pg_isready", "-U", "app"].map(str::to_owned).to_vec())));
+    assert_eq!((run.interval, run.retries), (Some(berth_spec::Millis(5_000)), Some(5)));
+    let shell = "    image: redis\n    healthcheck:\n      test: redis-cli ping | grep PONG\n";
+    let shell = check(shell).1.unwrap().1;
+    assert_eq!(shell.command, Some(Command::Shell("redis-cli ping | grep PONG".to_owned())));
+    // The port of another service of the same container is not edge's to ask.
+    let other = "    build: .\n    ports: [\"3000\"]\n    healthcheck: {test: \"curl -f http://localhost:9090/up\"}\n";
+    assert!(check(other).0.is_none() && check(other).1.is_some());
+    let own = other.replace("9090", "3000");
+    assert_eq!((check(&own).0.as_deref(), check(&own).1), (Some("/up"), None));
+    // A worker has no port that edge could ask.
+    let jobs = "services:\n  jobs:\n    build: .\n    command: bin/work\n    healthcheck: {test: \"curl -f http://localhost:9090/up\"}\n";
+    let jobs = read("compose.yaml", jobs, &variable).unwrap().services.remove(0).manifest;
+    assert!(jobs.healthcheck.contains_key("jobs") && jobs.http.readiness.path.is_none());
+    for off in ["{disable: true}", "{test: [NONE], interval: 5s}"] {
+        let off = check(&format!("    image: a\n    healthcheck: {off}\n"));
+        assert!(off.1.unwrap().1.disable && off.2.is_empty());
+    }
+    for (bad, at) in [
+        ("{test: [curl, x]}", "4! services.web.healthcheck.test"),
+        ("{test: [CMD]}", "4! services.web.healthcheck.test"),
+        ("{test: x, interval: 2d}", "4! services.web.healthcheck.interval"),
+        ("{test: x, interval: 1ms}", "2! services.web"),
+        ("{test: x, else: 1}", "4! services.web.healthcheck.else"),
+    ] {
+        assert_eq!(check(&format!("    image: a\n    healthcheck: {bad}\n")).2, [at], "{bad}");
+    }
+    let idle = check("    build: .\n    healthcheck: {interval: 5s}\n");
+    assert_eq!((idle.1, idle.2), (None, vec!["4 services.web.healthcheck".to_owned()]));
+}
+
+#[test]
+fn limits_are_those_of_the_file() {
+    let limits = |service: &str| {
+        let text = format!("services:\n  web:\n    build: .\n{service}");
+        let stack = read("compose.yaml", &text, &variable).unwrap();
+        let of = stack.services[0].manifest.resources.values().next().copied();
+        (of, told(&text))
+    };
+    let new = "    deploy: {resources: {limits: {cpus: '0.5', memory: 256M, pids: 100}, reservations: {memory: 20M}}}\n";
+    let (of, said) = limits(new);
+    let of = of.unwrap();
+    assert_eq!((of.cpu_millis, of.memory, of.processes), (Some(500), Some(256 << 20), Some(100)));
+    assert_eq!(said, ["4 services.web.deploy.resources.reservations"]);
+    let old = limits("    mem_limit: 1g\n    cpus: 2\n    pids_limit: -1\n").0.unwrap();
+    assert_eq!((old.cpu_millis, old.memory, old.processes), (Some(2_000), Some(1 << 30), None));
+    for (bad, at) in [
+        ("    mem_limit: much\n", "4! services.web.mem_limit"),
+        ("    mem_limit: 1k\n", "2! services.web"),
+        ("    cpus: none\n", "4! services.web.cpus"),
+        (
+            "    deploy: {resources: {reservations: {devices: [{count: 1}]}}}\n",
+            "4! services.web.deploy.resources.reservations",
+        ),
+    ] {
+        assert_eq!(limits(bad).1, [at], "{bad}");
+    }
+}
+
+#[test]
 fn a_job_has_to_say_what_it_runs() {
     let text = "services:\n  once: {image: x}\n  web:\n    image: y\n    depends_on: {once: {condition: service_completed_successfully}}\n";
     assert_eq!(told(text), ["2! services.once"]);

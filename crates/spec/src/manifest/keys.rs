@@ -27,6 +27,7 @@ pub(super) const TOP: Keys = Keys {
         "isolation",
         "volumes",
         "scale",
+        "healthcheck",
     ],
     later: &["services", "slo"],
 };
@@ -95,9 +96,14 @@ pub(super) const SCALE: Keys = Keys {
     known: &["min", "idle_after", "stop_after"],
     later: &["max", "target", "predict"],
 };
+pub(super) const HEALTHCHECK: Keys = Keys {
+    section: "healthcheck.NAME",
+    known: &["disable", "command", "interval", "timeout", "start_period", "start_interval", "retries"],
+    later: &[],
+};
 
 /// All sections whose keys are fixed; `[processes]` and `[env]` take any name.
-pub(super) const SECTIONS: [&Keys; 17] = [
+pub(super) const SECTIONS: [&Keys; 18] = [
     &TOP,
     &BUILD,
     &DEPLOY,
@@ -115,4 +121,5 @@ pub(super) const SECTIONS: [&Keys; 17] = [
     &ISOLATION,
     &VOLUMES,
     &SCALE,
+    &HEALTHCHECK,
 ];

@@ -16,7 +16,9 @@ use super::{
     Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
     HttpProtocol, IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
-use super::{canary, cron, http_cache, http_route, rate_limit, request_limits, resources, scale, volumes};
+use super::{
+    canary, cron, healthcheck, http_cache, http_route, rate_limit, request_limits, resources, scale, volumes,
+};
 use crate::command::{Command, RelativeDir};
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
@@ -144,6 +146,11 @@ fn top(section: &mut Section<'_, '_, '_>, elsewhere: &BTreeMap<ProcessName, Comm
     let effective = if processes.is_empty() { elsewhere } else { &processes };
     let manifest = Manifest {
         resources: resources::read(section, effective),
+        healthcheck: healthcheck::read(
+            section,
+            effective,
+            build.image.is_some() || build.dockerfile.is_some(),
+        ),
         format: Format::One,
         app: section.get("app", parsed),
         volumes: volumes::read(section, &processes, build.image.is_some()),
@@ -166,6 +173,26 @@ fn top(section: &mut Section<'_, '_, '_>, elsewhere: &BTreeMap<ProcessName, Comm
             .note(&key.span(), wrong.instead("leave out `[processes]`, or write `builder = \"copy\"`"));
     }
     manifest
+}
+
+/// The process of that name, of which the manifest says something more. Where no file names one the builder will, and any will do.
+pub(super) fn of_process<T>(
+    name: &str,
+    processes: &BTreeMap<ProcessName, T>,
+    what: &str,
+) -> Result<ProcessName, Wrong> {
+    let process = ProcessName::new(name).map_err(Wrong::new)?;
+    let is_own = [RELEASE_COMMAND_PROCESS, RUN_PROCESS].contains(&name);
+    if processes.contains_key(&process) || (processes.is_empty() && !is_own) {
+        return Ok(process);
+    }
+    let wrong = Wrong::new(format!("there is no process `{process}` that could {what}"));
+    let names = processes.keys().map(ProcessName::as_str);
+    Err(match nearest(name, names.clone()) {
+        Some(near) => wrong.instead(format!("did you mean `{near}`?")),
+        None if processes.is_empty() => wrong,
+        None => wrong.instead(format!("there are: {}", names.collect::<Vec<_>>().join(", "))),
+    })
 }
 
 fn build(section: &mut Section<'_, '_, '_>) -> Build {

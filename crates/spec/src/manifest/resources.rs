@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 use super::keys;
-use super::read::{Section, expected, text};
+use super::read::{Section, expected, of_process, text};
 use crate::name::{ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
-use crate::problem::{Wrong, nearest};
+use crate::problem::Wrong;
 use crate::unit::Bytes;
 
 /// The least memory, in bytes: less does not hold a runtime's first page tables and its stack.
@@ -96,17 +96,10 @@ fn name_of<T>(name: &str, processes: &BTreeMap<ProcessName, T>) -> Result<Proces
         let wrong = Wrong::new("`release` is not a process here");
         return Err(wrong.instead(format!("write `[resources.{RELEASE_COMMAND_PROCESS}]`")));
     }
-    let process = ProcessName::new(name).map_err(Wrong::new)?;
-    let own = [RELEASE_COMMAND_PROCESS, RUN_PROCESS].contains(&name);
-    if own || processes.is_empty() || processes.contains_key(&process) {
-        return Ok(process);
+    if [RELEASE_COMMAND_PROCESS, RUN_PROCESS].contains(&name) {
+        return ProcessName::new(name).map_err(Wrong::new);
     }
-    let wrong = Wrong::new(format!("there is no process `{process}` that could have these resources"));
-    let names = processes.keys().map(ProcessName::as_str);
-    Err(match nearest(name, names.clone()) {
-        Some(near) => wrong.instead(format!("did you mean `{near}`?")),
-        None => wrong.instead(format!("there are: {}", names.collect::<Vec<_>>().join(", "))),
-    })
+    of_process(name, processes, "have these resources")
 }
 
 fn resources(section: &mut Section<'_, '_, '_>) -> Resources {

@@ -517,6 +517,7 @@ fn the_schema_has_the_keys_that_are_read_and_the_page_explains_them() {
         ("isolation", "Isolation"),
         ("volumes", "Volume"),
         ("scale.NAME", "Scale"),
+        ("healthcheck.NAME", "Healthcheck"),
     ];
     for keys in keys::SECTIONS {
         let at = defs.iter().find(|(section, _)| *section == keys.section);

@@ -1,11 +1,10 @@
 //! Writing a berth.toml: only what differs from the defaults, with a word about each part.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{
-    Build, Canary, CronEntry, Deploy, Egress, Http, HttpCache, HttpMethod, HttpRoute, Manifest, RateLimit,
-    Readiness, RequestConcurrency, Shutdown, Signal, Sleep, Volume,
+    Build, Canary, CronEntry, Deploy, Egress, Http, HttpCache, HttpMethod, HttpRoute, Manifest, Network,
+    RateLimit, Readiness, RequestConcurrency, Shutdown, Signal, Volume,
 };
 use crate::command::Command;
 use crate::name::{CronName, ProcessName, VolumeName};
@@ -33,6 +32,7 @@ impl Manifest {
             isolation,
             volumes,
             scale,
+            healthcheck,
         } = self;
         let mut out = Out::default();
         out.comments(head);
@@ -66,20 +66,13 @@ impl Manifest {
             let what = if index == 0 { "What outlives releases and instances." } else { "" };
             out.section("[volumes]", what, &volume_keys(name, volume));
         }
-        let named = |egress: &Egress| {
-            let named = Egress::NAMED.iter().find(|(_, it)| it == egress);
-            text(named.map(|(name, _)| *name).expect("every policy has a name"))
-        };
-        let egress: Keys = unlike("egress", &network.egress, &Egress::default(), named).into_iter().collect();
-        out.section("network", "What instances reach.", &egress);
-        let names: Keys =
-            network.names.iter().map(|(alias, app)| (alias.to_string(), text(app.as_str()))).collect();
-        out.section("network.names", "What this app calls others.", &names);
-        for (index, (name, of)) in resources.iter().enumerate() {
-            let what = if index == 0 { "How much of the machine one instance may take." } else { "" };
-            out.section(&format!("resources.{name}"), what, &of.written());
-        }
-        out.sleeps(scale);
+        out.network(network);
+        let limits = resources.iter().map(|(name, of)| (name, of.written()));
+        out.by_process("resources", "How much of the machine one instance may take.", limits);
+        let sleeps = scale.iter().map(|(name, sleep)| (name, sleep.written()));
+        out.by_process("scale", "When it sleeps for want of requests.", sleeps);
+        let checks = healthcheck.iter().map(|(name, check)| (name, check.written()));
+        out.by_process("healthcheck", "The command that says whether an instance is well.", checks);
         let minimum: Keys = given("minimum", isolation.map(|level| text(level.name()))).into_iter().collect();
         out.section("isolation", "What has to stand between an instance and the rest.", &minimum);
         if !foot.is_empty() {
@@ -113,10 +106,26 @@ impl Out {
         }
     }
 
-    fn sleeps(&mut self, scale: &BTreeMap<ProcessName, Sleep>) {
-        for (name, sleep) in scale {
-            let what = "When it sleeps for want of requests.";
-            self.section(&format!("scale.{name}"), what, &sleep.written());
+    fn network(&mut self, network: &Network) {
+        let named = |egress: &Egress| {
+            let named = Egress::NAMED.iter().find(|(_, it)| it == egress);
+            text(named.map(|(name, _)| *name).expect("every policy has a name"))
+        };
+        let egress: Keys = unlike("egress", &network.egress, &Egress::default(), named).into_iter().collect();
+        self.section("network", "What instances reach.", &egress);
+        let names = network.names.iter().map(|(alias, app)| (alias.to_string(), text(app.as_str())));
+        self.section("network.names", "What this app calls others.", &names.collect::<Keys>());
+    }
+
+    /// A section for each process; `what` stands above the first.
+    fn by_process<'n>(
+        &mut self,
+        section: &str,
+        what: &str,
+        all: impl Iterator<Item = (&'n ProcessName, Keys)>,
+    ) {
+        for (index, (name, keys)) in all.enumerate() {
+            self.section(&format!("{section}.{name}"), if index == 0 { what } else { "" }, &keys);
         }
     }
 
@@ -163,11 +172,11 @@ impl Out {
     }
 }
 
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn command(it: &Command) -> String {
+pub(super) fn command(it: &Command) -> String {
     match it {
         Command::Argv(argv) => {
             let words: Vec<String> = argv.iter().map(|word| text(word)).collect();

@@ -49,7 +49,7 @@ fn one_whose_check_does_not_pass_fails_its_release_with_what_it_said() {
         scene.settle();
         assert_eq!(scene.failure_code(2), Some("health_check_failed"));
         let failure = scene.app().release(v(2)).unwrap().failure.clone().unwrap();
-        assert!(failure.summary.contains("failed the health check of its image"), "{failure:?}");
+        assert!(failure.summary.contains("failed its health check"), "{failure:?}");
         assert!(failure.detail.iter().any(|line| line.ends_with(": no database")), "{failure:?}");
         assert_eq!(scene.app().serving, Some(v(1)));
     }
@@ -95,6 +95,30 @@ fn one_that_serves_and_falls_ill_is_left_to_its_shim() {
     scene.settle();
     let changes: Vec<&Event> = scene.log.iter().collect();
     assert_eq!(changes, [] as [&Event; 0]);
+}
+
+/// Edge probes a port or a path, and would send requests to one that answers there before its own check has passed again.
+#[test]
+fn one_that_is_ill_gets_no_requests_until_it_is_well_where_another_is() {
+    let mut scene = Scene::serving(&["web"], 2, None);
+    let all = scene.app().routed.clone();
+    let [ill, well] = all.iter().copied().collect::<Vec<_>>()[..] else { panic!("{all:?}") };
+    for verdict in [Verdict::Unhealthy, Verdict::Starting] {
+        set(&mut scene, ill, verdict);
+        scene.settle();
+        assert_eq!(scene.app().routed, [well].into(), "{verdict:?}");
+    }
+    // The other falls ill as well: the last one is not taken away.
+    set(&mut scene, well, Verdict::Unhealthy);
+    scene.settle();
+    assert_eq!(scene.app().routed, [well].into());
+    set(&mut scene, ill, Verdict::Healthy);
+    scene.settle();
+    assert_eq!(scene.app().routed, [ill].into());
+    set(&mut scene, well, Verdict::Healthy);
+    scene.settle();
+    assert_eq!(scene.app().routed, all);
+    assert_eq!(scene.app().instances.len(), 2, "none was stopped or added");
 }
 
 #[test]

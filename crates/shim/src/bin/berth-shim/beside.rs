@@ -209,7 +209,7 @@ impl Checking {
     fn start(config: &StartConfig, checks: &Checks, app: &App, now: u64) -> Result<Self, Failure> {
         let gathered = Streams::gathered(config).map_err(|(step, errno)| Failure { step, errno });
         let (streams, output) = gathered?;
-        let exec = Exec::start(config, app, &checks.check.argv, &[], streams)?;
+        let exec = Exec::start(config, app, &checks.check.command, &[], streams)?;
         let until = now.saturating_add(checks.check.timeout);
         Ok(Self { exec, output: Some(output), said: Vec::new(), until, timed_out: false, is_void: false })
     }

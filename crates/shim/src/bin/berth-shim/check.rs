@@ -97,7 +97,7 @@ mod tests {
 
     fn checks(start_period: u64) -> Checks {
         let check = Check {
-            argv: vec!["check".to_owned()],
+            command: vec!["check".to_owned()],
             interval: 30,
             timeout: 30,
             start_period,
