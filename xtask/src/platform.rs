@@ -140,12 +140,18 @@ impl Platform {
         Ok(output.trim().to_owned())
     }
 
-    pub(crate) fn down(mut self) -> Result<()> {
+    pub(crate) fn down(self) -> Result<()> {
+        let dir = self.dir.clone();
+        self.leave()?;
+        Ok(std::fs::remove_dir_all(dir)?)
+    }
+
+    /// Takes it down and leaves what it wrote.
+    pub(crate) fn leave(mut self) -> Result<()> {
         let said = self.command(&["down"]).output()?;
         ensure!(said.status.success(), "`berth down`: {}", String::from_utf8_lossy(&said.stderr));
         let status = self.supervisor.wait()?;
         ensure!(status.success(), "the supervisor ended with {status}");
-        std::fs::remove_dir_all(&self.dir)?;
         Ok(())
     }
 

@@ -58,22 +58,26 @@ pub(super) fn pulls(context: &Context<'_>, berth: &Path, measured: &mut Measured
     let sample = Sample::make(&scratch.join("sample"))?;
     let registry = Registry::start(&scratch.join("registry"))?;
     let image = registry.push(&sample)?;
-    let docker = if has("dockerd") { Some(Docker::start(&scratch.join("docker"))?) } else { None };
     let rounds = if context.quick { QUICK } else { ROUNDS };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
         let counts = round > 0;
+        // Each has a folder of its own every time, and nothing is removed before the end. For minutes after files were removed, ext4 looks
+        // at each of theirs before it gives a new one its place (`recently_deleted` in fs/ext4/ialloc.c): seconds, for either.
+        let (home, data) =
+            (scratch.join(format!("platform-{round}")), scratch.join(format!("docker-{round}")));
+        let docker = if has("dockerd") { Some(Docker::start(&data)?) } else { None };
         // Whoever comes second writes to a disk that is busy with what the first one left, so that they change places.
         for turn in [round % 2 == 0, round % 2 == 1] {
             settle()?;
             if turn {
-                ours.extend(Some(by_berth(berth, &scratch, &image)?).filter(|_| counts));
+                ours.extend(Some(by_berth(berth, &home, &image)?).filter(|_| counts));
             } else if let Some(docker) = &docker {
                 theirs.extend(Some(docker.pull(&image)?).filter(|_| counts));
             }
         }
     }
-    drop((docker, registry));
+    drop(registry);
     std::fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
     record(&sample, ours, theirs, measured);
     Ok(())
@@ -89,7 +93,7 @@ fn record(sample: &Sample, ours: Vec<f64>, theirs: Vec<f64>, measured: &mut Meas
     measured.notes.push(format!(
         "pull_start: an image of {}, with none of it on the machine, from the beginning of `berth deploy --image` to the first answer through edge, what the journal is told, the \
          probes and the sync of each layer to the disk with it; the peer is `docker pull`, which syncs nothing, and `docker run` in the machine's network; both pull from Debian's \
-         registry at loopback, in turns",
+         registry at loopback, in turns, each with empty folders of its own",
         sample.in_words()
     ));
 }
@@ -100,8 +104,8 @@ fn settle() -> Result<()> {
 }
 
 /// A platform that is new each time, so that nothing is there of the image.
-fn by_berth(berth: &Path, scratch: &Path, image: &str) -> Result<f64> {
-    let platform = Platform::start(berth, &scratch.join("platform"), Vec::new())?;
+fn by_berth(berth: &Path, home: &Path, image: &str) -> Result<f64> {
+    let platform = Platform::start(berth, home, Vec::new())?;
     let source = platform.dir().join("nothing");
     std::fs::create_dir_all(&source)?;
     let source = source.display().to_string();
@@ -117,7 +121,7 @@ fn by_berth(berth: &Path, scratch: &Path, image: &str) -> Result<f64> {
     }
     let took = stopwatch.seconds() * 1_000.0;
     platform.wait(deploying, &verb)?;
-    platform.down()?;
+    platform.leave()?;
     Ok(took)
 }
 
