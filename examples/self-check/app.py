@@ -186,7 +186,8 @@ def gateways():
     with open("/proc/net/route") as file:
         rows = [line.split() for line in file][1:]
     for row in rows:
-        if row[1] == "00000000":
+        # One without an address leads through a device, and to nobody.
+        if row[1] == "00000000" and row[2] != "00000000":
             yield socket.inet_ntoa(bytes.fromhex(row[2])[::-1])
 
 

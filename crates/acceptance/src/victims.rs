@@ -117,8 +117,15 @@ impl Platform {
         let shims = self.traces().processes_by(|process| is_of_instance(process) && process.holds(&of_home));
         let shims: Vec<u32> = shims.iter().map(|shim| shim.pid).collect();
         let children = self.traces().processes_by(|process| shims.contains(&process.parent));
-        let below =
-            |shim: u32| children.iter().filter(|child| child.parent == shim).map(|child| child.pid).collect();
+        // An ordinary user's instance has its way out beside it, which somebody keeps.
+        let ways_out = self.traces().processes_by(|process| {
+            process.arguments.split('\0').next().is_some_and(|program| program.ends_with("/slirp4netns"))
+        });
+        let keepers: Vec<u32> = ways_out.iter().map(|process| process.parent).collect();
+        let below = |shim: u32| -> Vec<u32> {
+            let own = children.iter().filter(|child| child.parent == shim && !keepers.contains(&child.pid));
+            own.map(|child| child.pid).collect()
+        };
         shims.into_iter().map(|shim| (shim, below(shim))).collect()
     }
 }
