@@ -2,7 +2,7 @@
 //!
 //! The machine that develops or tests Berth may have version 1, or both, and then code for version 2 alone never runs. So a small machine is
 //! booted under QEMU: Debian's kernel, this machine's files as they are (read-only, behind a layer of memory), a disk of its own, and nothing but
-//! version 2; the disk limits projects, by which volumes are kept to their sizes (0045), and which kernels and disks seldom do otherwise. In it the test programs that were compiled here run, as root and as an ordinary user who was given a part of the control groups. What
+//! version 2; the disk limits projects, by which volumes are kept to their sizes (0045), and which kernels and disks seldom do otherwise; so does a second one, with XFS. In it the test programs that were compiled here run, as root and as an ordinary user who was given a part of the control groups. What
 //! happened comes back over a serial line of its own, as [`word`]s; a test of which nothing is heard has failed.
 //!
 //! It takes no processor with virtualisation: QEMU translates, which makes everything about ten times slower. No figure from there says anything about a machine.
@@ -39,6 +39,7 @@ const TOOLS: &[Tool] = &[
         for_what: "is the guest's first program, which needs no library",
     },
     Tool { program: "mke2fs", package: "e2fsprogs", for_what: "makes the guest's disk" },
+    Tool { program: "mkfs.xfs", package: "xfsprogs", for_what: "makes the guest's other disk" },
     Tool { program: "dpkg-deb", package: "dpkg", for_what: "unpacks the guest's kernel" },
     Tool { program: "strip", package: "binutils", for_what: "makes test programs small" },
 ];

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::plan::{PLAN, Suite, Whom};
+use super::plan::{ON_XFS, PLAN, Suite, Whom};
 use super::word::{TestResult, Word};
 use crate::program::Program;
 use crate::stopwatch::Stopwatch;
@@ -87,11 +87,15 @@ fn prepare(words: &[String]) -> Result<()> {
     if !Path::new("/sbin/modprobe").is_file() {
         link(BUSYBOX, "/sbin/modprobe")?;
     }
-    for module in ["virtio_blk", "ext4", "quota_v2", "veth"] {
+    for module in ["virtio_blk", "ext4", "quota_v2", "xfs", "veth"] {
         Program::new(BUSYBOX).args(["modprobe", module]).run()?;
     }
     Program::new(BUSYBOX).args(["mount", "-t", "ext4", "-o", "prjquota", "/dev/vda", "/tmp"]).run()?;
-    fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777))?;
+    fs::create_dir_all(ON_XFS)?;
+    Program::new(BUSYBOX).args(["mount", "-t", "xfs", "-o", "pquota", "/dev/vdb", ON_XFS]).run()?;
+    for place in ["/tmp", ON_XFS] {
+        fs::set_permissions(place, fs::Permissions::from_mode(0o1777))?;
+    }
     Program::new(BUSYBOX).args(["ifconfig", "lo", "127.0.0.1", "up"]).run()?;
     let run_dir = format!("/run/user/{USER}");
     for place in [run_dir.as_str(), "/tmp/home-of-user"] {
@@ -186,6 +190,7 @@ fn run_test(workspace: &Workspace, suite: &Suite, name: &str) -> Result<TestResu
     let command = command.arg(uid.to_string()).arg(program_of(suite)).args(["--exact", name, "--nocapture"]);
     let command = command
         .env("HOME", home)
+        .env("TMPDIR", suite.dir)
         .env("BERTH_BIN", format!("{BUILT}/berth"))
         .env("BERTH_TEST_APPS", BUILT)
         .env("RUST_BACKTRACE", "0")

@@ -25,6 +25,8 @@ const PROCESSORS: &str = "2";
 const MEMORY: &str = "2048";
 /// Of which next to nothing is written.
 const DISK: u64 = 4 << 30;
+/// Likewise; the least that mkfs.xfs makes is 300 MiB.
+const OTHER_DISK: u64 = 1 << 30;
 /// How many words may wait to be heard. The guest waits, should nobody listen.
 const WORDS: usize = 16;
 
@@ -54,6 +56,7 @@ impl Parts<'_> {
     /// A part of it cannot be made, or QEMU cannot be started.
     pub(super) fn boot(&self) -> Result<Machine> {
         let (archive, disk) = (self.place.join("initial.cpio"), self.place.join("disk"));
+        let other = self.place.join("disk-xfs");
         let modules = self.kernel.for_the_root()?;
         std::fs::write(
             &archive,
@@ -63,7 +66,9 @@ impl Parts<'_> {
         // It counts what projects take, as the disk of a machine whose volumes are kept to their sizes.
         let quotas = ["-O", "project,quota", "-E", "quotatype=prjquota"];
         Program::new(find("mke2fs")?).args(["-q", "-F", "-t", "ext4"]).args(quotas).arg(&disk).run()?;
-        let mut qemu = self.command(&archive, &disk)?.spawn().context("cannot start QEMU")?;
+        File::create(&other)?.set_len(OTHER_DISK)?;
+        Program::new(find("mkfs.xfs")?).args(["-q", "-f"]).arg(&other).run()?;
+        let mut qemu = self.command(&archive, [&disk, &other])?.spawn().context("cannot start QEMU")?;
         let out = qemu.stdout.take().context("QEMU's output is a pipe")?;
         let (sender, lines) = sync_channel(WORDS);
         // Ends with the pipe, or when nobody listens any more.
@@ -96,7 +101,7 @@ impl Parts<'_> {
         clippy::disallowed_methods,
         reason = "berth-process guards tenants' programs; this is our own tool"
     )]
-    fn command(&self, archive: &Path, disk: &Path) -> Result<Command> {
+    fn command(&self, archive: &Path, disks: [&Path; 2]) -> Result<Command> {
         let mut command = Command::new(find("qemu-system-x86_64")?);
         let option = |name: &str, path: &Path| format!("{name}{}", path.display());
         command
@@ -121,7 +126,9 @@ impl Parts<'_> {
             .args(["-serial", &option("file:", &self.console()), "-serial", "stdio"])
             // All of this machine's files, of which it can change none.
             .args(["-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"])
-            .args(["-drive", &format!("{},format=raw,if=virtio,cache=unsafe", option("file=", disk))])
+            .args(disks.iter().flat_map(|disk| {
+                ["-drive".to_owned(), format!("{},format=raw,if=virtio,cache=unsafe", option("file=", disk))]
+            }))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(self.place.join("qemu.log"))?);

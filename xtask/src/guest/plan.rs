@@ -23,7 +23,14 @@ pub(super) struct Suite {
     pub(super) whom: Whom,
     /// Every test that has one of these in its name.
     pub(super) tests: &'static [&'static str],
+    /// Where its files lie.
+    pub(super) dir: &'static str,
 }
+
+/// On the disk with ext4.
+const ON_EXT4: &str = "/tmp";
+/// On the disk with XFS.
+pub(super) const ON_XFS: &str = "/xfs";
 
 /// How groups are found, made, limited and removed.
 const GROUPS: &[&str] = &["cgroup::"];
@@ -65,7 +72,7 @@ const fn suite(
     whom: Whom,
     tests: &'static [&'static str],
 ) -> Suite {
-    Suite { name, folder: program.0, target: program.1, whom, tests }
+    Suite { name, folder: program.0, target: program.1, whom, tests, dir: ON_EXT4 }
 }
 
 /// What takes longest comes first, so that it ends beside something else.
@@ -75,6 +82,7 @@ pub(super) const PLAN: &[Suite] = &[
     suite("user-journey", ("acceptance", "unified"), Whom::Ordinary, JOURNEY),
     suite("root-kills", ("runtime", "sandbox"), Whom::Root, KILLS),
     suite("root-quota", ("volume", "berth_volume"), Whom::Root, PROJECTS),
+    Suite { dir: ON_XFS, ..suite("root-quota-xfs", ("volume", "berth_volume"), Whom::Root, PROJECTS) },
     suite("root-groups", ("process", "berth_process"), Whom::Root, GROUPS),
     suite("user-groups", ("process", "berth_process"), Whom::Ordinary, GROUPS),
     suite("root-trees", ("process", "children"), Whom::Root, TREES),
