@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use berth_clock::Clock;
@@ -43,6 +43,8 @@ pub(crate) struct Signals {
     pub(crate) fleet: watch::Sender<Arc<Fleet>>,
     pub(crate) stir: watch::Sender<u64>,
     pub(crate) stop: watch::Sender<bool>,
+    /// Whether the listeners were given to another supervisor, whose edge serves.
+    pub(crate) passed_on: Arc<AtomicBool>,
 }
 
 /// What comes from outside.
@@ -236,7 +238,12 @@ impl ControlThread {
         side_tasks.spawn_local(async move { link::keep(&control_socket, &desk).await });
         side_tasks.spawn_local(watch_leash(leash));
         side_tasks.spawn_local(internal::watch(dial_folder, callers));
-        side_tasks.spawn_local(hand_over(handover, owner_uid, listeners));
+        side_tasks.spawn_local(hand_over(
+            handover,
+            owner_uid,
+            listeners,
+            Arc::clone(&self.signals.passed_on),
+        ));
         let mut seconds = tokio::time::interval(COUNTS_EVERY);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let desk = Rc::clone(&self.desk);
@@ -303,7 +310,12 @@ async fn watch_leash(leash: Option<pipe::Receiver>) {
     events::supervisor_died();
 }
 
-async fn hand_over(socket: Option<UnixListener>, owner_uid: u32, listeners: Listeners) {
+async fn hand_over(
+    socket: Option<UnixListener>,
+    owner_uid: u32,
+    listeners: Listeners,
+    passed_on: Arc<AtomicBool>,
+) {
     let Some(socket) = socket else { return };
     loop {
         let outcome = match socket.accept().await.and_then(|(peer, _)| peer.into_std()) {
@@ -316,7 +328,10 @@ async fn hand_over(socket: Option<UnixListener>, owner_uid: u32, listeners: List
             }
         };
         match outcome {
-            Ok(()) => events::handed_over(),
+            Ok(()) => {
+                passed_on.store(true, SeqCst);
+                events::handed_over();
+            }
             Err(error) => events::handover_failed(&error),
         }
     }

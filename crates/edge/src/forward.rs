@@ -155,7 +155,8 @@ fn prepare(
     if let Some(visit) = worker.visit(request.headers()) {
         record.set_visit(visit);
     }
-    let protocol = headers::upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+    let protocol =
+        headers::wished_protocol(request.headers()).filter(|_| request.version() == Version::HTTP_11);
     let asks_upgrade = request.headers().contains_key(header::UPGRADE);
     let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut *request));
     headers::to_app(request.headers_mut(), &host, origin, record.id());
@@ -556,6 +557,9 @@ fn finish(
     accept: Option<&HeaderValue>,
 ) -> Response<ResponseBody> {
     let Answer { mut response, channel, request, mut lease, outcome_follows } = answer;
+    if !headers::is_plainly_framed(response.headers()) {
+        return refuse(Reason::NoAnswer, accept, record);
+    }
     // Only where it was shared out: the other apps' visitors are nobody's business.
     let cookie = record.visit().filter(|_| record.is_shared()).and_then(|visit| visit.cookie());
     let status = response.status().as_u16();
@@ -580,8 +584,9 @@ fn finish(
         let ending = Ending { worker: Rc::clone(worker), channel, request, lease, outcome_follows };
         return Response::from_parts(parts, ResponseBody::from_app(body, ending, record));
     }
-    // An app that switches unasked, or does not say to what, leaves nothing that could be passed on.
-    let (Some((client, _)), Some(protocol)) = (client, protocol) else {
+    // An app that switches unasked, or to something else, or does not say to what, leaves nothing that could be passed on.
+    let granted = client.zip(protocol).filter(|((_, asked), granted)| headers::is_granted(asked, granted));
+    let Some(((client, _), protocol)) = granted else {
         return refuse(Reason::NoAnswer, accept, record);
     };
     let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");

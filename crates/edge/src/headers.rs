@@ -122,6 +122,29 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(header::UPGRADE).filter(|_| wanted).cloned()
 }
 
+/// The protocol that a request asks for, where it is one that may be tunnelled. HTTP/2 is not (RFC 9113, 3.1): what came through such a
+/// tunnel would be requests that no rule was asked about.
+pub(crate) fn wished_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_http2 = |token: &[u8]| {
+        let token = token.split(|byte| *byte == b'/').next().unwrap_or_default();
+        [&b"h2c"[..], b"h2", b"http"].iter().any(|other| token.eq_ignore_ascii_case(other))
+    };
+    upgrade(headers).filter(|protocol| !tokens(protocol).any(is_http2))
+}
+
+/// Whether what an app switches to is among what it was `asked` for (RFC 9110, 7.8).
+pub(crate) fn is_granted(asked: &HeaderValue, granted: &HeaderValue) -> bool {
+    tokens(asked).any(|token| token.eq_ignore_ascii_case(granted.as_bytes().trim_ascii()))
+}
+
+/// Whether the body of an answer is framed by nothing but chunks or its length. Any other transfer coding is one that the client would have
+/// to be told of, and is not.
+pub(crate) fn is_plainly_framed(headers: &HeaderMap) -> bool {
+    let plain =
+        |coding: &[u8]| [&b"chunked"[..], b"identity"].iter().any(|it| coding.eq_ignore_ascii_case(it));
+    headers.get_all(header::TRANSFER_ENCODING).iter().all(|value| tokens(value).all(plain))
+}
+
 /// Says on a message that it asks for or grants an upgrade.
 pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

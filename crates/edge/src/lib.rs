@@ -274,7 +274,8 @@ fn copies(listeners: &[TcpListener]) -> Result<Vec<OwnedFd>, EdgeError> {
 fn orders(signals: &Signals) -> (mpsc::Sender<PathBuf>, Orders) {
     let (tell, callers) = mpsc::channel(internal::WAITING);
     let (fleet, stir) = (signals.fleet.subscribe(), signals.stir.subscribe());
-    (tell, Orders { fleet, stir, stop: signals.stop.subscribe(), callers })
+    let (stop, passed_on) = (signals.stop.subscribe(), Arc::clone(&signals.passed_on));
+    (tell, Orders { fleet, stir, stop, passed_on, callers })
 }
 
 /// What one worker thread is started with.

@@ -16,6 +16,8 @@ pub struct Limits {
     pub connect: Duration,
     /// How long requests in flight may take to end once edge was told to stop.
     pub drain: Duration,
+    /// The same where another edge has the listeners, and nobody waits for this one to end.
+    pub drain_beside: Duration,
     /// How long idle connections are kept open after that.
     pub drain_idle: Duration,
     /// How often slow clients and idle connections are looked for.
@@ -30,6 +32,7 @@ impl Default for Limits {
             connections: 16_384,
             connect: Duration::from_secs(2),
             drain: Duration::from_secs(30),
+            drain_beside: Duration::from_secs(600),
             drain_idle: Duration::from_secs(5),
             tick: Duration::from_millis(250),
         }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, SystemTime};
 
 use berth_clock::{Clock, random_bytes};
@@ -60,6 +60,8 @@ pub(crate) struct Orders {
     pub(crate) stir: watch::Receiver<u64>,
     /// True when it is time to go.
     pub(crate) stop: watch::Receiver<bool>,
+    /// Whether another edge has the listeners by then.
+    pub(crate) passed_on: Arc<AtomicBool>,
     /// Instances whose calls of other apps this thread takes, by the sockets at which their shims are asked.
     pub(crate) callers: mpsc::Receiver<PathBuf>,
 }

@@ -72,7 +72,7 @@ pub(crate) fn parse(bytes: &[u8], to_head: bool, out: &mut Vec<u8>) -> Parsed {
 pub(crate) fn parse_into(bytes: &[u8], to_head: bool, headers: &mut HeaderMap) -> Parsed {
     parse_by(bytes, to_head, |response, framing, head| {
         let whole = Bytes::copy_from_slice(bytes.get(..head.len)?);
-        let mut length = framing.length.filter(|_| !framing.coded && head.status != 204);
+        let mut length = framing.length.filter(|_| !framing.chunked && head.status != 204);
         for header in &*response.headers {
             let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
             if name == header::CONTENT_LENGTH {
@@ -138,7 +138,7 @@ fn write(response: &httparse::Response<'_, '_>, framing: &Framing<'_>, head: &mu
         }
         put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
     }
-    match framing.length.filter(|_| !framing.coded && head.status != 204) {
+    match framing.length.filter(|_| !framing.chunked && head.status != 204) {
         Some(length) => put(out, &[b"content-length: ", length.to_string().as_bytes(), b"\r\n"]),
         None if matches!(head.body, Body::Length(0)) => {}
         None => put(out, &[b"transfer-encoding: chunked\r\n"]),
@@ -159,9 +159,8 @@ pub(crate) fn is_event_stream(kind: &[u8]) -> bool {
 /// What the headers of a response say about where it ends and what is for the next hop alone.
 struct Framing<'h> {
     length: Option<u64>,
-    /// There is a Transfer-Encoding ...
-    coded: bool,
-    /// ... that ends in chunks.
+    /// It comes in chunks. No other transfer coding is taken: its end would be found, and a client would be given a body that nobody had
+    /// told it how to read (RFC 9112, 6.1).
     chunked: bool,
     keeps: bool,
     /// Headers named by `Connection`.
@@ -170,13 +169,8 @@ struct Framing<'h> {
 
 impl<'h> Framing<'h> {
     fn of(response: &httparse::Response<'_, 'h>) -> Option<Self> {
-        let mut framing = Self {
-            length: None,
-            coded: false,
-            chunked: false,
-            keeps: response.version == Some(1),
-            named: Vec::new(),
-        };
+        let mut framing =
+            Self { length: None, chunked: false, keeps: response.version == Some(1), named: Vec::new() };
         for header in &*response.headers {
             let (name, value) = (header.name, header.value);
             if name.eq_ignore_ascii_case("content-length") {
@@ -186,9 +180,12 @@ impl<'h> Framing<'h> {
                     return None;
                 }
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                framing.coded = true;
-                framing.chunked =
-                    tokens(value).last().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+                for coding in tokens(value).filter(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+                    if framing.chunked || !coding.eq_ignore_ascii_case(b"chunked") {
+                        return None;
+                    }
+                    framing.chunked = true;
+                }
             } else if name.eq_ignore_ascii_case("connection") {
                 for token in tokens(value) {
                     framing.keeps &= !token.eq_ignore_ascii_case(b"close");
@@ -206,7 +203,6 @@ impl<'h> Framing<'h> {
         let body = match self.length {
             _ if to_head || status == 204 || status == 304 => Body::Length(0),
             _ if self.chunked => Body::Chunks(Scanner::of_chunks()),
-            _ if self.coded => Body::UntilClose,
             Some(length) => Body::Length(length),
             None => Body::UntilClose,
         };
@@ -273,8 +269,8 @@ mod tests {
             ("content-length: 5\r\ncontent-length: 5\r\n", Some(5), true),
             ("content-length: 5\r\nconnection: close\r\n", Some(5), false),
             ("transfer-encoding: chunked\r\ncontent-length: 5\r\n", None, true),
-            ("transfer-encoding: gzip, chunked\r\n", None, true),
-            ("transfer-encoding: gzip\r\n", None, false),
+            ("transfer-encoding: identity\r\ncontent-length: 5\r\n", Some(5), true),
+            ("transfer-encoding: identity\r\n", None, false),
             ("", None, false),
         ] {
             let (head, out) = read(&format!("HTTP/1.1 200 OK\r\n{lines}\r\n"), false).unwrap();
@@ -292,6 +288,10 @@ mod tests {
             "content-length: 5\r\ncontent-length: 6\r\n",
             "content-length: 5, 5\r\n",
             "content-length: -1\r\n",
+            "transfer-encoding: gzip, chunked\r\n",
+            "transfer-encoding: gzip\r\n",
+            "transfer-encoding: chunked, chunked\r\n",
+            "transfer-encoding: chunked\r\ntransfer-encoding: gzip\r\n",
         ] {
             assert!(read(&format!("HTTP/1.1 200 OK\r\n{wrong}\r\n"), false).is_none(), "{wrong:?}");
         }

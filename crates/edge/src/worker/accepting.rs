@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
@@ -75,10 +76,13 @@ async fn drain(
     *worker.streams.borrow_mut() = Pool::default();
     *worker.lines.borrow_mut() = Lines::default();
     *worker.dialers.borrow_mut() = Dialers::default();
-    let deadline = tokio::time::sleep(worker.limits.drain);
+    let limits = &worker.limits;
+    // Beside another edge it is in nobody's way: what lasts, an upload or an answer that takes its time, may come to its end.
+    let beside = orders.passed_on.load(SeqCst);
+    let deadline = tokio::time::sleep(if beside { limits.drain_beside } else { limits.drain });
     // An idle connection may bring one more request, which is answered with `Connection: close`. To close it at once
     // would meet, now and then, a request that is just on its way, and fail it.
-    let grace = tokio::time::sleep(worker.limits.drain_idle.min(worker.limits.drain));
+    let grace = tokio::time::sleep(limits.drain_idle.min(limits.drain));
     tokio::pin!(deadline, grace);
     let mut graceful = false;
     while !worker.is_empty() {

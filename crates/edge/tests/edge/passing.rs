@@ -209,9 +209,50 @@ fn an_upgrade_that_the_app_declines_ends_the_connection() {
     let world = serving(&instance);
     let mut client = world.client();
     let response =
-        client.request(&format!("GET / HTTP/1.1\r\n{HOST}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"));
+        client.request(&format!("GET / HTTP/1.1\r\n{HOST}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
     assert_eq!((response.status, response.header("connection")), (200, Some("close")));
     assert!(client.is_closed());
+}
+
+/// What came through it would be requests that no rule was asked about.
+#[test]
+fn nobody_is_given_a_tunnel_for_http_2() {
+    let (instance, seen) = Instance::mirror();
+    let world = serving(&instance);
+    for wish in ["h2c", "H2C", "HTTP/2.0", "websocket, h2c"] {
+        let asked = format!(
+            "GET / HTTP/1.1\r\n{HOST}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {wish}\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+        );
+        assert_eq!(world.client().request(&asked).status, 200);
+        let head = seen.recv().unwrap().to_lowercase();
+        assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
+    }
+}
+
+#[test]
+fn an_app_that_switches_to_something_else_is_no_tunnel() {
+    let instance = Instance::scripted(|mut call| {
+        call.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n");
+    });
+    let world = serving(&instance);
+    let asked = format!("GET / HTTP/1.1\r\n{HOST}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(world.client().request(&asked).status, 502);
+}
+
+/// To take the coding's name off and leave the body as it is would be to give bytes that nobody can read.
+#[test]
+fn a_body_in_a_coding_that_the_client_is_not_told_of_is_no_answer() {
+    for coding in ["gzip, chunked", "gzip"] {
+        let instance = Instance::scripted(move |mut call| {
+            call.write(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n1\r\nx\r\n0\r\n\r\n"));
+        });
+        let world = serving(&instance);
+        // Without a body by one codec, with one by the other.
+        for more in ["\r\n", "Content-Length: 1\r\n\r\nx"] {
+            let asked = format!("POST / HTTP/1.1\r\n{HOST}{more}");
+            assert_eq!(world.client().request(&asked).status, 502, "{coding}");
+        }
+    }
 }
 
 #[test]
