@@ -493,10 +493,14 @@ impl App {
     }
 
     /// The newest release that a rollback without a number goes back to: the one that was activated before the
-    /// one that serves, leaving out releases that are the same by rollback.
+    /// one that serves, leaving out releases that are the same by rollback. While another is rolled out in steps it is that one which is to
+    /// go, and the one that serves is what there is to go back to.
     #[must_use]
     pub fn rollback_target(&self) -> Option<ReleaseNumber> {
         let serving = self.serving?;
+        if self.rollout().is_some() {
+            return Some(serving);
+        }
         let same = |release: &Release| match release.reason {
             Reason::Rollback { of, keep_config: false } => of,
             Reason::Rollback { .. } | Reason::Deploy | Reason::Config | Reason::Secrets => release.number,

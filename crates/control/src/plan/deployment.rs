@@ -1,6 +1,7 @@
 //! Builds, and whose turn it is.
 
 use crate::command::Fact;
+use crate::event::Failure;
 use crate::state::Phase;
 use crate::world::Build;
 
@@ -42,7 +43,16 @@ impl Planner<'_> {
         if app.volume_work.is_some() {
             return;
         }
-        if app.activation.is_none() {
+        // A rollout in steps gives way at once: it would go on for minutes with a release that is not wanted any more, and nobody wants it
+        // less than who rolls back.
+        if let Some(split) = app.rollout().filter(|split| split.release < release && split.percent < 100) {
+            let (number, percent) = (split.release, split.percent);
+            let summary = format!(
+                "{release} was submitted while the rollout of {number} was at {percent} % of the requests"
+            );
+            let failure = Failure::new("rollout_aborted", summary);
+            self.record(Fact::Failed { release: number, failure });
+        } else if app.activation.is_none() {
             self.record(Fact::BeginActivation { release });
         } else if app.overtaken(release).next().is_some() {
             self.record(Fact::Supersede { by: release });

@@ -55,6 +55,24 @@ fn first_new(scene: &Scene) -> Ordinal {
     scene.app().running(v(2), &web()).next().unwrap().0
 }
 
+/// A rollback leaves the rollout for the release that serves, and a newer deploy takes its place: neither waits for its steps.
+#[test]
+fn what_is_newer_ends_it_at_once() {
+    let mut scene = rolling_out();
+    assert_eq!(scene.app().rollback_target(), Some(v(1)));
+    let began = scene.now;
+    scene.wish(Wish::Rollback { to: v(1), keep_config: false });
+    scene.run_until(|it| it.app().serving == Some(v(3)));
+    assert!(scene.now - began < Duration::from_secs(60), "not even the first step was waited for");
+    assert_eq!(scene.failure_code(2), Some("rollout_aborted"));
+    assert_eq!(shares(&scene), [5]);
+
+    let mut scene = rolling_out();
+    scene.deploy(None);
+    scene.run_until(|it| it.app().serving == Some(v(3)));
+    assert_eq!((scene.failure_code(2), shares(&scene)), (Some("rollout_aborted"), vec![5]));
+}
+
 #[test]
 fn it_goes_up_in_steps_and_takes_over_at_the_end() {
     let mut scene = rolling_out();
