@@ -36,6 +36,8 @@ pub struct DockerfileRequest {
     pub tree: TreeId,
     /// Where the Dockerfile is in it.
     pub path: String,
+    /// The stage that is the image; the last one when not given.
+    pub target: Option<String>,
     /// Its arguments, which the image's history shows.
     pub args: BTreeMap<String, String>,
     /// Its secrets, for `RUN --mount=type=secret,id=NAME`.

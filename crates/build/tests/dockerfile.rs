@@ -44,6 +44,7 @@ struct Yard {
 /// A source and what to do with it.
 struct Order {
     files: Vec<(&'static str, String)>,
+    target: Option<String>,
     args: BTreeMap<String, String>,
     secrets: BTreeMap<String, String>,
     offline: bool,
@@ -53,7 +54,7 @@ impl Order {
     fn new(dockerfile: &str) -> Self {
         let dockerfile = dockerfile.replace("SH ", "RUN [\"/bin/busybox\", \"sh\", \"-c\", ");
         let files = vec![("Dockerfile", dockerfile)];
-        Self { files, args: BTreeMap::new(), secrets: BTreeMap::new(), offline: true }
+        Self { files, target: None, args: BTreeMap::new(), secrets: BTreeMap::new(), offline: true }
     }
 }
 
@@ -126,6 +127,7 @@ impl Yard {
             tree: store.put_tree(packed.tree()).unwrap(),
             path: "Dockerfile".to_owned(),
             masked: order.secrets.values().cloned().collect(),
+            target: order.target,
             args: order.args,
             secrets: order.secrets,
             offline: order.offline,
@@ -236,6 +238,9 @@ async fn a_stage_gives_what_is_copied_from_it_and_nothing_else(yard: Yard) {
     let (files, _, _) = yard.image(Order::new(dockerfile)).await;
     assert_eq!(files.text("taken").unwrap(), "made\n");
     assert!(files.text("more").is_none() && !files.holds("more\n"));
+    let first = Order { target: Some("first".to_owned()), ..Order::new(dockerfile) };
+    let (files, _, _) = yard.image(first).await;
+    assert_eq!((files.text("made").as_deref(), files.text("taken")), (Some("made\n"), None));
     // Again, with what the engine kept.
     let (files, _, _) = yard.image(Order::new(dockerfile)).await;
     assert_eq!(files.text("taken").unwrap(), "made\n");

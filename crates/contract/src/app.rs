@@ -113,6 +113,10 @@ pub struct AppSummary {
     /// Its sleep, while it sleeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asleep: Option<Asleep>,
+    /// The stack that it is a service of, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub stack: Option<AppName>,
 }
 
 /// An app that sleeps until somebody asks for it.

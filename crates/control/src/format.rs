@@ -122,8 +122,21 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
     let Manifest {
         format: _,
         app: _,
-        build: Build { builder: _, command: _, output: _, offline: _, env: _, image: _, dockerfile: _ },
+        stack,
+        build:
+            Build {
+                builder: _,
+                command: _,
+                output: _,
+                offline: _,
+                env: _,
+                image: _,
+                dockerfile: _,
+                target,
+                args: build_args,
+            },
         processes: _,
+        args,
         env: _,
         deploy: Deploy { release_command: _, strategy, timeout: _, warm: _, canary },
         http:
@@ -163,6 +176,10 @@ fn of_manifest(manifest: &Manifest) -> Option<Newer> {
         (2, cache.is_some(), "`[http.cache]` in berth.toml"),
         (2, !scale.is_empty(), "`[scale]` in berth.toml"),
         (CHECKS, !healthcheck.is_empty(), "`[healthcheck]` in berth.toml"),
+        (2, stack.is_some(), "a service of a stack"),
+        (2, target.is_some(), "`target` in berth.toml"),
+        (2, !build_args.is_empty(), "`[build.args]` in berth.toml"),
+        (2, !args.is_empty(), "`[args]` in berth.toml"),
     ];
     let there = parts.into_iter().filter(|(_, is_there, _)| *is_there);
     there.map(|(format, _, what)| Newer { format, what }).max_by_key(|newer| newer.format)

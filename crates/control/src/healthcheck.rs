@@ -1,5 +1,6 @@
 //! Which command says of an instance whether it is well: its manifest's, or its image's.
 
+use berth_spec::manifest::Healthcheck;
 use berth_spec::{Command, Millis, ProcessName};
 
 use crate::event::ImageCheck;
@@ -41,7 +42,7 @@ impl Release {
             return None;
         }
         let is_asked = own.is_none() && process.is_web() && self.manifest.http.readiness.path.is_some();
-        let image = self.image_check().filter(|_| !is_asked);
+        let image = self.image_check().filter(|_| !is_asked && self.asked_path().is_none());
         let command = own.and_then(|own| own.command.clone());
         let command = command.or_else(|| image.map(|image| Command::Argv(image.command.clone())))?;
         let interval = own.and_then(|own| own.interval).or(image.map(|it| it.interval)).unwrap_or(INTERVAL);
@@ -60,10 +61,34 @@ impl Release {
     /// The path that the image's own check asks for, unless the manifest puts something else in the place of that check.
     #[must_use]
     pub fn asked_by_image(&self) -> Option<&str> {
-        let web = self.manifest.healthcheck.iter().find(|(process, _)| process.is_web());
-        let is_replaced = web.is_some_and(|(_, own)| own.disable || own.command.is_some());
-        let image = self.artifact.as_ref()?.image.as_ref()?;
-        image.health_path.as_deref().filter(|_| !is_replaced)
+        let is_replaced = self.of_web().is_some_and(|own| own.disable || own.command.is_some());
+        self.asked_path().filter(|_| !is_replaced)
+    }
+
+    /// How long after its start an instance may not be ready: what the manifest says, and as long as a check that asks for a path would
+    /// fail by Docker, or a command's failures do not count.
+    #[must_use]
+    pub fn grace(&self, process: &ProcessName) -> Millis {
+        let grace = self.manifest.http.readiness.grace;
+        if !process.is_web() || self.asked_by_image().is_none() || self.manifest.http.readiness.path.is_some()
+        {
+            return grace.max(self.healthcheck(process).map(|check| check.start_period).unwrap_or_default());
+        }
+        let (own, image) = (self.of_web(), self.image_check());
+        let interval = own.and_then(|own| own.interval).or(image.map(|it| it.interval)).unwrap_or(INTERVAL);
+        let start_period = own.and_then(|own| own.start_period).or(image.map(|it| it.start_period));
+        let retries = own.and_then(|own| own.retries).or(image.map(|it| it.retries)).unwrap_or(RETRIES);
+        grace.max(Millis(
+            start_period.unwrap_or_default().0.saturating_add(interval.0.saturating_mul(retries.into())),
+        ))
+    }
+
+    fn of_web(&self) -> Option<&Healthcheck> {
+        self.manifest.healthcheck.iter().find(|(process, _)| process.is_web()).map(|(_, own)| own)
+    }
+
+    fn asked_path(&self) -> Option<&str> {
+        self.artifact.as_ref()?.image.as_ref()?.health_path.as_deref()
     }
 
     fn image_check(&self) -> Option<&ImageCheck> {
@@ -149,6 +174,23 @@ mod tests {
             let text = format!("[healthcheck.web]\n{replaced}\n");
             assert_eq!(release(&text, asks()).asked_by_image(), None, "{replaced}");
         }
-        assert_eq!(release("[healthcheck.web]\nretries = 1\n", asks()).asked_by_image(), Some("/up"));
+        let fewer = release(
+            "[healthcheck.web]\nretries = 1\n",
+            Image { health_path: Some("/up".to_owned()), ..checked() },
+        );
+        assert_eq!(
+            (fewer.asked_by_image(), of(&fewer, "web")),
+            (Some("/up"), None),
+            "it is asked, and not run"
+        );
+        let web = ProcessName::new("web").unwrap();
+        assert_eq!(fewer.grace(&web), Millis::from_secs(10), "3 s, and one interval of 5 s");
+        let asked = release("", Image { health_path: Some("/up".to_owned()), ..checked() });
+        assert_eq!(asked.grace(&web), Millis::from_secs(38), "3 s, and seven of 5 s");
+        assert_eq!(
+            release("", checked()).grace(&web),
+            Millis::from_secs(10),
+            "what fails a command is its shim's to say"
+        );
     }
 }

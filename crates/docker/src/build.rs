@@ -50,6 +50,8 @@ pub struct Dockerfile {
     pub path: String,
     /// The name that the image gets.
     pub name: String,
+    /// The stage that is the image; the last one when not given.
+    pub target: Option<String>,
     /// Its arguments, which the image's history shows.
     pub args: Vec<(String, String)>,
     /// Its secrets, by the names that `RUN --mount=type=secret,id=NAME` has; none of the image's layers holds them. Podman alone has them.
@@ -149,6 +151,7 @@ impl Engine {
         let options = BuildImageOptions {
             dockerfile: what.path.clone(),
             t: Some(what.name.clone()),
+            target: what.target.clone().unwrap_or_default(),
             buildargs: Some(what.args.iter().cloned().collect()),
             networkmode: what.offline.then(|| if is_podman { PODMANS_NONE } else { "none" }.to_owned()),
             memory: (!limited_by_group).then_some(MEMORY),
@@ -268,6 +271,7 @@ mod tests {
         let mut what = Dockerfile {
             path: "Dockerfile".to_owned(),
             name: "a".to_owned(),
+            target: None,
             args: Vec::new(),
             secrets: Vec::new(),
             offline: false,

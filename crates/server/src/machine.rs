@@ -115,7 +115,7 @@ struct Notes {
     /// Instances that are being cleared away.
     clearing: BTreeSet<InstanceId>,
     /// Exits that were not written down since the last one that was.
-    unwritten_exits: BTreeMap<AppId, instances::Unwritten>,
+    unwritten_exits: BTreeMap<InstanceId, instances::Unwritten>,
     /// How many processes the kernel had killed for lack of memory at the last look.
     oom_kills: Option<u64>,
     /// Instances that this process had stand still, and those that it had go on.

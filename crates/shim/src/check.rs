@@ -21,7 +21,7 @@ pub struct Check<C = Vec<String>> {
     pub timeout: u64,
     /// How long from the app's start on a failure does not count, unless one has passed before. It is at least [`Check::interval`].
     pub start_period: u64,
-    /// From one to the next as long as none has passed and failures do not count.
+    /// From one to the next as long as none has passed; of failures after the start period one in an interval counts.
     pub start_interval: u64,
     /// How many must fail in a row for the app to be unwell.
     pub retries: u32,

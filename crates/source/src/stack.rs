@@ -161,6 +161,23 @@ impl Reader<'_> {
         self.stack.told.push(Told { line: at.line, what, why, refused });
     }
 
+    /// Whether it is a table; refused where it is not, since what is in it would not be heard.
+    fn is_table(&mut self, what: &str, value: &Node) -> bool {
+        if !value.is_table() {
+            self.refuse(value, what, "it has to be a table of keys and values");
+        }
+        value.is_table()
+    }
+
+    /// Whether it is a table or a list; refused where it is not.
+    fn has_parts(&mut self, what: &str, value: &Node) -> bool {
+        let has = value.is_table() || value.is_list();
+        if !has {
+            self.refuse(value, what, "it has to be a list, or a table of keys and values");
+        }
+        has
+    }
+
     /// A plain value with its variables put in.
     fn text(&mut self, node: &Node) -> Option<String> {
         let text = node.plain()?;
@@ -205,6 +222,7 @@ impl Reader<'_> {
                         );
                     }
                     "external" | "labels" => {}
+                    "driver" if value.plain().as_deref() == Some("local") => {}
                     "name" => self.tell(value, &what, "a volume is called as the service calls it"),
                     _ => self.refuse(value, &what, "a volume is a directory of the home, and nothing else"),
                 }

@@ -3,12 +3,14 @@
 //! [`Manifest::read`] makes it from what people write. Defaults are written into it, so that a release keeps
 //! the behaviour it was made with when a later version of Berth has other defaults.
 
+mod build;
 mod canary;
 mod cron;
 mod healthcheck;
 mod http_cache;
 mod http_protocol;
 mod http_route;
+mod image_args;
 mod keys;
 mod rate_limit;
 mod read;
@@ -18,10 +20,11 @@ mod scale;
 mod volumes;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::build::{Build, Builder};
 pub use self::canary::{Analysis, CANARY_STEPS_MAX, Canary};
 pub use self::cron::{CRON_MAX, Concurrency, CronEntry, made_name};
 pub use self::healthcheck::Healthcheck;
@@ -33,7 +36,7 @@ pub use self::request_limits::RequestConcurrency;
 pub use self::resources::Resources;
 pub use self::scale::Sleep;
 pub use self::volumes::{InvalidMountPath, MountPath, VOLUMES_MAX, Volume};
-use crate::command::{Command, RelativeDir};
+use crate::command::Command;
 pub use crate::host::HostName;
 use crate::isolation::Isolation;
 use crate::name::{AppName, CronName, EnvName, ProcessName, VolumeName};
@@ -58,10 +61,16 @@ pub struct Manifest {
     pub format: Format,
     /// The app's name, when the manifest gives one.
     pub app: Option<AppName>,
+    /// The stack that it is a service of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<AppName>,
     /// How the source becomes an artifact.
     pub build: Build,
     /// What runs, by process; empty when only the builder knows.
     pub processes: BTreeMap<ProcessName, Command>,
+    /// What the entrypoint of the image is given in place of the image's own command, by process.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub args: BTreeMap<ProcessName, Vec<String>>,
     /// Environment of every process; configuration and secrets win over it.
     pub env: BTreeMap<EnvName, String>,
     /// How a release replaces the one before.
@@ -171,87 +180,6 @@ impl From<Format> for u32 {
         match format {
             Format::One => 1,
         }
-    }
-}
-
-/// How the source becomes an artifact.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Build {
-    /// Which builder; found from the source when not given.
-    pub builder: Option<Builder>,
-    /// What to run in the source before the builder takes over.
-    pub command: Option<Command>,
-    /// The directory below the source that becomes the artifact; the whole tree when not given.
-    pub output: Option<RelativeDir>,
-    /// Whether its commands are kept from every network: `network = false` as people write it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub offline: bool,
-    /// Which of the app's configuration and secrets its commands see. They are part of what the artifact is made from.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub env: BTreeSet<EnvName>,
-    /// The image that is run in place of anything that is built, as people name it; in a release held to its digest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    /// The Dockerfile that makes the image, relative to the source.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dockerfile: Option<String>,
-}
-
-/// What turns source into an artifact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Builder {
-    /// `cargo build --release`; the binaries are the artifact.
-    Cargo,
-    /// The tree as it is, after `build.command` if there is one.
-    Copy,
-    /// A directory of files that Berth serves itself.
-    Static,
-    /// JavaScript by Node or Bun: npm, pnpm, yarn, bun.
-    Node,
-    /// Python in a virtual environment: pip, uv, poetry, pipenv.
-    Python,
-    /// `go build`.
-    Go,
-    /// Ruby with Bundler.
-    Ruby,
-    /// PHP, with Composer where there is a composer.json.
-    Php,
-    /// Java with Maven, with Gradle, or a source file by itself.
-    Java,
-    /// Deno.
-    Deno,
-    /// `dotnet publish`.
-    Dotnet,
-    /// Elixir with mix.
-    Elixir,
-    /// `make build`.
-    Make,
-}
-
-impl Builder {
-    /// All of them, with the names that berth.toml has for them.
-    pub const NAMED: [(&'static str, Self); 13] = [
-        ("cargo", Self::Cargo),
-        ("copy", Self::Copy),
-        ("static", Self::Static),
-        ("node", Self::Node),
-        ("python", Self::Python),
-        ("go", Self::Go),
-        ("ruby", Self::Ruby),
-        ("php", Self::Php),
-        ("java", Self::Java),
-        ("deno", Self::Deno),
-        ("dotnet", Self::Dotnet),
-        ("elixir", Self::Elixir),
-        ("make", Self::Make),
-    ];
-
-    /// The name that berth.toml has for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMED.iter().find(|(_, builder)| *builder == self).map_or("copy", |(name, _)| name)
     }
 }
 

@@ -22,10 +22,15 @@ struct Manifest {
     /// The app's name: a-z, 0-9 and -, starting with a letter, of at most 40 characters.
     #[schemars(regex(pattern = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"))]
     app: Option<String>,
+    /// The stack that it is a service of: `berth stack` writes it, and takes down no app without it.
+    #[schemars(regex(pattern = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"))]
+    stack: Option<String>,
     /// How the source becomes an artifact. Leave it out and Berth detects.
     build: Option<Build>,
     /// What runs, by process. `web` receives HTTP.
     processes: Option<BTreeMap<String, Command>>,
+    /// What the entrypoint of the image is given in place of the image's own command, by process.
+    args: Option<BTreeMap<String, Vec<String>>>,
     /// Environment of every process. Configuration and secrets win over it.
     env: Option<BTreeMap<String, String>>,
     /// How a release replaces the one before.
@@ -86,6 +91,11 @@ struct Build {
     /// A Dockerfile of the source, which Docker, Podman or buildah builds; the image is run. `network` and `env` hold for it, the latter as build
     /// arguments or, where it names secrets, as secrets of the build.
     dockerfile: Option<String>,
+    /// The stage of the Dockerfile that is the image. The last one when left out.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_.][A-Za-z0-9_.-]{0,127}$"))]
+    target: Option<String>,
+    /// Arguments of the Dockerfile (`ARG`), which its image's history shows.
+    args: Option<BTreeMap<String, String>>,
 }
 
 #[derive(JsonSchema)]

@@ -207,6 +207,9 @@ impl Building<'_> {
         let mut flag = |name: &str, value: String| args.extend([name.to_owned(), value]);
         flag("--iidfile", self.at("image").display().to_string());
         flag("--file", source.join(&request.path).display().to_string());
+        if let Some(stage) = &request.target {
+            flag("--target", stage.clone());
+        }
         if request.offline {
             flag("--network", "none".to_owned());
         }

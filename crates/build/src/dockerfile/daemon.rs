@@ -29,6 +29,7 @@ pub(super) async fn build(
         let what = Dockerfile {
             path: request.path,
             name: request.name,
+            target: request.target,
             args: request.args.into_iter().collect(),
             secrets: request.secrets.into_iter().collect(),
             offline: request.offline,

@@ -23,6 +23,9 @@ pub enum StackAction {
         /// Show what would be done and what is not taken over, and do nothing
         #[arg(long)]
         dry_run: bool,
+        /// Make apps of these names that are there already, and are not of the stack, its services
+        #[arg(long)]
+        adopt: bool,
     },
     /// List the apps of a stack
     Ps(OfStack),
@@ -34,6 +37,9 @@ pub enum StackAction {
         /// Remove their volumes too; they stay otherwise
         #[arg(long)]
         volumes: bool,
+        /// And the apps of the stack that the file no longer has
+        #[arg(long)]
+        remove_orphans: bool,
         /// Do not ask
         #[arg(long, short)]
         yes: bool,

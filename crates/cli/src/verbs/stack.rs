@@ -1,8 +1,9 @@
 //! `stack`: the services of a compose file as apps, each with a life of its own.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use berth_contract::{Code, DestroyQuery, ExitStatus, Scale};
+use berth_contract::{AppState, AppsQuery, Code, DestroyQuery, ExitStatus, Scale};
 use berth_source::stack::{self, Service, Stack};
 use berth_source::walk::{Packed, pack};
 use berth_spec::{AppId, AppName, Dotenv};
@@ -23,7 +24,7 @@ const NO_NAMES: &str =
 
 /// A stack that was read.
 struct Loaded {
-    name: String,
+    name: AppName,
     file: String,
     directory: PathBuf,
     stack: Stack,
@@ -32,13 +33,15 @@ struct Loaded {
 impl Session<'_> {
     pub(super) async fn stack(&mut self, args: StackArgs) -> Result<ExitStatus, Failure> {
         match args.action {
-            StackAction::Up { of, dry_run } => self.stack_up(&of, dry_run).await,
+            StackAction::Up { of, dry_run, adopt } => self.stack_up(&of, dry_run, adopt).await,
             StackAction::Ps(of) => self.stack_ps(&of).await,
-            StackAction::Down { of, volumes, yes } => self.stack_down(&of, volumes, yes).await,
+            StackAction::Down { of, volumes, remove_orphans, yes } => {
+                self.stack_down(&of, volumes, remove_orphans, yes).await
+            }
         }
     }
 
-    async fn stack_up(&mut self, of: &OfStack, dry_run: bool) -> Result<ExitStatus, Failure> {
+    async fn stack_up(&mut self, of: &OfStack, dry_run: bool, adopt: bool) -> Result<ExitStatus, Failure> {
         for loaded in self.stacks(of)? {
             self.show_stack(&loaded, dry_run)?;
             // A platform that does not answer is told of where something is done.
@@ -57,10 +60,18 @@ impl Session<'_> {
             if dry_run {
                 continue;
             }
-            // All sources are read before the first service is changed.
+            // All sources are read before the first service is changed, and nobody else's app is.
             let mut ready = Vec::new();
             for service in &loaded.stack.services {
-                ready.push((self.app_of(&loaded, service)?, source_of(&loaded, service)?));
+                let app = self.app_of(&loaded, service)?;
+                if let Some(whose) = self.stranger(&loaded, &app).await?.filter(|_| !adopt) {
+                    return Err(Failure::local(
+                        Code::StackRefused,
+                        format!("the app {} is there already, and is of {whose}; nothing was done", app.app),
+                        "give the stack another name, or make the app its service with --adopt",
+                    ));
+                }
+                ready.push((app, source_of(&loaded, service)?));
             }
             for (service, (app, source)) in loaded.stack.services.iter().zip(ready) {
                 let status = self.up(service, &app, &source).await?;
@@ -72,11 +83,51 @@ impl Session<'_> {
                     return Ok(status);
                 }
             }
+            for orphan in self.orphans(&loaded).await? {
+                self.hint(&format!(
+                    "{} is of this stack and no longer in {}: `berth stack down --remove-orphans` or `berth destroy` removes it",
+                    orphan.app, loaded.file
+                ))?;
+            }
         }
         if dry_run {
             self.hint("nothing was done")?;
         }
         Ok(ExitStatus::Ok)
+    }
+
+    /// Whose the app is, in words, where it is there and is not the stack's.
+    async fn stranger(&self, loaded: &Loaded, app: &AppId) -> Result<Option<String>, Failure> {
+        let known = match self.client.app(app).await {
+            Ok(known) => known.summary,
+            Err(problem) if problem.code() == Code::AppNotFound => return Ok(None),
+            Err(problem) => return Err(problem.into()),
+        };
+        // One that never had a release may be of an `up` that did not come so far.
+        let is_own = known.stack.as_ref() == Some(&loaded.name)
+            || (known.stack.is_none() && known.state == AppState::Empty);
+        let whose =
+            || known.stack.map_or_else(|| "no stack".to_owned(), |other| format!("the stack {other}"));
+        Ok((!is_own).then(whose))
+    }
+
+    /// The apps that are of the stack and not of its file.
+    async fn orphans(&self, loaded: &Loaded) -> Result<Vec<AppId>, Failure> {
+        let mut known: Vec<AppId> = Vec::new();
+        let mut query = AppsQuery::default();
+        loop {
+            let page = self.client.apps_page(&self.project, &query).await?;
+            let of_stack = page.apps.into_iter().filter(|app| app.stack.as_ref() == Some(&loaded.name));
+            known.extend(of_stack.map(|app| app.id));
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        let services: BTreeSet<String> =
+            loaded.stack.services.iter().map(|service| app_name(loaded, service)).collect();
+        known.retain(|app| !services.contains(app.app.as_str()));
+        Ok(known)
     }
 
     async fn up(&mut self, service: &Service, app: &AppId, source: &Source) -> Result<ExitStatus, Failure> {
@@ -134,15 +185,35 @@ impl Session<'_> {
         })
     }
 
-    async fn stack_down(&mut self, of: &OfStack, volumes: bool, yes: bool) -> Result<ExitStatus, Failure> {
+    async fn stack_down(
+        &mut self,
+        of: &OfStack,
+        volumes: bool,
+        remove_orphans: bool,
+        yes: bool,
+    ) -> Result<ExitStatus, Failure> {
         let mut gone = Vec::new();
         for loaded in self.stacks(of)? {
             let mut there = Vec::new();
+            let orphans = self.orphans(&loaded).await?;
+            if remove_orphans {
+                there.extend(orphans.iter().cloned());
+            }
             for service in loaded.stack.services.iter().rev() {
                 let app = self.app_of(&loaded, service)?;
-                if self.is_there(&app).await? {
-                    there.push(app);
+                if !self.is_there(&app).await? {
+                    continue;
                 }
+                match self.stranger(&loaded, &app).await? {
+                    None => there.push(app),
+                    Some(whose) => self.hint(&format!("{} is of {whose}, and stays", app.app))?,
+                }
+            }
+            for orphan in orphans.iter().filter(|_| !remove_orphans) {
+                self.hint(&format!(
+                    "{} is of this stack and no longer in {}; it stays without --remove-orphans",
+                    orphan.app, loaded.file
+                ))?;
             }
             if !yes && !there.is_empty() {
                 let names: Vec<&str> = there.iter().map(|app| app.app.as_str()).collect();
@@ -152,7 +223,7 @@ impl Session<'_> {
                     names.join(", "),
                     if volumes { " " } else { "" }
                 );
-                self.confirm(&format!("taking {} down", loaded.name), &what, &loaded.name)?;
+                self.confirm(&format!("taking {} down", loaded.name), &what, loaded.name.as_str())?;
             }
             for app in there {
                 self.client.destroy_app(&app, &DestroyQuery { volumes }).await?;
@@ -276,7 +347,7 @@ impl Session<'_> {
             let detail = format!("no name of a stack can be made of {shown}");
             Failure::local(Code::UsageInvalid, detail, "name it: `berth stack up NAME -f FILE`")
         })?;
-        Ok(Loaded { name: name.to_string(), file: shown, directory, stack })
+        Ok(Loaded { name, file: shown, directory, stack })
     }
 }
 
@@ -353,11 +424,13 @@ fn described(loaded: &Loaded, service: &Service) -> String {
 /// What a service is made from: its directory, or nothing for an image, and the manifest that its part of the file is.
 fn source_of(loaded: &Loaded, service: &Service) -> Result<Source, Failure> {
     let mut manifest = service.manifest.clone();
+    manifest.stack = Some(loaded.name.clone());
     for other in &loaded.stack.services {
         if let (Some(alias), Ok(app)) = (&other.alias, AppName::new(&app_name(loaded, other))) {
             manifest.network.names.insert(alias.clone(), app);
         }
     }
+    let mut of_files = BTreeMap::new();
     for file in &service.env_files {
         let text = read_file(&loaded.directory, &file.path)?;
         let Some(text) = text else {
@@ -372,9 +445,11 @@ fn source_of(loaded: &Loaded, service: &Service) -> Result<Source, Failure> {
             ));
         };
         let read = Dotenv::parse(&file.path, &text).map_err(Failure::Manifest)?;
-        for (name, value) in read.variables {
-            manifest.env.entry(name).or_insert(value);
-        }
+        // Of two files the later one wins, and what the service itself says over both.
+        of_files.extend(read.variables);
+    }
+    for (name, value) in of_files {
+        manifest.env.entry(name).or_insert(value);
     }
     let packed = match &service.context {
         None => Packed::default(),

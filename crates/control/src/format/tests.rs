@@ -9,13 +9,15 @@ use crate::event::Reason;
 use crate::event::tests::{app_samples, folder, platform_samples, submitted};
 
 /// Places whose keys are names that people give.
-const NAMED: [&str; 17] = [
+const NAMED: [&str; 19] = [
     "config_changed.set",
     "release_built.artifact.env",
     "release_built.artifact.processes",
     "release_submitted.artifact.env",
     "release_submitted.artifact.processes",
     "release_submitted.config",
+    "release_submitted.manifest.args",
+    "release_submitted.manifest.build.args",
     "release_submitted.manifest.cron",
     "release_submitted.manifest.env",
     "release_submitted.manifest.healthcheck",
@@ -125,6 +127,7 @@ fn manifests() -> Vec<Event> {
         "[[http.rate_limit]]\nrequests = 10\nper = \"1s\"\nburst = 20\nby = \"ip\"\npath = \"/login\"\nmethods = [\"POST\"]\n",
         "[[http.route]]\npath = \"/reports\"\nmethods = [\"GET\"]\nrequest_timeout = \"5m\"\nconcurrency = 4\n",
         "[http.cache]\nsize = \"64Mi\"\nmax_body = \"2Mi\"\n",
+        "stack = \"shop\"\n[build]\ndockerfile = \"Dockerfile\"\ntarget = \"runtime\"\n[build.args]\nVERSION = \"1\"\n[args]\nweb = [\"serve\"]\n",
         "[healthcheck.web]\ncommand = [\"./ok\"]\ninterval = \"5s\"\ntimeout = \"5s\"\nstart_period = \"1m\"\nstart_interval = \"1s\"\nretries = 2\n",
         "[healthcheck.web]\ncommand = \"./ok\"\n[healthcheck.worker]\ndisable = true\n",
         "[scale.web]\nmin = 0\nidle_after = \"1m\"\nstop_after = \"0s\"\n",

@@ -74,8 +74,7 @@ impl Planner<'_> {
                 ..Failure::new("listens_elsewhere", where_to)
             });
         }
-        let start_period = release.healthcheck(&instance.process).map(|check| check.start_period);
-        let grace = release.manifest.http.readiness.grace.max(start_period.unwrap_or_default());
+        let grace = release.grace(&instance.process);
         if !self.keeps_unready(ordinal, instance, &seen) || !self.is_over(Mark::Unready(ordinal), grace) {
             return None;
         }

@@ -26,6 +26,7 @@ pub fn explained(exit: &Exit) -> Option<String> {
         (_, Some(11)) => {
             "SIGSEGV: the program touched memory that is not its own, which is a fault in native code"
         }
+        (_, Some(15)) if exit.unhealthy => "SIGTERM: Berth asked it to end, since its health check failed",
         (_, Some(15)) => "SIGTERM: it was asked to end, and not by Berth",
         _ => return None,
     };

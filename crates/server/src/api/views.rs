@@ -29,6 +29,7 @@ pub(super) fn summary(api: &Api, app: &Arc<KnownApp>) -> AppSummary {
         release: app.serving,
         processes,
         asleep: asleep(app),
+        stack: app.releases.values().next_back().and_then(|newest| newest.manifest.stack.clone()),
     }
 }
 
@@ -113,7 +114,12 @@ fn trouble(api: &Api, app: &KnownApp) -> Option<String> {
     let seen = api.machine.seen(&app.id);
     let crashing = seen.iter().find(|(_, seen)| seen.life == SeenLife::BackingOff);
     if let Some((ordinal, seen)) = crashing {
-        let exit = seen.last_exit.map_or_else(String::new, |exit| format!(" It {exit}."));
+        let mut exit = seen.last_exit.map_or_else(String::new, |exit| format!(" It {exit}."));
+        // What the check said is what there is to know of one that was ended for it.
+        let said = seen.check.as_ref().map(|check| check.evidence.join("; ")).unwrap_or_default();
+        if seen.last_exit.is_some_and(|exit| exit.unhealthy) && !said.is_empty() {
+            exit.push_str(&format!(" Before, {said}."));
+        }
         return Some(format!(
             "Instance {ordinal} keeps ending and is started again, {} times so far.{exit}",
             seen.restarts
@@ -202,7 +208,7 @@ fn after_failure(code: Code) -> Option<&'static str> {
         }
         Code::CrashedAtStart => "`berth logs` shows what it printed; correct it and deploy again",
         Code::HealthCheckFailed => {
-            "let the path answer with a status from 200 to 299, or change [[http.checks]] in berth.toml"
+            "let it pass: a path below [[http.checks]] has to answer with a status from 200 to 299, a command of [healthcheck] or of the image to end with 0"
         }
         Code::ReleaseCommandFailed => {
             "`berth logs -p release-command` shows what it printed; correct it and deploy again"

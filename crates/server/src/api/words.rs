@@ -206,10 +206,8 @@ fn of_instance(event: &Event) -> String {
         }
         Event::InstanceExited { ordinal, exit, more: 0 } => format!("instance {ordinal} {exit}"),
         Event::InstanceExited { ordinal, exit, more } => {
-            let exits = if *more == 1 { "exit" } else { "exits" };
-            format!(
-                "instance {ordinal} {exit}; {more} {exits} of this app's instances before it were not written down"
-            )
+            let exits = if *more == 1 { "exit before it was" } else { "exits before it were" };
+            format!("instance {ordinal} {exit}; {more} {exits} not written down")
         }
         Event::InstanceGone { ordinal, cause } => match cause {
             GoneCause::Stopped => format!("instance {ordinal} has stopped"),

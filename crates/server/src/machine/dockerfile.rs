@@ -8,7 +8,7 @@ use berth_control::state::{App, Release};
 use berth_control::world::Build;
 use tokio_util::sync::CancellationToken;
 
-use super::images::{artifact_of, failure as image_failure};
+use super::images::{Wished, artifact_of, failure as image_failure};
 use super::output::ToOutput;
 use super::{Machine, environment, in_full};
 use crate::tasks;
@@ -43,12 +43,12 @@ impl Machine {
         let (images, builder) = (self.images.clone(), self.builder.clone());
         let output = self.jobs.output(&app.id.release(release.number));
         let gid = self.app_user(app.slot).map(|user| user.gid);
-        let (app, processes) = (app.id.clone(), release.manifest.processes.clone());
+        let (app, wished) = (app.id.clone(), Wished::of(&release.manifest));
         let making = async move {
             let built = builder.dockerfile(request?).await.map_err(|error| told(&error))?;
             let pulled = images.load(built.archive).await.map_err(|error| image_failure(&error))?;
             output.push(&format!("made the image {}", pulled.digest));
-            let (artifact, description) = artifact_of(&pulled, &path, processes)?;
+            let (artifact, description) = artifact_of(&pulled, &path, wished)?;
             let manifest = pulled.digest.to_string();
             let request =
                 ImageRequest { app, manifest, description, bytes: pulled.image.bytes, app_gid: gid };
@@ -85,13 +85,17 @@ impl Machine {
             let value = values.get(name.as_str()).filter(|_| !release.config.contains_key(name))?;
             Some((name.to_string(), value.clone()))
         };
+        let stated =
+            release.manifest.build.args.iter().map(|(name, value)| (name.to_string(), value.clone()));
         let id = app.id.release(release.number);
         Ok(DockerfileRequest {
             app: app.id.clone(),
             name: format!("berth/build:{}", id.to_string().replace('/', "-")),
             tree,
             path: path.to_owned(),
-            args: wanted.iter().filter_map(told).collect(),
+            // What is set for the app wins, as it does when the app runs.
+            args: stated.chain(wanted.iter().filter_map(told)).collect(),
+            target: release.manifest.build.target.clone(),
             secrets: wanted.iter().filter_map(hidden).collect(),
             masked: values.into_values().collect(),
             offline: release.manifest.build.offline,

@@ -18,13 +18,13 @@ use berth_control::{format, healthcheck};
 use berth_image::hosted::Kept;
 use berth_image::registry::Config;
 use berth_image::{
-    Digest, Healthcheck, ImageConfig, ImageError, Limits, Ownership, Platform, Reference, Registries, Step,
-    Store, Wanted,
+    Digest, Healthcheck, ImageConfig, ImageError, Limits, Overrides, Ownership, Platform, Reference,
+    Registries, Step, Store, Wanted,
 };
 use berth_runtime::{Root, User};
 use berth_spec::health::asked_path;
 use berth_spec::manifest::CheckPath;
-use berth_spec::{AppId, Command, Millis, ProcessName, ReleaseNumber, Timestamp};
+use berth_spec::{AppId, Command, Manifest, Millis, ProcessName, ReleaseNumber, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::building::{BUILD_TIMEOUT, RESERVE};
@@ -203,12 +203,12 @@ impl Machine {
         let (images, builder) = (self.images.clone(), self.builder.clone());
         let (jobs, desk, output) = (Arc::clone(&self.jobs), self.desk.clone(), self.jobs.output(&id));
         let gid = self.app_user(app.slot).map(|user| user.gid);
-        let (app, processes) = (app.id.clone(), release.manifest.processes.clone());
+        let (app, wished) = (app.id.clone(), Wished::of(&release.manifest));
         tasks::run("a pull", async move {
             let making = async {
                 let (image, config, bytes) =
                     images.pull(&app, &name, &output).await.map_err(|error| failure(&error))?;
-                let processes = processes_of(processes, &config)?;
+                let processes = wished.processes(&config)?;
                 let description = serde_json::to_vec_pretty(&image).expect("plain data has a JSON");
                 let (manifest, why) =
                     (image.manifest.clone(), format!("it is the image {}", image.reference));
@@ -311,22 +311,37 @@ pub(super) fn unsupported(number: ReleaseNumber) -> (String, String) {
     (Code::ImagesUnsupported.as_str().to_owned(), detail)
 }
 
-/// What runs: what the manifest says, else what the image does.
-fn processes_of(
-    given: BTreeMap<ProcessName, Command>,
-    config: &ImageConfig,
-) -> Result<BTreeMap<ProcessName, Command>, Failure> {
-    if !given.is_empty() {
-        return Ok(given);
+/// What a manifest says that an image runs: whole commands, and what its entrypoint is given.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wished {
+    processes: BTreeMap<ProcessName, Command>,
+    args: BTreeMap<ProcessName, Vec<String>>,
+}
+
+impl Wished {
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        Self { processes: manifest.processes.clone(), args: manifest.args.clone() }
     }
-    let command =
-        Command::from_argv(config.command(&berth_image::Overrides::default())).map_err(|error| Failure {
-            detail: vec![error.to_string()],
-            next: Some("name a process below [processes] in berth.toml".to_owned()),
-            ..Failure::new("image_invalid", "the image names nothing to run")
-        })?;
-    let web = ProcessName::new("web").expect("it is a name");
-    Ok([(web, command)].into())
+
+    /// What runs: what the manifest says, else what the image does.
+    fn processes(self, config: &ImageConfig) -> Result<BTreeMap<ProcessName, Command>, Failure> {
+        let command = |cmd: Option<Vec<String>>| {
+            let overrides = Overrides { cmd, ..Overrides::default() };
+            Command::from_argv(config.command(&overrides)).map_err(|error| Failure {
+                detail: vec![error.to_string()],
+                next: Some("name a process below [processes] in berth.toml".to_owned()),
+                ..Failure::new("image_invalid", "the image names nothing to run")
+            })
+        };
+        let mut all = self.processes;
+        for (process, words) in self.args {
+            all.insert(process, command(Some(words))?);
+        }
+        if all.is_empty() {
+            all.insert(ProcessName::new("web").expect("it is a name"), command(None)?);
+        }
+        Ok(all)
+    }
 }
 
 /// The image's environment. An entry without a value has none to give.
@@ -345,7 +360,7 @@ fn described(reference: String, manifest: String, config: &ImageConfig) -> Image
     let port = config.ports.iter().find(|port| !port.udp).map(|port| port.number);
     let path = command.and_then(|command| asked_path(&command, port));
     let path = path.filter(|path| path.parse::<CheckPath>().is_ok());
-    let check = config.healthcheck.as_ref().filter(|_| path.is_none()).map(checked);
+    let check = config.healthcheck.as_ref().map(checked);
     Image {
         reference,
         manifest,
@@ -377,13 +392,13 @@ fn checked(check: &Healthcheck) -> ImageCheck {
 pub(super) fn artifact_of(
     built: &berth_image::Pulled,
     name: &str,
-    processes: BTreeMap<ProcessName, Command>,
+    wished: Wished,
 ) -> Result<(Artifact, Vec<u8>), Failure> {
     let config = &built.image.config;
     let image = described(format!("{name}@{}", built.digest), built.digest.to_string(), config);
     let description = serde_json::to_vec_pretty(&image).expect("plain data has a JSON");
     let artifact = Artifact {
-        processes: processes_of(processes, config)?,
+        processes: wished.processes(config)?,
         bytes: built.image.bytes,
         env: environment(config),
         image: Some(Box::new(image)),
@@ -415,7 +430,7 @@ mod tests {
             described(String::new(), String::new(), &ImageConfig { healthcheck, ..ImageConfig::default() })
         };
         let asked = of(&["/bin/sh", "-c", "curl -f http://localhost:3000/up"], 0, 0);
-        assert_eq!((asked.health_path.as_deref(), asked.check), (Some("/up"), None));
+        assert_eq!((asked.health_path.as_deref(), asked.check.is_some()), (Some("/up"), true));
         let run = of(&["pg_isready", "-q"], 0, 0);
         assert_eq!(run.health_path, None);
         let check = run.check.unwrap();
@@ -439,12 +454,17 @@ mod tests {
             env: ["PATH=/bin", "EMPTY=", "BARE", "=x", "A=b=c"].map(str::to_owned).into(),
             ..ImageConfig::default()
         };
-        let run = processes_of(BTreeMap::new(), &config).unwrap();
+        let run = Wished::default().processes(&config).unwrap();
         let argv = Command::Argv(vec!["/bin/server".to_owned(), "--fast".to_owned()]);
         assert_eq!(run.values().collect::<Vec<_>>(), [&argv]);
         let worker = [(ProcessName::new("worker").unwrap(), Command::parse("work").unwrap())];
-        assert_eq!(processes_of(worker.clone().into(), &config).unwrap(), worker.into());
-        let empty = processes_of(BTreeMap::new(), &ImageConfig::default()).unwrap_err();
+        let whole = Wished { processes: worker.clone().into(), ..Wished::default() };
+        assert_eq!(whole.clone().processes(&config).unwrap(), worker.clone().into());
+        let args = [(ProcessName::new("web").unwrap(), vec!["--slow".to_owned()])].into();
+        let both = Wished { args, ..whole }.processes(&config).unwrap();
+        let slow = Command::Argv(vec!["/bin/server".to_owned(), "--slow".to_owned()]);
+        assert_eq!(both.values().collect::<Vec<_>>(), [&slow, &worker[0].1]);
+        let empty = Wished::default().processes(&ImageConfig::default()).unwrap_err();
         assert_eq!(empty.code, "image_invalid");
         let env = environment(&config);
         let pairs: Vec<(&str, &str)> =

@@ -188,9 +188,7 @@ impl Machine {
         let mut notes = self.notes();
         let is_left = |id: &InstanceId| id.app != app.id || app.instances.contains_key(&id.ordinal);
         notes.not_started.retain(|id, _| is_left(id));
-        if app.instances.is_empty() {
-            notes.unwritten_exits.remove(&app.id);
-        }
+        notes.unwritten_exits.retain(|id, _| is_left(id));
         notes.killed.retain(|id, _| is_left(id));
         notes.frozen.retain(|id, _| is_left(id));
         notes.not_frozen.retain(is_left);
@@ -490,7 +488,7 @@ impl Machine {
             if !known {
                 return;
             }
-            let unwritten = notes.unwritten_exits.entry(id.app.clone()).or_default();
+            let unwritten = notes.unwritten_exits.entry(id.clone()).or_default();
             if unwritten.last_written.is_some_and(|last| now.saturating_sub(last) < EXITS_EVERY) {
                 unwritten.more += 1;
                 return;

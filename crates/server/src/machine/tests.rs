@@ -212,7 +212,7 @@ async fn what_is_noted_of_an_instance_goes_with_it() {
     {
         let mut notes = stage.machine.notes();
         notes.not_started.insert(gone.clone(), ("start_failed".to_owned(), "no room".to_owned()));
-        notes.unwritten_exits.entry(gone.app).or_default();
+        notes.unwritten_exits.entry(gone).or_default();
         notes.seen.insert(app.id.clone(), BTreeMap::new());
     }
     assert_eq!(stage.machine.observe(&app).await.instances, BTreeMap::new());

@@ -11,6 +11,9 @@ use super::service::{number, span};
 const LONGEST: Millis = Millis::from_secs(3_600);
 
 pub(super) fn read(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<Healthcheck> {
+    if !reader.is_table(full, value) {
+        return None;
+    }
     let mut check = Healthcheck::default();
     for (key, value) in value.entries() {
         let full = format!("{full}.{key}");
@@ -19,7 +22,8 @@ pub(super) fn read(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<
             if time.is_none() {
                 reader.refuse(value, &full, "it is no span of time up to an hour");
             }
-            time
+            // Nought is what is usual.
+            time.filter(|time| time.0 > 0)
         };
         match key {
             "test" => test(reader, &full, value, &mut check),
@@ -27,7 +31,7 @@ pub(super) fn read(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<
             "start_interval" => check.start_interval = time(),
             "timeout" => check.timeout = time(),
             "start_period" => check.start_period = time(),
-            "retries" => check.retries = number(reader, &full, value),
+            "retries" => check.retries = number(reader, &full, value).filter(|count| *count > 0),
             "disable" => check.disable |= value.plain().as_deref() == Some("true"),
             _ => reader.refuse(value, &full, "not known here"),
         }
@@ -88,6 +92,8 @@ pub(super) fn finish(
         return;
     }
     let usual = Readiness::default();
+    let interval = check.interval.unwrap_or(Millis::from_secs(30));
+    let all = Millis(interval.0.saturating_mul(check.retries.unwrap_or(3).into()));
     manifest.http.readiness = Readiness {
         path,
         interval: check.interval.filter(|it| it.0 >= 100).unwrap_or(usual.interval),
@@ -95,6 +101,8 @@ pub(super) fn finish(
             .timeout
             .filter(|it| it.0 >= 10)
             .map_or(usual.timeout, |it| it.min(Millis::from_secs(300))),
-        grace: check.start_period.unwrap_or(usual.grace),
+        // As long as it could fail by Docker.
+        grace: Millis(check.start_period.unwrap_or_default().0.saturating_add(all.0))
+            .clamp(usual.grace, LONGEST),
     };
 }

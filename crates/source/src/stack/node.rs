@@ -67,7 +67,10 @@ impl Node {
 
 /// The document that `text`, a file called `file`, is.
 pub(super) fn read(file: &str, text: &str) -> Result<Node, Problems> {
-    let node: Node = serde_saphyr::from_str(text).map_err(|bad| unreadable(file, text, &bad))?;
+    // As Compose reads it: `on`, `no` and `y` are words.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let node: Node =
+        serde_saphyr::from_str_with_options(text, options).map_err(|bad| unreadable(file, text, &bad))?;
     if node.is_table() {
         Ok(node)
     } else {

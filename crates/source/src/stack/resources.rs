@@ -7,6 +7,9 @@ use super::node::Node;
 
 /// What is written in `deploy.resources`.
 pub(super) fn read(reader: &mut Reader<'_>, full: &str, value: &Node, resources: &mut Resources) {
+    if !reader.is_table(full, value) {
+        return;
+    }
     for (key, value) in value.entries() {
         let full = format!("{full}.{key}");
         match key {
@@ -29,7 +32,10 @@ pub(super) fn read(reader: &mut Reader<'_>, full: &str, value: &Node, resources:
 /// One limit.
 pub(super) fn limit(reader: &mut Reader<'_>, full: &str, key: &str, value: &Node, resources: &mut Resources) {
     let Some(text) = reader.text(value) else { return };
+    let before = *resources;
     let is_read = match key {
+        // Docker takes either for no limit.
+        _ if ["-1", "0"].contains(&text.as_str()) => return,
         "mem_limit" | "memory" => {
             resources.memory = bytes(&text);
             resources.memory.is_some()
@@ -38,16 +44,20 @@ pub(super) fn limit(reader: &mut Reader<'_>, full: &str, key: &str, value: &Node
             resources.cpu_millis = cpu_millis(&text);
             resources.cpu_millis.is_some()
         }
-        // Docker takes either for no limit.
-        "pids_limit" | "pids" if ["-1", "0"].contains(&text.as_str()) => true,
         "pids_limit" | "pids" => {
             resources.processes = text.parse().ok();
             resources.processes.is_some()
         }
         _ => return reader.refuse(value, full, "not known here"),
     };
+    let changed = |before: Option<u64>, now: Option<u64>| before.is_some() && before != now;
     if !is_read {
         reader.refuse(value, full, &format!("{text:?} is no limit that can be read"));
+    } else if changed(before.memory, resources.memory)
+        || changed(before.cpu_millis.map(u64::from), resources.cpu_millis.map(u64::from))
+        || changed(before.processes, resources.processes)
+    {
+        reader.refuse(value, full, "another limit is said elsewhere in the service: leave one out");
     }
 }
 

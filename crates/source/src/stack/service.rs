@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_spec::manifest::{Build, Healthcheck, Resources, Signal, Volume};
+use berth_spec::name::RELEASE_COMMAND_PROCESS;
 use berth_spec::{AppName, Command, EnvName, Millis, ProcessName, VolumeName};
 
 use super::node::Node;
@@ -100,7 +101,7 @@ pub(super) fn read(reader: &mut Reader<'_>, what: &str, name: AppName, node: &No
                 None => {}
             },
             "entrypoint" => parts.entrypoint = entrypoint(reader, &full, value),
-            "environment" => environment(reader, &full, value, &mut service),
+            "environment" => service.manifest.env = variables(reader, &full, value),
             "env_file" => env_files(reader, value, &mut service),
             "ports" | "expose" => {
                 parts.is_public |= key == "ports";
@@ -175,6 +176,7 @@ fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, servic
         (None, true) => reader.refuse(node, what, "it has neither `image` nor `build`"),
         (None, false) => {}
     }
+    let mut args = None;
     let command = match (parts.entrypoint, parts.command, parts.command_line) {
         (Some(mut entrypoint), words, line) => {
             entrypoint.extend(words.into_iter().flatten());
@@ -182,10 +184,11 @@ fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, servic
             Some(Command::from_argv(entrypoint))
         }
         (None, None, None) => None,
-        (None, _, _) if is_image => {
+        // The entrypoint of the image is given it.
+        (None, words, line) if is_image || service.manifest.build.dockerfile.is_some() => {
             let at = node.get("command").unwrap_or(node);
-            let why = "what an image runs is replaced as a whole here: write its `entrypoint` beside it";
-            return reader.refuse(at, &format!("{what}.command"), why);
+            args = words.or_else(|| split(reader, &format!("{what}.command"), at, &line?));
+            None
         }
         (None, Some(argv), _) => Some(Command::from_argv(argv)),
         (None, None, Some(line)) => Some(Command::parse(&line)),
@@ -194,9 +197,11 @@ fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, servic
         .ok()
         .filter(|name| !["run", "release-command"].contains(&name.as_str()));
     let web = ProcessName::new(ProcessName::WEB).expect("it is a name");
-    let process = match (&command, parts.port) {
-        (None, _) | (_, Some(_)) => web,
-        (Some(_), None) => named.unwrap_or_else(|| ProcessName::new("worker").expect("it is a name")),
+    // What an image does without being told otherwise is taken for what it is there for, which is to listen.
+    let is_told = command.is_some() || (args.is_some() && !is_image);
+    let process = match (is_told, parts.port) {
+        (false, _) | (_, Some(_)) => web,
+        (true, None) => named.unwrap_or_else(|| ProcessName::new("worker").expect("it is a name")),
     };
     match command {
         None => {}
@@ -206,6 +211,7 @@ fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, servic
     if parts.resources != Resources::default() {
         service.manifest.resources.insert(process.clone(), parts.resources);
     }
+    service.manifest.args = args.map(|args| (process.clone(), args)).into_iter().collect();
     service.manifest.http.port = parts.port;
     if let Some(check) = parts.healthcheck {
         let at = node.get("healthcheck").unwrap_or(node);
@@ -231,6 +237,10 @@ fn finish(reader: &mut Reader<'_>, what: &str, node: &Node, parts: Parts, servic
 pub(super) fn make_job(service: &mut Service) {
     service.is_job = true;
     if let Some((process, command)) = service.manifest.processes.pop_first() {
+        let limits = service.manifest.resources.remove(&process);
+        let once = ProcessName::new(RELEASE_COMMAND_PROCESS).expect("it is a name");
+        service.manifest.resources.extend(limits.map(|limits| (once, limits)));
+        service.manifest.healthcheck.clear();
         service.manifest.deploy.release_command = Some(command.clone());
         service.replicas = Some((process.clone(), 0));
         service.manifest.processes.insert(process, command);
@@ -258,19 +268,21 @@ fn build(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Servic
                 }
                 service.manifest.build.dockerfile = path;
             }
-            "dockerfile_inline" | "target" => {
-                reader.tell(
-                    value,
-                    &full,
-                    "not used: Berth builds with this machine's own tools and says how it found out",
-                );
+            "dockerfile_inline" => {
+                reader.refuse(value, &full, "write it to a file, and name that as `dockerfile`")
             }
-            "args" => reader.refuse(value, &full, "a build sees what `build.env` of berth.toml names"),
+            "target" => service.manifest.build.target = reader.text(value),
+            "args" => service.manifest.build.args = variables(reader, &full, value),
             "tags" | "cache_from" | "cache_to" | "labels" | "platforms" | "pull" | "no_cache" | "network" => {
                 reader.tell(value, &full, "not used by builds here");
             }
             _ => reader.refuse(value, &full, "not known here"),
         }
+    }
+    // Nothing else has either.
+    let build = &mut service.manifest.build;
+    if (build.target.is_some() || !build.args.is_empty()) && build.dockerfile.is_none() {
+        build.dockerfile = Some("Dockerfile".to_owned());
     }
 }
 
@@ -289,20 +301,28 @@ fn words(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<Words> {
     reader.text(value).map(Words::Line)
 }
 
-/// A line is split at blanks; one with quotation marks has to be a list.
 fn entrypoint(reader: &mut Reader<'_>, full: &str, value: &Node) -> Option<Vec<String>> {
     match words(reader, full, value)? {
         Words::Argv(argv) => Some(argv),
-        Words::Line(line) if line.contains(['"', '\'', '\\']) => {
-            reader.refuse(value, full, "write it as a list of words");
-            None
-        }
-        Words::Line(line) => Some(line.split_whitespace().map(str::to_owned).collect()),
+        Words::Line(line) => split(reader, full, value, &line),
     }
 }
 
+/// A line is split at blanks; one with quotation marks has to be a list.
+fn split(reader: &mut Reader<'_>, full: &str, at: &Node, line: &str) -> Option<Vec<String>> {
+    if line.contains(['"', '\'', '\\']) {
+        reader.refuse(at, full, "write it as a list of words");
+        return None;
+    }
+    Some(line.split_whitespace().map(str::to_owned).collect())
+}
+
 /// As a table, or as a list of `NAME=VALUE`. A name without a value has that of whoever runs the stack.
-fn environment(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut Service) {
+fn variables(reader: &mut Reader<'_>, full: &str, value: &Node) -> BTreeMap<EnvName, String> {
+    let mut all = BTreeMap::new();
+    if !reader.has_parts(full, value) {
+        return all;
+    }
     let mut add = |reader: &mut Reader<'_>, at: &Node, name: &str, text: Option<String>| {
         let full = format!("{full}.{name}");
         let text = text.or_else(|| (reader.variable)(name));
@@ -311,7 +331,7 @@ fn environment(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut 
             (Ok(_), None) => {
                 reader.refuse(at, &full, "it has no value here: set it in the environment or in .env")
             }
-            (Ok(name), Some(text)) => drop(service.manifest.env.insert(name, text)),
+            (Ok(name), Some(text)) => drop(all.insert(name, text)),
         }
     };
     for item in if value.is_list() { value.items() } else { &[] } {
@@ -328,6 +348,7 @@ fn environment(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut 
             add(reader, item, name, text);
         }
     }
+    all
 }
 
 fn env_files(reader: &mut Reader<'_>, value: &Node, service: &mut Service) {
@@ -440,7 +461,7 @@ fn depends_on(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut S
         Ok(name) => drop(service.after.insert(name, condition)),
         Err(why) => reader.refuse(at, full, &why),
     };
-    for item in if value.is_list() { value.items() } else { &[] } {
+    for item in if reader.has_parts(full, value) && value.is_list() { value.items() } else { &[] } {
         if let Some(name) = item.plain() {
             add(reader, item, &name, Condition::Ready);
         }
@@ -459,6 +480,9 @@ fn depends_on(reader: &mut Reader<'_>, full: &str, value: &Node, service: &mut S
 }
 
 fn deploy(reader: &mut Reader<'_>, full: &str, value: &Node, parts: &mut Parts) {
+    if !reader.is_table(full, value) {
+        return;
+    }
     for (key, value) in value.entries() {
         let full = format!("{full}.{key}");
         match key {
@@ -498,9 +522,26 @@ pub(super) fn number(reader: &mut Reader<'_>, full: &str, value: &Node) -> Optio
     number
 }
 
-/// `1m30s`, `10s`, or a number of seconds; at most so much.
+/// `1m30s`, `2.5s`, or a number of seconds; at most so much.
 pub(super) fn span(reader: &mut Reader<'_>, value: &Node, most: Millis) -> Option<Millis> {
     let text = reader.text(value)?;
     let seconds = text.parse::<u64>().ok().and_then(|it| it.checked_mul(1_000)).map(Millis);
-    text.parse().ok().or(seconds).filter(|span| *span <= most)
+    seconds.or_else(|| gos(&text)).filter(|span| *span <= most)
+}
+
+/// A span as Go writes it: numbers with units one after the other, each with a fraction if need be.
+fn gos(text: &str) -> Option<Millis> {
+    const UNITS: [(&str, f64); 7] =
+        [("ms", 1.0), ("us", 1e-3), ("\u{b5}s", 1e-3), ("ns", 1e-6), ("s", 1e3), ("m", 6e4), ("h", 3.6e6)];
+    let (mut rest, mut total) = (text, 0.0);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let (unit, times) = UNITS.into_iter().find(|(unit, _)| tail.starts_with(unit))?;
+        total += number.parse::<f64>().ok()? * times;
+        rest = tail.strip_prefix(unit)?;
+    }
+    let is_one = !text.is_empty() && (0.0..1e15).contains(&total);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 and 1e15")]
+    is_one.then(|| Millis(total.ceil() as u64))
 }

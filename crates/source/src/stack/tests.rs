@@ -71,7 +71,7 @@ fn each_service_is_an_app_after_those_that_it_needs() {
     assert_eq!(db.manifest.build.image.as_deref(), Some("postgres:17"));
     assert_eq!(db.manifest.volumes["pg-data"].path.as_str(), "/var/lib/postgresql/data");
     let line = |line: &str| Command::parse(line).unwrap();
-    assert_eq!(jobs.manifest.processes["background-jobs"], line("bin/jobs"));
+    assert_eq!(jobs.manifest.args["background-jobs"], ["bin/jobs"]);
     assert_eq!(jobs.manifest.build.dockerfile.as_deref(), Some("Dockerfile.jobs"));
     assert_eq!(
         (migrate.is_job, migrate.manifest.deploy.release_command.clone()),
@@ -86,7 +86,7 @@ fn each_service_is_an_app_after_those_that_it_needs() {
         web.manifest.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(env, [("GREETING", "hello world"), ("RAILS_ENV", "production"), ("TOKEN", "secret")]);
     assert_eq!(web.manifest.http.readiness.path.as_ref().map(|path| path.as_str()), Some("/up"));
-    assert_eq!(web.manifest.http.readiness.grace, berth_spec::Millis::from_secs(60));
+    assert_eq!(web.manifest.http.readiness.grace, berth_spec::Millis::from_secs(66), "and three of 2 s");
     assert_eq!(web.after.len(), 2);
     assert_eq!(web.env_files[0].path, "web.env");
     assert!(!stack.is_refused());
@@ -104,7 +104,6 @@ fn what_would_be_another_thing_is_refused_with_its_line() {
             "6! services.web.volumes",
             "7 services.web.volumes",
             "8! services.web.ports",
-            "9! services.web.command",
             "10! services.web.environment.UNKNOWN",
             "12! services.web.frobnicate",
             "13! services.a",
@@ -183,6 +182,50 @@ fn a_check_is_asked_by_edge_or_run_as_it_stands() {
     }
     let idle = check("    build: .\n    healthcheck: {interval: 5s}\n");
     assert_eq!((idle.1, idle.2), (None, vec!["4 services.web.healthcheck".to_owned()]));
+}
+
+#[test]
+fn a_command_is_given_to_the_entrypoint_of_the_image() {
+    let of = |service: &str| {
+        let text = format!("services:\n  web:\n{service}");
+        let stack = read("compose.yaml", &text, &variable).unwrap();
+        (stack.services[0].manifest.clone(), told(&text))
+    };
+    let words = |manifest: &Manifest| manifest.args.values().next().cloned().unwrap_or_default();
+    let (redis, said) = of("    image: redis\n    command: redis-server --save 60 1\n");
+    assert_eq!(words(&redis), ["redis-server", "--save", "60", "1"]);
+    assert!(redis.processes.is_empty() && redis.args.contains_key("web") && said.is_empty());
+    let (minio, _) =
+        of("    image: minio\n    command: [server, /data, \"--name=a b\"]\n    ports: [\"9000\"]\n");
+    assert_eq!(words(&minio), ["server", "/data", "--name=a b"]);
+    let (whole, _) = of("    image: a\n    entrypoint: [\"/bin/a\"]\n    command: [b]\n");
+    assert_eq!(whole.processes["web"], Command::Argv(["/bin/a", "b"].map(str::to_owned).to_vec()));
+    assert!(whole.args.is_empty());
+    assert_eq!(of("    image: a\n    command: \"sh -c 'a b'\"\n").1, ["4! services.web.command"]);
+}
+
+#[test]
+fn a_dockerfile_has_its_stage_and_arguments() {
+    let build = "{context: ., target: runtime, args: {VERSION: \"1\", TOKEN: }}";
+    let of = |build: &str| {
+        let text = format!("services:\n  web:\n    build: {build}\n    command: [serve]\n");
+        let stack = read("compose.yaml", &text, &variable).unwrap();
+        (stack.services[0].manifest.clone(), told(&text))
+    };
+    let (made, said) = of(build);
+    assert_eq!(
+        (made.build.target.as_deref(), made.build.dockerfile.as_deref()),
+        (Some("runtime"), Some("Dockerfile"))
+    );
+    let args: Vec<(&str, &str)> =
+        made.build.args.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!((args, said), (vec![("TOKEN", "secret"), ("VERSION", "1")], Vec::new()));
+    assert_eq!(made.args.values().next().unwrap(), &["serve"], "the image has an entrypoint");
+    let (listed, _) = of("{context: ., dockerfile: ./D, args: [VERSION=1]}");
+    assert_eq!((listed.build.args.len(), listed.build.dockerfile.as_deref()), (1, Some("D")));
+    assert_eq!(of("{context: ., args: [UNKNOWN]}").1, ["3! services.web.build.args.UNKNOWN"]);
+    assert_eq!(of("{context: ., dockerfile_inline: FROM a}").1, ["3! services.web.build.dockerfile_inline"]);
+    assert_eq!(of("{context: ., target: --pull}").1, ["2! services.web"]);
 }
 
 #[test]

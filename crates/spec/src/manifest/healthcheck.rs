@@ -1,6 +1,6 @@
 //! `[healthcheck.NAME]`: a command that says by its status whether an instance of a process is well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
@@ -63,9 +63,9 @@ impl Healthcheck {
     }
 }
 
-pub(super) fn read<T>(
+pub(super) fn read(
     section: &mut Section<'_, '_, '_>,
-    processes: &BTreeMap<ProcessName, T>,
+    processes: &BTreeSet<ProcessName>,
     is_image: bool,
 ) -> BTreeMap<ProcessName, Healthcheck> {
     let mut all = BTreeMap::new();

@@ -15,6 +15,7 @@ pub(super) const TOP: Keys = Keys {
     section: "",
     known: &[
         "app",
+        "stack",
         "build",
         "processes",
         "env",
@@ -28,12 +29,13 @@ pub(super) const TOP: Keys = Keys {
         "volumes",
         "scale",
         "healthcheck",
+        "args",
     ],
     later: &["services", "slo"],
 };
 pub(super) const BUILD: Keys = Keys {
     section: "build",
-    known: &["builder", "command", "output", "network", "env", "image", "dockerfile"],
+    known: &["builder", "command", "output", "network", "env", "image", "dockerfile", "target", "args"],
     later: &[],
 };
 pub(super) const DEPLOY: Keys = Keys {

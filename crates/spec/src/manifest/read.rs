@@ -4,7 +4,7 @@
 //! that the TOML parser gives is walked by hand. The types in [`crate::schema`] describe the same keys for the
 //! JSON Schema; a test keeps the two equal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::str::FromStr;
 
@@ -13,13 +13,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Keys};
 use super::{
-    Alias, Build, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
-    HttpProtocol, IMAGE_NAME_MAX, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
+    Alias, Builder, CheckPath, Deploy, ENV_VALUE_MAX, Egress, FILE_NAME, Format, HostName, Http,
+    HttpProtocol, MANIFEST_MAX, Manifest, Network, Readiness, Shutdown, Signal, Strategy,
 };
 use super::{
-    canary, cron, healthcheck, http_cache, http_route, rate_limit, request_limits, resources, scale, volumes,
+    build, canary, cron, healthcheck, http_cache, http_route, image_args, rate_limit, request_limits,
+    resources, scale, volumes,
 };
-use crate::command::{Command, RelativeDir};
+use crate::command::Command;
 use crate::isolation::Isolation;
 use crate::name::{EnvName, ProcessName, RELEASE_COMMAND_PROCESS, RUN_PROCESS};
 use crate::problem::{Collector, Problems, Wrong, nearest};
@@ -141,19 +142,21 @@ fn unknown(name: &str, keys: &Keys) -> Wrong {
 }
 
 fn top(section: &mut Section<'_, '_, '_>, elsewhere: &BTreeMap<ProcessName, Command>) -> Manifest {
-    let build = section.below("build", &keys::BUILD, build).unwrap_or_default();
+    let build = section.below("build", &keys::BUILD, build::read).unwrap_or_default();
     let processes = processes(section);
-    let effective = if processes.is_empty() { elsewhere } else { &processes };
+    let is_image = build.image.is_some() || build.dockerfile.is_some();
+    let args = image_args::read(section, &processes, is_image);
+    // Those that the files name; where they name none the builder does.
+    let own: BTreeSet<ProcessName> = processes.keys().chain(args.keys()).cloned().collect();
+    let effective = if own.is_empty() { elsewhere.keys().cloned().collect() } else { own.clone() };
     let manifest = Manifest {
-        resources: resources::read(section, effective),
-        healthcheck: healthcheck::read(
-            section,
-            effective,
-            build.image.is_some() || build.dockerfile.is_some(),
-        ),
+        args,
+        resources: resources::read(section, &effective),
+        healthcheck: healthcheck::read(section, &effective, is_image),
         format: Format::One,
         app: section.get("app", parsed),
-        volumes: volumes::read(section, &processes, build.image.is_some()),
+        stack: section.get("stack", parsed),
+        volumes: volumes::read(section, &own, build.image.is_some()),
         build,
         processes,
         env: env(section),
@@ -176,18 +179,18 @@ fn top(section: &mut Section<'_, '_, '_>, elsewhere: &BTreeMap<ProcessName, Comm
 }
 
 /// The process of that name, of which the manifest says something more. Where no file names one the builder will, and any will do.
-pub(super) fn of_process<T>(
+pub(super) fn of_process(
     name: &str,
-    processes: &BTreeMap<ProcessName, T>,
+    processes: &BTreeSet<ProcessName>,
     what: &str,
 ) -> Result<ProcessName, Wrong> {
     let process = ProcessName::new(name).map_err(Wrong::new)?;
     let is_own = [RELEASE_COMMAND_PROCESS, RUN_PROCESS].contains(&name);
-    if processes.contains_key(&process) || (processes.is_empty() && !is_own) {
+    if processes.contains(&process) || (processes.is_empty() && !is_own) {
         return Ok(process);
     }
     let wrong = Wrong::new(format!("there is no process `{process}` that could {what}"));
-    let names = processes.keys().map(ProcessName::as_str);
+    let names = processes.iter().map(ProcessName::as_str);
     Err(match nearest(name, names.clone()) {
         Some(near) => wrong.instead(format!("did you mean `{near}`?")),
         None if processes.is_empty() => wrong,
@@ -195,94 +198,7 @@ pub(super) fn of_process<T>(
     })
 }
 
-fn build(section: &mut Section<'_, '_, '_>) -> Build {
-    let build = Build {
-        builder: section.get("builder", |value| {
-            if value.as_str() == Some("dockerfile") {
-                let wrong = Wrong::new("a Dockerfile is no builder");
-                return Err(wrong.instead("write `dockerfile = \"Dockerfile\"`"));
-            }
-            if let Some(later @ "buildpack") = value.as_str() {
-                return Err(Wrong::new(format!(
-                    "builder `{later}` is not available in this version of Berth"
-                ))
-                .instead("build with `command` and `builder = \"copy\"`"));
-            }
-            one_of(&Builder::NAMED)(value)
-        }),
-        command: section.get("command", command),
-        output: section.get("output", |value| {
-            RelativeDir::new(text(value)?)
-                .map_err(|bad| Wrong::new(bad).instead("write a directory like `dist`"))
-        }),
-        offline: section.get("network", truth) == Some(false),
-        env: array(section, "env", "an array of names")
-            .iter()
-            .filter_map(|value| {
-                let name = text(value.get_ref()).and_then(|name| EnvName::new(name).map_err(Wrong::new));
-                section.note(value.span(), name)
-            })
-            .collect(),
-        image: section.get("image", image),
-        dockerfile: section.get("dockerfile", dockerfile),
-    };
-    if build.dockerfile.is_some() {
-        for key in ["builder", "command", "output", "image"] {
-            if let Some((key, _)) = section.table.get_key_value(key) {
-                let wrong = Wrong::new(format!("`build.{}` does not go with `dockerfile`", key.get_ref()));
-                section
-                    .problems
-                    .note(&key.span(), wrong.instead("leave it out: the Dockerfile says how to build"));
-            }
-        }
-    } else if build.image.is_some() {
-        for key in ["builder", "command", "output", "network", "env"] {
-            if let Some((key, _)) = section.table.get_key_value(key) {
-                let wrong = Wrong::new(format!("`build.{}` does not go with `image`", key.get_ref()));
-                section.problems.note(&key.span(), wrong.instead("leave it out: an image is built already"));
-            }
-        }
-    }
-    if build.builder == Some(Builder::Cargo) {
-        for key in ["command", "output"] {
-            if let Some((key, _)) = section.table.get_key_value(key) {
-                let wrong =
-                    Wrong::new(format!("`build.{}` does not go with `builder = \"cargo\"`", key.get_ref()));
-                section
-                    .problems
-                    .note(&key.span(), wrong.instead("run `cargo build` in it and use `builder = \"copy\"`"));
-            }
-        }
-    }
-    build
-}
-
-/// A file of the source.
-fn dockerfile(value: &DeValue<'_>) -> Result<String, Wrong> {
-    let path = text(value)?;
-    let is_file = !path.is_empty()
-        && path.len() <= IMAGE_NAME_MAX
-        && !path.chars().any(char::is_control)
-        && path.split('/').all(|step| !step.is_empty() && step != "." && step != "..");
-    if is_file {
-        Ok(path.to_owned())
-    } else {
-        Err(Wrong::new("that is no file of the source")
-            .instead("write a path like \"Dockerfile\" or \"docker/Dockerfile\""))
-    }
-}
-
-/// The name of an image. Whether it is one is found out where it is pulled; here it is only something that can be shown.
-fn image(value: &DeValue<'_>) -> Result<String, Wrong> {
-    let name = text(value)?;
-    let hint = "write it as `docker pull` takes it, like \"registry.example.com/shop:1.4\"";
-    if name.is_empty() || name.len() > IMAGE_NAME_MAX || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Wrong::new("that does not name an image").instead(hint));
-    }
-    Ok(name.to_owned())
-}
-
-fn truth(value: &DeValue<'_>) -> Result<bool, Wrong> {
+pub(super) fn truth(value: &DeValue<'_>) -> Result<bool, Wrong> {
     value.as_bool().ok_or_else(|| expected("true or false", value))
 }
 
@@ -319,7 +235,7 @@ fn env(section: &mut Section<'_, '_, '_>) -> BTreeMap<EnvName, String> {
     env
 }
 
-fn env_value(value: &DeValue<'_>) -> Result<String, Wrong> {
+pub(super) fn env_value(value: &DeValue<'_>) -> Result<String, Wrong> {
     let bare = match value {
         DeValue::Integer(number) => Some(number.as_str().to_owned()),
         DeValue::Float(number) => Some(number.as_str().to_owned()),

@@ -1,6 +1,6 @@
 //! `[resources.NAME]`: how much of the machine an instance of a process may take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
@@ -68,9 +68,9 @@ impl Resources {
     }
 }
 
-pub(super) fn read<T>(
+pub(super) fn read(
     section: &mut Section<'_, '_, '_>,
-    processes: &BTreeMap<ProcessName, T>,
+    processes: &BTreeSet<ProcessName>,
 ) -> BTreeMap<ProcessName, Resources> {
     let mut all = BTreeMap::new();
     for (key, value) in section.table_at("resources").into_iter().flatten() {
@@ -91,7 +91,7 @@ pub(super) fn read<T>(
 }
 
 /// The process of that name. Where no file names one the builder will, and any will do.
-fn name_of<T>(name: &str, processes: &BTreeMap<ProcessName, T>) -> Result<ProcessName, Wrong> {
+fn name_of(name: &str, processes: &BTreeSet<ProcessName>) -> Result<ProcessName, Wrong> {
     if name == "release" {
         let wrong = Wrong::new("`release` is not a process here");
         return Err(wrong.instead(format!("write `[resources.{RELEASE_COMMAND_PROCESS}]`")));

@@ -72,7 +72,7 @@ fn a_full_manifest_is_read() {
     let read = Manifest::parse(FULL).unwrap();
     assert_eq!(read.app, Some("shop".parse().unwrap()));
     assert_eq!(read.build.builder, Some(Builder::Copy));
-    assert_eq!(read.build.output, Some(RelativeDir::new("dist").unwrap()));
+    assert_eq!(read.build.output, Some(crate::RelativeDir::new("dist").unwrap()));
     assert!(read.build.offline && !Manifest::parse("[build]\nnetwork = true").unwrap().build.offline);
     assert_eq!(read.build.env, ["NEXT_PUBLIC_API", "NPM_TOKEN"].map(|name| name.parse().unwrap()).into());
     assert_eq!(read.processes["web"], Command::Line("bin/server --port $PORT".into()));

@@ -8,7 +8,6 @@ use toml::de::DeValue;
 
 use super::keys;
 use super::read::{Section, array, expected, text};
-use crate::command::Command;
 use crate::name::{ProcessName, VolumeName};
 use crate::problem::{Wrong, nearest};
 use crate::unit::Bytes;
@@ -81,7 +80,7 @@ fn is_within(path: &str, folder: &str) -> bool {
 
 pub(super) fn read(
     section: &mut Section<'_, '_, '_>,
-    processes: &BTreeMap<ProcessName, Command>,
+    processes: &BTreeSet<ProcessName>,
     is_image: bool,
 ) -> BTreeMap<VolumeName, Volume> {
     let tables = array(section, "volumes", "an array of tables: `[[volumes]]`");
@@ -119,7 +118,7 @@ pub(super) fn read(
 fn entry(
     section: &mut Section<'_, '_, '_>,
     at: &Range<usize>,
-    processes: &BTreeMap<ProcessName, Command>,
+    processes: &BTreeSet<ProcessName>,
     is_image: bool,
 ) -> Option<(VolumeName, Volume)> {
     let name = section.get("name", |value| VolumeName::new(text(value)?).map_err(Wrong::new));
@@ -152,13 +151,13 @@ fn entry(
 }
 
 /// A process that there is, where the manifest says which there are.
-fn process(value: &DeValue<'_>, all: &BTreeMap<ProcessName, Command>) -> Result<ProcessName, Wrong> {
+fn process(value: &DeValue<'_>, all: &BTreeSet<ProcessName>) -> Result<ProcessName, Wrong> {
     let process = ProcessName::new(text(value)?).map_err(Wrong::new)?;
-    if all.is_empty() || all.contains_key(&process) {
+    if all.is_empty() || all.contains(&process) {
         return Ok(process);
     }
     let wrong = Wrong::new(format!("there is no process {process} below [processes]"));
-    Err(match nearest(process.as_str(), all.keys().map(ProcessName::as_str)) {
+    Err(match nearest(process.as_str(), all.iter().map(ProcessName::as_str)) {
         Some(near) => wrong.instead(format!("did you mean \"{near}\"?")),
         None => wrong,
     })

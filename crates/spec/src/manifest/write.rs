@@ -20,8 +20,10 @@ impl Manifest {
         let Self {
             format: _,
             app,
+            stack,
             build,
             processes,
+            args,
             env,
             deploy,
             http,
@@ -40,7 +42,13 @@ impl Manifest {
             out.blank();
             out.entry("app", &text(app.as_str()));
         }
+        if let Some(stack) = stack {
+            out.blank();
+            out.entry("stack", &text(stack.as_str()));
+        }
         out.section("build", "How the source becomes what runs.", &build_keys(build));
+        let stated: Keys = build.args.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        out.section("build.args", "Arguments of the Dockerfile.", &stated);
         let own = processes.iter().filter(|(_, command)| !matches!(command, Command::StaticSite { .. }));
         let own: Keys = own.map(|(name, it)| (name.to_string(), command(it))).collect();
         out.section(
@@ -48,6 +56,8 @@ impl Manifest {
             "What runs. `web` gets the requests, on the port that it finds in PORT.",
             &own,
         );
+        let args: Keys = args.iter().map(|(name, words)| (name.to_string(), list(words))).collect();
+        out.section("args", "What the image's entrypoint is given.", &args);
         let env: Keys = env.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         out.section(
             "env",
@@ -58,14 +68,9 @@ impl Manifest {
         out.section("deploy.canary", "In which steps, and what is compared.", &canary_keys(&deploy.canary));
         out.http(http);
         out.section("shutdown", "How an instance is stopped.", &shutdown_keys(shutdown));
-        for (index, (name, entry)) in cron.iter().enumerate() {
-            let what = if index == 0 { "What runs by a schedule." } else { "" };
-            out.section("[cron]", what, &cron_keys(name, entry));
-        }
-        for (index, (name, volume)) in volumes.iter().enumerate() {
-            let what = if index == 0 { "What outlives releases and instances." } else { "" };
-            out.section("[volumes]", what, &volume_keys(name, volume));
-        }
+        out.each("[cron]", "What runs by a schedule.", cron.iter().map(|(name, it)| cron_keys(name, it)));
+        let volumes = volumes.iter().map(|(name, volume)| volume_keys(name, volume));
+        out.each("[volumes]", "What outlives releases and instances.", volumes);
         out.network(network);
         let limits = resources.iter().map(|(name, of)| (name, of.written()));
         out.by_process("resources", "How much of the machine one instance may take.", limits);
@@ -115,6 +120,13 @@ impl Out {
         self.section("network", "What instances reach.", &egress);
         let names = network.names.iter().map(|(alias, app)| (alias.to_string(), text(app.as_str())));
         self.section("network.names", "What this app calls others.", &names.collect::<Keys>());
+    }
+
+    /// A section of the same name for each; `what` stands above the first.
+    fn each(&mut self, section: &str, what: &str, all: impl Iterator<Item = Keys>) {
+        for (index, keys) in all.enumerate() {
+            self.section(section, if index == 0 { what } else { "" }, &keys);
+        }
     }
 
     /// A section for each process; `what` stands above the first.
@@ -176,12 +188,14 @@ pub(super) fn text(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
+fn list(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| text(word)).collect();
+    format!("[{}]", words.join(", "))
+}
+
 pub(super) fn command(it: &Command) -> String {
     match it {
-        Command::Argv(argv) => {
-            let words: Vec<String> = argv.iter().map(|word| text(word)).collect();
-            format!("[{}]", words.join(", "))
-        }
+        Command::Argv(argv) => list(argv),
         Command::Line(line) | Command::Shell(line) => text(line),
         Command::StaticSite { root, .. } => text(root.as_str()),
     }
@@ -207,7 +221,7 @@ fn span(span: &Millis) -> String {
 }
 
 fn build_keys(build: &Build) -> Keys {
-    let Build { builder, command: run, output, offline, env, image, dockerfile } = build;
+    let Build { builder, command: run, output, offline, env, image, dockerfile, target, args: _ } = build;
     let names = || env.iter().map(|name| text(name.as_str())).collect::<Vec<_>>().join(", ");
     let keys = [
         given("builder", builder.map(|builder| text(builder.name()))),
@@ -215,6 +229,7 @@ fn build_keys(build: &Build) -> Keys {
         given("output", output.as_ref().map(|output| text(output.as_str()))),
         given("image", image.as_ref().map(|image| text(image))),
         given("dockerfile", dockerfile.as_ref().map(|path| text(path))),
+        given("target", target.as_ref().map(|stage| text(stage))),
         given("network", offline.then(|| "false".to_owned())),
         given("env", (!env.is_empty()).then(|| format!("[{}]", names()))),
     ];

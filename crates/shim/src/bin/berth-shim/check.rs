@@ -7,26 +7,27 @@ use berth_shim::check::{Check, CheckRun, Checked, Verdict};
 pub(crate) struct Checks {
     pub(crate) check: Check,
     checked: Checked,
-    /// Since when the app runs.
-    since: u64,
     /// When the next one is due; `None` while one runs, or the app does not.
     next: Option<u64>,
     /// Whether the app runs, and is to.
     runs: bool,
     /// How many of the last failures count.
     counted: u32,
+    /// From when on a failure counts. As long as none has passed they follow quickly, and no more than one in an interval counts.
+    counts_from: u64,
 }
 
 impl Checks {
     pub(crate) fn new(check: Check) -> Self {
-        Self { check, checked: Checked::default(), since: 0, next: None, runs: false, counted: 0 }
+        Self { check, checked: Checked::default(), next: None, runs: false, counted: 0, counts_from: 0 }
     }
 
     /// The app was started.
     pub(crate) fn begin(&mut self, now: u64) {
         let last = self.checked.last.take();
         self.checked = Checked { last, ..Checked::default() };
-        (self.since, self.counted, self.runs) = (now, 0, true);
+        (self.counted, self.runs) = (0, true);
+        self.counts_from = now.saturating_add(self.check.start_period.max(self.check.interval));
         self.next = Some(now.saturating_add(self.check.start_interval));
     }
 
@@ -59,7 +60,12 @@ impl Checks {
             self.counted = 0;
         } else {
             self.checked.failures += 1;
-            self.counted += u32::from(!self.is_excused(now));
+            if !self.is_starting() {
+                self.counted += 1;
+            } else if now >= self.counts_from {
+                self.counted += 1;
+                self.counts_from = now.saturating_add(self.check.interval);
+            }
             if self.counted >= self.check.retries {
                 self.checked.verdict = Verdict::Unhealthy;
             }
@@ -71,14 +77,15 @@ impl Checks {
 
     /// Has the next one come after a pause.
     fn wait(&mut self, now: u64) {
-        let pause = if self.is_excused(now) { self.check.start_interval } else { self.check.interval };
+        // Nobody waits for it longer than for others once they have passed.
+        let quick = self.check.start_interval.min(self.check.interval);
+        let pause = if self.is_starting() { quick } else { self.check.interval };
         self.next = (self.runs && !self.is_unhealthy()).then(|| now.saturating_add(pause));
     }
 
-    /// Whether a failure does not count: none has passed yet, and the app has not run for long.
-    fn is_excused(&self, now: u64) -> bool {
-        let period = self.check.start_period.max(self.check.interval);
-        self.checked.verdict == Verdict::Starting && now < self.since.saturating_add(period)
+    /// Whether none has passed yet.
+    fn is_starting(&self) -> bool {
+        self.checked.verdict == Verdict::Starting
     }
 
     /// How the app stands.
@@ -128,18 +135,26 @@ mod tests {
     fn until_one_has_passed_they_follow_quickly_and_failures_do_not_count() {
         let mut checks = checks(0);
         let mut now = 100;
-        for expected in 101..130 {
+        // Of those after the time that is excused one in an interval counts: 130, 160, 190.
+        for expected in 101..190 {
             now = turn(&mut checks, now, 1);
             assert_eq!((now, checks.checked().verdict), (expected, Verdict::Starting));
         }
-        // The time that is excused is over: 130 counts already.
-        for (expected, verdict) in
-            [(130, Verdict::Starting), (160, Verdict::Starting), (190, Verdict::Unhealthy)]
-        {
+        now = turn(&mut checks, now, 1);
+        assert_eq!((now, checks.checked().verdict), (190, Verdict::Unhealthy));
+        assert_eq!((checks.due_in(now), checks.checked().failures), (None, 90));
+    }
+
+    #[test]
+    fn one_that_is_ready_late_is_found_at_once() {
+        let mut checks = checks(0);
+        let mut now = 100;
+        while now < 145 {
             now = turn(&mut checks, now, 1);
-            assert_eq!((now, checks.checked().verdict), (expected, verdict));
         }
-        assert_eq!((checks.due_in(now), checks.checked().failures), (None, 32));
+        now = turn(&mut checks, now, 0);
+        assert_eq!((now, checks.checked().verdict), (146, Verdict::Healthy));
+        assert_eq!(checks.due_in(now), Some(30), "and is asked as often as it says from there on");
     }
 
     #[test]
