@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use berth_acceptance::{Answer, Options, Platform, actor_binary, exchange};
+use berth_acceptance::{Actor, Answer, Options, Platform, actor_binary, exchange};
 
 /// Two services from the same source, one that runs once before them, and a volume.
 const SHOP: &str = r#"services:
@@ -106,6 +106,46 @@ fn services_come_up_in_their_order_and_live_by_themselves() {
     assert_eq!(ask(&platform, "shop-web", "/").0, 404);
     let left = platform.cli(["volumes", "-a", "shop-store", "--json"]).ok().json();
     assert_eq!(left["volumes"][0]["name"], "data", "{left}");
+}
+
+/// What is there already and is nobody's service is neither deployed over nor taken down, and what the file no longer has is told.
+#[test]
+fn a_stack_has_its_own_apps_and_no_others() {
+    let platform = Platform::start(Options::default());
+    let here = directory(&platform, SHOP);
+    let own = Actor::new(&platform, "shop-store", "[processes]\nweb = \"./actor serve\"\n");
+    let _deployed = own.deploy().ok();
+    let said = |answer: &Answer| format!("{}{}", answer.stdout, answer.stderr);
+    let refused = stack(&platform, &here, &["up"]);
+    assert_eq!(refused.status, 4, "{}", said(&refused));
+    assert!(
+        said(&refused).contains("the app shop-store is there already, and is of no stack"),
+        "{}",
+        said(&refused)
+    );
+    let down = stack(&platform, &here, &["down", "--yes", "--volumes"]).ok();
+    assert!(said(&down).contains("shop-store is of no stack, and stays"), "{}", said(&down));
+    assert_eq!(own.ask("/release"), (200, "v1".to_owned()));
+    let names = || {
+        let listed = platform.cli(["apps", "--json"]).ok().json();
+        let apps = listed["apps"].as_array().unwrap().clone();
+        apps.iter().map(|app| app["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["shop-store"]);
+    let _adopted = stack(&platform, &here, &["up", "--adopt"]).ok();
+    assert_eq!(names(), ["shop-seed", "shop-store", "shop-web"]);
+
+    let web = "name: shop\nservices:\n  web:\n    build: ./site\n    ports: [\"8080\"]\n    command: [\"./actor\", \"serve\"]\n";
+    fs::write(here.join("compose.yaml"), web).unwrap();
+    let fewer = stack(&platform, &here, &["up"]).ok();
+    for orphan in ["shop-seed", "shop-store"] {
+        let told = format!("{orphan} is of this stack and no longer in compose.yaml");
+        assert!(said(&fewer).contains(&told), "{}", said(&fewer));
+    }
+    let _down = stack(&platform, &here, &["down", "--yes"]).ok();
+    assert_eq!(names(), ["shop-seed", "shop-store"]);
+    let _all = stack(&platform, &here, &["down", "--yes", "--remove-orphans"]).ok();
+    assert_eq!(names(), [""; 0]);
 }
 
 #[test]
