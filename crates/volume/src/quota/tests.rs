@@ -42,6 +42,14 @@ fn account_of(store: &Store, project: u32) -> kernel::Account {
     kernel::account(open_dir(store.top()).unwrap(), project).unwrap()
 }
 
+/// Whether nothing is counted for the project any more. XFS takes what was removed off its account a little later, in a thread of its own.
+fn is_free(store: &Store, project: u32) -> bool {
+    (0..1_000_000).any(|_| {
+        std::thread::yield_now();
+        account_of(store, project) == kernel::Account::default()
+    })
+}
+
 #[test]
 fn a_number_is_made_of_the_inode_and_is_never_a_small_one() {
     for inode in [0, 1, 2, COUNT - 1, COUNT, COUNT + 1, u64::MAX] {
@@ -140,7 +148,7 @@ fn everything_in_a_volume_is_its_project_until_it_goes() {
 
     assert!(store.remove(&shop(), &data).unwrap());
     store.remove_all(&shop()).unwrap();
-    assert_eq!(account_of(&store, project), kernel::Account::default(), "the number is free");
+    assert!(is_free(&store, project), "the number is free");
 }
 
 #[test]
@@ -179,7 +187,7 @@ fn a_number_that_was_not_given_is_not_believed() {
     assert_eq!(store.kept(&shop(), &data).unwrap(), None);
     assert!(store.limit(&shop(), &data, Limit::Exactly(MIB)).unwrap());
     assert_ne!(project_of(&path), far);
-    assert_eq!(account_of(&store, far), kernel::Account::default());
+    assert!(is_free(&store, far));
     assert_eq!(store.kept(&shop(), &other).unwrap().unwrap().size, 64 * MIB);
     assert_ne!(project_of(&victim), project_of(&path));
 }
@@ -206,18 +214,14 @@ fn a_snapshot_is_not_counted_and_what_is_brought_back_is_limited() {
         assert!((3 * MIB..4 * MIB).contains(&kept.used.bytes), "{kept:?}");
         assert_eq!(project_of(&path.join("a/b/c/file")), project_of(&path));
         assert_ne!(project_of(&path), before);
-        assert_eq!(
-            account_of(&store, before),
-            kernel::Account::default(),
-            "what was replaced has left its number"
-        );
+        assert!(is_free(&store, before), "what was replaced has left its number");
     }
     // It can be cleared away at every depth, and so can what only half came to a project.
     let folder = File::open(path.join("a/b")).unwrap();
     kernel::give(&folder, 0, false).unwrap();
     let after = project_of(&path);
     assert!(store.remove(&shop(), &data).unwrap());
-    assert_eq!(account_of(&store, after), kernel::Account::default());
+    assert!(is_free(&store, after));
 }
 
 /// Root is not limited on ext4, and nothing else is spared. The limit is met to the block, by bytes and by entries.
