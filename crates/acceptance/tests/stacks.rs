@@ -142,6 +142,11 @@ fn a_stack_has_its_own_apps_and_no_others() {
         let told = format!("{orphan} is of this stack and no longer in compose.yaml");
         assert!(said(&fewer).contains(&told), "{}", said(&fewer));
     }
+    // Several files may be one stack: what another of them has is no orphan.
+    fs::write(here.join("more.yaml"), web.replace("  web:", "  more:")).unwrap();
+    let both = stack(&platform, &here, &["up", "-f", "compose.yaml", "-f", "more.yaml"]).ok();
+    assert!(!said(&both).contains("shop-web is of this stack") && names().contains(&"shop-more".to_owned()));
+    let _more = stack(&platform, &here, &["down", "--yes", "-f", "more.yaml"]).ok();
     let _down = stack(&platform, &here, &["down", "--yes"]).ok();
     assert_eq!(names(), ["shop-seed", "shop-store"]);
     let _all = stack(&platform, &here, &["down", "--yes", "--remove-orphans"]).ok();

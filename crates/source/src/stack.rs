@@ -161,18 +161,18 @@ impl Reader<'_> {
         self.stack.told.push(Told { line: at.line, what, why, refused });
     }
 
-    /// Whether it is a table; refused where it is not, since what is in it would not be heard.
+    /// Whether it is a table; refused where it is anything else, since what is in it would not be heard.
     fn is_table(&mut self, what: &str, value: &Node) -> bool {
-        if !value.is_table() {
+        if !value.is_table() && !value.is_nothing() {
             self.refuse(value, what, "it has to be a table of keys and values");
         }
         value.is_table()
     }
 
-    /// Whether it is a table or a list; refused where it is not.
+    /// Whether it is a table or a list; refused where it is anything else.
     fn has_parts(&mut self, what: &str, value: &Node) -> bool {
         let has = value.is_table() || value.is_list();
-        if !has {
+        if !has && !value.is_nothing() {
             self.refuse(value, what, "it has to be a list, or a table of keys and values");
         }
         has

@@ -42,8 +42,9 @@ impl Session<'_> {
     }
 
     async fn stack_up(&mut self, of: &OfStack, dry_run: bool, adopt: bool) -> Result<ExitStatus, Failure> {
-        for loaded in self.stacks(of)? {
-            self.show_stack(&loaded, dry_run)?;
+        let all = self.stacks(of)?;
+        for loaded in &all {
+            self.show_stack(loaded, dry_run)?;
             // A platform that does not answer is told of where something is done.
             let is_one_app = self.json || loaded.stack.services.len() < 2;
             if !is_one_app && self.client.platform().await.is_ok_and(|platform| !platform.names) {
@@ -63,15 +64,15 @@ impl Session<'_> {
             // All sources are read before the first service is changed, and nobody else's app is.
             let mut ready = Vec::new();
             for service in &loaded.stack.services {
-                let app = self.app_of(&loaded, service)?;
-                if let Some(whose) = self.stranger(&loaded, &app).await?.filter(|_| !adopt) {
+                let app = self.app_of(loaded, service)?;
+                if let Some(whose) = self.stranger(loaded, &app).await?.filter(|_| !adopt) {
                     return Err(Failure::local(
                         Code::StackRefused,
                         format!("the app {} is there already, and is of {whose}; nothing was done", app.app),
                         "give the stack another name, or make the app its service with --adopt",
                     ));
                 }
-                ready.push((app, source_of(&loaded, service)?));
+                ready.push((app, source_of(loaded, service)?));
             }
             for (service, (app, source)) in loaded.stack.services.iter().zip(ready) {
                 let status = self.up(service, &app, &source).await?;
@@ -83,7 +84,7 @@ impl Session<'_> {
                     return Ok(status);
                 }
             }
-            for orphan in self.orphans(&loaded).await? {
+            for orphan in self.orphans(loaded, &all).await? {
                 self.hint(&format!(
                     "{} is of this stack and no longer in {}: `berth stack down --remove-orphans` or `berth destroy` removes it",
                     orphan.app, loaded.file
@@ -111,8 +112,8 @@ impl Session<'_> {
         Ok((!is_own).then(whose))
     }
 
-    /// The apps that are of the stack and not of its file.
-    async fn orphans(&self, loaded: &Loaded) -> Result<Vec<AppId>, Failure> {
+    /// The apps that are of the stack and of none of the files that are given for it.
+    async fn orphans(&self, loaded: &Loaded, all: &[Loaded]) -> Result<Vec<AppId>, Failure> {
         let mut known: Vec<AppId> = Vec::new();
         let mut query = AppsQuery::default();
         loop {
@@ -124,8 +125,10 @@ impl Session<'_> {
                 break;
             }
         }
-        let services: BTreeSet<String> =
-            loaded.stack.services.iter().map(|service| app_name(loaded, service)).collect();
+        let files = all.iter().filter(|other| other.name == loaded.name);
+        let services: BTreeSet<String> = files
+            .flat_map(|file| file.stack.services.iter().map(|service| app_name(file, service)))
+            .collect();
         known.retain(|app| !services.contains(app.app.as_str()));
         Ok(known)
     }
@@ -193,18 +196,19 @@ impl Session<'_> {
         yes: bool,
     ) -> Result<ExitStatus, Failure> {
         let mut gone = Vec::new();
-        for loaded in self.stacks(of)? {
+        let all = self.stacks(of)?;
+        for loaded in &all {
             let mut there = Vec::new();
-            let orphans = self.orphans(&loaded).await?;
+            let orphans = self.orphans(loaded, &all).await?;
             if remove_orphans {
                 there.extend(orphans.iter().cloned());
             }
             for service in loaded.stack.services.iter().rev() {
-                let app = self.app_of(&loaded, service)?;
+                let app = self.app_of(loaded, service)?;
                 if !self.is_there(&app).await? {
                     continue;
                 }
-                match self.stranger(&loaded, &app).await? {
+                match self.stranger(loaded, &app).await? {
                     None => there.push(app),
                     Some(whose) => self.hint(&format!("{} is of {whose}, and stays", app.app))?,
                 }

@@ -60,6 +60,11 @@ impl Node {
         matches!(self.value, Value::List(_))
     }
 
+    /// Whether a key stands there without a value.
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self.value, Value::Nothing)
+    }
+
     pub(super) fn is_table(&self) -> bool {
         matches!(self.value, Value::Table(_))
     }

@@ -228,6 +228,16 @@ fn a_dockerfile_has_its_stage_and_arguments() {
     assert_eq!(of("{context: ., target: --pull}").1, ["2! services.web"]);
 }
 
+/// What is commented out leaves its key behind; what has another form than it must have is not heard, and says so.
+#[test]
+fn a_key_without_a_value_is_nothing_and_one_of_another_form_is_refused() {
+    for key in ["environment", "depends_on", "healthcheck", "deploy"] {
+        let with = |value: &str| told(&format!("services:\n  web:\n    build: .\n    {key}:{value}\n"));
+        assert_eq!(with(""), [""; 0], "{key}");
+        assert_eq!(with(" word"), [format!("4! services.web.{key}")], "{key}");
+    }
+}
+
 #[test]
 fn limits_are_those_of_the_file() {
     let limits = |service: &str| {
