@@ -35,6 +35,12 @@ fn runs(platform: &Platform) -> String {
     platform.cli(["status", "--json"]).ok().json()["program"].as_str().unwrap().to_owned()
 }
 
+/// The process that has the home's lock.
+fn holder(platform: &Platform) -> u32 {
+    let lock = fs::read_to_string(platform.home().join("lock")).unwrap();
+    lock.lines().find_map(|line| line.strip_prefix("pid ")).unwrap().parse().unwrap()
+}
+
 fn active() -> [Activation; 1] {
     [Activation { names: vec!["v1".to_owned()], submitted: Duration::ZERO, active: Duration::ZERO }]
 }
@@ -80,7 +86,7 @@ fn nobody_notices_that_the_platform_is_upgraded() {
 
 #[test]
 fn a_program_that_does_not_come_up_gives_way_to_the_one_before_it() {
-    let platform = Platform::start(Options::default());
+    let mut platform = Platform::start(Options::default());
     let source = Source::built(&platform);
     let _released = platform.cli(["deploy".as_ref(), source.path().as_os_str()]).ok();
     let load = Load::start(LoadOptions::new(platform.edge(), Source::APP));
@@ -101,6 +107,14 @@ fn a_program_that_does_not_come_up_gives_way_to_the_one_before_it() {
         assert!(wait_until(PATIENCE, || platform.role("edge").len() == 1), "{name}");
         assert_eq!(platform.role("control").len(), 1, "{name}");
     }
+    // What runs now is a guard, which nobody watches: whoever starts the platform, a service manager above all, has it.
+    let guard = holder(&platform);
+    platform.start_again();
+    assert_ne!(holder(&platform), guard);
+    assert_eq!(holder(&platform), platform.supervisor());
+    let gone = || !Path::new(&format!("/proc/{guard}")).try_exists().unwrap();
+    assert!(wait_until(PATIENCE, gone), "it gave way");
+    assert!(wait_until(PATIENCE, || platform.role("edge").len() == 1));
     let outcome = load.stop();
     println!("{outcome}");
     outcome.assert_clean(&active(), &[]);

@@ -64,6 +64,9 @@ pub(crate) struct SupervisorArgs {
     /// The pipe to the one who waits for it to be up.
     #[arg(long)]
     pub(crate) starter: RawFd,
+    /// It was the guard of an upgrade, and gives way to whoever starts the platform.
+    #[arg(long)]
+    pub(crate) stand_in: bool,
 }
 
 /// A guard of an upgrade.

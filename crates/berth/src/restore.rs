@@ -180,7 +180,7 @@ fn prepare(home: &Path) -> Result<HomeLock, Refused> {
     let examine = |error| io_error("examine", &restoring, error);
     if restoring.try_exists().map_err(examine)? {
         home::check_directory(home, rustix::process::geteuid().as_raw())?;
-        let lock = HomeLock::take(home)?;
+        let lock = HomeLock::take(home, false)?;
         // A complete home is not half restored: only the empty folder could not be removed any more.
         let ours: Vec<&str> = [RESTORING, "lock"].into_iter().chain(MOVED).collect();
         if home.join(PLATFORM_FILE).try_exists().map_err(examine)? || !home::is_empty_but(home, &ours)? {
@@ -196,7 +196,7 @@ fn prepare(home: &Path) -> Result<HomeLock, Refused> {
         Err(HomeError::Foreign { path }) => return Err(Refused::NotEmpty { path }),
         other => other?,
     }
-    let lock = HomeLock::take(home)?;
+    let lock = HomeLock::take(home, false)?;
     if !home::is_empty_but(home, &["lock"])? {
         return Err(Refused::NotEmpty { path: home.to_owned() });
     }

@@ -14,6 +14,7 @@ mod requests;
 mod role;
 mod service_manager;
 mod sockets;
+mod stand_in;
 mod stop;
 mod upgrade;
 mod voice;
@@ -31,7 +32,6 @@ use berth_edge::handover::Listeners;
 use berth_process::{Group, Launch, Program, Stdio};
 use berth_server::config::{BuildBounds, PushBounds};
 use berth_spec::HttpsAddress;
-use rustix::process::Signal;
 
 use crate::args::{SupervisorArgs, UpArgs};
 use crate::home::{self, Home, HomeError};
@@ -45,8 +45,8 @@ use launch::{Kind, RoleKind, Site};
 use lock::{HomeLock, LockError};
 use orphans::Orphan;
 use sockets::{Api, Edge, SocketError, Sockets};
-use upgrade::Fallback;
 pub(crate) use upgrade::stand_guard;
+use upgrade::{Fallback, Place};
 use voice::{Outcome, Voice};
 use watch::{Turn, Watch, WatchError};
 
@@ -56,8 +56,6 @@ const EDGE_PORT: u16 = 8_080;
 const API_PORT: u16 = 7_070;
 /// How long an orphaned control may take to see that its supervisor is gone.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the kernel may take to end a killed process.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the platform did not come up, or did not stay up.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +80,8 @@ pub(crate) enum UpError {
     Docker(String),
     #[error("the supervisor cannot {attempt}")]
     System { attempt: &'static str, source: io::Error },
-    #[error("process {pid}, a {role} of a supervisor that is gone, does not end although it was killed")]
-    Immortal { pid: u32, role: RoleKind },
+    #[error("process {pid}, a {what} of a supervisor that is gone, does not end although it was killed")]
+    Immortal { pid: u32, what: String },
     #[error("the supervisor in the background ended without a word; its log is {}", log.display())]
     Silent { log: PathBuf },
     #[error(transparent)]
@@ -148,7 +146,7 @@ fn is_of_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
 /// # Errors
 /// [`UpError`].
 pub(crate) fn up(args: &UpArgs, deploy: Option<&Path>) -> Result<(), UpError> {
-    supervise(args, &home_path(args.home.as_deref())?, deploy, None)
+    supervise(args, &home_path(args.home.as_deref())?, deploy, Start::default())
 }
 
 /// `berth up --detach`: runs the platform in the background, and returns once it is up or has failed to be.
@@ -166,8 +164,8 @@ pub(crate) fn up_detached(args: &UpArgs) -> Result<(), UpError> {
 pub(crate) fn in_background(args: &SupervisorArgs) -> Result<(), UpError> {
     let pipe = inherit::take(args.starter).map(File::from).map_err(UpError::system("reach its starter"))?;
     let for_failure = pipe.try_clone().map_err(UpError::system("copy a pipe"))?;
-    let result =
-        home_path(args.up.home.as_deref()).and_then(|home| supervise(&args.up, &home, None, Some(pipe)));
+    let start = Start { starter: Some(pipe), stands_in: args.stand_in, kept: None };
+    let result = home_path(args.up.home.as_deref()).and_then(|home| supervise(&args.up, &home, None, start));
     if let Err(error) = &result {
         tracing::error!(error = report::chain(error), "ending");
         voice::tell(for_failure, &Outcome::Failed(Box::new(error.problem())));
@@ -184,20 +182,30 @@ fn check_variables() -> Result<(), UpError> {
     Ok(())
 }
 
-/// Supervises; where an upgrade began this program and it does not come up, the one before it does again.
-fn supervise(
-    args: &UpArgs,
-    path: &Path,
-    deploy: Option<&Path>,
+/// How this supervisor was started.
+#[derive(Default)]
+struct Start {
+    /// Who waits for the platform to be up, where it is in the background.
     starter: Option<File>,
-) -> Result<(), UpError> {
-    let in_background = starter.is_some();
-    let kept = Kept::from_environment();
-    let mut fallback = Fallback::from_environment(kept.as_ref());
-    let result = supervise_until_down(args, path, deploy, (starter, kept), &mut fallback);
+    /// Whether it stands in for one that died during an upgrade, until somebody starts the platform.
+    stands_in: bool,
+    /// The API's listeners that the program before this one left open.
+    kept: Option<Kept>,
+}
+
+/// Supervises; where an upgrade began this program and it does not come up, the one before it does again.
+fn supervise(args: &UpArgs, path: &Path, deploy: Option<&Path>, start: Start) -> Result<(), UpError> {
+    let place = match (&start.starter, start.stands_in) {
+        (None, _) => Place::Foreground,
+        (Some(_), false) => Place::Background,
+        (Some(_), true) => Place::StandIn,
+    };
+    let start = Start { kept: Kept::from_environment(), ..start };
+    let mut fallback = Fallback::from_environment(start.kept.as_ref());
+    let result = supervise_until_down(args, path, deploy, (start, place), &mut fallback);
     if let (Err(error), Some(fallback)) = (&result, &fallback) {
         tracing::error!(error = report::chain(error), "an upgrade did not come up");
-        let source = fallback.become_it(args, path, in_background);
+        let source = fallback.become_it(args, path, place);
         return Err(UpError::System { attempt: "become the program before this one again", source });
     }
     result
@@ -207,7 +215,7 @@ fn supervise_until_down(
     args: &UpArgs,
     path: &Path,
     deploy: Option<&Path>,
-    (starter, kept): (Option<File>, Option<Kept>),
+    (start, place): (Start, Place),
     fallback: &mut Option<Fallback>,
 ) -> Result<(), UpError> {
     // Before anything that may take long: a signal from here on waits for the loop.
@@ -220,7 +228,7 @@ fn supervise_until_down(
         .map_err(|error| UpError::System { attempt: "become a subreaper", source: error.into() })?;
     let clock = SystemClock::new();
     home::prepare_directory(path)?;
-    let mut lock = HomeLock::take(path)?;
+    let mut lock = stand_in::take_home(path, start.stands_in)?;
     let home = home::create(path, Path::new(RANGES), &clock, &mut || Ok(()))?;
     let log = RoleLog::open(&home.logs(), "supervisor").map_err(UpError::system("open its log"))?;
     log.bound().map_err(UpError::system("bound its log"))?;
@@ -229,10 +237,11 @@ fn supervise_until_down(
     let users = role_users(&home);
     let run_dir = Environment::of_process().run_directory(&platform);
     run_dir::prepare(&run_dir, users[0])?;
-    let result = open_site(args, home, (&run_dir, kept), &users, &mut lock).and_then(|(site, orphans)| {
-        let mut watch = Watch::new(site, orphans, signals, &clock, Voice::new(log, starter));
-        watch_until_down(args, deploy, &mut watch, fallback)
-    });
+    let result =
+        open_site(args, home, (&run_dir, start.kept), &users, &mut lock).and_then(|(site, orphans)| {
+            let mut watch = Watch::new(site, orphans, signals, &clock, Voice::new(log, start.starter));
+            watch_until_down(args, deploy, (&mut watch, place), fallback)
+        });
     // After a failed start an orphaned edge may serve on, and the next start needs its handover.sock.
     let serves_on = Orphan::find_all(&platform, &users)
         .map_err(UpError::system("look for roles of an earlier supervisor"))?
@@ -289,7 +298,7 @@ fn at_edge(args: &UpArgs, home: &Home, http: SocketAddr) -> Edge {
 fn watch_until_down(
     args: &UpArgs,
     deploy: Option<&Path>,
-    watch: &mut Watch<'_>,
+    (watch, place): (&mut Watch<'_>, Place),
     fallback: &mut Option<Fallback>,
 ) -> Result<(), UpError> {
     loop {
@@ -311,8 +320,7 @@ fn watch_until_down(
                 }
             }
             Turn::Upgrade(successor) => {
-                let in_background = watch.voice().is_detached();
-                let error = upgrade::begin(args, watch.site(), &successor, in_background);
+                let error = upgrade::begin(args, watch.site(), &successor, place);
                 let program = successor.program;
                 tracing::error!(error = report::chain(&error), program, "the program was not replaced");
             }
@@ -395,7 +403,7 @@ fn settle_orphans(
     for control in controls {
         tracing::info!(pid = control.pid, "waiting for an orphaned control to end");
         if !control.wait(CONTROL_PATIENCE) {
-            kill_orphan(&control)?;
+            control.kill()?;
         }
     }
     if edges.is_empty() {
@@ -412,18 +420,10 @@ fn settle_orphans(
         // It holds listeners that the kernel deals connections to, and does not serve: better to refuse for a moment.
         Err(error) => {
             tracing::warn!(error = report::chain(&error), "an orphaned edge does not answer: killing it");
-            edges.iter().try_for_each(kill_orphan)?;
+            edges.iter().try_for_each(Orphan::kill)?;
             Ok((Vec::new(), Listeners::default()))
         }
     }
-}
-
-fn kill_orphan(orphan: &Orphan) -> Result<(), UpError> {
-    orphan.signal(Signal::KILL);
-    if orphan.wait(KILL_PATIENCE) {
-        return Ok(());
-    }
-    Err(UpError::Immortal { pid: orphan.pid, role: orphan.kind })
 }
 
 /// The home, absolute and without links above it, so that every role and every claim calls it the same.

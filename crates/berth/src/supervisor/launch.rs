@@ -1,6 +1,5 @@
 //! Starting a role: which program, as whom, with which descriptors.
 
-use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -94,8 +93,6 @@ pub(crate) struct Site {
     pub(crate) edge_log: RoleLog,
     leash: Leash,
     claims: EdgeClaims,
-    /// How many edges this supervisor has started.
-    edges: Cell<u64>,
 }
 
 /// What instances run in, as the operator says.
@@ -148,7 +145,6 @@ impl Site {
             control_log: RoleLog::open(&logs, "control")?,
             edge_log: RoleLog::open(&logs, "edge")?,
             claims: EdgeClaims::below(&run_dir),
-            edges: Cell::new(0),
             home,
             run_dir,
             sockets,
@@ -233,9 +229,7 @@ impl Site {
         // A directory that is open, not a path: edge may look at nothing else in the home.
         launch = pass(launch, "--routing", File::open(self.home.routing())?)?;
         // Before it is there: control must not overlook an edge that has not connected yet.
-        let number = self.edges.replace(self.edges.get() + 1);
-        let claim = self.claims.claim(&format!("{}.{number}", std::process::id()))?;
-        launch = pass(launch, "--claim", claim)?;
+        launch = pass(launch, "--claim", self.claims.claim(std::process::id())?)?;
         let owner = rustix::process::geteuid().as_raw().to_string();
         launch = launch.args(["--owner", &owner]);
         // A path: control makes what is in there, for edge's user alone.

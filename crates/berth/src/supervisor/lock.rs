@@ -9,11 +9,17 @@ use std::path::{Path, PathBuf};
 
 use berth_process::BootId;
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+/// The line of one that stands in.
+const STANDS_IN: &str = "stands in";
 
 /// Held as long as the supervisor lives; the kernel releases it however that ends.
 #[derive(Debug)]
 pub(crate) struct HomeLock {
     file: File,
+    stands_in: bool,
 }
 
 /// Why the lock was not given.
@@ -29,6 +35,8 @@ pub(crate) enum LockError {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holder {
     pid: Option<u32>,
+    /// Whether it holds the home until somebody starts the platform.
+    stands_in: bool,
     edge: Option<SocketAddr>,
     api: Option<SocketAddr>,
 }
@@ -46,11 +54,20 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
+    /// Whether it may be gone in a moment: it stands in for nobody but us, or it is dead, and what it had just started still has the lock
+    /// open, or one that has not said yet who it is.
+    pub(crate) fn gives_way(&self) -> bool {
+        let pid = self.pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let lives = pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH));
+        self.stands_in || !lives
+    }
+
     fn parse(text: &str) -> Self {
         let value = |key| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
         let address = |key| value(key).and_then(|text| text.parse().ok());
         Self {
             pid: value("pid ").and_then(|text| text.parse().ok()),
+            stands_in: text.lines().any(|line| line == STANDS_IN),
             edge: address("edge "),
             api: address("api "),
         }
@@ -59,7 +76,7 @@ impl Holder {
 
 impl HomeLock {
     /// Takes the lock of the home, without waiting.
-    pub(crate) fn take(home: &Path) -> Result<Self, LockError> {
+    pub(crate) fn take(home: &Path, stands_in: bool) -> Result<Self, LockError> {
         let path = home.join("lock");
         let fail = |source| LockError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
@@ -72,11 +89,11 @@ impl HomeLock {
             .map_err(fail)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                let mut lock = Self { file };
+                let mut lock = Self { file, stands_in };
                 lock.write("").map_err(fail)?;
                 Ok(lock)
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Errno::WOULDBLOCK) => {
                 let mut text = String::new();
                 file.read_to_string(&mut text).map_err(fail)?;
                 Err(LockError::Held { home: home.to_owned(), holder: Holder::parse(&text) })
@@ -91,7 +108,8 @@ impl HomeLock {
     }
 
     fn write(&mut self, more: &str) -> io::Result<()> {
-        let text = format!("pid {}\nboot {}\n{more}", std::process::id(), BootId::current()?);
+        let stands_in = if self.stands_in { format!("{STANDS_IN}\n") } else { String::new() };
+        let text = format!("pid {}\nboot {}\n{stands_in}{more}", std::process::id(), BootId::current()?);
         self.file.set_len(0)?;
         self.file.rewind()?;
         self.file.write_all(text.as_bytes())
@@ -105,19 +123,37 @@ mod tests {
     #[test]
     fn the_second_one_is_told_who_has_it() {
         let home = tempfile::tempdir().unwrap();
-        let mut first = HomeLock::take(home.path()).unwrap();
+        let mut first = HomeLock::take(home.path(), false).unwrap();
         let pid = std::process::id();
-        assert!(HomeLock::take(home.path()).unwrap_err().to_string().contains(&format!("process {pid}")));
+        assert!(
+            HomeLock::take(home.path(), false).unwrap_err().to_string().contains(&format!("process {pid}"))
+        );
         first.announce("127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7070".parse().unwrap()).unwrap();
-        let message = HomeLock::take(home.path()).unwrap_err().to_string();
+        let message = HomeLock::take(home.path(), false).unwrap_err().to_string();
         assert!(message.contains("apps at 127.0.0.1:8080, API at 127.0.0.1:7070"), "{message}");
         drop(first);
-        HomeLock::take(home.path()).unwrap();
+        HomeLock::take(home.path(), false).unwrap();
+    }
+
+    #[test]
+    fn who_stands_in_or_is_dead_gives_way() {
+        let home = tempfile::tempdir().unwrap();
+        let holder = |stands_in| {
+            let _lock = HomeLock::take(home.path(), stands_in).unwrap();
+            match HomeLock::take(home.path(), false) {
+                Err(LockError::Held { holder, .. }) => holder,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(!holder(false).gives_way() && holder(true).gives_way());
+        // A process id is below 2^22.
+        assert!(Holder { pid: Some(1 << 30), ..Holder::default() }.gives_way());
     }
 
     #[test]
     fn half_a_holder_is_no_trouble() {
         assert_eq!(Holder::parse(""), Holder::default());
         assert_eq!(Holder::parse("pid x\nedge 1").to_string(), "");
+        assert!(Holder::default().gives_way(), "it has not said who it is");
     }
 }

@@ -19,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::detach;
 use super::kept::{self, Kept};
 use super::launch::Site;
+use super::stand_in;
 use crate::args::{GuardArgs, UpArgs};
 use crate::report;
 
@@ -38,6 +39,16 @@ pub(super) struct Fallback {
     guard: Option<Pid>,
     /// The API's listeners, which it left open and takes back.
     kept: Option<Kept>,
+}
+
+/// Where a supervisor runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Somebody waits for its end.
+    Foreground,
+    Background,
+    /// In the background, until somebody starts the platform ([`super::stand_in`]).
+    StandIn,
 }
 
 /// A program that was staged to take over.
@@ -67,7 +78,7 @@ impl Fallback {
     }
 
     /// Becomes the program that ran before, in the environment that it ran in. Returns when that fails alone.
-    pub(super) fn become_it(&self, args: &UpArgs, home: &Path, in_background: bool) -> io::Error {
+    pub(super) fn become_it(&self, args: &UpArgs, home: &Path, place: Place) -> io::Error {
         // The guard has it; ours may be what the program did not come up in.
         let environment = match self.guard.map(environment_of) {
             Some(Ok(environment)) => environment,
@@ -79,12 +90,12 @@ impl Fallback {
             Err(error) => return error,
         };
         let environment = without_ours(environment.into_iter()).chain(kept).collect();
-        become_program(&self.program, args, home, in_background, environment)
+        become_program(&self.program, args, home, place, environment)
     }
 }
 
 /// Becomes the program that was staged. Returns when that fails alone: everything is as it was then.
-pub(super) fn begin(args: &UpArgs, site: &Site, successor: &Successor, in_background: bool) -> io::Error {
+pub(super) fn begin(args: &UpArgs, site: &Site, successor: &Successor, place: Place) -> io::Error {
     let Successor { program: name, listeners } = successor;
     let bin = site.home.path.join("bin");
     let known =
@@ -110,7 +121,7 @@ pub(super) fn begin(args: &UpArgs, site: &Site, successor: &Successor, in_backgr
     let more = [(FALLBACK, previous.into_os_string()), (GUARD, guard.pid().to_string().into())];
     let more = more.map(|(name, value)| (OsString::from(name), value));
     let environment = without_ours(std::env::vars_os()).chain(more).chain(variable).collect();
-    without(&guard, become_program(&bin.join(name), args, &site.home.path, in_background, environment))
+    without(&guard, become_program(&bin.join(name), args, &site.home.path, place, environment))
 }
 
 /// Ends the guard of an upgrade that came to nothing by `error`.
@@ -160,9 +171,13 @@ pub(crate) fn stand_guard(args: &GuardArgs) -> io::Error {
 fn take_over(args: &UpArgs) -> io::Error {
     // The very file that runs, whatever lies at its path by now.
     match &args.home {
-        Some(home) => {
-            become_program(Path::new("/proc/self/exe"), args, home, true, std::env::vars_os().collect())
-        }
+        Some(home) => become_program(
+            Path::new("/proc/self/exe"),
+            args,
+            home,
+            Place::StandIn,
+            std::env::vars_os().collect(),
+        ),
         None => io::ErrorKind::InvalidInput.into(),
     }
 }
@@ -201,11 +216,13 @@ fn become_program(
     path: &Path,
     args: &UpArgs,
     home: &Path,
-    in_background: bool,
+    place: Place,
     environment: Vec<(OsString, OsString)>,
 ) -> io::Error {
     let mut words: Vec<OsString> = Vec::new();
-    if in_background {
+    if place == Place::Foreground {
+        words.extend(["--home".into(), home.into(), "up".into()]);
+    } else {
         // Whoever waited for the platform to be up has been told long ago.
         let nobody = match OpenOptions::new().write(true).open("/dev/null") {
             Ok(nobody) => nobody,
@@ -222,8 +239,7 @@ fn become_program(
             "--starter".into(),
             starter.into(),
         ]);
-    } else {
-        words.extend(["--home".into(), home.into(), "up".into()]);
+        words.extend((place == Place::StandIn).then(|| stand_in::OPTION.into()));
     }
     words.extend(detach::options(args));
     berth_process::become_program(path, "berth", words, environment)

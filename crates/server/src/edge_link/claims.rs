@@ -32,22 +32,31 @@ impl EdgeClaims {
         Self { folder: run_dir.join(FOLDER) }
     }
 
-    /// Makes a claim for an edge that is about to be started. `name` must be new. Whoever holds the descriptor keeps the claim: it is
-    /// for the edge to inherit, and for the caller to drop.
+    /// Makes a claim for an edge that the supervisor with this process id is about to start. Whoever holds the descriptor keeps the claim:
+    /// it is for the edge to inherit, and for the caller to drop.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn claim(&self, name: &str) -> io::Result<OwnedFd> {
+    pub fn claim(&self, supervisor: u32) -> io::Result<OwnedFd> {
         match fs::DirBuilder::new().mode(0o700).create(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
         // Locked before it has its name, so that one with a name that is not locked is known to be over.
-        let fresh = self.folder.join(format!("{FRESH}{name}"));
+        let fresh = self.folder.join(format!("{FRESH}{supervisor}"));
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        let path = self.folder.join(name);
-        rustix::fs::renameat_with(CWD, &fresh, CWD, &path, RenameFlags::NOREPLACE)?;
+        // Edges of the program that this process was before an upgrade may live on and have theirs.
+        for number in 0_u64.. {
+            let path = self.folder.join(format!("{supervisor}.{number}"));
+            match rustix::fs::renameat_with(CWD, &fresh, CWD, &path, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {}
+                renamed => {
+                    renamed?;
+                    break;
+                }
+            }
+        }
         Ok(file.into())
     }
 
@@ -100,8 +109,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let claims = EdgeClaims::below(dir.path());
         assert_eq!(claims.living().unwrap(), 0);
-        let first = claims.claim("1.0").unwrap();
-        let second = claims.claim("1.1").unwrap();
+        let first = claims.claim(1).unwrap();
+        let second = claims.claim(1).unwrap();
         assert_eq!(claims.living().unwrap(), 2);
         // The one that edge inherited is what counts.
         let inherited = first.try_clone().unwrap();
@@ -119,7 +128,7 @@ mod tests {
     fn one_that_is_not_locked_yet_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let claims = EdgeClaims::below(dir.path());
-        drop(claims.claim("1.0").unwrap());
+        drop(claims.claim(1).unwrap());
         fs::write(dir.path().join("e/.new-1.1"), "").unwrap();
         assert_eq!(claims.living().unwrap(), 0);
         assert!(dir.path().join("e/.new-1.1").try_exists().unwrap());

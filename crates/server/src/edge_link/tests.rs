@@ -285,7 +285,7 @@ async fn an_edge_that_has_not_said_hello_yet_has_applied_nothing() {
     let stage = Stage::new().await;
     let claims = stage.link.claims.clone();
     let applied = || stage.link.observe().alive.unwrap().applied;
-    let first = claims.claim("1.0").unwrap();
+    let first = claims.claim(1).unwrap();
     let mut peer = stage.connect().await;
     peer.hello().await;
     let generation = stage.newest();
@@ -295,7 +295,7 @@ async fn an_edge_that_has_not_said_hello_yet_has_applied_nothing() {
         tokio::task::yield_now().await;
     }
     // Beside it boots one that reads the snapshot by itself and has not connected.
-    let second = claims.claim("1.1").unwrap();
+    let second = claims.claim(1).unwrap();
     assert_eq!(applied(), Generation::default());
     assert!(!stage.link.ports_in_use().is_empty(), "its ports are kept");
     drop(second);
