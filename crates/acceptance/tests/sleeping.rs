@@ -189,6 +189,27 @@ fn what_stands_open_does_not_keep_it_awake_and_a_message_on_it_wakes_it() {
     events.read_exact(&mut [0]).expect("it is told more");
 }
 
+/// It is drained first, as any that stops, and would hear nothing of it standing still.
+#[test]
+fn what_stands_open_is_heard_until_what_sleeps_is_stopped() {
+    let platform = Platform::start(Options::default());
+    let manifest = format!("{}[shutdown]\ndrain = \"10m\"\n", sleepy("stop_after = \"1s\""));
+    let actor = Actor::new(&platform, "shop", &manifest);
+    let _deployed = actor.deploy().ok();
+    let mut socket = switched(&platform, "shop");
+    let pid = pid_of(&actor);
+    let deep = wait_until(PATIENCE, || sleep_of(&actor).0.as_deref() == Some("stopped"));
+    assert!(deep, "{:?}", sleep_of(&actor));
+    echo(&mut socket, &MESSAGE);
+    let runs = |pid: u64| {
+        let shown = actor.verb(&["ps"]).ok().json();
+        shown["instances"].as_array().expect("a list").iter().any(|it| it["pid"].as_u64() == Some(pid))
+    };
+    assert!(runs(pid), "its connection lives on");
+    drop(socket);
+    assert!(wait_until(PATIENCE, || !runs(pid)), "nobody holds it any more");
+}
+
 #[test]
 fn control_is_killed_while_it_sleeps_and_who_asks_meanwhile_is_answered_later() {
     let platform = Platform::start(Options::default());

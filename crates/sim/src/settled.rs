@@ -99,9 +99,7 @@ impl World {
         let Some(control) = &self.control else { return false };
         let newest = control.newest.generation;
         let applied = control.edges.values().all(|known| known.applied == newest);
-        // One that hangs while there is nothing for it to follow is nothing that a plan could notice.
-        let quiet = |edge: &Edge| edge.connected && (edge.is_quiet() || edge.wedged);
-        let edge = self.out.edge.as_ref().is_some_and(quiet);
+        let edge = self.out.edge.as_ref().is_some_and(has_rest);
         let now = self.out.chance.now();
         let works = self.out.machine.is_moving(now) || self.out.builders.next(now).is_some();
         control.is_at_rest() && edge && applied && control.edges.len() == 1 && !works
@@ -117,7 +115,6 @@ impl World {
         let machine = self.out.machine.next(now).into_iter().chain(self.out.builders.next(now));
         let edge = self.out.edge.iter().filter_map(Edge::next);
         let next = control.chain(machine).chain(edge).chain(self.next_start()).filter(|due| *due > now).min();
-        let has_rest = |edge: &Edge| edge.wedged || (edge.connected && edge.is_quiet());
         let edge_works = !self.out.edge.as_ref().is_some_and(has_rest);
         let little = Duration::from_millis(20);
         let next = match next {
@@ -219,4 +216,10 @@ impl World {
 
 fn leak(detail: String) -> Breach {
     Breach { invariant: Invariant::NothingLeaks, detail }
+}
+
+/// Whether edge has nothing to do. One that hangs while there is nothing for it to follow is nothing that a plan could notice, with a
+/// connection or without.
+fn has_rest(edge: &Edge) -> bool {
+    edge.wedged || (edge.connected && edge.is_quiet())
 }

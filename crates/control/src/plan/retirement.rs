@@ -85,16 +85,23 @@ impl Planner<'_> {
             Life::Gone | Life::Stopping | Life::NotStarted { .. } => return,
             Life::Starting | Life::Running | Life::BackingOff => {}
         }
-        let drain = self
-            .app
-            .release(instance.release)
-            .map(|release| release.manifest.shutdown.drain)
-            .unwrap_or_default();
+        let release = self.app.release(instance.release);
+        let drain = release.map(|release| release.manifest.shutdown.drain).unwrap_or_default();
         let edge = self.world.edge;
         let unrouted = edge.alive.is_some_and(|edge| edge.applied.0 >= instance.routing_changed_at);
         let drain_over = unrouted && self.is_over(Mark::Draining(ordinal), drain);
         if stop_is_safe(self.app, ordinal, self.world, drain_over) {
             self.act(Action::Stop(ordinal));
+            return;
+        }
+        // One that fell asleep with connections that stand open has to hear what comes on them until it is stopped.
+        let may_stand_still = release.is_some_and(|release| release.manifest.sleep().is_some());
+        if unrouted
+            && may_stand_still
+            && instance.process.is_web()
+            && self.world.frozen.get(&ordinal) != Some(&false)
+        {
+            self.act(Action::Thaw(ordinal));
         }
     }
 

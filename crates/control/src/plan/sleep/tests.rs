@@ -147,6 +147,19 @@ fn a_new_control_has_it_go_on_though_it_does_not_know_that_it_stands_still() {
     assert_eq!(scene.pass().actions, [Action::Thaw(1)]);
 }
 
+/// What comes on a connection that stood open would be lost with it.
+#[test]
+fn one_that_is_to_stop_goes_on_while_it_is_drained() {
+    let mut scene = frozen(1, None);
+    scene.run_until(|it| it.app().asleep.is_some_and(|asleep| asleep.depth == Depth::Stopped));
+    scene.run_until(|it| !it.app().instances[&1].is_wanted());
+    // Edge follows, and a client holds on to its connection.
+    scene.publish();
+    scene.world.drained.clear();
+    assert_eq!(scene.pass().actions, [Action::Thaw(1)]);
+    assert_eq!(scene.world.instances[&1].life, Life::Running, "it is not stopped before");
+}
+
 #[test]
 fn a_release_takes_over_from_a_sleeping_one() {
     for strategy in [None, Some(Strategy::Rolling), Some(Strategy::Recreate)] {
