@@ -104,6 +104,8 @@ fn a_program_that_does_not_come_up_gives_way_to_the_one_before_it() {
         let failed = upgrade(&platform, &script(&platform, name, rest));
         assert!(failed.status == 1 && failed.stderr.contains("upgrade_failed"), "{name}: {failed:?}");
         assert!(failed.stderr.contains("the program before it runs again"), "{name}: {failed:?}");
+        let why = if name == "errs" { "BERTH_PUSH_MAX_MIB is to be" } else { "ended without a word" };
+        assert!(platform.log("supervisor").contains(why), "{name}: {}", platform.log("supervisor"));
         assert!(wait_until(PATIENCE, || platform.role("edge").len() == 1), "{name}");
         assert_eq!(platform.role("control").len(), 1, "{name}");
     }

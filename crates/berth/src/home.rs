@@ -96,6 +96,11 @@ impl HomeError {
     }
 }
 
+/// Where the roles of the platform at `home` log.
+pub(crate) fn logs_of(home: &Path) -> PathBuf {
+    home.join("logs/platform")
+}
+
 impl Home {
     /// Opens a complete home: checks owner, mode, format and key, and changes nothing.
     pub(crate) fn open(path: &Path) -> Result<Self, HomeError> {
@@ -119,7 +124,7 @@ impl Home {
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
-        self.path.join("logs/platform")
+        logs_of(&self.path)
     }
 
     pub(crate) fn routing(&self) -> PathBuf {

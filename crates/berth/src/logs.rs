@@ -56,13 +56,15 @@ impl RoleLog {
     }
 }
 
-/// Sends this process's own log to `writer`. `BERTH_LOG` says what is logged, in the words of tracing's filter.
+/// Sends this process's own log to `writer`; the first one counts. `BERTH_LOG` says what is logged, in the words of tracing's filter.
 pub(crate) fn log_to<W>(writer: W)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
+    // An error says that there is one already.
+    drop(log.try_init());
 }
 
 #[cfg(test)]

@@ -204,6 +204,9 @@ fn supervise(args: &UpArgs, path: &Path, deploy: Option<&Path>, start: Start) ->
     let mut fallback = Fallback::from_environment(start.kept.as_ref());
     let result = supervise_until_down(args, path, deploy, (start, place), &mut fallback);
     if let (Err(error), Some(fallback)) = (&result, &fallback) {
+        // It may have come to its end before it had a log, and the one who ordered the upgrade is told to look there.
+        let log = RoleLog::open(&home::logs_of(path), "supervisor").and_then(|log| log.writer());
+        log.map_or_else(drop, logs::log_to);
         tracing::error!(error = report::chain(error), "an upgrade did not come up");
         let source = fallback.become_it(args, path, place);
         return Err(UpError::System { attempt: "become the program before this one again", source });
@@ -233,6 +236,9 @@ fn supervise_until_down(
     let log = RoleLog::open(&home.logs(), "supervisor").map_err(UpError::system("open its log"))?;
     log.bound().map_err(UpError::system("bound its log"))?;
     logs::log_to(log.writer().map_err(UpError::system("open its log"))?);
+    if place == Place::StandIn {
+        tracing::warn!("the program that was to take over ended without a word; the one before it stands in");
+    }
     let platform = home.platform.platform.clone();
     let users = role_users(&home);
     let run_dir = Environment::of_process().run_directory(&platform);
