@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use berth_clock::Clock;
+use http::Version;
 
 /// A thread's buffer is handed over when it holds so many bytes, or at the next tick.
 const BUFFER_LEN: usize = 32 << 10;
@@ -28,9 +29,12 @@ pub enum AccessLog {
 pub(crate) struct Line<'a> {
     pub(crate) at: Duration,
     pub(crate) took: Duration,
+    /// The address that the connection came from, or what a proxy that is believed says it was.
+    pub(crate) client: &'a [u8],
     pub(crate) host: &'a [u8],
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
+    pub(crate) version: Version,
     pub(crate) status: u16,
     pub(crate) bytes: u64,
     pub(crate) cut: bool,
@@ -128,13 +132,19 @@ impl Buffer {
         let out = &mut self.bytes;
         push_number(out, self.wall.saturating_add(millis(line.at)));
         out.push(b' ');
+        out.extend_from_slice(line.client);
+        out.push(b' ');
         // The host of a refused request may hold anything but control characters; the path holds no blank.
         out.extend(line.host.iter().map(|byte| if byte.is_ascii_graphic() { *byte } else { b'?' }));
         out.push(b' ');
         out.extend_from_slice(line.method.as_bytes());
         out.push(b' ');
         out.extend_from_slice(line.path.as_bytes());
-        out.push(b' ');
+        out.extend_from_slice(match line.version {
+            Version::HTTP_2 => b" HTTP/2 ",
+            Version::HTTP_10 => b" HTTP/1.0 ",
+            _ => b" HTTP/1.1 ",
+        });
         push_number(out, line.status.into());
         out.push(b' ');
         push_number(out, line.bytes);
@@ -207,9 +217,11 @@ mod tests {
         Line {
             at: Duration::from_millis(7),
             took: Duration::from_micros(812),
+            client: b"203.0.113.9",
             host: b"shop.com",
             method: "GET",
             path,
+            version: Version::HTTP_2,
             status: 200,
             bytes: 0,
             cut: false,
@@ -228,8 +240,8 @@ mod tests {
         buffer.push(&Line { host: b"a b\n", cut: true, bytes: 18_446_744_073_709_551_615, ..line("/b") });
         drop(buffer);
         writer.finish();
-        let expected = "1007 shop.com GET /a 200 0 812us web.1 id\n\
-                        1007 a?b? GET /b 200 18446744073709551615 cut 812us web.1 id\n";
+        let expected = "1007 203.0.113.9 shop.com GET /a HTTP/2 200 0 812us web.1 id\n\
+                        1007 203.0.113.9 a?b? GET /b HTTP/2 200 18446744073709551615 cut 812us web.1 id\n";
         assert_eq!(String::from_utf8(sink.0.lock().unwrap().clone()).unwrap(), expected);
     }
 

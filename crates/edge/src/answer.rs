@@ -13,7 +13,7 @@ use crate::record::Record;
 /// Why a request got no answer from an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    BadRequest,
+    BadRequest(Wrong),
     BadBody,
     UriTooLong,
     Connect,
@@ -33,9 +33,21 @@ pub(crate) enum Reason {
     /// There are as many requests for this part of the app as there may be.
     Crowded,
     NoAnswer,
+    /// What the app said is no answer that could be passed on.
+    BadAnswer,
     TimedOut,
     /// By a rate limit of the app.
     TooOften(Exceeded),
+    /// Nothing is stored that would do, and the request asks for that alone.
+    NotStored,
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    Host,
+    Target,
+    Length,
 }
 
 impl Reason {
@@ -47,7 +59,7 @@ impl Reason {
 
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest | Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::BadBody => StatusCode::BAD_REQUEST,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -60,15 +72,15 @@ impl Reason {
             | Self::Busy { .. }
             | Self::Full
             | Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoAnswer => StatusCode::BAD_GATEWAY,
-            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoAnswer | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::TimedOut | Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
     fn code(self) -> &'static str {
         match self {
-            Self::BadRequest => "bad_request",
+            Self::BadRequest(_) => "bad_request",
             Self::BadBody => "bad_request_body",
             Self::UriTooLong => "uri_too_long",
             Self::Connect => "method_not_allowed",
@@ -83,14 +95,24 @@ impl Reason {
             Self::Full => "app_busy",
             Self::Crowded => "route_busy",
             Self::NoAnswer => "app_gave_no_answer",
+            Self::BadAnswer => "app_answer_invalid",
             Self::TimedOut => "app_timed_out",
             Self::TooOften(_) => "rate_limited",
+            Self::NotStored => "not_stored",
         }
     }
 
     fn text(self) -> &'static str {
         match self {
-            Self::BadRequest => "This request is not valid HTTP: it needs exactly one valid host.",
+            Self::BadRequest(Wrong::Host) => {
+                "This request is not valid HTTP: it needs exactly one valid host."
+            }
+            Self::BadRequest(Wrong::Target) => {
+                "This request is not valid HTTP: it is for neither a path nor an http or https address."
+            }
+            Self::BadRequest(Wrong::Length) => {
+                "This request is not valid HTTP: it says more than one length, or none that is a number."
+            }
             Self::BadBody => "The body of this request broke off or is not framed correctly.",
             Self::UriTooLong => "The address is longer than 8192 bytes.",
             Self::Connect => "CONNECT is not supported here.",
@@ -109,15 +131,17 @@ impl Reason {
                 "As many requests as may be are under way for this part of the app. Try again in a moment."
             }
             Self::NoAnswer => "The app closed the connection before it answered.",
+            Self::BadAnswer => "What the app answered is not valid HTTP.",
             Self::TooOften(_) => "You ask this app more often than it allows. Try again later.",
             Self::TimedOut => "The app did not begin to answer in the time that it has.",
+            Self::NotStored => "Nothing is stored that would answer this, and it asks for nothing else.",
         }
     }
 
     /// Whether the app failed, or could not be had, in a way that what it answered before may stand for.
     pub(crate) fn is_failure(self) -> bool {
         let is_out = matches!(self, Self::NotReady | Self::NotAwake | Self::NoAnswer | Self::TimedOut);
-        is_out || matches!(self, Self::Busy { .. } | Self::Full | Self::Crowded)
+        is_out || matches!(self, Self::BadAnswer | Self::Busy { .. } | Self::Full | Self::Crowded)
     }
 
     /// Whether it says that no instance could be given the request.
@@ -138,11 +162,11 @@ impl Reason {
 
     /// After these the rest of the connection cannot be trusted, or is not worth reading.
     fn closes(self) -> bool {
-        matches!(self, Self::BadRequest | Self::BadBody | Self::UriTooLong | Self::Connect)
+        matches!(self, Self::BadRequest(_) | Self::BadBody | Self::UriTooLong | Self::Connect)
     }
 }
 
-/// The answer for `reason`, as HTML when `accept` names it, else as plain text.
+/// The answer for `reason`, as HTML when `accept` names it, as JSON (RFC 9457) when it names that, else as plain text.
 pub(crate) fn refuse(
     reason: Reason,
     accept: Option<&HeaderValue>,
@@ -153,20 +177,9 @@ pub(crate) fn refuse(
     if reason.is_unserved() {
         record.unserved();
     }
-    let wants_html = accept.is_some_and(|accept| contains(accept.as_bytes(), b"text/html"));
-    let (code, text, id) = (reason.code(), reason.text(), record.id().as_str());
-    // Nothing of the request is in it, so there is nothing to escape.
-    let body = if wants_html {
-        format!(
-            "<!doctype html><meta charset=utf-8><title>{status}</title>\
-             <body style=\"font:16px/1.5 system-ui;max-width:36em;margin:4em auto;padding:0 1em\">\
-             <h1>{status}</h1><p>{text}</p><p><small>{code}, request {id}</small></p>\n"
-        )
-    } else {
-        format!("{status}\n{text}\n{code}, request {id}\n")
-    };
+    let id = record.id().as_str();
+    let (kind, body) = page(reason, accept, id);
     let mut headers = HeaderMap::with_capacity(6);
-    let kind = if wants_html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(id) {
@@ -189,6 +202,30 @@ pub(crate) fn refuse(
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// What the answer for `reason` says, and what that is.
+fn page(reason: Reason, accept: Option<&HeaderValue>, id: &str) -> (&'static str, String) {
+    let wants = |kind: &[u8]| accept.is_some_and(|accept| contains(accept.as_bytes(), kind));
+    let (status, code, text) = (reason.status(), reason.code(), reason.text());
+    // Nothing of the request is in it, so there is nothing to escape.
+    if wants(b"text/html") {
+        let page = format!(
+            "<!doctype html><meta charset=utf-8><title>{status}</title>\
+             <body style=\"font:16px/1.5 system-ui;max-width:36em;margin:4em auto;padding:0 1em\">\
+             <h1>{status}</h1><p>{text}</p><p><small>{code}, request {id}</small></p>\n"
+        );
+        return ("text/html; charset=utf-8", page);
+    }
+    if wants(b"application/json") || wants(b"+json") {
+        let title = status.canonical_reason().unwrap_or_default();
+        let status = status.as_u16();
+        let problem = serde_json::json!({
+            "title": title, "status": status, "detail": text, "code": code, "request_id": id,
+        });
+        return ("application/problem+json", format!("{problem}\n"));
+    }
+    ("text/plain; charset=utf-8", format!("{status}\n{text}\n{code}, request {id}\n"))
 }
 
 /// What an ACME server looks for.
@@ -232,10 +269,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_program_that_reads_json_is_told_in_json() {
+        let accept = |text| Some(HeaderValue::from_static(text));
+        let said = |text| page(Reason::NoAnswer, accept(text).as_ref(), "id-1");
+        for json in ["application/json", "application/vnd.api+json, */*;q=0.1"] {
+            let (kind, body) = said(json);
+            let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(kind, "application/problem+json");
+            assert_eq!(problem["status"], 502);
+            assert_eq!(problem["code"], "app_gave_no_answer");
+            assert_eq!(problem["request_id"], "id-1");
+        }
+        assert_eq!(said("text/html, application/json;q=0.9").0, "text/html; charset=utf-8");
+        let plain = "502 Bad Gateway\nThe app closed the connection before it answered.\napp_gave_no_answer, request id-1\n";
+        assert_eq!(said("*/*"), ("text/plain; charset=utf-8", plain.to_owned()));
+    }
+
+    #[test]
     fn each_code_stands_in_the_page_of_errors() {
         let page = include_str!("../../../docs/errors/README.md");
         let all = [
-            Reason::BadRequest,
+            Reason::BadRequest(Wrong::Host),
             Reason::BadBody,
             Reason::UriTooLong,
             Reason::Connect,
@@ -250,7 +304,9 @@ mod tests {
             Reason::Full,
             Reason::Crowded,
             Reason::NoAnswer,
+            Reason::BadAnswer,
             Reason::TimedOut,
+            Reason::NotStored,
             Reason::TooOften(Exceeded { rule: 1, requests: 1, seconds: 1, after: 1 }),
         ];
         for reason in all {

@@ -5,7 +5,7 @@ use http::{HeaderValue, Uri};
 
 use berth_routing::host::normalise;
 
-use crate::answer::Reason;
+use crate::answer::{Reason, Wrong};
 use crate::client::Origin;
 use crate::worker::Worker;
 
@@ -44,7 +44,9 @@ pub(crate) fn before_the_app(worker: &Worker, origin: &Origin, host: &HeaderValu
         if secure.is_none() && (fleet.shown().is_empty() || worker.secure_port().is_none()) {
             return Before::GO;
         }
-        let Ok(name) = normalise(host.as_bytes()) else { return Before::Refuse(Reason::BadRequest) };
+        let Ok(name) = normalise(host.as_bytes()) else {
+            return Before::Refuse(Reason::BadRequest(Wrong::Host));
+        };
         let Some(app) = fleet.app(&name) else { return Before::GO };
         let certificate = fleet.shown().of(&name);
         match (secure, worker.secure_port()) {

@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use berth_certificate::ALPN_PROTOCOL;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use hyper::rt::Executor;
 use hyper::server::conn as server;
 use hyper::service::service_fn;
@@ -67,6 +67,15 @@ pub(crate) enum Origin {
         /// The app that it calls.
         target: Named,
     },
+}
+
+impl Origin {
+    /// The address that the connection came from; of one from an instance, that of its app.
+    pub(crate) const fn peer(&self) -> &HeaderValue {
+        match self {
+            Self::Outside { peer, .. } | Self::Inside { peer, .. } => peer,
+        }
+    }
 }
 
 /// How a connection is ended.
@@ -210,7 +219,7 @@ async fn serve_by_hyper<S>(
     if let Some(Err(error)) = &outcome
         && error.is_parse()
     {
-        log_refused(worker, if error.is_parse_too_large() { 431 } else { 400 });
+        log_refused(worker, &origin, if error.is_parse_too_large() { 431 } else { 400 });
     }
     if outcome.is_some()
         && let Some(parts) = connection.into_parts()
@@ -331,17 +340,18 @@ pub(crate) async fn drive<C: Future>(
     .await
 }
 
-fn log_refused(worker: &Worker, status: u16) {
-    let at = worker.now();
-    let (host, took, bytes) = (&b"-"[..], Duration::ZERO, 0);
+/// Of what cannot be read there is little to say.
+pub(crate) fn log_refused(worker: &Worker, origin: &Origin, status: u16) {
     worker.log(&Line {
-        at,
-        took,
-        host,
+        at: worker.now(),
+        took: Duration::ZERO,
+        client: origin.peer().as_bytes(),
+        host: b"-",
         method: "-",
         path: "-",
+        version: Version::HTTP_11,
         status,
-        bytes,
+        bytes: 0,
         cut: false,
         instance: "-",
         id: "-",

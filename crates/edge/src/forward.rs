@@ -1,12 +1,14 @@
 //! One request: find the app, pick an instance, send, and stream both ways.
 
+mod errand;
+
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use berth_routing::balance::{Attempt, Hold, is_idempotent};
+use berth_routing::balance::is_idempotent;
 use berth_routing::host::normalise;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{PathAndQuery, Scheme};
@@ -15,7 +17,7 @@ use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use crate::Http1;
-use crate::answer::{self, Reason, refuse};
+use crate::answer::{self, Reason, Wrong, refuse};
 use crate::app_body::AppBody;
 use crate::backend::InFlight;
 use crate::before::{Before, before_the_app};
@@ -25,18 +27,23 @@ use crate::client::Origin;
 use crate::grpc;
 use crate::headers;
 use crate::http1::response::is_event_stream;
-use crate::http2::{self, Channel, Failed};
+use crate::http2::Channel;
 use crate::record::Record;
 use crate::request_body::{RequestBody, RequestState};
 use crate::upgrade::{self, Tunnel};
-use crate::worker::{Choice, Held, Target, Worker};
+use crate::worker::{Target, Worker};
+
+use errand::{Errand, Sent, Spare};
 
 /// What a client may put into one path and query.
 pub(crate) const TARGET_MAX: usize = 8 << 10;
 
-/// An instance that takes the request, or why there is none.
-type Found = Result<(InFlight, Channel, Reused), Reason>;
-type Reused = bool;
+/// Whether no connection was made for a lack that is this machine's and says nothing of the instance.
+pub(crate) fn is_our_own(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
+    error.raw_os_error().is_some_and(|raw| lacks.iter().any(|lack| lack.raw_os_error() == raw))
+}
 
 /// What was tried with a request before it came here.
 #[derive(Debug, Default, Clone, Copy)]
@@ -45,33 +52,6 @@ pub(crate) struct Tried {
     pub(crate) sent: bool,
     /// The backend that took no connection.
     pub(crate) unreachable: Option<u64>,
-}
-
-/// A request, ready to be sent, and what is known about sending it again.
-struct Errand {
-    target: Target,
-    idempotent: bool,
-    has_body: bool,
-    /// Whether it can be sent by our own codec.
-    direct: bool,
-    hold: Option<Hold>,
-    started: Duration,
-    /// Backends that refused a connection since the last pause.
-    tried: Vec<u64>,
-    repeated: bool,
-    /// How often an instance that shares connections said that it did nothing with it.
-    bounces: u32,
-}
-
-/// So often a request is sent on that an instance did nothing with: one that closes a connection in good order, as servers of gRPC do when it is
-/// old, does so once. It costs nobody anything, so that the budget for repeats is not asked.
-const BOUNCES_MAX: u32 = 3;
-
-/// The head of a request that can be sent again, kept while it rides a connection that may have been closed.
-struct Spare {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
 }
 
 /// Answers `request`, which came from `origin`, and of which `before` was tried already.
@@ -98,6 +78,7 @@ pub(crate) async fn forward(
                 Ok(target) => {
                     match cache::look(worker, origin, &target, &host, &mut request, &mut record).await {
                         Looked::Stored(hit) => hit.answer(record),
+                        Looked::Refused(reason) => refuse(reason, accept, record),
                         Looked::Ask(caching) => {
                             let sent = send(worker, target, request, before, &mut record).await;
                             conclude(worker, sent, caching, client, record, accept).await
@@ -134,7 +115,8 @@ fn prepare(
     request: &mut Request<Incoming>,
 ) -> Result<Prepared, Box<Response<ResponseBody>>> {
     let started = worker.now();
-    let mut record = Record::new(worker, started, request.method().clone(), request.uri().clone());
+    let line = (request.method().clone(), request.uri().clone(), request.version());
+    let mut record = Record::new(worker, origin, started, line);
     let refused = |reason, request: &Request<Incoming>, record| {
         Err(Box::new(refuse(reason, request.headers().get(header::ACCEPT), record)))
     };
@@ -221,32 +203,43 @@ fn check(request: &mut Request<Incoming>) -> Result<HeaderValue, Reason> {
     if target.is_some_and(|target| target.as_str().len() > TARGET_MAX) {
         return Err(Reason::UriTooLong);
     }
+    // Of a server as a whole one may ask what it can, and nothing else (RFC 9110, 7.1).
+    if target.is_some_and(|target| target.as_str() == "*") && request.method() != Method::OPTIONS {
+        return Err(Reason::BadRequest(Wrong::Target));
+    }
     let Some(authority) = uri.authority() else {
         let host = request.headers().get(header::HOST).cloned();
         return match host {
             Some(host) if normalise(host.as_bytes()).is_ok() => Ok(host),
             None if request.version() == Version::HTTP_10 => Err(Reason::NoApp),
-            _ => Err(Reason::BadRequest),
+            _ => Err(Reason::BadRequest(Wrong::Host)),
         };
     };
     let web = uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
-    if !web || normalise(authority.as_str().as_bytes()).is_err() {
-        return Err(Reason::BadRequest);
+    if !web {
+        return Err(Reason::BadRequest(Wrong::Target));
+    }
+    if normalise(authority.as_str().as_bytes()).is_err() {
+        return Err(Reason::BadRequest(Wrong::Host));
     }
     if request.version() == Version::HTTP_2 {
+        if !headers::has_one_length(request.headers()) {
+            return Err(Reason::BadRequest(Wrong::Length));
+        }
         // Two names for one host, of which one server believes this and the next one that (RFC 9113, 8.3.1).
         let mut named = request.headers().get_all(header::HOST).iter();
         let wanted = normalise(authority.as_str().as_bytes());
         if named.any(|host| normalise(host.as_bytes()).ok() != wanted.as_ref().ok().cloned()) {
-            return Err(Reason::BadRequest);
+            return Err(Reason::BadRequest(Wrong::Host));
         }
     }
     // With an absolute target the Host header must still be there and valid, though it does not count.
     let host = request.headers().get(header::HOST);
     if host.is_none_or(|host| normalise(host.as_bytes()).is_err()) && request.version() == Version::HTTP_11 {
-        return Err(Reason::BadRequest);
+        return Err(Reason::BadRequest(Wrong::Host));
     }
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|_not_ascii| Reason::BadRequest)?;
+    let host =
+        HeaderValue::from_str(authority.as_str()).map_err(|_not_ascii| Reason::BadRequest(Wrong::Host))?;
     let target = target.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(target);
     Ok(host)
@@ -256,7 +249,8 @@ fn check(request: &mut Request<Incoming>) -> Result<HeaderValue, Reason> {
 pub(crate) fn target_of(origin: &Origin, host: &HeaderValue) -> Result<Target, Reason> {
     Ok(match origin {
         Origin::Outside { .. } => {
-            let host = normalise(host.as_bytes()).map_err(|_checked_before| Reason::BadRequest)?;
+            let host =
+                normalise(host.as_bytes()).map_err(|_checked_before| Reason::BadRequest(Wrong::Host))?;
             Target::Host(host.into_owned())
         }
         Origin::Inside { target, .. } => Target::Named(target.clone()),
@@ -363,192 +357,6 @@ async fn in_time<F: Future>(
     }
 }
 
-/// A request that was sent and not answered.
-struct Sent {
-    lease: InFlight,
-    /// Whether it rode a connection that others ride too, and whether that was there before.
-    shared: bool,
-    reused: bool,
-    spare: Option<Spare>,
-    body: Rc<RequestState>,
-}
-
-impl Errand {
-    /// The request for one more attempt, after a pause where that may help.
-    async fn again(
-        &mut self,
-        worker: &Worker,
-        record: &Record,
-        sent: Sent,
-        failed: Failed,
-    ) -> Result<Request<RequestBody>, Reason> {
-        let Sent { lease, shared, reused, spare, body } = sent;
-        let Failed { returned, unanswered, unprocessed } = failed;
-        let bounced = unprocessed || (shared && returned.is_some());
-        let attempt = Attempt {
-            idempotent: self.idempotent,
-            has_body: self.has_body,
-            reused,
-            nothing_sent: returned.is_some() || unprocessed,
-            repeated: self.repeated,
-        };
-        if body.failed() {
-            return Err(Reason::BadBody);
-        }
-        // A connection that idled may be closed by an instance that is well; one that others ride does not idle.
-        if !bounced && (!reused || shared) {
-            worker.judge(lease.backend(), false);
-        }
-        let is_free = bounced && self.bounces < BOUNCES_MAX;
-        self.bounces += u32::from(bounced);
-        let spare = || spare.and_then(|spare| spare.into_request(unprocessed.then_some(&body)));
-        let again = returned.or(unanswered).or_else(spare);
-        let Some(request) = again.filter(|_| attempt.may_repeat() && (is_free || record.may_repeat())) else {
-            return Err(Reason::NoAnswer);
-        };
-        self.repeated |= !attempt.nothing_sent;
-        drop(lease);
-        if !reused || bounced {
-            tokio::time::sleep(worker.jitter()).await;
-        }
-        Ok(request)
-    }
-
-    fn can_repeat(&self) -> bool {
-        self.idempotent && !self.has_body && !self.repeated
-    }
-
-    /// Finds an instance and a connection to it that is ready to be written to. As long as there is none, waits: an
-    /// app whose only instance is being restarted shall not show that to anyone.
-    async fn find(&mut self, worker: &Rc<Worker>, record: &mut Record) -> Found {
-        let mut choice = worker.choose(&self.target, &self.tried, false, Some(&mut *record));
-        loop {
-            match choice {
-                Choice::NoApp => return Err(Reason::NoApp),
-                Choice::Maintenance => return Err(Reason::Maintenance),
-                Choice::Crowded => return Err(Reason::Crowded),
-                Choice::Backend(lease) => match self.reach(worker, &lease).await {
-                    Ok((channel, reused)) => return Ok((lease, channel, reused)),
-                    Err(error) => {
-                        let backend = lease.backend();
-                        tracing::debug!(instance = %backend.instance, %error, "an instance takes no connection");
-                        if !is_our_own(&error) {
-                            worker.judge(backend, false);
-                        }
-                        self.tried.push(backend.key);
-                    }
-                },
-                Choice::Full(held) => {
-                    let left = self.hold(&held).left(worker.now()).ok_or(Reason::Full)?;
-                    let turn =
-                        held.queue.turn(worker, &self.target, &mut self.tried, left, Some(&mut *record));
-                    choice = Box::pin(turn).await?;
-                    continue;
-                }
-                Choice::Wait(held) => {
-                    let none = held.patience.is_zero();
-                    Box::pin(self.wait(
-                        worker,
-                        held,
-                        if none { Reason::NotRunning } else { Reason::NotReady },
-                    ))
-                    .await?;
-                }
-                Choice::Asleep(held) => Box::pin(self.wait(worker, held, Reason::NotAwake)).await?,
-                Choice::Paused(held) => Box::pin(self.wait(worker, held, Reason::Paused)).await?,
-            }
-            choice = worker.choose(&self.target, &self.tried, false, Some(&mut *record));
-        }
-    }
-
-    /// Waits until there may be an instance; `over` when the time for that is used up.
-    async fn wait(&mut self, worker: &Rc<Worker>, held: Held, over: Reason) -> Result<(), Reason> {
-        let pause = self.hold(&held).wait(worker.now()).ok_or(over)?;
-        if !held.wait(worker, pause).await {
-            return Err(Reason::busy(Duration::ZERO));
-        }
-        self.tried.clear();
-        Ok(())
-    }
-
-    /// For how long it waits, whatever for: what it waited for first says it.
-    fn hold(&mut self, held: &Held) -> &mut Hold {
-        self.hold.get_or_insert_with(|| Hold::new(self.started, held.patience))
-    }
-
-    async fn reach(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Channel, Reused)> {
-        if lease.backend().speaks_http2() {
-            let (ride, reused) = Box::pin(http2::ride(worker, lease)).await?;
-            return Ok((Channel::Shared(ride), reused));
-        }
-        if self.direct {
-            return self.reach_directly(worker, lease).await;
-        }
-        // After a failure on a pooled connection only a fresh one will do: the others are as old.
-        while !self.repeated
-            && let Some(mut sender) = worker.pooled(lease, self.can_repeat())
-        {
-            // The instance may have closed it a moment ago without this thread having noticed. To look at the sockets
-            // first costs a system call; it spares what cannot be sent again most of the 502s that are left.
-            if !self.can_repeat() {
-                tokio::task::yield_now().await;
-            }
-            // At once but for a connection that is just being wound up.
-            if sender.ready().await.is_ok() {
-                return Ok((Channel::Own(sender), true));
-            }
-        }
-        let mut sender = Box::pin(worker.connect(lease)).await?;
-        sender.ready().await.map_err(io::Error::other)?;
-        Ok((Channel::Own(sender), false))
-    }
-}
-
-impl Errand {
-    /// The same for a request that our own codec sends.
-    async fn reach_directly(&self, worker: &Rc<Worker>, lease: &InFlight) -> io::Result<(Channel, Reused)> {
-        if !self.can_repeat() {
-            tokio::task::yield_now().await;
-        }
-        // As above: after a failure only a fresh one will do.
-        let pooled = if self.repeated { None } else { worker.pooled_stream(lease, self.can_repeat()) };
-        Ok(match pooled {
-            Some(stream) => (Channel::Direct(Some(stream)), true),
-            None => (Channel::Direct(Some(Box::pin(worker.open(lease)).await?)), false),
-        })
-    }
-}
-
-/// Whether no connection was made for a lack that is this machine's and says nothing of the instance.
-pub(crate) fn is_our_own(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
-    error.raw_os_error().is_some_and(|raw| lacks.iter().any(|lack| lack.raw_os_error() == raw))
-}
-
-impl Spare {
-    fn of(request: &Request<RequestBody>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        }
-    }
-
-    /// The request with the body that it had, where that is all there, or without one.
-    fn into_request(self, body: Option<&Rc<RequestState>>) -> Option<Request<RequestBody>> {
-        let body = match body {
-            Some(body) => body.again()?,
-            None => RequestBody::empty(),
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        Some(request)
-    }
-}
-
 fn finish(
     worker: &Rc<Worker>,
     answer: Answer,
@@ -558,7 +366,7 @@ fn finish(
 ) -> Response<ResponseBody> {
     let Answer { mut response, channel, request, mut lease, outcome_follows } = answer;
     if !headers::is_plainly_framed(response.headers()) {
-        return refuse(Reason::NoAnswer, accept, record);
+        return refuse(Reason::BadAnswer, accept, record);
     }
     // Only where it was shared out: the other apps' visitors are nobody's business.
     let cookie = record.visit().filter(|_| record.is_shared()).and_then(|visit| visit.cookie());
@@ -587,7 +395,7 @@ fn finish(
     // An app that switches unasked, or to something else, or does not say to what, leaves nothing that could be passed on.
     let granted = client.zip(protocol).filter(|((_, asked), granted)| headers::is_granted(asked, granted));
     let Some(((client, _), protocol)) = granted else {
-        return refuse(Reason::NoAnswer, accept, record);
+        return refuse(Reason::BadAnswer, accept, record);
     };
     let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
     headers::set_upgrade(response.headers_mut(), protocol);

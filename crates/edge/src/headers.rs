@@ -83,6 +83,14 @@ pub(crate) fn to_app(headers: &mut HeaderMap, host: &HeaderValue, origin: &Origi
     }
 }
 
+/// Whether a request says its length at most once, and as a number: by frames nothing depends on it, but the app is told so (RFC 9113, 8.1.1).
+pub(crate) fn has_one_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_number =
+        |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit) && !value.is_empty();
+    lengths.next().is_none_or(is_number) && lengths.next().is_none()
+}
+
 /// Makes one header of several `Cookie`, which HTTP/2 allows and HTTP/1 does not (RFC 9113, 8.2.3).
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     let mut cookies = headers.get_all(header::COOKIE).iter();

@@ -71,6 +71,8 @@ pub(crate) struct Failed {
     pub(crate) returned: Option<Request<RequestBody>>,
     /// The request, where it was written and nothing came.
     pub(crate) unanswered: Option<Request<RequestBody>>,
+    /// What came is no answer of HTTP.
+    pub(crate) malformed: bool,
     /// The instance said that it did nothing with it: it closes the connection in good order, or took no further stream.
     pub(crate) unprocessed: bool,
 }
@@ -95,16 +97,17 @@ impl Channel {
             Self::Own(sender) => {
                 let sent = sender.try_send_request(request).await;
                 return sent.map(|answer| answer.map(AppBody::Hyper)).map_err(|mut error| {
-                    Box::new(Failed { returned: error.take_message(), ..Failed::default() })
+                    let malformed = error.error().is_parse();
+                    Box::new(Failed { returned: error.take_message(), malformed, ..Failed::default() })
                 });
             }
             Self::Direct(stream) => {
                 let stream = stream.take().ok_or_else(Box::default)?;
                 return match http1::client::ask(worker, stream, &request).await {
                     Ok(answer) => Ok(answer.map(AppBody::Own)),
-                    Err(NoAnswer { began }) => {
+                    Err(NoAnswer { began, malformed }) => {
                         let unanswered = (!began).then_some(request);
-                        Err(Box::new(Failed { unanswered, ..Failed::default() }))
+                        Err(Box::new(Failed { unanswered, malformed, ..Failed::default() }))
                     }
                 };
             }
@@ -119,7 +122,7 @@ impl Channel {
             if returned.is_some() || unprocessed == Some(Unprocessed::Closing) {
                 ride.line.closing.set(true);
             }
-            Box::new(Failed { returned, unanswered: None, unprocessed: unprocessed.is_some() })
+            Box::new(Failed { returned, unprocessed: unprocessed.is_some(), ..Failed::default() })
         })
     }
 }

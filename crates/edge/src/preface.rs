@@ -7,7 +7,11 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderValue;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::client::{self, Client, Origin, drive};
 use crate::worker::Worker;
@@ -37,6 +41,44 @@ pub(crate) async fn serve(worker: &Rc<Worker>, client: Rc<Client>, socket: TcpSt
         }
     }
     client::serve(worker, client, socket, origin).await;
+}
+
+/// The handshake of a client of HTTPS. What it fails of is the client's, or of somebody who looks around: there is nobody to be told, but for
+/// one who speaks HTTP.
+pub(crate) async fn shake_hands(
+    worker: &Worker,
+    socket: TcpStream,
+    peer: &HeaderValue,
+    acceptor: &TlsAcceptor,
+) -> Option<TlsStream<TcpStream>> {
+    let shaking = Box::pin(async {
+        if is_plain(&socket).await {
+            refuse_plain(worker, socket, peer.clone()).await;
+            return None;
+        }
+        acceptor.accept(socket).await.ok()
+    });
+    tokio::time::timeout(worker.limits().patience.head, shaking).await.ok().flatten()
+}
+
+/// Whether a client of the port for HTTPS begins as one of HTTP: a handshake begins with a byte that is no letter (RFC 8446, 5.1).
+async fn is_plain(socket: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(socket.peek(&mut first).await, Ok(1)) && first.iter().all(u8::is_ascii_uppercase)
+}
+
+/// Tells such a client what it did: what a browser makes of a handshake's alert nobody understands.
+async fn refuse_plain(worker: &Worker, mut socket: TcpStream, peer: HeaderValue) {
+    let text = "400 Bad Request\nThis port speaks HTTPS, and the request came by HTTP: use https://.\nhttps_expected\n";
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        text.len()
+    );
+    client::log_refused(worker, &Origin::Outside { peer, secure: None }, 400);
+    let answer = [head.as_bytes(), text.as_bytes()].concat();
+    if socket.write_all(&answer).await.and(socket.shutdown().await).is_ok() {
+        client::linger(socket).await;
+    }
 }
 
 /// What `looking` finds, unless the connection is to end before.

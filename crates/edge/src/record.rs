@@ -4,11 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderValue, Method, Uri, Version};
 
 use crate::access_log::Line;
 use crate::app::Counters;
 use crate::backend::Backend;
+use crate::client::Origin;
 use crate::headers::RequestId;
 use crate::routes::{Crowded, Routes, Ruling};
 use crate::tally::Tally;
@@ -22,6 +23,8 @@ const CLIENT_LEFT: u16 = 499;
 pub(crate) struct Record {
     worker: Rc<Worker>,
     started: Duration,
+    client: HeaderValue,
+    version: Version,
     method: Method,
     uri: Uri,
     host: Option<HeaderValue>,
@@ -46,10 +49,17 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(worker: &Rc<Worker>, started: Duration, method: Method, uri: Uri) -> Self {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        origin: &Origin,
+        started: Duration,
+        (method, uri, version): (Method, Uri, Version),
+    ) -> Self {
         Self {
             worker: Rc::clone(worker),
             started,
+            client: origin.peer().clone(),
+            version,
             method,
             uri,
             host: None,
@@ -210,9 +220,11 @@ impl Record {
         self.worker.log(&Line {
             at: now,
             took: now.saturating_sub(self.started),
+            client: self.client.as_bytes(),
             host: self.host.as_ref().map_or(b"-", HeaderValue::as_bytes),
             method: self.method.as_str(),
             path: self.uri.path(),
+            version: self.version,
             status: self.status.unwrap_or(CLIENT_LEFT),
             bytes: self.bytes,
             cut: self.cut,

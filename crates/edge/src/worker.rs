@@ -534,11 +534,9 @@ impl Worker {
         let Some(acceptor) = acceptor else {
             return preface::serve(self, client, socket, Origin::Outside { peer, secure: None }).await;
         };
-        // What a handshake fails of is the client's, or of somebody who looks around: there is nobody to be told.
-        let limit = self.limits.patience.head;
-        let shaking = Box::pin(acceptor.accept(socket));
-        let Ok(Ok(stream)) = tokio::time::timeout(limit, shaking).await else { return };
-        client::serve_secure(self, client, stream, peer).await;
+        if let Some(stream) = preface::shake_hands(self, socket, &peer, &acceptor).await {
+            client::serve_secure(self, client, stream, peer).await;
+        }
     }
 
     /// Serves a client by `service`. What `room` it takes is free again when that ends.

@@ -14,9 +14,10 @@ use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::rules::{Asks, Came, Selecting, freshness, is_unchanged};
+use super::rules::{Asks, Came, Freshness, Selecting, freshness, is_about, is_unchanged};
 use super::store::{Name, Stored};
 use super::{Arriving, Cache, Found, Lead, name};
+use crate::answer::Reason;
 use crate::body::ResponseBody;
 use crate::client::Origin;
 use crate::queue::Queue;
@@ -34,6 +35,8 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub(crate) enum Looked {
     /// It is answered by this.
     Stored(Hit),
+    /// It is refused.
+    Refused(Reason),
     /// The app is to be asked; the cache wants to see its answer, if there is one.
     Ask(Option<Box<Caching>>),
 }
@@ -141,6 +144,9 @@ async fn search(
             Found::Others => (None, if asks.known { "bypass" } else { "vary-miss" }),
             Found::Nothing => (None, "uri-miss"),
         };
+        if asks.only_if_cached {
+            return Looked::Refused(Reason::NotStored);
+        }
         let alone = waited || asks.known || asks.head || asks.conditional || asks.insists();
         if alone || cache.is_unstored(&name) {
             break (stale, why);
@@ -263,11 +269,21 @@ impl Fetch {
         {
             return hit.answer(record);
         }
-        let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(worker.clock().now().0);
-        let came = Came { at: wall, took: worker.now().saturating_sub(self.started) };
+        let came = Came { at: wall(worker), took: worker.now().saturating_sub(self.started) };
         let mut said = format!("berth; fwd={}", self.why);
-        let unchanged = self.stale.take().filter(|_| self.revalidates && status == StatusCode::NOT_MODIFIED);
-        if let Some(stored) = &unchanged {
+        let confirmed = self.stale.take().filter(|_| status == StatusCode::NOT_MODIFIED);
+        let unchanged = confirmed.as_ref().filter(|_| self.revalidates);
+        if unchanged.is_none()
+            && let Some(stored) = confirmed.as_ref().filter(|it| is_about(response.headers(), &it.headers))
+        {
+            // The client's own condition, and the client's own answer: the cache learns from it that what it has is good for longer.
+            let headers = updated(&stored.headers, response.headers());
+            let fresh = freshness(&self.asks, stored.status, &headers, came).filter(|_| store);
+            if let Some(rules) = fresh.zip(Selecting::of(&self.headers, &headers)) {
+                self.keep(worker, cache, name, (stored.status, headers, stored.body.clone()), rules);
+            }
+        }
+        if let Some(stored) = unchanged {
             *response.headers_mut() = updated(&stored.headers, response.headers());
             *response.status_mut() = stored.status;
             said.push_str("; fwd-status=304");
@@ -291,18 +307,8 @@ impl Fetch {
         };
         let (mut parts, before) = response.into_parts();
         if let Some((freshness, selecting)) = rules {
-            let mut headers = parts.headers.clone();
-            for gone in [header::AGE, header::CONTENT_LENGTH] {
-                headers.remove(gone);
-            }
-            if !headers.contains_key(header::DATE)
-                && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(wall))
-            {
-                headers.insert(header::DATE, date);
-            }
-            let (status, at) = (parts.status, worker.now());
-            let stored = Stored { status, headers, body: body.clone(), freshness, selecting, at };
-            if cache.put(name, stored, self.changes) {
+            let answer = (parts.status, parts.headers.clone(), body.clone());
+            if self.keep(worker, cache, name, answer, (freshness, selecting)) {
                 said.push_str("; stored");
             }
         }
@@ -311,6 +317,27 @@ impl Fetch {
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         say(&mut parts.headers, &said);
         Response::from_parts(parts, before.into_own(body))
+    }
+
+    /// Stores an answer; says whether it is there.
+    fn keep(
+        &self,
+        worker: &Worker,
+        cache: &Cache,
+        name: &[u8],
+        (status, mut headers, body): (StatusCode, HeaderMap, Bytes),
+        (freshness, selecting): (Freshness, Selecting),
+    ) -> bool {
+        for gone in [header::AGE, header::CONTENT_LENGTH] {
+            headers.remove(gone);
+        }
+        if !headers.contains_key(header::DATE)
+            && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(wall(worker)))
+        {
+            headers.insert(header::DATE, date);
+        }
+        let stored = Stored { status, headers, body, freshness, selecting, at: worker.now() };
+        cache.put(name, stored, self.changes)
     }
 
     /// What is stored, where it may be used although the app fails.
@@ -375,6 +402,10 @@ fn updated(stored: &HeaderMap, said: &HeaderMap) -> HeaderMap {
         }
     }
     headers
+}
+
+fn wall(worker: &Worker) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(worker.clock().now().0)
 }
 
 /// Says what the cache did. What an app, or a cache behind it, says of its own stands before.

@@ -10,6 +10,7 @@ use http::header::{self, HeaderMap};
 pub(super) struct Directives {
     pub(super) no_store: bool,
     pub(super) no_cache: bool,
+    pub(super) only_if_cached: bool,
     pub(super) private: bool,
     pub(super) public: bool,
     /// `must-revalidate` or `proxy-revalidate`: never stale.
@@ -45,6 +46,7 @@ impl Directives {
         let span = match name.to_ascii_lowercase().as_slice() {
             b"no-store" => return self.no_store = true,
             b"no-cache" => return self.no_cache = true,
+            b"only-if-cached" => return self.only_if_cached = true,
             b"private" => return self.private = true,
             b"public" => return self.public = true,
             b"must-revalidate" | b"proxy-revalidate" => return self.must_revalidate = true,

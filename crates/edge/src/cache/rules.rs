@@ -25,6 +25,8 @@ pub(super) struct Asks {
     pub(super) known: bool,
     /// Whether it has conditions of its own.
     pub(super) conditional: bool,
+    /// Whether it wants what is stored and nothing else.
+    pub(super) only_if_cached: bool,
     /// Whether it wants the app asked.
     no_cache: bool,
     max_age: Option<Duration>,
@@ -56,6 +58,7 @@ impl Asks {
             known: headers.contains_key(header::AUTHORIZATION) || headers.contains_key(header::COOKIE),
             conditional: headers.contains_key(header::IF_NONE_MATCH)
                 || headers.contains_key(header::IF_MODIFIED_SINCE),
+            only_if_cached: said.only_if_cached,
             no_cache: said.no_cache,
             max_age: said.max_age,
             min_fresh: said.min_fresh,
@@ -213,6 +216,13 @@ pub(super) fn is_unchanged(request: &HeaderMap, headers: &HeaderMap) -> bool {
     let since = one(request, &header::IF_MODIFIED_SINCE).and_then(date);
     let changed = one(headers, &header::LAST_MODIFIED).and_then(date);
     since.zip(changed).is_some_and(|(since, changed)| changed <= since)
+}
+
+/// Whether what the app says in a 304 to a client's own condition is about what is stored (RFC 9111, 4.3.4): both have the same validator, the
+/// tag where the app names one.
+pub(super) fn is_about(said: &HeaderMap, stored: &HeaderMap) -> bool {
+    let validator = if said.contains_key(header::ETAG) { header::ETAG } else { header::LAST_MODIFIED };
+    one(said, &validator).is_some_and(|it| one(stored, &validator) == Some(it))
 }
 
 #[cfg(test)]

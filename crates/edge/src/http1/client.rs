@@ -29,6 +29,16 @@ const TRAILER_MAX: usize = 16 << 10;
 pub(crate) struct NoAnswer {
     /// Whether a part of one came.
     pub(crate) began: bool,
+    /// Whether what came is no answer of HTTP/1.
+    pub(crate) malformed: bool,
+}
+
+impl NoAnswer {
+    const MALFORMED: Self = Self { began: true, malformed: true };
+
+    const fn broken(began: bool) -> Self {
+        Self { began, malformed: false }
+    }
 }
 
 /// Sends `request`, which has no body, and reads the head of its answer.
@@ -39,19 +49,19 @@ pub(crate) async fn ask(
 ) -> Result<Response<AnswerBody>, NoAnswer> {
     let mut buffer = worker.buffers().get();
     put_request(request, &mut buffer);
-    stream.write_all(&buffer).await.map_err(|_broken| NoAnswer { began: false })?;
+    stream.write_all(&buffer).await.map_err(|_broken| NoAnswer::broken(false))?;
     buffer.clear();
     let mut began = false;
     let mut headers = HeaderMap::new();
     loop {
         match stream.read_buf(&mut *buffer).await {
             Ok(1..) => began = true,
-            Ok(0) | Err(_) => return Err(NoAnswer { began }),
+            Ok(0) | Err(_) => return Err(NoAnswer::broken(began)),
         }
         loop {
             match response::parse_into(&buffer, *request.method() == Method::HEAD, &mut headers) {
                 response::Parsed::Whole(head) => {
-                    let status = StatusCode::from_u16(head.status).map_err(|_range| NoAnswer { began })?;
+                    let status = StatusCode::from_u16(head.status).map_err(|_range| NoAnswer::MALFORMED)?;
                     let unread = Bytes::copy_from_slice(buffer.get(head.len..).unwrap_or_default());
                     let mut answer = Response::new(AnswerBody::new(stream, head, unread));
                     *answer.status_mut() = status;
@@ -60,7 +70,7 @@ pub(crate) async fn ask(
                 }
                 response::Parsed::Interim(len) => drop(buffer.drain(..len)),
                 response::Parsed::Partial if buffer.len() < ANSWER_HEAD_MAX => break,
-                response::Parsed::Partial | response::Parsed::Wrong => return Err(NoAnswer { began }),
+                response::Parsed::Partial | response::Parsed::Wrong => return Err(NoAnswer::MALFORMED),
             }
         }
         if buffer.len() == buffer.capacity() {

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 
-use http::Method;
+use http::{Method, Version};
 use http_body_util::BodyExt as _;
 use tokio::io::AsyncWriteExt as _;
 
@@ -72,6 +72,8 @@ enum Failure {
     Left,
     /// The app broke off, after so many bytes of an answer.
     Broken { came: usize },
+    /// What came is no answer of HTTP/1.
+    Malformed,
     /// It took too long.
     TimedOut,
 }
@@ -187,7 +189,8 @@ impl<'c> Exchange<'c> {
             Before::Prove(_) | Before::Redirect(_) | Before::Refuse(_) => return Err(Tried::default()),
         };
         let target = target_of(self.origin, &head.host).map_err(|_hyper_says_why| Tried::default())?;
-        let mut record = Record::new(worker, started, head.method.clone(), head.uri.clone());
+        let line = (head.method.clone(), head.uri.clone(), Version::HTTP_11);
+        let mut record = Record::new(worker, self.origin, started, line);
         let Some(lease) = worker.choose_plainly(&target, &mut record) else {
             record.forget();
             return Err(Tried::default());
@@ -251,7 +254,7 @@ impl<'c> Exchange<'c> {
                     response::Parsed::Interim(len) => drop(buffer.drain(..len)),
                     response::Parsed::Partial if buffer.len() < ANSWER_HEAD_MAX => break,
                     response::Parsed::Partial | response::Parsed::Wrong => {
-                        return Err(Failure::Broken { came });
+                        return Err(Failure::Malformed);
                     }
                 }
             }
@@ -299,6 +302,7 @@ impl<'c> Exchange<'c> {
         let reason = match failure {
             Failure::Left => return Next::Over,
             Failure::TimedOut => Reason::TimedOut,
+            Failure::Malformed => Reason::BadAnswer,
             Failure::Broken { came } => {
                 let (idempotent, has_body) = (is_idempotent(head.method.as_str()), head.body > 0);
                 let attempt = Attempt { idempotent, has_body, reused, nothing_sent: false, repeated: false };
@@ -310,7 +314,7 @@ impl<'c> Exchange<'c> {
             }
         };
         // A connection that idled may be closed by an instance that is well.
-        if !reused || reason == Reason::TimedOut {
+        if !reused || reason != Reason::NoAnswer {
             self.worker.judge(lease.backend(), false);
         }
         let mut answer = refuse(reason, request::accept(&self.input).as_ref(), record);

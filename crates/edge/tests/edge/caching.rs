@@ -371,6 +371,41 @@ fn what_is_old_is_asked_for_by_its_tag() {
 }
 
 #[test]
+fn what_the_app_says_to_a_clients_own_condition_is_learned_from() {
+    let (instance, seen) = answering(|head| {
+        let tag = if head.contains("/other") { "\"b\"" } else { "\"a\"" };
+        match head.contains("if-none-match") {
+            true => {
+                format!("HTTP/1.1 304 Same\r\nconnection: close\r\n{FRESH}etag: {tag}\r\nx-new: 1\r\n\r\n")
+            }
+            false => answer("200 OK", &format!("{FRESH}etag: \"a\"\r\n"), "page"),
+        }
+    });
+    let world = serving(&instance);
+    for (path, learned) in [("/", true), ("/other", false)] {
+        assert_eq!(get(&world, path, "").body, "page");
+        let own = get(&world, path, "cache-control: no-cache\r\nif-none-match: \"a\"\r\n");
+        assert_eq!((own.status, &*own.body, said(&own)), (304, "", "berth; fwd=request"));
+        let hit = get(&world, path, "");
+        assert_eq!((hit.status, &*hit.body, hit.header("x-new").is_some()), (200, "page", learned));
+    }
+    assert_eq!(seen.try_iter().count(), 4);
+}
+
+#[test]
+fn who_wants_nothing_but_what_is_stored_gets_that_or_is_told() {
+    let (instance, seen) = answering(|_| answer("200 OK", FRESH, "page"));
+    let world = serving(&instance);
+    let stored = || get(&world, "/", "cache-control: only-if-cached\r\n");
+    let none = stored();
+    assert!(none.status == 504 && none.body.contains("not_stored"), "{none:?}");
+    assert_eq!(seen.try_iter().count(), 0);
+    assert_eq!(get(&world, "/", "").body, "page");
+    assert_eq!((stored().status, &*stored().body), (200, "page"));
+    assert_eq!(seen.try_iter().count(), 1);
+}
+
+#[test]
 fn an_app_that_fails_is_stood_in_for_where_it_said_so() {
     let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let fails = std::sync::Arc::clone(&broken);

@@ -120,6 +120,29 @@ fn requests_share_connections_as_far_as_the_instance_takes_them() {
 }
 
 #[test]
+fn a_length_is_said_once_or_not_at_all() {
+    let addr = instance(settings(), |mut call: Call| async move {
+        call.body().await.unwrap();
+        call.finish(b"done", "0");
+    });
+    let mut world = edge(&framed(1, &[(addr, Role::Routed)]), |_| {});
+    within(async {
+        let caller = Caller::connect(&world).await;
+        for (lengths, status) in [(&["0"][..], 200), (&["0", "0"], 400)] {
+            let request = Request::get("http://shop.localhost/");
+            let request =
+                lengths.iter().fold(request, |request, length| request.header("content-length", *length));
+            let (answer, _) = caller.sender.clone().send_request(request.body(()).unwrap(), true).unwrap();
+            assert_eq!(whole(answer).await.0.status(), status, "{lengths:?}");
+        }
+    });
+    world.tell_to_stop();
+    world.ended();
+    let log = world.log_text();
+    assert!(log.contains(" 127.0.0.1 shop.localhost GET / HTTP/2 200 "), "{log}");
+}
+
+#[test]
 fn both_sides_talk_at_once() {
     let addr = instance(settings(), |mut call: Call| async move {
         let mut out = call.begin();

@@ -90,6 +90,23 @@ fn a_host_below_localhost_has_a_certificate_of_the_machines_own_and_a_stranger_n
 }
 
 #[test]
+fn who_speaks_http_where_https_is_is_told() {
+    let (mirror, seen) = Instance::mirror();
+    let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Routed)]));
+    let mut socket = TcpStream::connect(world.secure).unwrap();
+    socket.set_read_timeout(Some(HANG)).unwrap();
+    socket.write_all(b"POST / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 1\r\n\r\nx").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("use https://"), "{answer}");
+    assert!(seen.try_recv().is_err());
+    world.tell_to_stop();
+    world.ended();
+    let log = world.log_text();
+    assert!(log.contains(" 127.0.0.1 - - - HTTP/1.1 400 "), "{log}");
+}
+
+#[test]
 fn a_part_of_a_record_holds_up_no_end() {
     let (mirror, _seen) = Instance::mirror();
     let mut world = World::serving(&shop(1, &[(mirror.addr, Role::Routed)]));

@@ -200,7 +200,7 @@ fn a_websocket_passes_both_ways_and_counts_until_both_sides_end() {
     drop(client);
     let (_, before) = world.control.wait_drained(1);
     assert!(!before.iter().any(|message| matches!(message, FromEdge::Drained { .. })));
-    assert!(world.log_text().is_empty() || world.log_text().contains("/ws 101"));
+    assert!(world.log_text().is_empty() || world.log_text().contains("/ws HTTP/1.1 101"));
 }
 
 #[test]
@@ -334,7 +334,8 @@ fn requests_are_counted_and_logged() {
     let log = world.log_text();
     let line = log.lines().find(|line| line.contains("/path")).unwrap();
     assert!(
-        line.contains("shop.localhost GET /path 200") && line.ends_with(&format!("web.1 {id}")),
+        line.contains(" 127.0.0.1 shop.localhost GET /path HTTP/1.1 200 ")
+            && line.ends_with(&format!("web.1 {id}")),
         "{line}"
     );
     assert!(!log.contains("secret"), "the query may hold anything");

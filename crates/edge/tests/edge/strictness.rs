@@ -71,6 +71,7 @@ fn ambiguous_requests_are_refused_before_anything_is_sent_on() {
         ("a NUL", format!("GET / HTTP/1.1\r\n{HOST}X: a\0b\r\n\r\n")),
         ("a blank in the target", format!("GET /a b HTTP/1.1\r\n{HOST}\r\n")),
         ("no version", "GET /\r\n\r\n".to_owned()),
+        ("an asterisk of another method", format!("GET * HTTP/1.1\r\n{HOST}\r\n")),
         ("another scheme", format!("GET ftp://shop.localhost/ HTTP/1.1\r\n{HOST}\r\n")),
         ("a user in the target", format!("GET http://a@shop.localhost/ HTTP/1.1\r\n{HOST}\r\n")),
     ] {
@@ -133,6 +134,23 @@ fn the_target_wins_over_the_host_header() {
     assert!(response.body.starts_with("GET /a?b HTTP/1.1\r\n"), "{}", response.body);
     assert!(response.body.contains("host: shop.localhost:80\r\n"), "{}", response.body);
     assert!(!response.body.contains("nowhere"));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    for (request, text) in [
+        (format!("GET * HTTP/1.1\r\n{HOST}\r\n"), "neither a path nor"),
+        (format!("GET ftp://shop.localhost/ HTTP/1.1\r\n{HOST}\r\n"), "neither a path nor"),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n".to_owned(), "exactly one valid host"),
+    ] {
+        let (response, reached) = exchange(&request);
+        assert!(!reached && response.body.contains(text), "{request:?}: {response:?}");
+    }
+    assert_eq!(
+        exchange(&format!("OPTIONS * HTTP/1.1\r\n{HOST}\r\n")).0.status,
+        200,
+        "of a server as a whole"
+    );
 }
 
 #[test]
