@@ -177,12 +177,15 @@ pub(crate) fn refuse(
     if reason.is_unserved() {
         record.unserved();
     }
-    let id = record.id().as_str();
-    let (kind, body) = page(reason, accept, id);
+    let id = *record.id();
+    let (kind, body) = page(reason, accept, id.as_str());
+    if !record.is_head() {
+        record.add_bytes(body.len());
+    }
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(id) = HeaderValue::from_str(id) {
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         headers.insert("x-request-id", id);
     }
     if let Reason::TooOften(exceeded) = reason {

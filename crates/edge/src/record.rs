@@ -82,6 +82,11 @@ impl Record {
         &self.id
     }
 
+    /// Whether its answer has no body.
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
     pub(crate) fn started(&self) -> Duration {
         self.started
     }

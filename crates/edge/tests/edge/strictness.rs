@@ -146,6 +146,13 @@ fn what_is_wrong_is_said() {
         let (response, reached) = exchange(&request);
         assert!(!reached && response.body.contains(text), "{request:?}: {response:?}");
     }
+    // What edge says itself is logged with its length.
+    let mut world = World::serving(&shop(1, &[]));
+    let none = world.get("blog.localhost", "/");
+    world.tell_to_stop();
+    world.ended();
+    let log = world.log_text();
+    assert!(log.contains(&format!(" blog.localhost GET / HTTP/1.1 404 {} ", none.body.len())), "{log}");
     assert_eq!(
         exchange(&format!("OPTIONS * HTTP/1.1\r\n{HOST}\r\n")).0.status,
         200,

@@ -130,6 +130,10 @@ fn unknown(name: &str, keys: &Keys) -> Wrong {
         ));
     }
     let wrong = Wrong::new(format!("unknown key `{}`", dotted(keys.section, &shown)));
+    // What others call it; it is no typing error of ours.
+    if keys.section.is_empty() && name == "name" {
+        return wrong.instead("an app is named by `app`");
+    }
     let elsewhere = keys::SECTIONS.iter().find(|other| other.known.contains(&name));
     match (nearest(name, keys.known.iter().chain(keys.later).copied()), elsewhere) {
         (Some(near), _) => wrong.instead(format!("did you mean `{near}`?")),

@@ -172,6 +172,11 @@ signal = "TERM"
 }
 
 #[test]
+fn a_name_as_other_platforms_have_it_leads_to_ours() {
+    assert_eq!(problems("name = \"shop\"\n"), ["1:1 unknown key `name` | an app is named by `app`"]);
+}
+
+#[test]
 fn keys_of_features_that_have_not_landed_say_so() {
     let text = r#"
 [[http.checks]]
