@@ -36,7 +36,8 @@ fn directory(platform: &Platform, compose: &str) -> PathBuf {
     let here = platform.scratch().join("shop");
     fs::create_dir_all(here.join("site")).unwrap();
     fs::copy(actor_binary(), here.join("site/actor")).unwrap();
-    fs::write(here.join("site.env"), "GREETING=overruled\nLEVEL=info\n").unwrap();
+    fs::write(here.join("site.env"), "GREETING=overruled\nNOT_SET\nLEVEL=\"${NO_LEVEL:-in}$WAY\"\n").unwrap();
+    fs::write(here.join(".env"), "WAY=fo\n").unwrap();
     fs::write(here.join("compose.yaml"), compose).unwrap();
     here
 }

@@ -10,6 +10,7 @@ mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_spec::interpolation::interpolated;
 use berth_spec::manifest::{Alias, MANIFEST_MAX, VOLUMES_MAX};
 use berth_spec::{AppName, Manifest, Problems, ProcessName};
 
@@ -181,7 +182,7 @@ impl Reader<'_> {
     /// A plain value with its variables put in.
     fn text(&mut self, node: &Node) -> Option<String> {
         let text = node.plain()?;
-        match node::interpolated(&text, self.variable) {
+        match interpolated(&text, self.variable) {
             Ok(text) => Some(text),
             Err(why) => {
                 self.refuse(node, &text, &why);

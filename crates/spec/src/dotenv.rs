@@ -2,10 +2,12 @@
 //!
 //! A line is `NAME=VALUE`, with or without `export` before it. `'...'` is taken as it stands, in `"..."` a backslash
 //! escapes (`\n`, `\r`, `\t`, and itself, quotation marks, `$`); both may hold newlines, and pieces that touch are one value, as a
-//! shell has it. Without quotation marks the value ends at the line's end or before ` #`. Nothing is expanded: `$A` are two characters.
+//! shell has it. Without quotation marks the value ends at the line's end or before ` #`. Nothing is expanded: `$A` are two characters,
+//! except where the file is one of a compose file ([`Dotenv::of_compose`]).
 
 use std::collections::BTreeMap;
 
+use crate::interpolation::interpolated;
 use crate::manifest::ENV_VALUE_MAX;
 use crate::name::{EnvName, RESERVED_ENV};
 use crate::problem::{Collector, Problems, Wrong};
@@ -37,13 +39,31 @@ impl Dotenv {
     /// # Errors
     /// All its [`Problems`] at once. They show no value: a line that is wrong may hold half a secret.
     pub fn parse(file: &str, text: &str) -> Result<Self, Problems> {
+        Self::read(file, text, None)
+    }
+
+    /// Reads the text of `file` as Compose does: variables stand for what `variable` says of them, else for what the file said above,
+    /// except in `'...'`; and a line that is a name alone has the value that `variable` knows, or is none.
+    ///
+    /// # Errors
+    /// As for [`Dotenv::parse`]; a variable that nothing is known of is one.
+    pub fn of_compose(
+        file: &str,
+        text: &str,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        Self::read(file, text, Some(variable))
+    }
+
+    fn read(file: &str, text: &str, variable: Option<Lookup<'_>>) -> Result<Self, Problems> {
         let mut problems = Collector::new(file, text).without_context();
         let mut read = Self::default();
         if text.len() > DOTENV_MAX {
             let wrong = Wrong::new(format!("the file is longer than {} KiB", DOTENV_MAX / 1024));
             problems.note(&(0..0), wrong);
         } else {
-            let mut lines = Lines { text, at: if text.starts_with('\u{feff}') { 3 } else { 0 } };
+            let at = if text.starts_with('\u{feff}') { 3 } else { 0 };
+            let mut lines = Lines { text, at, variable };
             while let Some(start) = lines.next_start() {
                 if let Err((at, wrong)) = lines.variable(&mut read, start) {
                     problems.note(&(at..at), wrong);
@@ -66,10 +86,15 @@ pub fn line(name: &EnvName, value: &str) -> String {
     }
 }
 
+/// What a variable stands for.
+type Lookup<'v> = &'v dyn Fn(&str) -> Option<String>;
+
 /// Where the reader stands in the text.
 struct Lines<'t> {
     text: &'t str,
     at: usize,
+    /// What variables in values stand for; they are two characters where nobody says.
+    variable: Option<Lookup<'t>>,
 }
 
 /// What is wrong, and where.
@@ -108,6 +133,17 @@ impl<'t> Lines<'t> {
         let line = self.rest().lines().next().unwrap_or_default();
         let Some((left, _)) = line.split_once('=') else {
             self.skip_line();
+            if let Some(variable) = self.variable {
+                let name = bare(line);
+                if RESERVED_ENV.contains(&name) {
+                    read.reserved.push(name.to_owned());
+                    return Ok(());
+                }
+                if let Ok(name) = EnvName::new(name) {
+                    let known = variable(name.as_str());
+                    return known.map_or(Ok(()), |value| insert(read, name, value, start, start));
+                }
+            }
             let wrong = Wrong::new("not of the form NAME=VALUE");
             return Err((
                 start,
@@ -118,9 +154,8 @@ impl<'t> Lines<'t> {
         };
         self.at += left.len() + 1;
         let value_at = self.at;
-        let value = self.value()?;
-        let name =
-            left.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(left).trim();
+        let value = self.value(read)?;
+        let name = bare(left);
         if RESERVED_ENV.contains(&name) {
             read.reserved.push(name.to_owned());
             return Ok(());
@@ -130,22 +165,12 @@ impl<'t> Lines<'t> {
             let wrong = Wrong::new("what stands before `=` is no variable's name");
             (start, wrong.instead("a name holds letters, digits and _, and does not start with a digit"))
         })?;
-        if value.contains('\0') {
-            return Err((value_at, Wrong::new(format!("the value of {name} holds a NUL byte"))));
-        }
-        if value.len() > ENV_VALUE_MAX {
-            let what = format!("the value of {name} is longer than {} KiB", ENV_VALUE_MAX / 1024);
-            return Err((value_at, Wrong::new(what)));
-        }
-        let twice = Wrong::new(format!("{name} is given twice"));
-        match read.variables.insert(name, value) {
-            None => Ok(()),
-            Some(_) => Err((start, twice)),
-        }
+        insert(read, name, value, start, value_at)
     }
 
-    fn value(&mut self) -> Result<String, Misread> {
+    fn value(&mut self, read: &Dotenv) -> Result<String, Misread> {
         self.skip(|c| c == ' ' || c == '\t');
+        let value_at = self.at;
         if !matches!(self.peek(), Some('\'' | '"')) {
             let line = self.rest().lines().next().unwrap_or_default();
             self.skip_line();
@@ -154,17 +179,19 @@ impl<'t> Lines<'t> {
                 *c == '#'
                     && line.get(..*at).is_none_or(|before| before.is_empty() || before.ends_with([' ', '\t']))
             });
-            return Ok(line
-                .get(..end.map_or(line.len(), |(at, _)| at))
-                .unwrap_or_default()
-                .trim()
-                .to_owned());
+            let value = line.get(..end.map_or(line.len(), |(at, _)| at)).unwrap_or_default();
+            return self.expanded(read, value.trim(), value_at);
         }
         let mut value = String::new();
         while let Some(mark @ ('\'' | '"' | '\\')) = self.peek() {
             match mark {
                 '\\' => self.escaped(&mut value),
-                _ => self.quoted(mark, &mut value)?,
+                '\'' => self.quoted(mark, &mut value)?,
+                _ => {
+                    let mut piece = String::new();
+                    self.quoted(mark, &mut piece)?;
+                    value.push_str(&self.expanded(read, &piece, value_at)?);
+                }
             }
         }
         self.skip(|c| c == ' ' || c == '\t' || c == '\r');
@@ -172,6 +199,18 @@ impl<'t> Lines<'t> {
         let ends = matches!(self.peek(), None | Some('\n' | '#'));
         self.skip_line();
         if ends { Ok(value) } else { Err((after, Wrong::new("text follows the closing quotation mark"))) }
+    }
+
+    /// The text with its variables put in, where they are.
+    fn expanded(&self, read: &Dotenv, text: &str, at: usize) -> Result<String, Misread> {
+        let Some(variable) = self.variable else { return Ok(text.to_owned()) };
+        let above = |name: &str| read.variables.iter().find(|(it, _)| it.as_str() == name);
+        let known = |name: &str| variable(name).or_else(|| above(name).map(|(_, value)| value.clone()));
+        // What is wrong is not repeated: behind the `$` may be half a secret.
+        interpolated(text, &known).map_err(|_why| {
+            let wrong = Wrong::new("a `$` of the value names no variable that is set");
+            (at, wrong.instead("set it in the environment or in .env; a `$` that stands for itself is written `$$`, or stands in '...'"))
+        })
     }
 
     /// A backslash outside quotation marks, between two pieces: `'it'\''s'`.
@@ -207,11 +246,39 @@ impl<'t> Lines<'t> {
             'n' => value.push('\n'),
             'r' => value.push('\r'),
             't' => value.push('\t'),
+            // Where variables are put in, this one is none.
+            '$' if self.variable.is_some() => value.push_str("$$"),
             '"' | '\'' | '\\' | '$' | '`' => value.push(c),
             // A line that goes on.
             '\n' => {}
             _ => value.extend(['\\', c]),
         }
+    }
+}
+
+/// The name in what stands before `=`, as it is written.
+fn bare(left: &str) -> &str {
+    left.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(left).trim()
+}
+
+fn insert(
+    read: &mut Dotenv,
+    name: EnvName,
+    value: String,
+    start: usize,
+    value_at: usize,
+) -> Result<(), Misread> {
+    if value.contains('\0') {
+        return Err((value_at, Wrong::new(format!("the value of {name} holds a NUL byte"))));
+    }
+    if value.len() > ENV_VALUE_MAX {
+        let what = format!("the value of {name} is longer than {} KiB", ENV_VALUE_MAX / 1024);
+        return Err((value_at, Wrong::new(what)));
+    }
+    let twice = Wrong::new(format!("{name} is given twice"));
+    match read.variables.insert(name, value) {
+        None => Ok(()),
+        Some(_) => Err((start, twice)),
     }
 }
 
@@ -267,6 +334,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn variables_are_put_in_where_compose_does() {
+        let variable = |name: &str| match name {
+            "HOST" => Some("db".to_owned()),
+            "A" => Some("outer".to_owned()),
+            _ => None,
+        };
+        let text = "URL=postgres://${HOST}/${NAME:-shop} # $why\nCOPY=\"$URL \\$HOST $$HOST\"'$HOST'\nQ='${NONE}'\nTHRICE=$A\nHOST\nPORT\nNOWHERE\nexport A\n";
+        let read = Dotenv::of_compose("web.env", text, &variable).unwrap();
+        let read: Vec<(&str, &str)> =
+            read.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let expected = [
+            ("A", "outer"),
+            ("COPY", "postgres://db/shop $HOST $HOST$HOST"),
+            ("HOST", "db"),
+            ("Q", "${NONE}"),
+            ("THRICE", "outer"),
+            ("URL", "postgres://db/shop"),
+        ];
+        assert_eq!(read, expected);
+        for bad in ["A=pa$hunter2", "A=\"${hunter2/}\"", "A=1\nhunter2 hunter2"] {
+            let problems = Dotenv::of_compose("web.env", bad, &variable).unwrap_err().to_string();
+            assert!(problems.contains("web.env:") && !problems.contains("hunter2"), "{problems}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_back(values in prop::collection::btree_map("[A-Z]{2,6}", "[^\0]{0,40}|[^\0]{0,20}['\"\\\\\n# $]{0,9}", 0..5)) {
@@ -285,6 +378,7 @@ mod tests {
         fn any_text_is_read_or_refused(text in any::<String>(), rough in "([A-Z]{0,2}=?[ '\"\\\\#a\n\r]{0,5}){0,9}") {
             drop(Dotenv::parse(".env", &text));
             drop(Dotenv::parse(".env", &rough));
+            drop(Dotenv::of_compose(".env", &rough, &|_| None));
         }
     }
 }

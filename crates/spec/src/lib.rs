@@ -15,6 +15,7 @@ pub mod health;
 pub mod host;
 mod https;
 pub mod id;
+pub mod interpolation;
 pub mod isolation;
 pub mod manifest;
 pub mod name;

@@ -274,27 +274,6 @@ fn a_job_has_to_say_what_it_runs() {
     assert_eq!(told(&text), [""; 0]);
 }
 
-#[test]
-fn variables_are_put_in_as_compose_does() {
-    let set = |name: &str| match name {
-        "A" => Some("a".to_owned()),
-        "EMPTY" => Some(String::new()),
-        _ => None,
-    };
-    for (text, expected) in [
-        ("x$A.${A}$$A", Some("xa.a$A")),
-        ("${NONE:-d}${NONE-e}${EMPTY:-f}${EMPTY-g}", Some("def")),
-        ("${A:?must}", Some("a")),
-        ("${NONE:?must}", None),
-        ("${NONE}", None),
-        ("${A", None),
-        ("$", None),
-        ("${A/b}", None),
-    ] {
-        assert_eq!(node::interpolated(text, &set).ok().as_deref(), expected, "{text}");
-    }
-}
-
 proptest! {
     #[test]
     fn any_text_is_a_stack_or_an_error(text in any::<String>()) {
