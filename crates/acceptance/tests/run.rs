@@ -33,7 +33,7 @@ fn a_command_is_as_if_it_ran_here() {
     assert_eq!(run(&["sh", "-c", "kill -9 $$"]).status, 137);
     let missing = run(&["--", "no-such-program", "x"]);
     assert_eq!(missing.status, 127, "{}", missing.stderr);
-    assert!(missing.stderr.contains("running the program"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("there is no program `no-such-program`"), "{}", missing.stderr);
     assert_eq!(run(&["--release", "v9", "true"]).status, 3);
     let told = platform.cli(["timeline", "-a", "shop"]).ok().stdout;
     assert!(told.contains("ran run.1 in v1, through pipes: sh -c 'echo $APP_NAME"), "{told}");

@@ -160,33 +160,41 @@ impl Http {
         let uri = request.uri().clone();
         let (host, port, secure) = parts(&uri)?;
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let (stream, reach) = self.connect(&name, port, ceiling).await?;
+        // With its port, where it is not the usual one.
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let (stream, reach) = self.connect(&authority, (&name, port), ceiling).await?;
         let value = HeaderValue::from_str(&authority)
             .map_err(|_invalid| ImageError::invalid("an address is malformed"))?;
         request.headers_mut().insert(http::header::HOST, value);
         *request.uri_mut() =
             uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
         let (response, connection) = match secure {
-            false => exchange(stream, request, &host).await?,
+            false => exchange(stream, request, &authority).await?,
             true => {
-                let config = self.tls.as_ref().map_err(|why| unreachable(&host, why.clone()))?;
+                let config = self.tls.as_ref().map_err(|why| unreachable(&authority, why.clone()))?;
                 let server = ServerName::try_from(name)
                     .map_err(|_invalid| ImageError::invalid("a host's name is malformed"))?;
                 let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
                 let stream = timeout(CONNECT, connector.connect(server, stream)).await;
-                let stream =
-                    stream.map_err(|_elapsed| silent(&host))?.map_err(|error| broken(&host, &error))?;
-                exchange(stream, request, &host).await?
+                let stream = stream
+                    .map_err(|_elapsed| silent(&authority))?
+                    .map_err(|error| broken(&authority, &error))?;
+                exchange(stream, request, &authority).await?
             }
         };
         Ok(Answer { response, host: authority, reach, connection })
     }
 
     /// Looks the host up once and goes to an address that was looked at: a name that means something else the next time changes nothing.
-    async fn connect(&self, host: &str, port: u16, ceiling: Reach) -> Result<(TcpStream, Reach), Fault> {
+    async fn connect(
+        &self,
+        authority: &str,
+        (host, port): (&str, u16),
+        ceiling: Reach,
+    ) -> Result<(TcpStream, Reach), Fault> {
         let found = timeout(CONNECT, self.dialer.resolve(host, port)).await;
-        let addresses = found.map_err(|_elapsed| silent(host))?.map_err(|error| broken(host, &error))?;
+        let addresses =
+            found.map_err(|_elapsed| silent(authority))?.map_err(|error| broken(authority, &error))?;
         let outside = addresses.iter().filter(|address| Reach::of(address.ip()) <= ceiling).take(8);
         let mut failed = None;
         for address in outside {
@@ -196,13 +204,13 @@ impl Http {
                     drop(stream.set_nodelay(true));
                     return Ok((stream, Reach::of(address.ip())));
                 }
-                Ok(Err(error)) => failed = Some(broken(host, &error)),
-                Err(_elapsed) => failed = Some(unreachable(host, "it does not answer")),
+                Ok(Err(error)) => failed = Some(broken(authority, &error)),
+                Err(_elapsed) => failed = Some(unreachable(authority, "it does not answer")),
             }
         }
         match (failed, addresses.is_empty()) {
             (Some(failed), _) => Err(failed),
-            (None, true) => Err(unreachable(host, "it has no address")),
+            (None, true) => Err(unreachable(authority, "it has no address")),
             (None, false) => {
                 let text = format!(
                     "{:?} is an address inside, where a registry must not lead",

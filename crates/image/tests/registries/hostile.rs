@@ -29,6 +29,13 @@ fn is_blob(asked: &Asked, of: &[u8]) -> bool {
 }
 
 #[tokio::test]
+async fn a_registry_that_is_not_there_is_named_with_its_port() {
+    let network = Network::new(|_| Reply::status(500)).await;
+    let error = pull_over(network, "gone.test:5001").await.outcome.unwrap_err().to_string();
+    assert!(error.starts_with("gone.test:5001 cannot be reached: "), "{error}");
+}
+
+#[tokio::test]
 async fn a_layer_with_the_wrong_digest() {
     let (text, pull) = refused("image_invalid", |sample, asked| match is_blob(asked, &sample.layer) {
         true => Reply::ok(vec![b'e'; sample.layer.len()]),

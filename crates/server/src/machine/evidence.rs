@@ -9,8 +9,8 @@ use berth_control::event::Exit;
 use berth_control::report::nearest;
 use berth_control::state::{App, Instance, Release};
 use berth_control::world::{Check, Verdict};
-use berth_runtime::Observed;
-use berth_spec::InstanceId;
+use berth_runtime::{Observed, Step};
+use berth_spec::{Command, InstanceId};
 
 use super::{Machine, environment};
 
@@ -79,15 +79,16 @@ impl Machine {
         tail: &[String],
     ) -> Vec<String> {
         let Some(exit) = observed.exits.last() else { return Vec::new() };
-        let mut told: Vec<String> =
-            exit.failure.map(|failure| format!("it was not started: {failure}")).into_iter().collect();
+        let command = release.processes().and_then(|processes| processes.get(&instance.process));
+        let mut told: Vec<String> = exit
+            .failure
+            .map(|failure| format!("it was not started: {}", unstarted(failure, command)))
+            .into_iter()
+            .collect();
         let Ok(dir) = self.artifact_dir(app, release) else { return told };
         let env = environment::shared(app, release, &dir, &self.vault).unwrap_or_default();
         let wanted = match exit.failure {
-            Some(_) => {
-                let command = release.processes().and_then(|processes| processes.get(&instance.process));
-                command.and_then(|command| command.argv(&env).ok()?.into_iter().next())
-            }
+            Some(_) => command.and_then(|command| command.argv(&env).ok()?.into_iter().next()),
             None if exit.code == Some(NOT_FOUND) => tail.iter().rev().find_map(|line| not_found(line)),
             None => None,
         };
@@ -120,6 +121,24 @@ impl Machine {
             None => drop(notes.killed.remove(id)),
         }
         Exit { oom, ..exit }
+    }
+}
+
+/// Why a command was not started, with the program that it was to be. Its variables are not put in: what they hold may be secret.
+pub(super) fn unstarted(failure: berth_runtime::Failure, command: Option<&Command>) -> String {
+    let program = match command {
+        Some(Command::Argv(argv)) => argv.first().cloned(),
+        Some(Command::Line(line)) => line.split_whitespace().next().map(str::to_owned),
+        Some(Command::Shell(_)) => Some("/bin/sh".to_owned()),
+        Some(Command::StaticSite { .. }) | None => None,
+    };
+    let error = std::io::Error::from_raw_os_error(failure.errno);
+    match program.filter(|_| failure.step == Step::Exec) {
+        Some(program) if error.kind() == std::io::ErrorKind::NotFound => format!(
+            "there is no program `{program}`, neither where it runs nor in the folders of PATH, or it needs an interpreter that is not there"
+        ),
+        Some(program) => format!("running the program `{program}`: {error}"),
+        None => failure.to_string(),
     }
 }
 
@@ -188,6 +207,19 @@ mod tests {
         for none in ["linked/secretery", "../x/sever", "/bin/server", "secretery", "other"] {
             assert_eq!(meant(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_program_that_was_not_started_is_named() {
+        let told =
+            |step, errno, command: Command| unstarted(berth_runtime::Failure { step, errno }, Some(&command));
+        let argv = |program: &str| Command::from_argv(vec![program.to_owned(), "x".to_owned()]).unwrap();
+        let missing = told(Step::Exec, 2, argv("nosuch"));
+        assert!(missing.contains("there is no program `nosuch`"), "{missing}");
+        let refused = told(Step::Exec, 13, Command::parse("./notes.txt 'a b'").unwrap());
+        assert!(refused.contains("running the program `./notes.txt`: Permission denied"), "{refused}");
+        let limits = told(Step::Limits, 1, argv("nosuch"));
+        assert!(limits.contains("setting limits: Operation not permitted"), "{limits}");
     }
 
     #[test]

@@ -11,8 +11,9 @@ use berth_control::world::{Build, ReleaseCommand};
 use berth_runtime::{Backoff, InstanceSpec, Limits, Mark, PortWish, Restart};
 use berth_source::NothingFits;
 use berth_spec::name::RELEASE_COMMAND_PROCESS;
-use berth_spec::{InstanceId, ProcessName, ReleaseId, ReleaseNumber};
+use berth_spec::{Command, InstanceId, ProcessName, ReleaseId, ReleaseNumber};
 
+use super::evidence::unstarted;
 use super::output::{BuildOutput, ToOutput};
 use super::surroundings::Surroundings;
 use super::{Machine, environment, in_full};
@@ -140,12 +141,13 @@ impl Machine {
         let limit = release.manifest.deploy.timeout.as_duration();
         let (jobs, runtime, desk) = (Arc::clone(&self.jobs), Arc::clone(&self.runtime), self.desk.clone());
         let ended = id.clone();
+        let command = release.manifest.deploy.release_command.clone();
         let task = tasks::run("a release command", async move {
             let state = match spec {
                 Err(detail) => failed("could not be started", vec![detail], Vec::new()),
                 Ok(spec) => match runtime.run_once(spec, Some(limit)).await {
                     Err(error) => failed("could not be started", vec![in_full(&error)], Vec::new()),
-                    Ok(finished) => judge(&finished, &mask),
+                    Ok(finished) => judge(&finished, command.as_ref(), &mask),
                 },
             };
             jobs.end_command(&ended, state);
@@ -222,7 +224,7 @@ fn failed(summary: &str, detail: Vec<String>, log: Vec<String>) -> ReleaseComman
     ReleaseCommand::Failed(Failure { detail, log, ..Failure::new("release_command_failed", summary) })
 }
 
-fn judge(finished: &berth_runtime::Finished, mask: &Mask) -> ReleaseCommand {
+fn judge(finished: &berth_runtime::Finished, command: Option<&Command>, mask: &Mask) -> ReleaseCommand {
     let lines = finished.tail.iter().map(|record| String::from_utf8_lossy(&record.body).into_owned());
     let lines: Vec<String> = lines.map(|line| mask.hide(line)).collect();
     let tail = report::that_matter(&lines);
@@ -233,7 +235,8 @@ fn judge(finished: &berth_runtime::Finished, mask: &Mask) -> ReleaseCommand {
         Some(exit) if exit.code == Some(0) && exit.failure.is_none() => ReleaseCommand::Succeeded,
         Some(exit) => {
             let ended = super::instances::exit(exit);
-            let not_begun = exit.failure.map(|failure| format!("it was not started: {failure}"));
+            let not_begun =
+                exit.failure.map(|failure| format!("it was not started: {}", unstarted(failure, command)));
             let detail = not_begun.or_else(|| report::explained(&ended));
             failed(&ended.to_string(), detail.into_iter().collect(), tail)
         }

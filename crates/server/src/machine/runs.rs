@@ -13,9 +13,10 @@ use berth_runtime::{
     Attach, Attached, Backoff, InstanceSpec, InstanceState, Observed, PortWish, Restart, RuntimeError, Stop,
 };
 use berth_spec::name::RUN_PROCESS;
-use berth_spec::{AppId, EnvName, InstanceId, Millis, ProcessName, Timestamp};
+use berth_spec::{AppId, Command, EnvName, InstanceId, Millis, ProcessName, Timestamp};
 use tokio::sync::oneshot;
 
+use super::evidence::unstarted;
 use super::instances::exit;
 use super::releases::limits;
 use super::surroundings::Surroundings;
@@ -53,6 +54,8 @@ pub struct Begun {
 pub struct Ended {
     /// How its program ended; `None` when that was not seen.
     pub exit: Option<berth_runtime::Exit>,
+    /// Why it was not started, if it was not.
+    pub unstarted: Option<String>,
     /// Why the platform ended it, if it did.
     pub why: Option<RunStop>,
 }
@@ -157,16 +160,18 @@ impl Machine {
     async fn run_end(&self, app: &App, observed: &Observed) -> RunEnd {
         let last = observed.exits.last();
         let told = self.runs().stopped.get(&observed.id).copied();
-        let unstarted = last.and_then(|last| last.failure);
-        let why = match (last, unstarted) {
+        let run = app.runs.get(&observed.id.ordinal);
+        let command = run.map(|run| &run.command);
+        let unstarted = last.and_then(|last| last.failure).map(|failure| unstarted(failure, command));
+        let why = match (last, &unstarted) {
             (None, _) => told.or(Some(RunStop::Lost)),
             (Some(_), Some(_)) => Some(RunStop::NotStarted),
             (Some(_), None) => told,
         };
         let failed = last.is_none_or(|last| last.code != Some(0));
-        let detached = app.runs.get(&observed.id.ordinal).is_some_and(|run| run.mode == RunMode::Detached);
+        let detached = run.is_some_and(|run| run.mode == RunMode::Detached);
         let mut detail = match unstarted {
-            Some(failure) => vec![failure.to_string()],
+            Some(why) => vec![why],
             None if failed && detached => self.log_tail(&observed.id).await,
             None => Vec::new(),
         };
@@ -212,7 +217,7 @@ impl Machine {
             match started {
                 Ok(attached) => {
                     events::started_instance(&id, None);
-                    let attached = attached.map(|attached| (attached, this.run_over(&id)));
+                    let attached = attached.map(|attached| (attached, this.run_over(&id, run.command)));
                     // Whoever asked may be gone; the next look sees that nobody attends to it.
                     drop(begun.send(Ok(Begun { id, attached })));
                 }
@@ -349,15 +354,17 @@ impl Machine {
 
     /// Waits for the end of a run, from its start on: it is forgotten as soon as its end is written down, which may be before whoever is
     /// connected has taken all that it wrote.
-    fn run_over(self: &Arc<Self>, id: &InstanceId) -> oneshot::Receiver<Ended> {
+    fn run_over(self: &Arc<Self>, id: &InstanceId, command: Command) -> oneshot::Receiver<Ended> {
         let (told, ended) = oneshot::channel();
         let (this, id) = (Arc::clone(self), id.clone());
         tasks::run("waiting for a one-off command", async move {
             let observed = this.runtime.over(&id).await.ok();
             let exit = observed.and_then(|observed| observed.exits.last().copied());
             let why = this.runs().stopped.get(&id).copied();
+            let failure = exit.and_then(|exit| exit.failure);
+            let unstarted = failure.map(|failure| unstarted(failure, Some(&command)));
             // Whoever was connected may be gone.
-            drop(told.send(Ended { exit, why }));
+            drop(told.send(Ended { exit, unstarted, why }));
         });
         ended
     }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use berth_control::event::{Ordinal, RunEnd, RunStop};
 use berth_control::state::{App, Run};
 use berth_runtime::{Attach, Attached, Exec, Executing, Stop};
-use berth_spec::{EnvName, InstanceId, Timestamp};
+use berth_spec::{Command, EnvName, InstanceId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
+use super::evidence::unstarted;
 use super::instances::exit;
 use super::runs::{Begun, Ended, Order};
 use super::{Machine, environment, in_full};
@@ -60,10 +61,10 @@ impl Machine {
                 runs.within.insert(id.clone(), within);
                 // Whoever asked may be gone; the next look sees that nobody attends to it.
                 drop(begun.send(Ok(Begun { id: id.clone(), attached: Some((attached, ended)) })));
-                let (this, id) = (Arc::clone(self), id.clone());
+                let (this, id, command) = (Arc::clone(self), id.clone(), run.command.clone());
                 tasks::run("waiting for a command within an instance", async move {
                     let exit = converse(executing, told).await;
-                    this.end_within(&id, exit, tell_end);
+                    this.end_within(&id, &command, exit, tell_end);
                 });
             }
             Err(detail) => {
@@ -119,25 +120,27 @@ impl Machine {
     fn end_within(
         &self,
         id: &InstanceId,
+        command: &Command,
         ended: Option<berth_runtime::Exit>,
         tell_end: oneshot::Sender<Ended>,
     ) {
         let mut runs = self.runs();
         let told = runs.stopped.get(id).copied();
-        let unstarted = ended.and_then(|ended| ended.failure);
-        let why = match (&ended, unstarted) {
+        let unstarted =
+            ended.and_then(|ended| ended.failure).map(|failure| unstarted(failure, Some(command)));
+        let why = match (&ended, &unstarted) {
             (None, _) => told.or(Some(RunStop::Lost)),
             (Some(_), Some(_)) => Some(RunStop::NotStarted),
             (Some(_), None) => told,
         };
-        let detail = unstarted.map(|failure| failure.to_string()).into_iter().collect();
+        let detail = unstarted.iter().cloned().collect();
         let end = RunEnd { exit: ended.as_ref().map(exit), why, detail };
         if let Some(within) = runs.within.get_mut(id) {
             within.ended = Some(end);
         }
         drop(runs);
         // Whoever was connected may be gone.
-        drop(tell_end.send(Ended { exit: ended, why: told }));
+        drop(tell_end.send(Ended { exit: ended, unstarted, why: told }));
         self.desk.changed().add(id.app.clone());
     }
 }

@@ -234,8 +234,9 @@ impl Input {
 }
 
 fn told(ended: Option<Ended>) -> RunEnded {
-    let (exit, stopped) = ended.map_or((None, None), |ended| (ended.exit, ended.why));
-    let failed = exit.and_then(|exit| exit.failure).map(|failure| format!("it was not started: {failure}"));
+    let (exit, failed, stopped) =
+        ended.map_or((None, None, None), |ended| (ended.exit, ended.unstarted, ended.why));
+    let failed = failed.map(|why| format!("it was not started: {why}"));
     let why = failed.or_else(|| stopped.map(|why| run_stop(why).to_owned()));
     let why = why.or_else(|| exit.is_none().then(|| run_stop(RunStop::Lost).to_owned()));
     RunEnded { status: exit.and_then(|exit| exit.code), signal: exit.and_then(|exit| exit.signal), why }
