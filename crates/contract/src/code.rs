@@ -56,8 +56,8 @@ macro_rules! codes {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// The HTTP status of a request that ends with it. Codes that explain a failed release, or that only the command
-            /// line gives, end no request by themselves: they have 500.
+            /// The HTTP status of a request that ends with it. Codes that only the command line gives end no request: they have the one that
+            /// a request would have, and those that explain a failed release have 500.
             #[must_use]
             pub const fn http_status(self) -> u16 {
                 match self { $(Self::$name => $http,)* }
@@ -92,7 +92,7 @@ codes! {
     AppExists = "app_exists", 409, Refused, "The app exists already";
     AppNotFound = "app_not_found", 404, NotFound, "There is no such app";
     BackupInvalid = "backup_invalid", 500, Failed, "The backup cannot be used";
-    BackupKeyMissing = "backup_key_missing", 500, Refused, "The key that the secrets are sealed under is not there";
+    BackupKeyMissing = "backup_key_missing", 409, Refused, "The key that the secrets are sealed under is not there";
     BuildCancelled = "build_cancelled", 500, Failed, "The build was cancelled";
     BuildFailed = "build_failed", 500, Failed, "The build failed";
     BuildTimedOut = "build_timed_out", 500, Failed, "The build took longer than it may";
@@ -102,7 +102,7 @@ codes! {
     ChunksMissing = "chunks_missing", 409, Refused, "The tree names chunks that were not uploaded";
     CloneFailed = "clone_failed", 500, Failed, "The connected repository could not be fetched";
     Conflict = "conflict", 409, Refused, "Something else changed it at the same time";
-    ContextInvalid = "context_invalid", 500, Usage, "The file that says where the platform is cannot be read";
+    ContextInvalid = "context_invalid", 400, Usage, "The file that says where the platform is cannot be read";
     CrashedAtStart = "crashed_at_start", 500, Failed, "An instance ended before it was ready";
     CronNotFound = "cron_not_found", 404, NotFound, "The app has no such cron entry";
     CronRunning = "cron_running", 409, Refused, "The cron entry has not ended yet";
@@ -113,11 +113,11 @@ codes! {
     DomainFixed = "domain_fixed", 409, Refused, "The domain cannot be removed by itself";
     DomainNotFound = "domain_not_found", 404, NotFound, "The app has no such domain";
     EdgeUnresponsive = "edge_unresponsive", 500, Failed, "The edge did not take over the new routes in time";
-    FileExists = "file_exists", 500, Refused, "There is a file already";
+    FileExists = "file_exists", 409, Refused, "There is a file already";
     Forbidden = "forbidden", 403, NotAllowed, "You may not do that";
     GitMissing = "git_missing", 503, Failed, "Git is not installed on the platform's machine";
     HealthCheckFailed = "health_check_failed", 500, Failed, "The health check did not succeed";
-    HomeInUse = "home_in_use", 500, Refused, "Another platform runs in this home";
+    HomeInUse = "home_in_use", 409, Refused, "Another platform runs in this home";
     HomeUnusable = "home_unusable", 500, Failed, "The home directory cannot be used";
     HostTaken = "host_taken", 409, Refused, "Another app answers for the host";
     IdempotencyKeyMissing = "idempotency_key_missing", 400, Usage, "The request has no idempotency key";
@@ -141,7 +141,7 @@ codes! {
     NeverListened = "never_listened", 500, Failed, "The app never listened on PORT";
     NoRollbackTarget = "no_rollback_target", 409, Refused, "There is no earlier release to go back to";
     NoRollout = "no_rollout", 409, Refused, "No release is being rolled out, and requests are not shared";
-    NotConfirmed = "not_confirmed", 500, Refused, "The command was not confirmed";
+    NotConfirmed = "not_confirmed", 409, Refused, "The command was not confirmed";
     NothingToRun = "nothing_to_run", 422, Refused, "Nothing in the source says how to run it";
     Overloaded = "overloaded", 503, Unreachable, "The platform has more to do than it takes on";
     PayloadTooLarge = "payload_too_large", 413, Refused, "The request is larger than it may be";
@@ -165,7 +165,7 @@ codes! {
     SnapshotNotFound = "snapshot_not_found", 404, NotFound, "The volume has no such snapshot";
     SourceDamaged = "source_damaged", 500, Failed, "Stored source is damaged";
     SourceUnreadable = "source_unreadable", 500, Failed, "The source cannot be read";
-    StackRefused = "stack_refused", 500, Refused, "Something in the compose file cannot be kept";
+    StackRefused = "stack_refused", 422, Refused, "Something in the compose file cannot be kept";
     StartFailed = "start_failed", 500, Failed, "An instance could not be started";
     Stopping = "stopping", 503, Unreachable, "The platform is going down";
     StorageFailed = "storage_failed", 500, Failed, "The platform could not read or write its files";
@@ -179,7 +179,7 @@ codes! {
     UpgradeFailed = "upgrade_failed", 500, Failed, "The other program did not bring the platform up";
     UpgradeRefused = "upgrade_refused", 422, Refused, "The program cannot take the platform over";
     UpgradeUncommitted = "upgrade_uncommitted", 409, Refused, "The upgrade has to be committed first";
-    UsageInvalid = "usage_invalid", 500, Usage, "The command line is not valid";
+    UsageInvalid = "usage_invalid", 400, Usage, "The command line is not valid";
     UserIdsExhausted = "user_ids_exhausted", 507, Refused, "The platform has no user id left for another app";
     VariableNotFound = "variable_not_found", 404, NotFound, "The app has no such variable";
     VolumeBusy = "volume_busy", 409, Refused, "The app does something that a volume cannot be worked on beside";
@@ -270,6 +270,15 @@ mod tests {
     #[test]
     fn codes_stand_in_the_order_of_the_alphabet() {
         assert!(Code::ALL.is_sorted_by(|one, other| one.as_str() < other.as_str()));
+    }
+
+    #[test]
+    fn who_is_refused_is_not_told_that_the_platform_failed() {
+        for code in Code::ALL {
+            let is_his =
+                matches!(code.exit_status(), ExitStatus::Usage | ExitStatus::NotFound | ExitStatus::Refused);
+            assert!(!is_his || code.http_status() != 500, "{code}");
+        }
     }
 
     #[test]
