@@ -168,7 +168,7 @@ fn where_sizes_are_not_enforced_that_is_said() {
         );
         assert_eq!(volume(&shop)["enforced"], false);
         let listed = said(platform.cli(["volumes", "-a", "shop"]).ok());
-        assert!(listed.contains("4Mi") && listed.contains("their sizes are not enforced"), "{listed}");
+        assert!(listed.contains("4 MiB") && listed.contains("their sizes are not enforced"), "{listed}");
         println!("{status}\n{}\n{}\n{deployed}\n{listed}", doctor[at], doctor[at + 1]);
         // A release that says no size is told nothing.
         shop.change(&manifest("4Mi").replace("size = \"4Mi\"\n", ""));

@@ -66,6 +66,18 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// A number of bytes in the units that berth.toml has sizes in: `12 bytes`, `34.5 KiB`, `10 MiB`.
+#[must_use]
+pub fn binary_size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) if bytes.is_multiple_of(*unit) => format!("{} {name}", bytes / unit),
+        // A part of a unit is less than 2^40 bytes.
+        Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+        None => counted(bytes, "byte"),
+    }
+}
+
 /// `text` in lines of at most `width` columns, broken between words; a longer word stays whole.
 #[must_use]
 pub fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
@@ -117,6 +129,12 @@ mod tests {
         );
         assert_eq!((size(12), size(34_560)), ("12 bytes".to_owned(), "34.5 kB".to_owned()));
         assert_eq!(size(2_000_000_000), "2.0 GB");
+        assert_eq!((binary_size(12), binary_size(34_560)), ("12 bytes".to_owned(), "33.7 KiB".to_owned()));
+        assert_eq!(
+            (binary_size(10 << 20), binary_size((2 << 30) + 1)),
+            ("10 MiB".to_owned(), "2.0 GiB".to_owned())
+        );
+        assert_eq!(binary_size(u64::MAX), "16777215.9 TiB");
     }
 
     #[test]

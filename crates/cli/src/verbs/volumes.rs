@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use berth_contract::{Code, ExitStatus, RestoreVolume, Volume, VolumeSizes, VolumeWork};
-use berth_spec::{AppId, Bytes, Manifest, SnapshotName, VolumeName};
+use berth_spec::{AppId, Manifest, SnapshotName, VolumeName};
 use serde_json::json;
 
 use super::Session;
@@ -180,7 +180,7 @@ impl Session<'_> {
             }
             let mut table = Table::new(&["SNAPSHOT", ">SIZE", ">FILES"]);
             for snapshot in &list.snapshots {
-                let (size, files) = (figures::size(snapshot.used), snapshot.entries.to_string());
+                let (size, files) = (figures::binary_size(snapshot.used), snapshot.entries.to_string());
                 table.row(vec![snapshot.name.as_str().into(), size.into(), files.into()]);
             }
             session.print(&table)
@@ -231,14 +231,23 @@ fn said_of_sizes(volumes: &[Volume], sizes: Option<&VolumeSizes>) -> Vec<String>
     let Some(sizes) = sizes.filter(|_| sized.peek().is_some()) else { return Vec::new() };
     if !sizes.enforced {
         let next = sizes.next.as_deref().unwrap_or_default();
-        return vec![format!("{}; {next}", sizes_in_words(sizes))];
+        let why = format!("{}; {next}", sizes_in_words(sizes));
+        let full = sized.filter_map(|(volume, size)| {
+            let percent = percent(volume.used?, size);
+            (percent >= FULL).then(|| format!("{} holds {percent} % of its size", volume.name))
+        });
+        return std::iter::once(why).chain(full).collect();
     }
     sized.filter_map(|(volume, size)| said_of_size(volume, size)).collect()
 }
 
+fn percent(used: u64, size: u64) -> u64 {
+    used.saturating_mul(100) / size.max(1)
+}
+
 fn said_of_size(volume: &Volume, size: u64) -> Option<String> {
     let (name, used) = (&volume.name, volume.used?);
-    let percent = used.saturating_mul(100) / size.max(1);
+    let percent = percent(used, size);
     if !volume.enforced {
         return Some(if used > size {
             format!(
@@ -256,8 +265,8 @@ fn said_of_size(volume: &Volume, size: u64) -> Option<String> {
 fn row(volume: &Volume) -> Vec<Cell> {
     let list =
         |names: Vec<String>, none: &str| if names.is_empty() { none.to_owned() } else { names.join(", ") };
-    let used = volume.used.map_or_else(|| "-".to_owned(), figures::size);
-    let limit = volume.size.map_or_else(|| "-".to_owned(), |size| Bytes(size).to_string());
+    let used = volume.used.map_or_else(|| "-".to_owned(), figures::binary_size);
+    let limit = volume.size.map_or_else(|| "-".to_owned(), figures::binary_size);
     let path = match &volume.path {
         Some(path) => path.as_str().into(),
         None => Cell::new("no release has it", Style::Dim),
@@ -275,11 +284,11 @@ fn row(volume: &Volume) -> Vec<Cell> {
     ]
 }
 
-/// A volume and what is in it: `data (1.2 MB in 34 files)`.
+/// A volume and what is in it: `data (1.2 MiB in 34 files)`.
 pub(super) fn described(volume: &Volume) -> String {
     match (volume.used, volume.entries) {
         (Some(used), Some(entries)) => {
-            format!("{} ({} in {})", volume.name, figures::size(used), counted(entries, "file"))
+            format!("{} ({} in {})", volume.name, figures::binary_size(used), counted(entries, "file"))
         }
         _ => volume.name.to_string(),
     }
@@ -314,6 +323,8 @@ mod tests {
         let sizes = VolumeSizes { enforced: false, why, next };
         let all = [volume(1, false), volume(2, false)];
         assert_eq!(said_of_sizes(&all, Some(&sizes)), ["their sizes are not enforced: because; do this"]);
+        let more = said_of_sizes(&[volume(950_000, false), volume(1_200_000, false)], Some(&sizes));
+        assert_eq!(more[1..], ["data holds 95 % of its size", "data holds 120 % of its size"]);
         let unsized_one = Volume { size: None, ..volume(1, false) };
         assert!(said_of_sizes(&[unsized_one], Some(&sizes)).is_empty());
         assert!(said_of_sizes(&all, None).is_empty(), "a platform of before does not say");
