@@ -1,7 +1,9 @@
 //! What an app may take of its machine, and what it insists on, as its manifest says.
 #![expect(clippy::print_stdout, reason = "a test that cannot run here says so")]
 
-use berth_acceptance::{Actor, Options, Platform, User};
+use std::time::Duration;
+
+use berth_acceptance::{Actor, Options, Platform, User, wait_until};
 
 const MANIFEST: &str = "[processes]\nweb = \"./actor serve\"\n[resources.web]\nmemory = \"128Mi\"\ncpu = 0.5\n\
     [resources.run]\nmemory = \"64Mi\"\nprocesses = 16\ntmp = \"1Mi\"\n";
@@ -46,6 +48,25 @@ fn an_instance_that_needs_more_memory_than_it_has_is_told_so() {
     assert_eq!(told.status, 1, "{told:?}");
     assert!(told.stderr.contains("memory ran out"), "{}", told.stderr);
     assert_eq!(shop.ask("/release"), (200, "v1".to_owned()));
+
+    // One that ran out once it served, in a process that its program had started.
+    let greedy = r#"["sh", "-c", "until test -e /tmp/go; do sleep 0.05; done; head -c 200000000 /dev/zero | tail -c 200000000 | wc -c; exit 3"]"#;
+    shop.change(&format!(
+        "[processes]\nweb = \"./actor serve\"\nworker = {greedy}\n[resources.worker]\nmemory = \"48Mi\"\n"
+    ));
+    let _deployed = shop.deploy().ok();
+    let worker = || {
+        let all = shop.verb(&["ps"]).ok().json();
+        all["instances"].as_array().unwrap().iter().find(|it| it["process"] == "worker").cloned().unwrap()
+    };
+    let name = worker()["id"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let _told = platform.cli(["exec", "-a", "shop", "-i", &name, "--", "touch", "/tmp/go"]).ok();
+    let ran_out = || worker()["exit"]["oom"] == true && worker()["exit"]["status"] == 3;
+    assert!(wait_until(Duration::from_secs(30), ran_out), "{}", worker());
+    let why = platform.cli(["why", "-a", "shop"]).ok().stdout;
+    assert!(why.contains("after the kernel killed a process of it because memory ran out"), "{why}");
+    let listed = platform.cli(["ps", "-a", "shop"]).ok().stdout;
+    assert!(listed.contains("status 3, out of memory"), "{listed}");
 }
 
 #[test]

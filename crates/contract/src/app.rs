@@ -276,4 +276,7 @@ pub struct Exit {
     /// Whether it was told to end because its health check failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unhealthy: bool,
+    /// Whether the kernel killed it, or a process of it, because memory ran out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
 }

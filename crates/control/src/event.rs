@@ -444,6 +444,13 @@ impl std::fmt::Display for Exit {
             f.write_str("failed its health check, was told to end and ")?;
         }
         match (self.status, self.signal) {
+            // It was another of its processes that was killed; that is why the program could not go on, as a rule.
+            (Some(status), _) if self.oom == Some(true) => {
+                write!(
+                    f,
+                    "exited with status {status}, after the kernel killed a process of it because memory ran out,"
+                )?;
+            }
             (Some(status), _) => write!(f, "exited with status {status}")?,
             (None, Some(9)) if self.unhealthy => f.write_str("was killed by signal 9")?,
             (None, Some(9)) => f.write_str(match self.oom {

@@ -236,6 +236,8 @@ pub(super) fn instances_table(list: &InstanceList, now: Timestamp) -> Table {
 fn ended(exit: Exit, now: Timestamp) -> String {
     let how = match (exit.status, exit.signal) {
         _ if exit.unhealthy => "unhealthy".to_owned(),
+        (Some(status), _) if exit.oom => format!("status {status}, out of memory"),
+        (None, Some(_)) if exit.oom => "out of memory".to_owned(),
         (Some(status), _) => format!("status {status}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "unknown".to_owned(),

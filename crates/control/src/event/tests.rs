@@ -478,4 +478,10 @@ fn an_exit_reads_well() {
     assert_eq!(exit(None, Some(15)), "was ended by signal 15 after 1.050 s");
     assert!(exit(None, Some(9)).contains("memory"));
     assert_eq!(exit(None, None), "ended after 1.050 s");
+    let starved =
+        Exit { status: Some(1), signal: None, after: Millis(1_050), oom: Some(true), unhealthy: false };
+    assert_eq!(
+        starved.to_string(),
+        "exited with status 1, after the kernel killed a process of it because memory ran out, after 1.050 s"
+    );
 }

@@ -10,6 +10,11 @@ const OF_SIGNAL: i32 = 128;
 pub fn explained(exit: &Exit) -> Option<String> {
     let signal = exit.signal.or_else(|| exit.status.map(|status| status - OF_SIGNAL).filter(|it| *it > 0));
     let text = match (exit.status, signal) {
+        (Some(status), _) if exit.oom == Some(true) && status != OF_SIGNAL + 9 => {
+            return Some(format!(
+                "status {status}: the kernel killed a process of it because memory ran out; let it use less, or give it more by `[resources]` in berth.toml"
+            ));
+        }
         (Some(126), _) => {
             "status 126: the command was found and could not be run: it is not executable, or was made for another machine"
         }
@@ -53,6 +58,7 @@ mod tests {
             (None, Some(9), Some(false), "not the kernel"),
             (None, Some(9), None, "as the kernel does"),
             (Some(137), None, Some(true), "status 137 is what a shell makes of SIGKILL: the kernel"),
+            (Some(1), None, Some(true), "status 1: the kernel killed a process of it because memory ran out"),
             (None, Some(11), None, "native code"),
             (Some(139), None, None, "SIGSEGV"),
             (Some(143), None, None, "asked to end"),

@@ -256,6 +256,7 @@ pub(super) fn instances(api: &Api, app: &KnownApp) -> Vec<Instance> {
                     signal: exit.signal,
                     at,
                     unhealthy: exit.unhealthy,
+                    oom: exit.oom == Some(true),
                 }),
             }
         })
