@@ -80,6 +80,8 @@ fn services_come_up_in_their_order_and_live_by_themselves() {
     let store = |path: &str| ask(&platform, "shop-web", &format!("/call/store{path}")).1;
     assert_eq!(store("/visits"), "200 1");
     assert_eq!(store(":8080/instance"), store("/instance"));
+    let why = platform.cli(["why", "-a", "shop-seed"]).ok().stdout;
+    assert!(why.contains("to its end, once") && !why.contains("berth scale"), "{why}");
     let listed = stack(&platform, &here, &["ps"]).ok().stdout;
     assert!(listed.contains("shop-web") && listed.contains("shop-seed"), "{listed}");
 

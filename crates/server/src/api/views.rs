@@ -13,7 +13,7 @@ use berth_control::sleep::is_put_to_sleep;
 use berth_control::state::{self, App as KnownApp, Life, Phase, Release as KnownRelease};
 use berth_control::world::{Life as SeenLife, Seen, Verdict};
 use berth_routing::wire::Health;
-use berth_spec::{Problems, ProcessName};
+use berth_spec::{Command, Manifest, Problems, ProcessName, ReleaseNumber};
 
 use super::Api;
 
@@ -346,10 +346,7 @@ pub(super) fn state_in_words(api: &Api, app: &Arc<KnownApp>) -> String {
     let base = match (app.serving, app.life) {
         (_, Life::Destroying | Life::Destroyed) => format!("{} is being destroyed.", app.id.app),
         (None, Life::Alive) => format!("{} has no release that serves yet.", app.id.app),
-        (Some(serving), Life::Alive) if shown.state == AppState::Stopped => format!(
-            "{serving} of {} is stopped: everything is scaled to 0, and `berth scale web=1` starts it again.",
-            app.id.app
-        ),
+        (Some(serving), Life::Alive) if shown.state == AppState::Stopped => stopped_in_words(app, serving),
         (Some(serving), Life::Alive) if shown.state == AppState::Asleep => {
             let how = match shown.asleep.map(|it| it.depth) {
                 Some(SleepDepth::Frozen) => "its web instances stand still",
@@ -366,6 +363,31 @@ pub(super) fn state_in_words(api: &Api, app: &Arc<KnownApp>) -> String {
         Some(trouble) => format!("{base} {trouble}"),
         None => base,
     }
+}
+
+/// Why nothing of an app runs, though it has a release that serves.
+fn stopped_in_words(app: &KnownApp, serving: ReleaseNumber) -> String {
+    let name = &app.id.app;
+    let release = app.release(serving);
+    if let Some(command) = release.and_then(|release| job_of(&release.manifest)) {
+        return format!(
+            "{serving} of {name} ran `{command}` to its end, once, and nothing of it goes on; the next release runs it again."
+        );
+    }
+    let processes = release.and_then(|release| release.processes());
+    let first = processes.and_then(|all| all.keys().min_by_key(|name| !name.is_web()));
+    let first = first.map_or(ProcessName::WEB, ProcessName::as_str);
+    format!(
+        "{serving} of {name} is stopped: everything is scaled to 0, and `berth scale {first}=1` starts it again."
+    )
+}
+
+/// What an app is there to run once for each release: a service of a stack for whose end another waits.
+fn job_of(manifest: &Manifest) -> Option<&Command> {
+    let once = manifest.deploy.release_command.as_ref()?;
+    let processes = &manifest.processes;
+    let is_all = !processes.is_empty() && processes.values().all(|command| command == once);
+    (manifest.stack.is_some() && is_all).then_some(once)
 }
 
 /// A release, in a sentence or two.
@@ -419,6 +441,20 @@ pub(super) fn source_errors(file: &str, problems: &Problems) -> Vec<SourceError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_is_told_from_an_app_that_is_scaled_to_nothing() {
+        let manifest = |text: &str| Manifest::parse(text).unwrap();
+        let job = "stack = \"shop\"\n[processes]\nmigrate = \"bin/migrate\"\n[deploy]\nrelease_command = \"bin/migrate\"\n";
+        assert_eq!(job_of(&manifest(job)).map(ToString::to_string).as_deref(), Some("bin/migrate"));
+        for other in [
+            job.replace("stack = \"shop\"\n", ""),
+            job.replace("migrate = \"bin/migrate\"", "web = \"bin/serve\""),
+            job.replace("release_command = \"bin/migrate\"\n", ""),
+        ] {
+            assert!(job_of(&manifest(&other)).is_none(), "{other}");
+        }
+    }
 
     /// A failure's code is text, since it is kept for ever; one that the contract does not know would be shown as `internal`.
     #[test]
