@@ -100,6 +100,7 @@ impl Planner<'_> {
         let waits = matches!(code, "never_listened" | "listens_elsewhere");
         let web = self.app.instances.values().find(|it| it.release == number && it.process.is_web());
         let next = missing_variable(release, &output)
+            .or_else(|| serves_nobody(release).filter(|_| code == "never_listened"))
             .or_else(|| web.filter(|_| waits).map(|web| how_to_listen(release, web, &Listener::None)));
         Failure {
             detail: self.evidence(number),
@@ -196,6 +197,17 @@ fn missing_variable(release: &Release, output: &[String]) -> Option<String> {
         format!(
             "set what it misses: `berth config set {name}=...`, or `berth secrets set {name}` where nobody may see it"
         )
+    })
+}
+
+/// What to write for a service of a stack of which neither its file nor its image says where it listens: it was taken for a server all the
+/// same, since most images are there to be one.
+fn serves_nobody(release: &Release) -> Option<String> {
+    let image = release.artifact.as_ref()?.image.as_ref()?;
+    let is_told = release.manifest.http.port.is_some() || image.port.is_some();
+    (release.manifest.stack.is_some() && !is_told).then(|| {
+        "if it serves, write its port into the compose file, as in `expose: [8080]`; if it serves nobody, write its whole command as `entrypoint`, which makes it a worker"
+            .to_owned()
     })
 }
 

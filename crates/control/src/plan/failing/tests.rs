@@ -122,6 +122,26 @@ fn one_that_is_ill_gets_no_requests_until_it_is_well_where_another_is() {
 }
 
 #[test]
+fn a_service_that_says_no_port_is_told_what_makes_it_a_worker() {
+    use crate::event::Image;
+    let next = |stack: Option<&str>, port| {
+        let mut scene = Scene::serving(&["web"], 1, None);
+        scene.healthy = false;
+        scene.image = Some(Image { port, ..Image::default() });
+        let mut manifest = manifest(None);
+        manifest.stack = stack.map(|name| name.parse().unwrap());
+        scene.wish(deploy_of(manifest));
+        scene.settle();
+        assert_eq!(scene.failure_code(2), Some("never_listened"));
+        scene.app().release(v(2)).unwrap().failure.clone().unwrap().next.unwrap()
+    };
+    let told = next(Some("shop"), None);
+    assert!(told.contains("`expose: [8080]`") && told.contains("`entrypoint`"), "{told}");
+    assert!(next(Some("shop"), Some(80)).contains("PORT"));
+    assert!(next(None, None).contains("PORT"));
+}
+
+#[test]
 fn what_its_image_says_of_the_start_lengthens_its_grace() {
     use crate::event::{Image, ImageCheck};
     for (start_period, expected) in [(Millis(0), "never_listened"), (Millis::from_secs(90), "")] {
