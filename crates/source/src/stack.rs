@@ -54,6 +54,8 @@ pub struct Told {
 pub struct Service {
     /// Its name in the form of an app's.
     pub name: AppName,
+    /// Its line, from 1.
+    pub line: u32,
     /// What the others call it, in the form that names have; none when nothing can be called so.
     pub alias: Option<Alias>,
     /// Its app, of which only the name is missing.

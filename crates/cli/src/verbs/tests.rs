@@ -2,6 +2,7 @@
 
 mod launch;
 mod settings;
+mod stack;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

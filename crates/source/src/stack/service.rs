@@ -78,6 +78,7 @@ struct Parts {
 pub(super) fn read(reader: &mut Reader<'_>, what: &str, name: AppName, node: &Node) -> Service {
     let mut service = Service {
         name,
+        line: node.line,
         alias: None,
         manifest: berth_spec::Manifest::default(),
         context: None,

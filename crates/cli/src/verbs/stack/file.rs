@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use berth_contract::Code;
-use berth_source::stack::{self, Service, Stack};
+use berth_source::stack::{self, Service, Stack, Told};
 use berth_source::walk::{Packed, pack};
+use berth_spec::manifest::FILE_NAME;
 use berth_spec::{AppName, Dotenv, EnvName, dotenv};
 
 use crate::args::OfStack;
@@ -78,7 +79,10 @@ impl Session<'_> {
         let variables = Dotenv::of_compose(dotenv::FILE_NAME, &variables, &|name| self.own_variable(name))
             .map_err(Failure::Manifest)?;
         let variable = |name: &str| self.variable_of(&variables, name);
-        let stack = stack::read(&shown, &text, &variable).map_err(Failure::Manifest)?;
+        let mut stack = stack::read(&shown, &text, &variable).map_err(Failure::Manifest)?;
+        let unread = stack.services.iter().filter_map(|service| unread_manifest(&directory, service));
+        stack.told.extend(unread.collect::<Vec<_>>());
+        stack.told.sort_by_key(|told| told.line);
         let of_directory =
             || directory.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
         let said = name
@@ -168,6 +172,20 @@ impl Session<'_> {
         }
         Ok(Source::new(packed, Some(text), None, manifest))
     }
+}
+
+/// The berth.toml of a service's own source, in whose place the service's part of the compose file stands.
+fn unread_manifest(directory: &Path, service: &Service) -> Option<Told> {
+    let file = Path::new(service.context.as_ref()?).join(FILE_NAME);
+    directory.join(&file).is_file().then(|| Told {
+        line: service.line,
+        what: format!("services.{}.build", service.name),
+        why: format!(
+            "{} is not read, since the service is what the compose file says: write there what it needs, or deploy its directory by `berth deploy`",
+            file.display()
+        ),
+        refused: false,
+    })
 }
 
 /// The compose file in a directory, and how many services it has; nothing when there is none, or none that can be read.
