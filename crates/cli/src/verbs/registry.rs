@@ -1,6 +1,8 @@
 //! `registry`.
 
-use berth_contract::{ExitStatus, Images};
+use berth_contract::client::ClientError;
+use berth_contract::{Code, ExitStatus, Images};
+use berth_spec::AppId;
 use serde_json::json;
 
 use super::Session;
@@ -14,7 +16,7 @@ impl Session<'_> {
         match args.action {
             None => {
                 let app = self.app_id(&outer)?;
-                let images = self.client.images(&app).await?;
+                let images = self.client.images(&app).await.map_err(|error| not_there(error, &app))?;
                 self.show(&images, |session| session.show_images(app.app.as_str(), &images))
             }
             Some(RegistryAction::Password(of)) => {
@@ -50,5 +52,18 @@ impl Session<'_> {
             table.row(vec![(&tag.tag).into(), (&tag.digest).into()]);
         }
         self.print(&table)
+    }
+}
+
+/// What is pushed may come before the app, which is then made.
+fn not_there(error: ClientError, app: &AppId) -> Failure {
+    match error {
+        ClientError::Problem(problem) if problem.code == Code::AppNotFound => {
+            let name = &app.app;
+            Failure::Local(Box::new(problem.next(format!(
+                "`berth registry password --app {name}` makes it, so that images can be pushed to it; `berth registry --app {name}` then says where to"
+            ))))
+        }
+        other => other.into(),
     }
 }

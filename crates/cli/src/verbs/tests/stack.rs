@@ -1,4 +1,4 @@
-//! `stack`: what is told before anything is done.
+//! `stack` and what is pushed to apps: what is told of what is not there, or stays.
 
 use super::*;
 
@@ -18,4 +18,11 @@ fn a_manifest_beside_the_source_of_a_service_is_told_of() {
     assert!(out.contains("compose.yaml:3 services.api.build: ./api/berth.toml is not read"), "{out}");
     std::fs::remove_file(platform.directory.path().join("api/berth.toml")).unwrap();
     assert!(!platform.berth("stack up --dry-run", "").1.contains("not taken over"));
+}
+
+#[test]
+fn images_of_an_app_that_is_not_there_yet_may_be_pushed_all_the_same() {
+    let (status, _, err) = Platform::run(&[]).berth("registry -a shop", "");
+    assert_eq!(status, ExitStatus::NotFound);
+    assert!(err.contains("`berth registry password --app shop` makes it"), "{err}");
 }
