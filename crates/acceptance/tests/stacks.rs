@@ -138,12 +138,19 @@ fn a_stack_has_its_own_apps_and_no_others() {
     let _adopted = stack(&platform, &here, &["up", "--adopt"]).ok();
     assert_eq!(names(), ["shop-seed", "shop-store", "shop-web"]);
 
-    let web = "name: shop\nservices:\n  web:\n    build: ./site\n    ports: [\"8080\"]\n    command: [\"./actor\", \"serve\"]\n";
+    let web = "name: shop\nservices:\n  web:\n    build: ./site\n    ports: [\"8080\"]\n    command: [\"./actor\", \"serve\"]\n    volumes: [\"data:/data\"]\n";
     fs::write(here.join("compose.yaml"), web).unwrap();
     let fewer = stack(&platform, &here, &["up"]).ok();
     for orphan in ["shop-seed", "shop-store"] {
         let told = format!("{orphan} is of this stack and no longer in compose.yaml");
         assert!(said(&fewer).contains(&told), "{}", said(&fewer));
+    }
+    for part in [
+        "in compose.yaml, and stays with data (",
+        "shop-web has a volume data of its own, and not that of shop-store",
+        "`berth exec -a shop-store -- tar -cC /data . | berth exec -a shop-web -- tar -xC /data`",
+    ] {
+        assert!(said(&fewer).contains(part), "{part:?} in {}", said(&fewer));
     }
     // Several files may be one stack: what another of them has is no orphan.
     fs::write(here.join("more.yaml"), web.replace("  web:", "  more:")).unwrap();

@@ -13,6 +13,7 @@ pub(super) use self::file::described_by;
 use self::file::{Loaded, app_name};
 use super::Session;
 use super::deploy::Source;
+use super::volumes::described as described_volume;
 use crate::args::{OfStack, StackAction, StackArgs, Waiting};
 use crate::failure::Failure;
 use crate::screen::Style;
@@ -77,10 +78,7 @@ impl Session<'_> {
                 }
             }
             for orphan in self.orphans(loaded, &all).await? {
-                self.hint(&format!(
-                    "{} is of this stack and no longer in {}: `berth stack down --remove-orphans` or `berth destroy` removes it",
-                    orphan.app, loaded.file
-                ))?;
+                self.tell_of_orphan(loaded, &orphan).await?;
             }
         }
         if dry_run {
@@ -123,6 +121,30 @@ impl Session<'_> {
             .collect();
         known.retain(|app| !services.contains(app.app.as_str()));
         Ok(known)
+    }
+
+    /// Tells of an app that the file no longer has, and of its volumes: a service that got another name begins with empty ones.
+    async fn tell_of_orphan(&mut self, loaded: &Loaded, orphan: &AppId) -> Result<(), Failure> {
+        let volumes = self.client.volumes(orphan).await?.volumes;
+        let stays: Vec<String> = volumes.iter().map(described_volume).collect();
+        let with = if stays.is_empty() { String::new() } else { format!(" with {}", stays.join(" and ")) };
+        let app = &orphan.app;
+        self.hint(&format!(
+            "{app} is of this stack and no longer in {}, and stays{with}: `berth stack down --remove-orphans` or `berth destroy` removes it",
+            loaded.file
+        ))?;
+        for volume in &volumes {
+            let has = |service: &&Service| service.manifest.volumes.contains_key(&volume.name);
+            let Some(heir) = loaded.stack.services.iter().find(has) else { continue };
+            let (name, new) = (&volume.name, app_name(loaded, heir));
+            self.hint(&format!(
+                "{new} has a volume {name} of its own, and not that of {app}: if {} is a new name for that service, give it the old name again, or copy what is in it: `berth exec -a {app} -- tar -cC {} . | berth exec -a {new} -- tar -xC {}`",
+                heir.name,
+                volume.path.as_deref().unwrap_or("PATH"),
+                heir.manifest.volumes.get(name).map_or("PATH", |it| it.path.as_str()),
+            ))?;
+        }
+        Ok(())
     }
 
     async fn up(&mut self, service: &Service, app: &AppId, source: &Source) -> Result<ExitStatus, Failure> {
