@@ -44,3 +44,25 @@ fn a_domain_leads_to_its_app_at_once_and_to_no_other() {
         "{told}"
     );
 }
+
+/// A host for which nobody gives certificates is listed with the others, and says so; one below localhost has no need of it.
+#[test]
+fn a_host_that_has_no_certificate_says_why() {
+    let platform = Platform::start(Options::default());
+    let shop = Actor::web(&platform, "shop", "serve");
+    let _deployed = shop.deploy().ok();
+    let _added = shop.verb(&["domains", "add", "shop.test", "shop.example.com"]).ok();
+    let listed = platform.cli(["certs", "--json"]).ok().json();
+    let told: Vec<(&str, bool)> = listed["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["host"].as_str().unwrap(), it["unasked"].is_string()))
+        .collect();
+    assert_eq!(told, [("shop.example.com", false), ("shop.test", true)], "{listed}");
+    let said = platform.cli(["certs"]).ok().stdout;
+    assert!(said.contains("shop.test is no name for which a server of the internet gives"), "{said}");
+    let local = platform.cli(["domains", "add", "-a", "shop", "localhost"]).ok();
+    assert!(local.stderr.contains("from this machine alone"), "{}", local.stderr);
+    assert!(!local.stderr.contains("DNS"), "{}", local.stderr);
+}

@@ -322,12 +322,15 @@ const fn kind(proof: Proof) -> ChallengeType {
     }
 }
 
-/// The server's host, by which people know it.
+/// The server's host, by which people know it, with its port where it is not the usual one.
 fn name_of(server: &Server) -> Result<String, AcmeError> {
     let address = || AcmeError::Address(server.directory.clone());
     let uri: http::Uri = server.directory.parse().map_err(|_uri| address())?;
-    let host = uri.host().filter(|_| uri.scheme() == Some(&http::uri::Scheme::HTTPS));
-    host.map(str::to_owned).ok_or_else(address)
+    let host = uri.host().filter(|_| uri.scheme() == Some(&http::uri::Scheme::HTTPS)).ok_or_else(address)?;
+    Ok(match uri.port_u16() {
+        None | Some(443) => host.to_owned(),
+        Some(port) => format!("{host}:{port}"),
+    })
 }
 
 /// The way to a server.
@@ -355,5 +358,23 @@ impl Voice {
             }
             other => AcmeError::Unreachable { server, why: other.to_string() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_known_by_its_host_and_by_a_port_that_is_not_the_usual_one() {
+        let name = |directory: &str| name_of(&Server { directory: directory.to_owned(), authorities: None });
+        for (directory, expected) in [
+            ("https://acme.example.com/dir", "acme.example.com"),
+            ("https://acme.example.com:443/dir", "acme.example.com"),
+            ("https://127.0.0.1:14000/dir", "127.0.0.1:14000"),
+        ] {
+            assert_eq!(name(directory).unwrap(), expected);
+        }
+        assert!(name("http://acme.example.com/dir").is_err());
     }
 }

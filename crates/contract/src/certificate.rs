@@ -143,6 +143,9 @@ pub struct CertificateHost {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub again_at: Option<Timestamp>,
+    /// Why none is asked for, and what to do about it, where it has none and none can be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<String>,
 }
 
 /// What is going on for a host.

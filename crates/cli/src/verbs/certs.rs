@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use berth_contract::{
-    AcmeSettings, CertificateHost, CertificateList, CertificateOrigin, CertificateState, CertificateUpload,
-    Code, DnsHook, ExitStatus, ExternalAccount, Proof, SecretValue,
+    AcmeSettings, Certificate, CertificateHost, CertificateList, CertificateOrigin, CertificateState,
+    CertificateUpload, Code, DnsHook, ExitStatus, ExternalAccount, Proof, SecretValue,
 };
 use serde_json::json;
 
@@ -152,21 +152,36 @@ impl Session<'_> {
                 self.screen.line(&format!("  {next}"))?;
             }
         }
+        for why in list.hosts.iter().filter_map(|host| host.unasked.as_ref()) {
+            self.screen.line(why)?;
+        }
         let unused = list
             .certificates
             .iter()
             .filter(|it| !list.hosts.iter().any(|host| host.certificate.as_ref() == Some(&it.id)));
         for certificate in unused {
-            let hosts: Vec<&str> = certificate.hosts.iter().map(berth_spec::HostName::as_str).collect();
-            let line = format!(
-                "{} for {} is shown to nobody: no app has such a host",
-                short(&certificate.id),
-                hosts.join(", ")
-            );
-            self.screen.line(&line)?;
+            self.screen.line(&why_unused(certificate, list))?;
         }
         Ok(())
     }
+}
+
+/// Why a certificate is shown to nobody: another is shown for all its hosts, or no app has one of them.
+fn why_unused(certificate: &Certificate, list: &CertificateList) -> String {
+    let hosts: Vec<&str> = certificate.hosts.iter().map(berth_spec::HostName::as_str).collect();
+    let is_for = |host: &&CertificateHost| {
+        certificate.hosts.iter().any(|it| *it == host.host || it.covers(&host.host))
+    };
+    let instead = list.hosts.iter().filter(is_for);
+    let instead: Vec<String> = instead
+        .filter_map(|host| Some(format!("{} has {}", host.host, short(host.certificate.as_ref()?))))
+        .collect();
+    let why = if instead.is_empty() {
+        "no app has such a host".to_owned()
+    } else {
+        format!("{}, which goes before it", instead.join(" and "))
+    };
+    format!("{} for {} is shown to nobody: {why}", short(&certificate.id), hosts.join(", "))
 }
 
 fn row(host: &CertificateHost, list: &CertificateList) -> Vec<Cell> {
@@ -203,4 +218,26 @@ fn read(path: &Path) -> Result<String, Failure> {
         let detail = format!("{} cannot be read: {error}", path.display());
         Failure::local(Code::UsageInvalid, detail, "give a file of PEM that you may read")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_shown_to_nobody_says_why() {
+        let certificate = |id: &str, hosts: &[&str]| json!({ "id": id, "hosts": hosts, "issuer": "x", "origin": "acme", "not_before": 0, "not_after": 1 });
+        let list = json!({
+            "acme": null,
+            "certificates": [certificate("aaaa", &["a.example.com"]), certificate("bbbb", &["*.example.com"]), certificate("cccc", &["else.org"])],
+            "hosts": [{ "host": "a.example.com", "app": "default/default/shop", "certificate": "aaaa", "state": "valid" }],
+        });
+        let list: CertificateList = serde_json::from_value(list).unwrap();
+        let why = |at: usize| why_unused(&list.certificates[at], &list);
+        assert_eq!(
+            why(1),
+            "bbbb for *.example.com is shown to nobody: a.example.com has aaaa, which goes before it"
+        );
+        assert_eq!(why(2), "cccc for else.org is shown to nobody: no app has such a host");
+    }
 }

@@ -34,7 +34,13 @@ impl Session<'_> {
                     "edge was not heard to have taken it over yet; `berth status` shows whether it runs",
                 )?;
             }
-            if patch.add.iter().any(|host| !host.as_str().ends_with(".localhost")) {
+            let is_localhost = |host: &berth_spec::HostName| host.as_str() == "localhost";
+            if patch.add.iter().any(is_localhost) {
+                session.hint(
+                    "localhost is whatever machine it is asked at: it leads here from this machine alone",
+                )?;
+            }
+            if patch.add.iter().any(|host| !host.as_str().ends_with(".localhost") && !is_localhost(host)) {
                 session.hint("for visitors its DNS record has to name this machine")?;
             }
             Ok(())

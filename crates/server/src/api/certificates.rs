@@ -280,7 +280,7 @@ fn shown(certificate: &certificate::Certificate) -> Certificate {
     }
 }
 
-/// The hosts of all apps that are public, or wildcards, or have a certificate all the same.
+/// The hosts of all apps, but for those below localhost: their certificates are issued here, as they are asked for.
 fn hosts(state: &Known, now: Timestamp) -> Vec<CertificateHost> {
     let certificates = &state.platform.certificates;
     let by_name = certificates.by_name();
@@ -288,11 +288,15 @@ fn hosts(state: &Known, now: Timestamp) -> Vec<CertificateHost> {
     let mut hosts: Vec<CertificateHost> = alive
         .flat_map(|app| serving_hosts(app).into_iter().map(move |host| (host, app)))
         .filter_map(|(host, app)| Some((host.parse::<HostName>().ok()?, app)))
-        .filter(|(host, _)| is_public(host) || host.is_wildcard() || by_name.of(host).is_some())
+        .filter(|(host, _)| !is_local(host) || by_name.of(host).is_some())
         .map(|(host, app)| stands(certificates, &by_name, host, &app.id, now))
         .collect();
     hosts.sort_by(|one, other| one.host.cmp(&other.host));
     hosts
+}
+
+fn is_local(host: &HostName) -> bool {
+    host.as_str() == "localhost" || host.as_str().ends_with(".localhost")
 }
 
 fn stands(
@@ -313,7 +317,14 @@ fn stands(
         None if setback.is_some() => CertificateState::Failed,
         None => CertificateState::None,
     };
+    // Where nobody is asked at all, that is said once, and of all.
+    let is_asked = certificates.acme.is_none() && is_public(&host) || certificates.can_ask_for(&host);
+    let unasked = (shown.is_none() && !is_asked).then(|| {
+        let Problem { detail, next, .. } = not_wanted(&host, false);
+        format!("{detail}; {}", next.unwrap_or_default())
+    });
     CertificateHost {
+        unasked,
         certificate: shown.map(|it| it.id.clone()),
         app: app.clone(),
         state,
