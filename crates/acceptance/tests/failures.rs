@@ -142,3 +142,21 @@ fn a_secret_does_not_get_into_the_report() {
     );
     assert!(release["failure"]["summary"].as_str().unwrap().contains("status 3"), "{release}");
 }
+
+/// What was set stays set, for the next release; that the one that serves does not have it is said.
+#[test]
+fn a_variable_that_a_failed_release_brought_is_told_as_not_in_use() {
+    let platform = Platform::start(Options::default());
+    let web = r#"web = "test -z \"$BAD\" && exec ./actor serve""#;
+    let shop = Actor::new(&platform, "shop", &format!("[processes]\n{web}\n"));
+    let _first = shop.deploy().ok();
+    let _good = shop.verb(&["config", "set", "A=1"]).ok();
+    let unreleased = || shop.verb(&["config"]).ok().json()["unreleased"].clone();
+    assert_eq!(unreleased(), Value::Null);
+    assert_eq!(shop.verb(&["config", "set", "BAD=1"]).status, 1);
+    assert_eq!(unreleased(), serde_json::json!(["BAD"]));
+    let told = platform.cli(["config", "-a", "shop"]).ok();
+    assert!(told.stderr.contains("v2, which serves, has BAD otherwise"), "{}", told.stderr);
+    let _unset = shop.verb(&["config", "unset", "BAD"]).ok();
+    assert_eq!(unreleased(), Value::Null);
+}

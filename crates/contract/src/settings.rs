@@ -14,9 +14,14 @@ pub struct Config {
     /// The variables that were set, without those of the manifest.
     #[schema(value_type = BTreeMap<String, String>)]
     pub config: BTreeMap<EnvName, String>,
-    /// The release that has it; none when nothing was ever deployed.
+    /// The release that serves; none when nothing was ever deployed.
     #[schema(value_type = Option<u64>)]
     pub release: Option<ReleaseNumber>,
+    /// The variables of which that release has another value, or none, or that it alone has: the release that brought the change is on its
+    /// way, or did not take over. The next one has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub unreleased: Vec<EnvName>,
 }
 
 /// Changes the configuration. A name in both is an error.

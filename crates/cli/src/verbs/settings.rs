@@ -101,13 +101,20 @@ impl Session<'_> {
         let config = self.client.config(&self.app_id(of)?).await?;
         self.show(&config, |session| {
             if config.config.is_empty() {
-                return session.hint("nothing is set: `berth config set NAME=VALUE`");
+                session.hint("nothing is set: `berth config set NAME=VALUE`")?;
+            } else {
+                let mut table = Table::new(&["NAME", "VALUE"]);
+                for (name, value) in &config.config {
+                    table.row(vec![name.as_str().into(), value.as_str().into()]);
+                }
+                session.print(&table)?;
             }
-            let mut table = Table::new(&["NAME", "VALUE"]);
-            for (name, value) in &config.config {
-                table.row(vec![name.as_str().into(), value.as_str().into()]);
-            }
-            session.print(&table)
+            let names: Vec<&str> = config.unreleased.iter().map(EnvName::as_str).collect();
+            let Some(serving) = config.release.filter(|_| !names.is_empty()) else { return Ok(()) };
+            session.hint(&format!(
+                "{serving}, which serves, has {} otherwise: that was changed with a release that is on its way or did not take over, and the next one has it so",
+                names.join(", ")
+            ))
         })
     }
 

@@ -30,7 +30,14 @@ pub(super) async fn config(
     path: AppPath,
 ) -> Result<Json<Config>, Refused> {
     let app = find(&api, &principal, path)?;
-    Ok(Json(Config { config: app.config.clone(), release: app.serving }))
+    Ok(Json(Config { config: app.config.clone(), release: app.serving, unreleased: unreleased(&app) }))
+}
+
+/// The variables that the release that serves does not have as they are set.
+fn unreleased(app: &App) -> Vec<EnvName> {
+    let Some(serving) = app.serving_release() else { return Vec::new() };
+    let names: BTreeSet<&EnvName> = app.config.keys().chain(serving.config.keys()).collect();
+    names.into_iter().filter(|name| app.config.get(*name) != serving.config.get(*name)).cloned().collect()
 }
 
 #[utoipa::path(patch, path = route::CONFIG, tag = "settings", request_body = ConfigPatch,
