@@ -123,6 +123,37 @@ fn a_program_that_does_not_come_up_gives_way_to_the_one_before_it() {
     let _down = platform.cli(["down"]).ok();
 }
 
+/// While one program has become the other and has not begun, edge alone has what clients connect to, and may be killed.
+#[test]
+fn an_edge_that_dies_while_the_program_changes_has_nobody_refused() {
+    let platform = Platform::start(Options::default());
+    let source = Source::built(&platform);
+    let _released = platform.cli(["deploy".as_ref(), source.path().as_os_str()]).ok();
+    let (began, go) = (platform.scratch().join("began"), platform.scratch().join("go"));
+    let rest = format!(
+        "touch {}\nwhile [ ! -e {} ]; do sleep 0.01; done\nexec {} \"$@\"",
+        began.display(),
+        go.display(),
+        berth().display()
+    );
+    let slow = script(&platform, "slow", &rest);
+    let upgrading = platform.begin(["upgrade".as_ref(), "--from".as_ref(), slow.as_os_str()]);
+    assert!(wait_until(PATIENCE, || began.try_exists().unwrap()));
+    let [edge] = platform.role("edge")[..] else { panic!("one edge serves") };
+    platform.kill(edge);
+    let mut waiting = TcpStream::connect(platform.edge()).expect("nobody is refused");
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(waiting, "GET / HTTP/1.1\r\nHost: {}.localhost\r\nConnection: close\r\n\r\n", Source::APP)
+        .unwrap();
+    fs::write(&go, "").unwrap();
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // The slow one serves, and is not the file that was staged: that is all the verb can tell.
+    assert_eq!(upgrading.wait().status, 1);
+    let _down = platform.cli(["down"]).ok();
+}
+
 /// Connects to the API again and again, by both of its doors, and counts who is refused.
 struct Knocking {
     ends: Arc<AtomicBool>,

@@ -189,7 +189,7 @@ struct Start {
     starter: Option<File>,
     /// Whether it stands in for one that died during an upgrade, until somebody starts the platform.
     stands_in: bool,
-    /// The API's listeners that the program before this one left open.
+    /// The listeners that the program before this one left open.
     kept: Option<Kept>,
 }
 
@@ -270,13 +270,18 @@ fn role_users(home: &Home) -> Vec<u32> {
 fn open_site(
     args: &UpArgs,
     mut home: Home,
-    (run_dir, kept): (&Path, Option<Kept>),
+    (run_dir, mut kept): (&Path, Option<Kept>),
     users: &[u32],
     lock: &mut HomeLock,
 ) -> Result<(Site, Vec<Orphan>), UpError> {
     let orphans = Orphan::find_all(&home.platform.platform, users)
         .map_err(UpError::system("look for roles of an earlier supervisor"))?;
-    let (orphans, inherited) = settle_orphans(orphans, run_dir)?;
+    let (orphans, mut inherited) = settle_orphans(orphans, run_dir)?;
+    if inherited.plain.is_empty()
+        && let Some(kept) = &mut kept
+    {
+        inherited = std::mem::take(&mut kept.edge);
+    }
     let edge = args.edge.or(home.platform.edge).unwrap_or((Ipv4Addr::LOCALHOST, EDGE_PORT).into());
     let api = args.api.or(home.platform.api).unwrap_or((Ipv4Addr::LOCALHOST, API_PORT).into());
     let edge_user = home.uid_plan().map(|plan| plan.edge());

@@ -85,7 +85,7 @@ fn by(holder: Option<&str>) -> String {
 }
 
 impl Sockets {
-    /// Binds everything. `inherited` are an orphaned edge's listeners: they are used when they listen where we want to.
+    /// Binds everything. `inherited` are the listeners of an edge of before: they are used when they listen where we want to.
     /// `edge_uid` is the user that must be able to connect to `edge.sock`.
     pub(crate) fn bind(
         edge: Edge,

@@ -1,7 +1,7 @@
 //! Becoming another program: the process stays, and with it whatever watches it; the rest is what happens after a supervisor was killed.
 //!
 //! Control ends with the leash, edge goes on serving until the new supervisor has its listeners and a new edge serves, and the new control
-//! adopts the instances. The API's listeners stay open all the while ([`super::kept`]). A program that does not bring the platform up becomes the one before it again, whose path is in the environment until
+//! adopts the instances. The listeners stay open all the while ([`super::kept`]). A program that does not bring the platform up becomes the one before it again, whose path is in the environment until
 //! then. One that does not even come so far is what the guard is for: the old program, which waits beside it and takes its place when it is gone.
 
 use std::ffi::{OsStr, OsString};
@@ -37,7 +37,7 @@ const PREVIOUS: &str = "previous";
 pub(super) struct Fallback {
     program: PathBuf,
     guard: Option<Pid>,
-    /// The API's listeners, which it left open and takes back.
+    /// The listeners, which it left open and takes back.
     kept: Option<Kept>,
 }
 
@@ -89,7 +89,7 @@ impl Fallback {
             Ok(kept) => kept,
             Err(error) => return error,
         };
-        let environment = without_ours(environment.into_iter()).chain(kept).collect();
+        let environment = without_ours(environment.into_iter()).chain(kept.into_iter().flatten()).collect();
         become_program(&self.program, args, home, place, environment)
     }
 }
@@ -114,13 +114,14 @@ pub(super) fn begin(args: &UpArgs, site: &Site, successor: &Successor, place: Pl
     };
     tracing::info!(program = name, guard = guard.pid(), "becoming another program");
     // After the guard, which has its own. What is left open is closed by the end of this function, when the program is not executed.
-    let variable = match kept.as_ref().map(Kept::leave_open).transpose() {
-        Ok(variable) => variable,
+    let variables = match kept.as_ref().map(Kept::leave_open).transpose() {
+        Ok(variables) => variables,
         Err(error) => return without(&guard, error),
     };
     let more = [(FALLBACK, previous.into_os_string()), (GUARD, guard.pid().to_string().into())];
     let more = more.map(|(name, value)| (OsString::from(name), value));
-    let environment = without_ours(std::env::vars_os()).chain(more).chain(variable).collect();
+    let environment =
+        without_ours(std::env::vars_os()).chain(more).chain(variables.into_iter().flatten()).collect();
     without(&guard, become_program(&bin.join(name), args, &site.home.path, place, environment))
 }
 
@@ -186,7 +187,8 @@ fn take_over(args: &UpArgs) -> io::Error {
 fn without_ours(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> impl Iterator<Item = (OsString, OsString)> {
-    variables.filter(|(name, _)| name != FALLBACK && name != GUARD && name != kept::VARIABLE)
+    variables
+        .filter(|(name, _)| name != FALLBACK && name != GUARD && kept::VARIABLES.iter().all(|it| name != *it))
 }
 
 /// The environment that a child of ours was started with.
