@@ -234,6 +234,7 @@ fn page(reason: Reason, accept: Option<&HeaderValue>, id: &str) -> (&'static str
 /// What an ACME server looks for.
 pub(crate) fn prove(answer: String, mut record: Record) -> Response<ResponseBody> {
     record.refused(StatusCode::OK.as_u16());
+    record.add_bytes(answer.len());
     let mut response = Response::new(ResponseBody::own(Bytes::from(answer), record));
     let kind = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

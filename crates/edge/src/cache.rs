@@ -131,11 +131,15 @@ impl Cache {
         }
     }
 
-    /// Stores an answer, unless what it is about was changed since `before` was asked for. Says whether it is there.
-    fn put(&self, name: &[u8], stored: Stored, before: u64) -> bool {
+    /// Stores an answer, unless what it is about was changed since `before` was asked for, or it is one made of what was stored, `of`, that is
+    /// not there any more: something newer may be. Says whether it is there.
+    fn put(&self, name: &[u8], stored: Stored, before: u64, of: Option<&Arc<Stored>>) -> bool {
         let mut store = locked(&self.store);
         // Within the lock: who changes something counts it first and forgets then.
         if self.changes(name) != before {
+            return false;
+        }
+        if of.is_some_and(|of| !store.get(name).iter().any(|it| Arc::ptr_eq(it, of))) {
             return false;
         }
         self.mark(&self.unstored, name).store(0, Relaxed);

@@ -118,7 +118,7 @@ fn prepare(
     let line = (request.method().clone(), request.uri().clone(), request.version());
     let mut record = Record::new(worker, origin, started, line);
     let refused = |reason, request: &Request<Incoming>, record| {
-        Err(Box::new(refuse(reason, request.headers().get(header::ACCEPT), record)))
+        Err(Box::new(refuse(reason, accept_of(request), record)))
     };
     let host = match check(request) {
         Ok(host) => host,
@@ -145,8 +145,14 @@ fn prepare(
     if let Some(protocol) = &protocol {
         headers::set_upgrade(request.headers_mut(), protocol.clone());
     }
-    let accept = request.headers().get(header::ACCEPT).cloned();
+    let accept = accept_of(request).cloned();
     Ok(Prepared { host, record, accept, client: client.zip(protocol), asks_upgrade, hsts })
+}
+
+/// In which form a client wants to be refused. What one of gRPC is told is made of the text.
+fn accept_of(request: &Request<Incoming>) -> Option<&HeaderValue> {
+    let speaks_grpc = request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers());
+    request.headers().get(header::ACCEPT).filter(|_| !speaks_grpc)
 }
 
 /// Says of an answer what is said of all that an app is asked for.
@@ -207,6 +213,9 @@ fn check(request: &mut Request<Incoming>) -> Result<HeaderValue, Reason> {
     if target.is_some_and(|target| target.as_str() == "*") && request.method() != Method::OPTIONS {
         return Err(Reason::BadRequest(Wrong::Target));
     }
+    if request.version() == Version::HTTP_2 && !headers::has_one_length(request.headers()) {
+        return Err(Reason::BadRequest(Wrong::Length));
+    }
     let Some(authority) = uri.authority() else {
         let host = request.headers().get(header::HOST).cloned();
         return match host {
@@ -223,9 +232,6 @@ fn check(request: &mut Request<Incoming>) -> Result<HeaderValue, Reason> {
         return Err(Reason::BadRequest(Wrong::Host));
     }
     if request.version() == Version::HTTP_2 {
-        if !headers::has_one_length(request.headers()) {
-            return Err(Reason::BadRequest(Wrong::Length));
-        }
         // Two names for one host, of which one server believes this and the next one that (RFC 9113, 8.3.1).
         let mut named = request.headers().get_all(header::HOST).iter();
         let wanted = normalise(authority.as_str().as_bytes());

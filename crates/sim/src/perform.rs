@@ -50,13 +50,18 @@ pub(crate) fn plant(
             actions.extend(sleeping.map(|(&ordinal, _)| Action::Freeze(ordinal)));
         }
         Some(Planted::WakesBeforeThawed) => {
+            // One that is to stop goes on for what is left of its connections, and is no part of a waking.
+            let sleeps = |ordinal: &Ordinal| {
+                app.asleep.is_some() && app.instances.get(ordinal).is_some_and(|it| is_put_to_sleep(app, it))
+            };
             let thawed = actions.iter().filter_map(|action| match action {
-                Action::Thaw(ordinal) => Some(*ordinal),
+                Action::Thaw(ordinal) if sleeps(ordinal) => Some(*ordinal),
                 _ => None,
             });
             let ordinals: BTreeSet<Ordinal> = thawed.collect();
             if !ordinals.is_empty() {
-                actions.retain(|action| !matches!(action, Action::Thaw(_)));
+                actions
+                    .retain(|action| !matches!(action, Action::Thaw(ordinal) if ordinals.contains(ordinal)));
                 actions.push_back(Action::Record(Fact::Wake { why: WakeReason::Requested, ordinals }));
             }
         }

@@ -79,6 +79,8 @@ pub struct EnvFile {
     pub path: String,
     /// Whether it has to be there.
     pub required: bool,
+    /// Whether its values are taken as they stand.
+    pub raw: bool,
 }
 
 /// What a service has to have come to before another starts.

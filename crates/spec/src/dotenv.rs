@@ -24,6 +24,19 @@ pub struct Dotenv {
     pub variables: BTreeMap<EnvName, String>,
     /// Variables that Berth sets itself, in the order of the file; what the file gives them does not count.
     pub reserved: Vec<String>,
+    /// What the file gives those all the same, for the values that name them.
+    set_apart: BTreeMap<String, String>,
+}
+
+/// What stands around a file of variables of a compose file.
+#[derive(Clone, Copy)]
+pub struct Around<'v> {
+    /// What goes before what the file says.
+    pub over: &'v dyn Fn(&str) -> Option<String>,
+    /// What holds where the file says nothing above: the files before it.
+    pub under: &'v dyn Fn(&str) -> Option<String>,
+    /// Whether a value is refused that names a variable which nobody sets. Else it is left as it stands: what is in a file beside may be for others.
+    pub strict: bool,
 }
 
 /// Shows the names alone: the values may be secrets.
@@ -42,20 +55,31 @@ impl Dotenv {
         Self::read(file, text, None)
     }
 
-    /// Reads the text of `file` as Compose does: variables stand for what `variable` says of them, else for what the file said above,
-    /// except in `'...'`; and a line that is a name alone has the value that `variable` knows, or is none.
+    /// Reads the text of `file` as Compose does: variables stand for what is said `around` it and above, except in `'...'`; a line that is a
+    /// name alone has the value that is known, or is none; of a name that is given twice the last one counts, and a value may begin with `#`.
     ///
     /// # Errors
-    /// As for [`Dotenv::parse`]; a variable that nothing is known of is one.
-    pub fn of_compose(
-        file: &str,
-        text: &str,
-        variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, Problems> {
-        Self::read(file, text, Some(variable))
+    /// As for [`Dotenv::parse`]; a variable that nothing is known of may be one.
+    pub fn of_compose(file: &str, text: &str, around: Around<'_>) -> Result<Self, Problems> {
+        Self::read(file, text, Some(around))
     }
 
-    fn read(file: &str, text: &str, variable: Option<Lookup<'_>>) -> Result<Self, Problems> {
+    /// Reads a file of Compose's `format: raw`: what stands behind `=` is the value to the line's end.
+    #[must_use]
+    pub fn raw(text: &str) -> BTreeMap<EnvName, String> {
+        let lines = text.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
+        let pairs = lines.filter_map(|line| line.split_once('='));
+        pairs.filter_map(|(name, value)| Some((EnvName::new(bare(name)).ok()?, value.to_owned()))).collect()
+    }
+
+    /// What the file says of a name, of a reserved one too.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let variable = || self.variables.iter().find(|(it, _)| it.as_str() == name).map(|(_, value)| value);
+        self.set_apart.get(name).or_else(variable).map(String::as_str)
+    }
+
+    fn read(file: &str, text: &str, around: Option<Around<'_>>) -> Result<Self, Problems> {
         let mut problems = Collector::new(file, text).without_context();
         let mut read = Self::default();
         if text.len() > DOTENV_MAX {
@@ -63,7 +87,7 @@ impl Dotenv {
             problems.note(&(0..0), wrong);
         } else {
             let at = if text.starts_with('\u{feff}') { 3 } else { 0 };
-            let mut lines = Lines { text, at, variable };
+            let mut lines = Lines { text, at, around };
             while let Some(start) = lines.next_start() {
                 if let Err((at, wrong)) = lines.variable(&mut read, start) {
                     problems.note(&(at..at), wrong);
@@ -86,15 +110,12 @@ pub fn line(name: &EnvName, value: &str) -> String {
     }
 }
 
-/// What a variable stands for.
-type Lookup<'v> = &'v dyn Fn(&str) -> Option<String>;
-
 /// Where the reader stands in the text.
 struct Lines<'t> {
     text: &'t str,
     at: usize,
     /// What variables in values stand for; they are two characters where nobody says.
-    variable: Option<Lookup<'t>>,
+    around: Option<Around<'t>>,
 }
 
 /// What is wrong, and where.
@@ -133,15 +154,15 @@ impl<'t> Lines<'t> {
         let line = self.rest().lines().next().unwrap_or_default();
         let Some((left, _)) = line.split_once('=') else {
             self.skip_line();
-            if let Some(variable) = self.variable {
+            if let Some(around) = self.around {
                 let name = bare(line);
                 if RESERVED_ENV.contains(&name) {
                     read.reserved.push(name.to_owned());
                     return Ok(());
                 }
                 if let Ok(name) = EnvName::new(name) {
-                    let known = variable(name.as_str());
-                    return known.map_or(Ok(()), |value| insert(read, name, value, start, start));
+                    let known = (around.over)(name.as_str()).or_else(|| (around.under)(name.as_str()));
+                    return known.map_or(Ok(()), |value| self.insert(read, name, value, (start, start)));
                 }
             }
             let wrong = Wrong::new("not of the form NAME=VALUE");
@@ -158,6 +179,7 @@ impl<'t> Lines<'t> {
         let name = bare(left);
         if RESERVED_ENV.contains(&name) {
             read.reserved.push(name.to_owned());
+            read.set_apart.insert(name.to_owned(), value);
             return Ok(());
         }
         // What stands there may be the second line of a secret, so it is not repeated.
@@ -165,7 +187,7 @@ impl<'t> Lines<'t> {
             let wrong = Wrong::new("what stands before `=` is no variable's name");
             (start, wrong.instead("a name holds letters, digits and _, and does not start with a digit"))
         })?;
-        insert(read, name, value, start, value_at)
+        self.insert(read, name, value, (start, value_at))
     }
 
     fn value(&mut self, read: &Dotenv) -> Result<String, Misread> {
@@ -176,8 +198,9 @@ impl<'t> Lines<'t> {
             self.skip_line();
             // A comment begins after white space: `a#b` is a value.
             let end = line.char_indices().find(|(at, c)| {
-                *c == '#'
-                    && line.get(..*at).is_none_or(|before| before.is_empty() || before.ends_with([' ', '\t']))
+                let before = line.get(..*at).unwrap_or_default();
+                let begins = before.is_empty() && self.around.is_none();
+                *c == '#' && (begins || before.ends_with([' ', '\t']))
             });
             let value = line.get(..end.map_or(line.len(), |(at, _)| at)).unwrap_or_default();
             return self.expanded(read, value.trim(), value_at);
@@ -203,14 +226,18 @@ impl<'t> Lines<'t> {
 
     /// The text with its variables put in, where they are.
     fn expanded(&self, read: &Dotenv, text: &str, at: usize) -> Result<String, Misread> {
-        let Some(variable) = self.variable else { return Ok(text.to_owned()) };
-        let above = |name: &str| read.variables.iter().find(|(it, _)| it.as_str() == name);
-        let known = |name: &str| variable(name).or_else(|| above(name).map(|(_, value)| value.clone()));
-        // What is wrong is not repeated: behind the `$` may be half a secret.
-        interpolated(text, &known).map_err(|_why| {
-            let wrong = Wrong::new("a `$` of the value names no variable that is set");
-            (at, wrong.instead("set it in the environment or in .env; a `$` that stands for itself is written `$$`, or stands in '...'"))
-        })
+        let Some(Around { over, under, strict }) = self.around else { return Ok(text.to_owned()) };
+        let known =
+            |name: &str| over(name).or_else(|| read.get(name).map(str::to_owned)).or_else(|| under(name));
+        match interpolated(text, &known) {
+            Ok(text) => Ok(text),
+            Err(_why) if !strict => Ok(text.replace("$$", "$")),
+            // What is wrong is not repeated: behind the `$` may be half a secret.
+            Err(_why) => {
+                let wrong = Wrong::new("a `$` of the value names no variable that is set");
+                Err((at, wrong.instead("set it in the environment or in .env; a `$` that stands for itself is written `$$`, or stands in '...'")))
+            }
+        }
     }
 
     /// A backslash outside quotation marks, between two pieces: `'it'\''s'`.
@@ -247,11 +274,32 @@ impl<'t> Lines<'t> {
             'r' => value.push('\r'),
             't' => value.push('\t'),
             // Where variables are put in, this one is none.
-            '$' if self.variable.is_some() => value.push_str("$$"),
+            '$' if self.around.is_some() => value.push_str("$$"),
             '"' | '\'' | '\\' | '$' | '`' => value.push(c),
             // A line that goes on.
             '\n' => {}
             _ => value.extend(['\\', c]),
+        }
+    }
+
+    fn insert(
+        &self,
+        read: &mut Dotenv,
+        name: EnvName,
+        value: String,
+        (start, value_at): (usize, usize),
+    ) -> Result<(), Misread> {
+        if value.contains('\0') {
+            return Err((value_at, Wrong::new(format!("the value of {name} holds a NUL byte"))));
+        }
+        if value.len() > ENV_VALUE_MAX {
+            let what = format!("the value of {name} is longer than {} KiB", ENV_VALUE_MAX / 1024);
+            return Err((value_at, Wrong::new(what)));
+        }
+        let twice = Wrong::new(format!("{name} is given twice"));
+        match read.variables.insert(name, value) {
+            Some(_) if self.around.is_none() => Err((start, twice)),
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -259,27 +307,6 @@ impl<'t> Lines<'t> {
 /// The name in what stands before `=`, as it is written.
 fn bare(left: &str) -> &str {
     left.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(left).trim()
-}
-
-fn insert(
-    read: &mut Dotenv,
-    name: EnvName,
-    value: String,
-    start: usize,
-    value_at: usize,
-) -> Result<(), Misread> {
-    if value.contains('\0') {
-        return Err((value_at, Wrong::new(format!("the value of {name} holds a NUL byte"))));
-    }
-    if value.len() > ENV_VALUE_MAX {
-        let what = format!("the value of {name} is longer than {} KiB", ENV_VALUE_MAX / 1024);
-        return Err((value_at, Wrong::new(what)));
-    }
-    let twice = Wrong::new(format!("{name} is given twice"));
-    match read.variables.insert(name, value) {
-        None => Ok(()),
-        Some(_) => Err((start, twice)),
-    }
 }
 
 #[cfg(test)]
@@ -342,7 +369,9 @@ mod tests {
             _ => None,
         };
         let text = "URL=postgres://${HOST}/${NAME:-shop} # $why\nCOPY=\"$URL \\$HOST $$HOST\"'$HOST'\nQ='${NONE}'\nTHRICE=$A\nHOST\nPORT\nNOWHERE\nexport A\n";
-        let read = Dotenv::of_compose("web.env", text, &variable).unwrap();
+        let nothing = |_: &str| None;
+        let strict = Around { over: &variable, under: &nothing, strict: true };
+        let read = Dotenv::of_compose("web.env", text, strict).unwrap();
         let read: Vec<(&str, &str)> =
             read.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let expected = [
@@ -355,9 +384,36 @@ mod tests {
         ];
         assert_eq!(read, expected);
         for bad in ["A=pa$hunter2", "A=\"${hunter2/}\"", "A=1\nhunter2 hunter2"] {
-            let problems = Dotenv::of_compose("web.env", bad, &variable).unwrap_err().to_string();
+            let problems = Dotenv::of_compose("web.env", bad, strict).unwrap_err().to_string();
             assert!(problems.contains("web.env:") && !problems.contains("hunter2"), "{problems}");
         }
+    }
+
+    #[test]
+    fn a_file_as_frameworks_make_it_is_taken_as_compose_takes_it() {
+        let nothing = |_: &str| None;
+        let under = |name: &str| (name == "SHARED").then(|| "before".to_owned());
+        let around = Around { over: &nothing, under: &under, strict: false };
+        let text = "APP_NAME=Laravel\nMAIL_FROM_NAME=\"${APP_NAME}\"\nPORT=3000\nURL=http://localhost:${PORT}\n\
+            COLOR=#fff\nX=1\nX=2\nY=$SHARED\nSHARED=here\nZ=${SHARED}\nPASSWORD=a$b$$c\n";
+        let read = Dotenv::of_compose(".env", text, around).unwrap();
+        for (name, value) in [
+            ("APP_NAME", "Laravel"),
+            ("MAIL_FROM_NAME", "Laravel"),
+            ("PORT", "3000"),
+            ("URL", "http://localhost:3000"),
+            ("COLOR", "#fff"),
+            ("X", "2"),
+            ("Y", "before"),
+            ("Z", "here"),
+            ("PASSWORD", "a$b$c"),
+        ] {
+            assert_eq!(read.get(name), Some(value), "{name}");
+        }
+        assert!(!read.variables.keys().any(|name| name.as_str() == "PORT"));
+        let raw = Dotenv::raw("# no\nA=\"$x\" # y\n\nB='z'\n");
+        let raw: Vec<_> = raw.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(raw, [("A", "\"$x\" # y"), ("B", "'z'")]);
     }
 
     proptest! {
@@ -378,7 +434,9 @@ mod tests {
         fn any_text_is_read_or_refused(text in any::<String>(), rough in "([A-Z]{0,2}=?[ '\"\\\\#a\n\r]{0,5}){0,9}") {
             drop(Dotenv::parse(".env", &text));
             drop(Dotenv::parse(".env", &rough));
-            drop(Dotenv::of_compose(".env", &rough, &|_| None));
+            let around = Around { over: &|_| None, under: &|_| None, strict: true };
+            drop(Dotenv::of_compose(".env", &rough, around));
+            drop(Dotenv::raw(&text));
         }
     }
 }

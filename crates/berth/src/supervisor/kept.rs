@@ -39,18 +39,14 @@ impl Kept {
         let api = take_all(&std::env::var(API).ok()?);
         let edge = std::env::var(EDGE).unwrap_or_default();
         let (plain, secure) = edge.split_once(';').unwrap_or_default();
-        let edge = take_all(plain).and_then(|plain| Ok(Listeners { plain, secure: take_all(secure)? }));
-        let kept = api.and_then(|api| match <[OwnedFd; 2]>::try_from(api) {
-            Ok([tcp, unix]) => {
-                let Listeners { plain, secure } = edge?;
-                let listeners = |all: Vec<OwnedFd>| all.into_iter().map(TcpListener::from).collect();
-                let edge = Listeners { plain: listeners(plain), secure: listeners(secure) };
-                Ok(Self { tcp: tcp.into(), unix: unix.into(), edge })
-            }
-            Err(_other_number) => Err(io::ErrorKind::InvalidInput.into()),
-        });
+        let edge = take_all(plain).and_then(|plain| Ok((plain, take_all(secure)?)));
         // Whoever connects is refused for a moment, then.
-        kept.inspect_err(|error| tracing::warn!(%error, "the listeners were not left open")).ok()
+        let missed = |error: &io::Error| tracing::warn!(%error, "listeners were not left open");
+        let (plain, secure) = edge.inspect_err(missed).unwrap_or_default();
+        let listeners = |all: Vec<OwnedFd>| all.into_iter().map(TcpListener::from).collect();
+        let edge = Listeners { plain: listeners(plain), secure: listeners(secure) };
+        let [tcp, unix] = <[OwnedFd; 2]>::try_from(api.inspect_err(missed).ok()?).ok()?;
+        Some(Self { tcp: tcp.into(), unix: unix.into(), edge })
     }
 
     /// Those of a platform that runs.

@@ -1,7 +1,7 @@
 //! The lock on the home: one supervisor at a time, and the next one is told who has it.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use berth_process::BootId;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use rustix::process::Pid;
 
 /// The line of one that stands in.
 const STANDS_IN: &str = "stands in";
@@ -57,9 +56,7 @@ impl Holder {
     /// Whether it may be gone in a moment: it stands in for nobody but us, or it is dead, and what it had just started still has the lock
     /// open, or one that has not said yet who it is.
     pub(crate) fn gives_way(&self) -> bool {
-        let pid = self.pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        let lives = pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH));
-        self.stands_in || !lives
+        self.stands_in || !self.pid.is_some_and(lives)
     }
 
     fn parse(text: &str) -> Self {
@@ -72,6 +69,14 @@ impl Holder {
             api: address("api "),
         }
     }
+}
+
+/// Whether there is such a process, and it has not ended: whoever is to take note of its end may be slow.
+fn lives(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // Behind the name, which may hold anything (proc_pid_stat(5)).
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    !matches!(state, Some('Z' | 'X') | None)
 }
 
 impl HomeLock {

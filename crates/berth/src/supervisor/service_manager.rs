@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// The socket of the service manager, where there is one.
-const SOCKET: &str = "NOTIFY_SOCKET";
+pub(super) const SOCKET: &str = "NOTIFY_SOCKET";
 
 /// Says that the platform is up.
 pub(super) fn ready() {

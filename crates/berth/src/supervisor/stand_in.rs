@@ -6,8 +6,10 @@
 //! the end of any supervisor.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -78,10 +80,20 @@ fn end_all(home: &Path, kind: Kind) -> Result<(), UpError> {
         Orphan::find(&[user], &|words| kind_of(words, home, &own).filter(|found| *found == kind))
     };
     for orphan in find().map_err(UpError::system("look for guards of earlier upgrades"))? {
-        tracing::info!(pid = orphan.pid, "ending a {kind} of a supervisor that is gone");
-        orphan.kill()?;
+        // The same path is another home to a process that sees other file systems, as one in a container does.
+        if is_same(&Path::new("/proc").join(orphan.pid.to_string()).join("root"), home) {
+            tracing::info!(pid = orphan.pid, "ending a {kind} of a supervisor that is gone");
+            orphan.kill()?;
+        }
     }
     Ok(())
+}
+
+/// Whether `home` below `root` is `home`.
+fn is_same(root: &Path, home: &Path) -> bool {
+    let theirs = root.join(home.strip_prefix("/").unwrap_or(home));
+    let place = |path: &Path| fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    place(&theirs).is_some_and(|theirs| Some(theirs) == place(home))
 }
 
 /// What the process with these arguments is to the home, other than the guard of `own`.
@@ -101,6 +113,17 @@ fn kind_of(words: &[&[u8]], home: &Path, own: &str) -> Option<Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_path_elsewhere_is_another_home() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let home = one.path().join("home");
+        fs::create_dir(&home).unwrap();
+        assert!(is_same(Path::new("/proc/self/root"), &home));
+        assert!(!is_same(other.path(), &home), "nothing there");
+        fs::create_dir_all(other.path().join(home.strip_prefix("/").unwrap())).unwrap();
+        assert!(!is_same(other.path(), &home));
+    }
 
     #[test]
     fn guards_and_stand_ins_are_known_by_their_arguments() {

@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::detach;
 use super::kept::{self, Kept};
 use super::launch::Site;
-use super::stand_in;
+use super::{service_manager, stand_in};
 use crate::args::{GuardArgs, UpArgs};
 use crate::report;
 
@@ -81,8 +81,9 @@ impl Fallback {
     pub(super) fn become_it(&self, args: &UpArgs, home: &Path, place: Place) -> io::Error {
         // The guard has it; ours may be what the program did not come up in.
         let environment = match self.guard.map(environment_of) {
-            Some(Ok(environment)) => environment,
-            Some(Err(_)) | None => std::env::vars_os().collect(),
+            // Of one that is dead it is empty.
+            Some(Ok(environment)) if !environment.is_empty() => environment,
+            Some(_) | None => std::env::vars_os().collect(),
         };
         self.let_go();
         let kept = match self.kept.as_ref().map(Kept::leave_open).transpose() {
@@ -172,13 +173,11 @@ pub(crate) fn stand_guard(args: &GuardArgs) -> io::Error {
 fn take_over(args: &UpArgs) -> io::Error {
     // The very file that runs, whatever lies at its path by now.
     match &args.home {
-        Some(home) => become_program(
-            Path::new("/proc/self/exe"),
-            args,
-            home,
-            Place::StandIn,
-            std::env::vars_os().collect(),
-        ),
+        Some(home) => {
+            // A service manager hears of the one that it starts, and of no other.
+            let environment = std::env::vars_os().filter(|(name, _)| name != service_manager::SOCKET);
+            become_program(Path::new("/proc/self/exe"), args, home, Place::StandIn, environment.collect())
+        }
         None => io::ErrorKind::InvalidInput.into(),
     }
 }

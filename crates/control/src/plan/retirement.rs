@@ -9,6 +9,7 @@ use crate::state::{Instance, Phase};
 use crate::volume;
 use crate::world::{Life, Mark};
 
+use super::sleep::SOON;
 use super::{Action, Planner, stop_is_safe};
 
 impl Planner<'_> {
@@ -94,14 +95,13 @@ impl Planner<'_> {
             self.act(Action::Stop(ordinal));
             return;
         }
-        // One that fell asleep with connections that stand open has to hear what comes on them until it is stopped.
-        let may_stand_still = release.is_some_and(|release| release.manifest.sleep().is_some());
-        if unrouted
-            && may_stand_still
-            && instance.process.is_web()
-            && self.world.frozen.get(&ordinal) != Some(&false)
-        {
+        // One that fell asleep with connections that stand open has to hear what comes on them until it is stopped. While a volume is
+        // copied whoever has it stands still for that, and goes on by itself afterwards.
+        let may_go_on = unrouted && self.app.volume_work.is_none();
+        let sleeps = instance.process.is_web() && release.is_some_and(|it| it.manifest.sleep().is_some());
+        if may_go_on && sleeps && self.world.frozen.get(&ordinal) != Some(&false) {
             self.act(Action::Thaw(ordinal));
+            self.look_again(SOON);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::world::{Life, Mark};
 use super::{Action, Planner};
 
 /// How soon it is looked again where something of a sleep has to become true that nobody may tell of.
-const SOON: Millis = Millis::from_secs(1);
+pub(super) const SOON: Millis = Millis::from_secs(1);
 
 impl Planner<'_> {
     /// The next step of falling asleep, of sleeping or of waking.

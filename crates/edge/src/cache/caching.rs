@@ -280,7 +280,8 @@ impl Fetch {
             let headers = updated(&stored.headers, response.headers());
             let fresh = freshness(&self.asks, stored.status, &headers, came).filter(|_| store);
             if let Some(rules) = fresh.zip(Selecting::of(&self.headers, &headers)) {
-                self.keep(worker, cache, name, (stored.status, headers, stored.body.clone()), rules);
+                let answer = (stored.status, headers, stored.body.clone());
+                self.keep(worker, cache, name, answer, rules, Some(stored));
             }
         }
         if let Some(stored) = unchanged {
@@ -308,7 +309,7 @@ impl Fetch {
         let (mut parts, before) = response.into_parts();
         if let Some((freshness, selecting)) = rules {
             let answer = (parts.status, parts.headers.clone(), body.clone());
-            if self.keep(worker, cache, name, answer, (freshness, selecting)) {
+            if self.keep(worker, cache, name, answer, (freshness, selecting), None) {
                 said.push_str("; stored");
             }
         }
@@ -319,7 +320,7 @@ impl Fetch {
         Response::from_parts(parts, before.into_own(body))
     }
 
-    /// Stores an answer; says whether it is there.
+    /// Stores an answer, one made `of` what is stored in place of that; says whether it is there.
     fn keep(
         &self,
         worker: &Worker,
@@ -327,6 +328,7 @@ impl Fetch {
         name: &[u8],
         (status, mut headers, body): (StatusCode, HeaderMap, Bytes),
         (freshness, selecting): (Freshness, Selecting),
+        of: Option<&Arc<Stored>>,
     ) -> bool {
         for gone in [header::AGE, header::CONTENT_LENGTH] {
             headers.remove(gone);
@@ -337,7 +339,7 @@ impl Fetch {
             headers.insert(header::DATE, date);
         }
         let stored = Stored { status, headers, body, freshness, selecting, at: worker.now() };
-        cache.put(name, stored, self.changes)
+        cache.put(name, stored, self.changes, of)
     }
 
     /// What is stored, where it may be used although the app fails.

@@ -80,11 +80,9 @@ impl Machine {
     ) -> Vec<String> {
         let Some(exit) = observed.exits.last() else { return Vec::new() };
         let command = release.processes().and_then(|processes| processes.get(&instance.process));
-        let mut told: Vec<String> = exit
-            .failure
-            .map(|failure| format!("it was not started: {}", unstarted(failure, command)))
-            .into_iter()
-            .collect();
+        // Which program it was is said below, with what was meant.
+        let mut told: Vec<String> =
+            exit.failure.map(|failure| format!("it was not started: {failure}")).into_iter().collect();
         let Ok(dir) = self.artifact_dir(app, release) else { return told };
         let env = environment::shared(app, release, &dir, &self.vault).unwrap_or_default();
         let wanted = match exit.failure {

@@ -357,7 +357,8 @@ fn env_files(reader: &mut Reader<'_>, value: &Node, service: &mut Service) {
     for item in if value.is_list() { value.items() } else { one } {
         let path = item.get("path").unwrap_or(item);
         let required = item.get("required").and_then(Node::plain).as_deref() != Some("false");
-        service.env_files.extend(reader.text(path).map(|path| EnvFile { path, required }));
+        let raw = item.get("format").and_then(Node::plain).as_deref() == Some("raw");
+        service.env_files.extend(reader.text(path).map(|path| EnvFile { path, required, raw }));
     }
 }
 

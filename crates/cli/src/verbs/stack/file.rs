@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use berth_contract::Code;
 use berth_source::stack::{self, Service, Stack, Told};
 use berth_source::walk::{Packed, pack};
+use berth_spec::dotenv::Around;
 use berth_spec::manifest::FILE_NAME;
 use berth_spec::{AppName, Dotenv, EnvName, dotenv};
 
@@ -76,8 +77,10 @@ impl Session<'_> {
             )
         })?;
         let variables = read_file(&directory, dotenv::FILE_NAME)?.unwrap_or_default();
-        let variables = Dotenv::of_compose(dotenv::FILE_NAME, &variables, &|name| self.own_variable(name))
-            .map_err(Failure::Manifest)?;
+        // What nobody sets is left as it stands: the file may be for others as well, and is read by `down`, too.
+        let around = Around { over: &|name| self.own_variable(name), under: &|_| None, strict: false };
+        let variables =
+            Dotenv::of_compose(dotenv::FILE_NAME, &variables, around).map_err(Failure::Manifest)?;
         let variable = |name: &str| self.variable_of(&variables, name);
         let mut stack = stack::read(&shown, &text, &variable).map_err(Failure::Manifest)?;
         let unread = stack.services.iter().filter_map(|service| unread_manifest(&directory, service));
@@ -104,13 +107,12 @@ impl Session<'_> {
 
     /// What a variable stands for in a compose file that has these beside it.
     fn variable_of(&self, beside: &Dotenv, name: &str) -> Option<String> {
-        let stands = || beside.variables.iter().find(|(it, _)| it.as_str() == name);
-        self.own_variable(name).or_else(|| stands().map(|(_, value)| value.clone()))
+        self.own_variable(name).or_else(|| beside.get(name).map(str::to_owned))
     }
 
     /// What the files of variables of a service say.
     fn of_env_files(&self, loaded: &Loaded, service: &Service) -> Result<BTreeMap<EnvName, String>, Failure> {
-        let mut all = BTreeMap::new();
+        let mut all: BTreeMap<EnvName, String> = BTreeMap::new();
         for file in &service.env_files {
             let text = read_file(&loaded.directory, &file.path)?;
             let Some(text) = text else {
@@ -129,8 +131,15 @@ impl Session<'_> {
                 let own = || service.manifest.env.iter().find(|(it, _)| it.as_str() == name);
                 self.variable_of(&loaded.variables, name).or_else(|| own().map(|(_, value)| value.clone()))
             };
-            let read = Dotenv::of_compose(&file.path, &text, &variable).map_err(Failure::Manifest)?;
             // Of two files the later one wins, and what the service itself says over both.
+            if file.raw {
+                all.extend(Dotenv::raw(&text));
+                continue;
+            }
+            let before =
+                |name: &str| all.iter().find(|(it, _)| it.as_str() == name).map(|(_, it)| it.clone());
+            let around = Around { over: &variable, under: &before, strict: true };
+            let read = Dotenv::of_compose(&file.path, &text, around).map_err(Failure::Manifest)?;
             all.extend(read.variables);
         }
         Ok(all)

@@ -156,7 +156,18 @@ fn one_that_is_to_stop_goes_on_while_it_is_drained() {
     // Edge follows, and a client holds on to its connection.
     scene.publish();
     scene.world.drained.clear();
-    assert_eq!(scene.pass().actions, [Action::Thaw(1)]);
+    // Whoever has a volume stands still while that is copied, whatever is known of it.
+    let app = scene.app().id.clone();
+    let work = VolumeWork {
+        volume: "data".parse().unwrap(),
+        snapshot: "20260101T000000Z".parse().unwrap(),
+        what: VolumeDeed::Snapshot,
+    };
+    std::sync::Arc::make_mut(scene.state.apps.get_mut(&app).unwrap()).volume_work = Some(work);
+    assert!(!scene.plan().actions.contains(&Action::Thaw(1)));
+    std::sync::Arc::make_mut(scene.state.apps.get_mut(&app).unwrap()).volume_work = None;
+    let plan = scene.pass();
+    assert_eq!((plan.actions, plan.look_again.is_some_and(|it| it <= SOON)), (vec![Action::Thaw(1)], true));
     assert_eq!(scene.world.instances[&1].life, Life::Running, "it is not stopped before");
 }
 
