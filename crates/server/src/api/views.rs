@@ -282,7 +282,8 @@ fn runs(api: &Api, app: &KnownApp) -> impl Iterator<Item = Instance> {
                 (false, None) => InstanceState::Starting,
             },
             started_at: running.map(|(_, since)| since),
-            pid: running.map(|(pid, _)| pid),
+            // That of one within an instance its shim alone knows.
+            pid: running.map(|(pid, _)| pid).filter(|pid| *pid > 0),
             port: None,
             restarts: 0,
             exit: None,
