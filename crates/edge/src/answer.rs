@@ -178,11 +178,8 @@ pub(crate) fn refuse(
         record.unserved();
     }
     let id = *record.id();
-    let (kind, body) = page(reason, accept, id.as_str());
-    if !record.is_head() {
-        record.add_bytes(body.len());
-    }
-    let mut headers = HeaderMap::with_capacity(6);
+    let (kind, page) = page(reason, accept, id.as_str());
+    let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
@@ -201,10 +198,19 @@ pub(crate) fn refuse(
     if reason.closes() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let mut response = Response::new(ResponseBody::own(Bytes::from(body), record));
+    let mut response = Response::new(body(page, &mut headers, record));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// A body of `text`, whose length it says in `headers`. HEAD has the length alone (RFC 9110, 9.3.2): by HTTP/2 what follows it would be sent, and make
+/// the answer malformed.
+fn body(text: String, headers: &mut HeaderMap, mut record: Record) -> ResponseBody {
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    let text = if record.is_head() { Bytes::new() } else { Bytes::from(text) };
+    record.add_bytes(text.len());
+    ResponseBody::own(text, record)
 }
 
 /// What the answer for `reason` says, and what that is.
@@ -234,10 +240,10 @@ fn page(reason: Reason, accept: Option<&HeaderValue>, id: &str) -> (&'static str
 /// What an ACME server looks for.
 pub(crate) fn prove(answer: String, mut record: Record) -> Response<ResponseBody> {
     record.refused(StatusCode::OK.as_u16());
-    record.add_bytes(answer.len());
-    let mut response = Response::new(ResponseBody::own(Bytes::from(answer), record));
-    let kind = HeaderValue::from_static("application/octet-stream");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    let mut response = Response::new(body(answer, &mut headers, record));
+    *response.headers_mut() = headers;
     response
 }
 

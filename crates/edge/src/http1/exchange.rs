@@ -329,11 +329,8 @@ impl<'c> Exchange<'c> {
             put(&mut self.out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         }
         self.put_hsts(hsts);
-        put(&mut self.out, &[b"content-length: ", text.len().to_string().as_bytes(), b"\r\n"]);
         let closes = self.end_head(&head, false);
-        if head.method != Method::HEAD {
-            self.out.extend_from_slice(&text);
-        }
+        self.out.extend_from_slice(&text);
         match self.write(stream).await {
             Ok(()) => self.after(stream, closes).await,
             Err(Broken) => Next::Over,

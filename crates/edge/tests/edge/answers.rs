@@ -108,6 +108,20 @@ fn what_is_no_answer_is_said_to_be_none_and_the_client_goes_on() {
 }
 
 #[test]
+fn what_is_said_in_place_of_an_answer_has_its_length_once_and_to_head_no_body() {
+    let (world, _) = says("nonsense\r\n\r\n");
+    let mut client = world.client();
+    let mut ask = |method: &str| client.request(&format!("{method} / HTTP/1.1\r\n{HOST}\r\n"));
+    let (get, head) = (ask("GET"), ask("HEAD"));
+    for response in [&get, &head] {
+        assert_eq!(response.status, 502);
+        assert_eq!(response.header("content-length"), Some(&*get.body.len().to_string()));
+        assert_eq!(response.head.to_lowercase().matches("content-length").count(), 1, "{response:?}");
+    }
+    assert_eq!(ask("GET").status, 502, "nothing stands before the next answer");
+}
+
+#[test]
 fn a_head_of_the_app_that_does_not_end_is_given_up() {
     let (world, _) = answering(|call| {
         call.write("HTTP/1.1 200 OK\r\n");

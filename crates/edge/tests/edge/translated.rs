@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use berth_routing::Role;
+use berth_routing::{ChallengeRoute, Host, Role};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 
 use crate::streams::{Caller, collect, edge, whole, within};
-use crate::world::{Call, Instance, World, shop};
+use crate::world::{Call, Instance, World, shop, with_hold};
 
 /// An edge whose instance answers each request with what `answer` writes, as long as that says that there may be another, and how many connections
 /// the instance had.
@@ -133,6 +133,31 @@ fn what_has_no_body_has_none() {
             assert_eq!(connections.load(SeqCst), 1, "{status}");
         });
     }
+}
+
+#[test]
+fn what_edge_answers_itself_to_head_has_no_body_either() {
+    let mut snapshot = with_hold(shop(1, &[]), 0);
+    let host = Host("new.example.com".to_owned());
+    let (token, answer) = ("tok-en_1".to_owned(), "tok-en_1.thumb".to_owned());
+    snapshot.challenges.push(ChallengeRoute { host, token, answer });
+    let mut world = edge(&snapshot, |_| {});
+    within(async {
+        let caller = Caller::connect(&world).await;
+        for (path, status) in [("/", 503), ("/.well-known/acme-challenge/tok-en_1", 200)] {
+            let (get, page, _) = whole(begin(&caller, Method::GET, path).await).await;
+            let (head, none, _) = whole(begin(&caller, Method::HEAD, path).await).await;
+            assert_eq!((get.status().as_u16(), head.status().as_u16()), (status, status));
+            assert!(!page.is_empty() && none.is_empty());
+            for head in [get, head] {
+                assert_eq!(head.headers()["content-length"], page.len().to_string());
+            }
+        }
+    });
+    world.tell_to_stop();
+    world.ended();
+    let log = world.log_text();
+    assert!(log.contains(" HEAD / HTTP/2 503 0 "), "{log}");
 }
 
 #[test]
