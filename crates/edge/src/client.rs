@@ -47,6 +47,8 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// How much a client may still send, and for how long, after a response that did not wait for its request's end.
 const LINGER_MAX: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How long a client may take to hear that its connection ends where the place is needed: from the other side of the world, and once more.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where a connection comes from.
 #[derive(Debug)]
@@ -105,14 +107,23 @@ impl Client {
     pub(crate) fn look(&self, span: Duration, patience: &Patience) {
         self.streams.look(span, patience.stall);
         let seen = self.progress.look();
-        match self.waiting.borrow_mut().look(seen, self.busy.get() > 0, span, patience) {
-            None => {}
-            Some(TooSlow::Idle) => self.end(End::Gracefully),
+        let (slow, outstays) = {
+            let mut waiting = self.waiting.borrow_mut();
+            let slow = waiting.look(seen, self.busy.get() > 0, span, patience);
+            (slow, waiting.outstays(patience.head))
+        };
+        match slow {
             Some(TooSlow::Head | TooSlow::Stall) => self.end(End::AtOnce),
+            _ if outstays => self.end(End::AtOnce),
+            Some(TooSlow::Idle) => self.end(End::Gracefully),
+            None => {}
         }
     }
 
     pub(crate) fn end(&self, end: End) {
+        if end == End::Gracefully {
+            self.waiting.borrow_mut().tell();
+        }
         self.end.set(Some(end));
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -131,6 +142,12 @@ impl Client {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.busy.get() == 0
+    }
+
+    /// Ends it so that another one has its place: at once where it was told to end and had the time to.
+    pub(crate) fn shed(&self) {
+        let was_told = self.waiting.borrow().was_told(FAREWELL);
+        self.end(if was_told { End::AtOnce } else { End::Gracefully });
     }
 
     /// Whether it was served and waits for a next request. Who has not said anything yet is about to.

@@ -38,6 +38,8 @@ pub(crate) struct Waiting {
     kind: Option<TooSlow>,
     heads: u32,
     age: Duration,
+    /// How long ago it was told to end.
+    told: Option<Duration>,
 }
 
 impl Waiting {
@@ -49,6 +51,22 @@ impl Waiting {
     /// What it was last seen to wait for.
     pub(crate) fn kind(&self) -> Option<TooSlow> {
         self.kind
+    }
+
+    /// It is told to end once it is idle.
+    pub(crate) fn tell(&mut self) {
+        self.told.get_or_insert_default();
+    }
+
+    /// Whether it was told so `limit` ago or longer.
+    pub(crate) fn was_told(&self, limit: Duration) -> bool {
+        self.told.is_some_and(|told| told >= limit)
+    }
+
+    /// Whether it was told so, is idle and still there, and nothing has moved for `limit`. A connection of HTTP/2 ends once its client has said, by
+    /// a PONG, that it heard of the end, and nothing makes a client say that.
+    pub(crate) fn outstays(&self, limit: Duration) -> bool {
+        self.kind == Some(TooSlow::Idle) && self.was_told(limit) && self.age >= limit
     }
 
     /// Takes what was `seen` after `span` has passed. `busy` says that a request is being answered.
@@ -74,6 +92,7 @@ impl Waiting {
         let goes_on =
             kind == self.kind && seen.heads == self.heads && (kind == Some(TooSlow::Head) || !seen.moved);
         self.age = if goes_on { self.age + span } else { Duration::ZERO };
+        self.told = self.told.map(|told| told + span);
         self.kind = kind;
         self.heads = seen.heads;
         let limit = match kind? {
@@ -134,6 +153,26 @@ mod tests {
         assert_eq!(ended(|_| between, false), Some((60, TooSlow::Idle)));
         assert_eq!(ended(|_| between, true), None);
         assert_eq!(ended(|_| Seen { phase: Phase::Raw, ..between }, true), None);
+    }
+
+    #[test]
+    fn who_was_told_to_end_may_stay_no_longer_than_a_head_may_take() {
+        let limit = Patience::default().head;
+        let between = Seen { heads: 1, ..QUIET };
+        let outstays = |seen: &dyn Fn(u32) -> Seen, busy| {
+            let mut waiting = Waiting::default();
+            (0..200_u32).find(|second| {
+                if *second == 5 {
+                    waiting.tell();
+                }
+                waiting.look(seen(*second), busy, SECOND, &Patience::default());
+                waiting.outstays(limit)
+            })
+        };
+        assert_eq!(outstays(&|_| between, false), Some(14));
+        assert_eq!(outstays(&|_| between, true), None, "it is being answered");
+        let takes_the_rest = |second: u32| Seen { moved: second < 100, ..between };
+        assert_eq!(outstays(&takes_the_rest, false), Some(109));
     }
 
     #[test]

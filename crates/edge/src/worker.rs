@@ -29,7 +29,7 @@ use crate::address::Connections;
 use crate::app::App;
 use crate::backend::{Backend, InFlight};
 use crate::cache::Cache;
-use crate::client::{self, Client, End, Origin};
+use crate::client::{self, Client, Origin};
 use crate::dial::Dialers;
 use crate::fleet::{Fleet, Named};
 use crate::headers::RequestId;
@@ -492,17 +492,6 @@ impl Worker {
             if let Err(error) = ended {
                 events::task_failed(&error);
             }
-        }
-    }
-
-    /// Ends up to a tenth of the connections that wait for a next request, those that wait longest first.
-    fn shed_idle(&self) {
-        let clients = self.clients.borrow();
-        let mut idle: Vec<&Rc<Client>> = clients.values().filter(|client| client.may_be_shed()).collect();
-        idle.sort_by_key(|client| std::cmp::Reverse(client.age()));
-        let shed = (clients.len() / 10).max(1);
-        for client in idle.into_iter().take(shed) {
-            client.end(End::Gracefully);
         }
     }
 

@@ -9,6 +9,8 @@ mod caching;
 mod crowding;
 #[path = "edge/dialing.rs"]
 mod dialing;
+#[path = "edge/farewell.rs"]
+mod farewell;
 #[path = "edge/following.rs"]
 mod following;
 #[path = "edge/framed.rs"]

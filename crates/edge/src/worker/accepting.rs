@@ -1,5 +1,6 @@
 //! The loop of one thread: it accepts, takes orders, looks at what is slow, and lets clients finish when it is told to stop.
 
+use std::cmp::Reverse;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 
-use crate::client::End;
+use crate::client::{Client, End};
 use crate::dial::Dialers;
 use crate::http2::Lines;
 use crate::tls::{Secure, accept};
@@ -36,7 +37,7 @@ pub(crate) async fn run(
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     events::accept_failed(&error);
-                    worker.shed_idle();
+                    shed_idle(&worker);
                     accepting = false;
                 }
             },
@@ -51,7 +52,7 @@ pub(crate) async fn run(
             _ = ticks.tick() => {
                 worker.tick();
                 if full {
-                    worker.shed_idle();
+                    shed_idle(&worker);
                 }
                 accepting = true;
             }
@@ -61,6 +62,17 @@ pub(crate) async fn run(
     // What waits in the accept queue is not lost: the socket lives on with the supervisor.
     drop((listener, secure));
     drain(&worker, orders, &standing, &mut ticks).await
+}
+
+/// Ends up to a tenth of the connections that wait for a next request, those that wait longest first.
+fn shed_idle(worker: &Worker) {
+    let clients = worker.clients.borrow();
+    let mut idle: Vec<&Rc<Client>> = clients.values().filter(|client| client.may_be_shed()).collect();
+    idle.sort_by_key(|client| Reverse(client.age()));
+    let shed = (clients.len() / 10).max(1);
+    for client in idle.into_iter().take(shed) {
+        client.shed();
+    }
 }
 
 async fn drain(

@@ -5,6 +5,7 @@ mod answers;
 mod caching;
 mod crowding;
 mod dialing;
+mod farewell;
 mod following;
 mod framed;
 mod health;
