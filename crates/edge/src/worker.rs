@@ -48,6 +48,8 @@ pub(crate) use self::accepting::{is_about_one_connection, run};
 
 /// How long a request waits for an app that edge could not read about when it started.
 const UNKNOWN_HOLD: Duration = Duration::from_secs(5);
+/// How long a request waits in line for an instance to have room, also where the app takes its time to wake: it is awake by then.
+const LINE_HOLD: Duration = Duration::from_secs(5);
 /// How long a request waits for an app that is paused.
 const PAUSED_HOLD: Duration = Duration::from_secs(30);
 
@@ -312,7 +314,7 @@ impl Worker {
             return Choice::Asleep(held(app.hold));
         }
         if !turn && app.queue.has_line() {
-            return Choice::Full(held(app.hold));
+            return Choice::Full(held(app.hold.min(LINE_HOLD)));
         }
         let visit = visit.unwrap_or_else(|| Visit::new(self.random()));
         let random = self.random();
@@ -324,7 +326,7 @@ impl Worker {
                 }
                 Choice::Backend(lease)
             }
-            None if app.has_besides(tried) => Choice::Full(held(app.hold)),
+            None if app.has_besides(tried) => Choice::Full(held(app.hold.min(LINE_HOLD))),
             None => Choice::Wait(held(app.hold)),
         }
     }

@@ -100,6 +100,21 @@ fn who_finds_no_room_in_time_is_told_to_try_again() {
 }
 
 #[test]
+fn who_waits_in_line_waits_no_longer_for_an_app_that_may_take_its_time_to_wake() {
+    let (slow, began, go) = gated();
+    let backends = [(slow.addr, Role::Routed)];
+    // For longer than anything is waited for here.
+    let world = World::serving(&with_hold(with_limits(shop(1, &backends), None, Some(1)), 3_600_000));
+    let mut first = world.client();
+    first.send(GET);
+    began.recv_timeout(HANG).unwrap();
+    let refused = world.client().request(GET);
+    assert!(refused.status == 503 && refused.body.contains("app_busy"), "{refused:?}");
+    go.send(()).unwrap();
+    assert_eq!(first.response(true).unwrap().body, "done");
+}
+
+#[test]
 fn an_app_that_is_full_takes_nothing_from_another() {
     let (slow, began, go) = gated();
     let (mirror, _seen) = Instance::mirror();
