@@ -382,7 +382,7 @@ impl<'c> Exchange<'c> {
         };
         if body.is_long(LARGE_BUFFER / 4) {
             self.write(stream).await?;
-            buffer = self.worker.buffers().get_large();
+            buffer = self.worker.buffers().get_large().unwrap_or(buffer);
         }
         while !body.has_ended() {
             self.write(stream).await?;

@@ -1,6 +1,6 @@
 //! What the codec reads from and writes to, and the buffers between.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future as _;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -19,6 +19,8 @@ pub(crate) const LARGE_BUFFER: usize = 256 << 10;
 /// So many buffers are kept for what comes next, 4 MiB of each size.
 const KEPT_MAX: usize = (4 << 20) / BUFFER;
 const LARGE_KEPT_MAX: usize = (4 << 20) / LARGE_BUFFER;
+/// So many large ones are on loan at most, 16 MiB. A client has one for as long as it takes a long body, and those who read slowly would have gigabytes.
+const LARGE_LENT_MAX: usize = (16 << 20) / LARGE_BUFFER;
 
 /// A client's socket, which can be waited for without a buffer.
 pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -55,19 +57,26 @@ pub(crate) fn poll_read(
 pub(crate) struct Buffers {
     usual: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
+    /// How many large ones are on loan.
+    large_lent: Cell<usize>,
 }
 
 impl Buffers {
     /// An empty buffer, which comes back when it is dropped.
     pub(crate) fn get(self: &Rc<Self>) -> Buffer {
         let bytes = self.usual.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER));
-        Buffer { bytes, from: Rc::clone(self) }
+        Buffer { bytes, large: false, from: Rc::clone(self) }
     }
 
-    /// A large one.
-    pub(crate) fn get_large(self: &Rc<Self>) -> Buffer {
+    /// A large one, unless as many are on loan as may be.
+    pub(crate) fn get_large(self: &Rc<Self>) -> Option<Buffer> {
+        let lent = self.large_lent.get();
+        if lent >= LARGE_LENT_MAX {
+            return None;
+        }
+        self.large_lent.set(lent + 1);
         let bytes = self.large.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(LARGE_BUFFER));
-        Buffer { bytes, from: Rc::clone(self) }
+        Some(Buffer { bytes, large: true, from: Rc::clone(self) })
     }
 }
 
@@ -75,6 +84,8 @@ impl Buffers {
 #[derive(Debug)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
+    /// Whether it was lent as a large one.
+    large: bool,
     from: Rc<Buffers>,
 }
 
@@ -101,6 +112,9 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.large {
+            self.from.large_lent.set(self.from.large_lent.get() - 1);
+        }
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         let (kept, max) = match bytes.capacity() {
@@ -113,5 +127,22 @@ impl Drop for Buffer {
         if kept.len() < max {
             kept.push(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_large_buffers_are_on_loan_than_may_be() {
+        let buffers = Rc::<Buffers>::default();
+        let mut lent: Vec<Buffer> = std::iter::from_fn(|| buffers.get_large()).collect();
+        assert_eq!(lent.len(), LARGE_LENT_MAX);
+        assert_eq!(buffers.get().capacity(), BUFFER, "there are others");
+        assert_eq!(lent.pop().unwrap().into_bytes().capacity(), LARGE_BUFFER);
+        assert!(buffers.get_large().is_some(), "one that was given away is not on loan");
+        drop(lent);
+        assert_eq!((buffers.large_lent.get(), buffers.large.borrow().len()), (0, LARGE_KEPT_MAX));
     }
 }
