@@ -6,11 +6,12 @@
 mod connection;
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType,
-    ExternalAccountKey, Identifier, NewAccount, NewOrder, OrderStatus, RetryPolicy,
+    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error,
+    ExternalAccountKey, Identifier, NewAccount, NewOrder, OrderStatus, Problem, RetryPolicy,
 };
 
 use crate::acme::connection::{Connection, Pause};
@@ -18,6 +19,8 @@ use crate::{MakeError, RenewalName, request};
 
 /// How long the server may take over a proof, and over a certificate.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// The kind of problem by which a server asks to come more seldom (RFC 8555, 6.6).
+const RATE_LIMITED: &str = "rateLimited";
 
 /// An ACME server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,10 +153,13 @@ impl Client {
         external: Option<&ExternalAccount>,
     ) -> Result<(Self, String), AcmeError> {
         let (voice, connection) = reach(server)?;
-        let contact = email.map(|email| format!("mailto:{email}"));
-        let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
-        let account =
-            NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let email = email.map(mailto);
+        let contact = email.as_deref();
+        let account = NewAccount {
+            contact: contact.as_slice(),
+            terms_of_service_agreed: true,
+            only_return_existing: false,
+        };
         let external = external.map(|it| ExternalAccountKey::new(it.id.clone(), &it.key));
         let builder = Account::builder_with_http(Box::new(connection));
         let made = builder.create(&account, server.directory.clone(), external.as_ref()).await;
@@ -175,6 +181,16 @@ impl Client {
         Ok(Self { account, voice })
     }
 
+    /// Has the server write to `email` from here on, to nobody where there is none. It fails where the server does not know the account any more.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub async fn write_to(&self, email: Option<&str>) -> Result<(), AcmeError> {
+        let email = email.map(mailto);
+        let contact = email.as_deref();
+        self.account.update_contacts(contact.as_slice()).await.map_err(|error| self.voice.said(error))
+    }
+
     /// Orders a certificate for `host`, in place of `replaced` if it renews one of this server's.
     ///
     /// # Errors
@@ -187,11 +203,8 @@ impl Client {
             None => self.account.new_order(&order).await,
             Some(replaced) => {
                 match self.account.new_order(&NewOrder::new(&identifiers).replaces(replaced)).await {
-                    // The server has no renewal information, or has the certificate replaced already: it is an order like any other then.
-                    Err(instant_acme::Error::Unsupported(_)) => self.account.new_order(&order).await,
-                    Err(instant_acme::Error::Api(problem)) if is_replaced(&problem) => {
-                        self.account.new_order(&order).await
-                    }
+                    // What it replaces is for the server to know, and no reason to have none: it is an order like any other then.
+                    Err(error) if is_about_replacing(&error) => self.account.new_order(&order).await,
                     ordered => ordered,
                 }
             }
@@ -302,7 +315,7 @@ impl Order {
         while let Some(Ok(mut authorization)) = authorizations.next().await {
             let Ok(state) = authorization.refresh().await else { continue };
             if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
-                return self.voice.said(instant_acme::Error::Api(problem.clone()));
+                return self.voice.said(Error::Api(problem.clone()));
             }
         }
         let detail = "the order is invalid, and no proof of it says why".to_owned();
@@ -310,8 +323,26 @@ impl Order {
     }
 }
 
-fn is_replaced(problem: &instant_acme::Problem) -> bool {
-    problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":alreadyReplaced"))
+/// Whether an order may fare better that does not say what it replaces. Servers have no renewal information; have that certificate replaced already; do not
+/// know it; know it of another account, as that of whoever had none before, and refuse then (Let's Encrypt does); or leave it out of their answer, which the library
+/// takes for an error. They say so by whatever kind of problem, but for the one that another order would make worse.
+fn is_about_replacing(error: &Error) -> bool {
+    match error {
+        Error::Unsupported(_) | Error::Json(_) => true,
+        Error::Api(problem) => kind_of(problem) != RATE_LIMITED,
+        // Of a connection it is an error of this machine's.
+        Error::Other(error) => !error.is::<io::Error>(),
+        _ => false,
+    }
+}
+
+/// The last part of a problem's kind, by which people know it.
+fn kind_of(problem: &Problem) -> &str {
+    problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next()).unwrap_or_default()
+}
+
+fn mailto(email: &str) -> String {
+    format!("mailto:{email}")
 }
 
 const fn kind(proof: Proof) -> ChallengeType {
@@ -341,19 +372,18 @@ fn reach(server: &Server) -> Result<(Voice, Connection), AcmeError> {
 }
 
 impl Voice {
-    fn said(&self, error: instant_acme::Error) -> AcmeError {
+    fn said(&self, error: Error) -> AcmeError {
         let server = self.server.clone();
         match error {
-            instant_acme::Error::Api(problem) => {
-                let kind = problem.r#type.as_deref().unwrap_or_default();
-                let kind = kind.rsplit(':').next().unwrap_or_default();
+            Error::Api(problem) => {
+                let kind = kind_of(&problem);
                 let words = problem.detail.as_deref().unwrap_or("it does not say why");
                 let detail = if kind.is_empty() { words.to_owned() } else { format!("{words} ({kind})") };
-                let rate_limited = kind == "rateLimited";
+                let rate_limited = kind == RATE_LIMITED;
                 let again_in = self.pause.take().filter(|_| rate_limited);
                 AcmeError::Refused { server, detail, rate_limited, again_in }
             }
-            instant_acme::Error::Timeout(_) => {
+            Error::Timeout(_) => {
                 AcmeError::Unreachable { server, why: "it did not come to an end in time".to_owned() }
             }
             other => AcmeError::Unreachable { server, why: other.to_string() },
@@ -376,5 +406,27 @@ mod tests {
             assert_eq!(name(directory).unwrap(), expected);
         }
         assert!(name("http://acme.example.com/dir").is_err());
+    }
+
+    #[test]
+    fn an_order_is_tried_without_what_it_replaces_unless_another_one_makes_it_worse() {
+        let problem = |kind: &str| {
+            let kind = format!("urn:ietf:params:acme:error:{kind}");
+            Error::Api(Problem {
+                r#type: Some(kind),
+                detail: None,
+                status: Some(403),
+                subproblems: Vec::new(),
+            })
+        };
+        // Let's Encrypt's for a certificate of another account, one that is unknown, and one that is replaced.
+        for kind in ["unauthorized", "malformed", "alreadyReplaced", "serverInternal"] {
+            assert!(is_about_replacing(&problem(kind)), "{kind}");
+        }
+        assert!(is_about_replacing(&Error::Unsupported("renewal information")));
+        assert!(is_about_replacing(&Error::Other("replaces field mismatch".into())), "it was not said again");
+        assert!(!is_about_replacing(&problem(RATE_LIMITED)));
+        let away = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert!(!is_about_replacing(&Error::Other(Box::new(away))), "nobody was reached");
     }
 }

@@ -58,6 +58,36 @@ impl Front {
         );
         (Self::start(&sections, &[port]), port)
     }
+
+    /// One that gives everything to the ACME server at `server`, which has no renewal information, but says that there is some. It has the first order that says what it replaces refused,
+    /// as Let's Encrypt does where another account had that; from the next one's answer it is missing. A new account for `stranger` is refused.
+    pub(crate) fn renewing(server: std::net::SocketAddr, certificate: &Path, stranger: &str) -> (Self, u16) {
+        let port = free_port();
+        let at = |path: &str| format!("https://127.0.0.1:{port}/{path}");
+        let directory = serde_json::json!({
+            "newNonce": at("nonce-plz"), "newAccount": at("sign-me-up"), "newOrder": at("order-plz"),
+            "revokeCert": at("revoke-cert"), "keyChange": at("rollover-account-key"), "renewalInfo": at("renewals"),
+        });
+        let refused = |detail: &str| {
+            let problem =
+                serde_json::json!({ "type": "urn:ietf:params:acme:error:unauthorized", "detail": detail });
+            format!("http-request return status 403 content-type application/problem+json string '{problem}'")
+        };
+        let says = |text: &str| format!("{{ req.body,json_query('$.payload'),ub64dec -m sub {text} }}");
+        let sections = format!(
+            "frontend acme\n  mode http\n  option http-buffer-request\n  bind 127.0.0.1:{port} ssl crt {}\n  \
+             stick-table type string len 64 size 100 expire 1h store gpc0\n  http-request track-sc0 path\n  \
+             http-request return status 200 content-type application/json string '{directory}' if {{ path /dir }}\n  \
+             {} if {{ path /sign-me-up }} {}\n  {} if {{ path /order-plz }} {} {{ sc0_inc_gpc0 le 1 }}\n  \
+             default_backend pebble\nbackend pebble\n  mode http\n  server pebble {server} ssl verify none\n",
+            certificate.display(),
+            refused("no more accounts"),
+            says(stranger),
+            refused("requester account did not request the certificate being replaced by this order"),
+            says("replaces"),
+        );
+        (Self::start(&sections, &[port]), port)
+    }
 }
 
 impl Drop for Front {

@@ -4,6 +4,7 @@ mod dns;
 mod front;
 mod graded;
 mod proxied;
+mod renewing;
 
 use std::path::Path;
 use std::process::Command;

@@ -130,7 +130,7 @@ fn not_wanted(host: &HostName, provable: bool) -> Problem {
 }
 
 #[utoipa::path(put, path = route::ACME, tag = "certificates", request_body = AcmeSettings,
-    responses((status = 200, description = "An account was opened there", body = Acme)),
+    responses((status = 200, description = "There is an account there", body = Acme)),
     params(("Idempotency-Key" = String, Header)))]
 pub(super) async fn set_acme(
     State(api): State<Arc<Api>>,
@@ -140,9 +140,7 @@ pub(super) async fn set_acme(
     let sent = &mutation.body.0;
     let server = Server { directory: sent.directory.clone(), authorities: sent.authorities.clone() };
     let dns = dns_hook(&api, sent)?;
-    let external = sent.external_account.as_ref().map(external).transpose()?;
-    let registered = Client::register(&server, sent.email.as_deref(), external.as_ref()).await;
-    let (_client, account) = registered.map_err(|error| refused(&error))?;
+    let account = account(&api, &server, sent).await?;
     let acme = certificate::Acme {
         directory: sent.directory.clone(),
         authorities: sent.authorities.clone(),
@@ -210,6 +208,37 @@ fn refused(error: &AcmeError) -> Problem {
         | AcmeError::Credentials
         | AcmeError::Make(_) => Problem::new(Code::AcmeRefused, error.to_string()),
     }
+}
+
+/// The credentials of an account at `server`: of the one that is set, where it is one there and nobody says whose it is to be. A server may have a certificate replaced
+/// by the account alone that asked for it, and a CAA record may name that (RFC 8657).
+async fn account(api: &Api, server: &Server, sent: &AcmeSettings) -> Result<String, Refused> {
+    let external = sent.external_account.as_ref().map(external).transpose()?;
+    let email = sent.email.as_deref();
+    if external.is_none()
+        && let Some(credentials) = held_account(api, &server.directory)
+        // One that the server has forgotten is no reason to have none, and of a server that cannot be asked the next question says so.
+        && go_on(server, &credentials, email).await.is_ok()
+    {
+        return Ok(credentials);
+    }
+    let registered = Client::register(server, email, external.as_ref()).await;
+    let (_client, account) = registered.map_err(|error| refused(&error))?;
+    Ok(account)
+}
+
+/// The credentials of the account that is set, if it is one of this server's.
+fn held_account(api: &Api, directory: &str) -> Option<String> {
+    let sealed = api.desk.read(|state| {
+        let acme = state.platform.certificates.acme.as_ref().filter(|acme| acme.directory == directory)?;
+        Some(acme.account.clone())
+    })?;
+    api.vault.open_text(ACCOUNT_LABEL, &sealed).ok()
+}
+
+/// Has `server` write to `email` about the account that has these credentials.
+async fn go_on(server: &Server, credentials: &str, email: Option<&str>) -> Result<(), AcmeError> {
+    Client::open(server, credentials).await?.write_to(email).await
 }
 
 /// The hook that is to be set, if there is to be one, once it was looked at.
