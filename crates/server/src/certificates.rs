@@ -137,6 +137,22 @@ struct Window {
     ask_at: Timestamp,
 }
 
+impl Window {
+    /// What is known once the server was asked: what it `said`, or what it said `before` where it could not be asked this time.
+    fn heard(said: Option<(i64, i64, Duration)>, before: Option<Self>, id: &str, now: Timestamp) -> Self {
+        let unsaid = before.map_or(Timestamp(u64::MAX), |window| window.renew_at);
+        let (renew_at, again) =
+            said.map_or((unsaid, ASK_EVERY), |(from, to, again)| (within(from, to, id), again.max(LOOK)));
+        let again = u64::try_from(again.as_millis()).unwrap_or(u64::MAX);
+        Self { renew_at, ask_at: Timestamp(now.0.saturating_add(again)) }
+    }
+
+    /// When a certificate is asked for that by its age is due at `due`: sooner where the server wants that, but not before `again_at` after a failure.
+    fn due(self, due: Timestamp, again_at: Option<Timestamp>) -> Timestamp {
+        due.min(again_at.map_or(self.renew_at, |again_at| self.renew_at.max(again_at)))
+    }
+}
+
 /// Something that was begun has ended.
 enum Ended {
     /// An order for a host.
@@ -207,9 +223,8 @@ impl Keeper {
                 let due = certificates.due(&host, &by_name)?;
                 let own = by_name.of(&host).filter(|it| it.hosts.contains(&host));
                 let window = own.and_then(|it| windows.get(&it.id));
-                let set_back = certificates.setbacks.contains_key(&host);
-                let due = window.filter(|_| !set_back).map_or(due, |window| due.min(window.renew_at));
-                Some((due, host))
+                let again_at = certificates.setbacks.get(&host).map(|setback| setback.again_at);
+                Some((window.map_or(due, |window| window.due(due, again_at)), host))
             };
             (by_dns, wanted(state).into_iter().filter_map(of).collect::<Vec<(Timestamp, HostName)>>())
         });
@@ -410,24 +425,19 @@ impl Keeper {
             Some((acme.clone(), due.id.clone(), due.chain.clone()))
         });
         let Some((acme, id, chain)) = asked else { return false };
-        let keeper = Arc::clone(self);
+        let (keeper, before) = (Arc::clone(self), windows.get(&id).copied());
         working.spawn(async move {
-            let window = keeper.window(&acme, &id, &chain).await;
+            let said = keeper.window(&acme, &chain).await;
+            let window = Window::heard(said, before, &id, keeper.clock.now());
             Ended::Window(id, window)
         });
         true
     }
 
-    async fn window(&self, acme: &Acme, id: &str, chain: &str) -> Window {
-        let (mut renew_at, mut again) = (Timestamp(u64::MAX), ASK_EVERY);
-        if let Some(name) = RenewalName::of_chain(chain)
-            && let Ok(client) = self.client(acme).await
-            && let Some((from, to, wanted)) = client.renewal(&name).await
-        {
-            (renew_at, again) = (within(from, to, id), wanted.max(LOOK));
-        }
-        let again = u64::try_from(again.as_millis()).unwrap_or(u64::MAX);
-        Window { renew_at, ask_at: Timestamp(self.clock.now().0.saturating_add(again)) }
+    /// What [`Client::renewal`] says of a certificate; nothing where the server cannot be asked, either.
+    async fn window(&self, acme: &Acme, chain: &str) -> Option<(i64, i64, Duration)> {
+        let name = RenewalName::of_chain(chain)?;
+        self.client(acme).await.ok()?.renewal(&name).await
     }
 
     /// Ends orders for hosts that no app has any more: edge stops to answer for them, and what stands in DNS goes.
@@ -489,5 +499,29 @@ mod tests {
         assert_eq!(within(100, 200, "80000000ab"), Timestamp(150_000));
         assert!(within(100, 200, "ffffffff") < Timestamp(200_000));
         assert_eq!(within(200, 100, "80000000"), Timestamp(200_000));
+    }
+
+    #[test]
+    fn what_a_server_wants_renewed_is_tried_again_after_a_failure() {
+        let window = Window { renew_at: Timestamp(100), ask_at: Timestamp(0) };
+        let by_age = Timestamp(60_000);
+        assert_eq!(window.due(by_age, None), Timestamp(100));
+        assert_eq!(window.due(by_age, Some(Timestamp(400))), Timestamp(400), "when it was said to be");
+        assert_eq!(window.due(by_age, Some(Timestamp(40))), Timestamp(100));
+        // By its age it is not put off.
+        assert_eq!(window.due(Timestamp(7), Some(Timestamp(3))), Timestamp(7));
+    }
+
+    #[test]
+    fn what_a_server_said_holds_until_it_says_something_else() {
+        let (id, hour) = ("00000000", Duration::from_secs(3_600));
+        let unsaid = Window::heard(None, None, id, Timestamp(5));
+        assert_eq!((unsaid.renew_at, unsaid.ask_at), (Timestamp(u64::MAX), Timestamp(5 + 6 * 3_600_000)));
+        let said = Window::heard(Some((100, 200, hour)), Some(unsaid), id, Timestamp(5));
+        assert_eq!((said.renew_at, said.ask_at), (Timestamp(100_000), Timestamp(5 + 3_600_000)));
+        let away = Window::heard(None, Some(said), id, Timestamp(9));
+        assert_eq!((away.renew_at, away.ask_at), (Timestamp(100_000), Timestamp(9 + 6 * 3_600_000)));
+        let later = Window::heard(Some((300, 400, hour)), Some(away), id, Timestamp(9));
+        assert_eq!(later.renew_at, Timestamp(300_000));
     }
 }
