@@ -3,6 +3,7 @@
 //! All three are given the same: the source without what `.dockerignore` leaves out, arguments, secrets where the engine has them, the limits
 //! of every build. Their own storage keeps nothing of the image but what the next build of it takes from their cache.
 
+mod addresses;
 mod buildah;
 mod context;
 mod daemon;
@@ -104,6 +105,7 @@ impl Inside {
         if tree.node(&request.path).is_none() {
             return Err(BuildError::Outcome(format!("the source has no {}", request.path)));
         }
+        addresses::check(&store, &tree, &request.path, request.offline)?;
         let engine = self.config.engines.find(request.secrets.keys().next().map(String::as_str))?;
         Ok((engine, Order { request, tree, store, log, deadline: Duration::ZERO }))
     }

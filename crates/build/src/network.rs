@@ -74,7 +74,7 @@ fn hosts(name: &str, text: &str) -> Vec<String> {
 }
 
 /// The host at the beginning of what follows a scheme.
-fn host(rest: &str) -> Option<String> {
+pub(crate) fn host(rest: &str) -> Option<String> {
     let authority = rest.split(|c: char| "/?#\"',|<>".contains(c) || c.is_whitespace()).next()?;
     let address = authority.rsplit('@').next()?;
     let host = match address.strip_prefix('[') {

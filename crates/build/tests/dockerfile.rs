@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -320,6 +321,20 @@ async fn a_command_has_no_network_where_the_manifest_says_so(yard: Yard) {
     assert_eq!(away, Vec::<&str>::new());
 }
 
+/// What `ADD` names is fetched by the engine, which has the machine's network whatever its commands have.
+async fn the_engine_fetches_nothing_from_the_machine_and_nothing_at_all_without_a_network(yard: Yard) {
+    let machines = TcpListener::bind("127.0.0.1:0").unwrap();
+    machines.set_nonblocking(true).unwrap();
+    let address = format!("http://{}/x", machines.local_addr().unwrap());
+    for (added, offline) in [(&*address, true), (&*address, false), ("$FROM", true)] {
+        let dockerfile = format!("FROM scratch\nARG FROM={address}\nADD {added} /x\nCMD [\"/x\"]\n");
+        let (built, said) = yard.build(Order { offline, ..Order::new(&dockerfile) }).await;
+        let Err(BuildError::Outcome(why)) = built else { panic!("{built:?} {said}") };
+        assert!(why.starts_with(&format!("`ADD {added}`")), "{why}");
+    }
+    assert_eq!(machines.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
 async fn a_command_has_no_more_memory_than_builds_may_have(yard: Yard) {
     if yard.kind == EngineKind::Docker || yard.groups.is_none() {
         // Docker limits by itself, at two gibibytes, which is too much to take in a test.
@@ -370,5 +385,6 @@ by_each_engine! {
     a_command_that_fails_is_told_by_its_line: |_| {};
     a_build_that_takes_too_long_is_ended_with_its_commands: |config| config.timeout = berth_spec::Millis::from_secs(8);
     a_command_has_no_network_where_the_manifest_says_so: |_| {};
+    the_engine_fetches_nothing_from_the_machine_and_nothing_at_all_without_a_network: |_| {};
     a_command_has_no_more_memory_than_builds_may_have: |config| config.memory_max = Some(96 << 20);
 }

@@ -53,14 +53,14 @@ pub(super) fn pack(
 }
 
 /// The content of a file, chunk by chunk.
-struct Content<'a> {
+pub(super) struct Content<'a> {
     store: &'a ChunkStore,
     chunks: std::slice::Iter<'a, ChunkRef>,
     current: Cursor<Vec<u8>>,
 }
 
 impl<'a> Content<'a> {
-    fn new(store: &'a ChunkStore, chunks: &'a [ChunkRef]) -> Self {
+    pub(super) fn new(store: &'a ChunkStore, chunks: &'a [ChunkRef]) -> Self {
         Self { store, chunks: chunks.iter(), current: Cursor::default() }
     }
 }
