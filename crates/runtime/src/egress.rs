@@ -2,6 +2,8 @@
 //! a program of that user's at the other end of an interface ([`slirp`]).
 
 mod filter;
+mod guard;
+mod nftables;
 mod pair;
 mod rules;
 mod slirp;

@@ -1,56 +1,105 @@
-//! The platform's table in the machine's packet filter: put there by nft, and left alone for as long as nobody has changed the filter.
+//! The platform's table in the machine's packet filter: put there by nft, left alone for as long as nobody changes the filter, and put back when
+//! somebody takes it out.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_process::{Launch, Program, Stdio};
 use rustix::fs::MemfdFlags;
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
-// From linux/netlink.h, linux/netfilter/nfnetlink.h and linux/netfilter/nf_tables.h.
-const REQUEST: u16 = 0x1;
-const GET_GENERATION: u16 = 10 << 8 | 16;
-const NEW_GENERATION: u16 = 10 << 8 | 15;
-/// The attribute that has the generation, a number in network order.
-const GENERATION: u16 = 1;
-/// A message's head, and what netfilter's messages begin with: family, version, resource.
-const HEAD: usize = 16 + 4;
+use super::{nftables, rules};
 
-/// What is in the packet filter, as far as we have put it there.
-#[derive(Debug, Default)]
+/// Whether this machine passes packets on.
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// The platform's table, and what is in it as far as we have put it there.
+#[derive(Debug)]
 pub(super) struct Filter {
-    applied: Mutex<Option<Applied>>,
+    table: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether the table has to be there: not before the first instance with a way out, and not after the last.
+    holds: bool,
+    applied: Option<Applied>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Applied {
     rules: String,
-    /// The filter's generation once they were in. The kernel counts it on with every change that anybody makes.
+    /// The filter's generation once they were in.
     generation: u32,
 }
 
 impl Filter {
-    /// Has `rules` be in the filter. nft takes longer than all the rest of a start, so it is not asked while the filter is of the generation that it
-    /// had when they were put in. Blocks.
-    pub(super) fn hold(&self, rules: String) -> io::Result<()> {
+    pub(super) fn new(table: String) -> Self {
+        Self { table, state: Mutex::default() }
+    }
+
+    /// Has the rules be in the filter as they have to be from now on, whatever they are, and this machine pass packets on. nft takes longer than
+    /// all the rest of a start, so it is not asked while the filter is of the generation that it had when they were put in. Blocks.
+    pub(super) fn hold(&self) -> io::Result<()> {
         // Held while nft works: of starts at the same time one has to wait for the other's rules anyway.
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = generation()?;
-        if applied.as_ref().is_some_and(|applied| applied.generation == before && applied.rules == rules) {
+        let mut state = self.state();
+        state.holds = true;
+        self.put(&mut state)?;
+        pass_on()
+    }
+
+    /// Puts back what somebody took away since it had to be there: the table, and that this machine passes packets on. Blocks.
+    ///
+    /// It looks for the table and for nothing else. Whoever changes the filter makes another generation of it, this platform as well as others
+    /// on the machine: were the rules put in anew with each, two of them would answer each other for ever.
+    pub(super) fn restore(&self) -> io::Result<()> {
+        let mut state = self.state();
+        if !state.holds {
             return Ok(());
         }
-        *applied = None;
+        if !nftables::has_table(&self.table)? {
+            self.put(&mut state)?;
+            let table = &self.table;
+            tracing::warn!(
+                table,
+                "somebody took the rules about instances out of the packet filter; they are back"
+            );
+        }
+        pass_on()
+    }
+
+    /// Takes the rules away.
+    pub(super) fn release(&self) -> io::Result<()> {
+        *self.state() = State::default();
+        load(&rules::removal(&self.table))
+    }
+
+    fn put(&self, state: &mut State) -> io::Result<()> {
+        let rules = rules::table(&self.table, &rules::nameservers(&rules::resolv_conf()));
+        let before = nftables::generation()?;
+        let is_in = |applied: &Applied| applied.generation == before && applied.rules == rules;
+        if state.applied.as_ref().is_some_and(is_in) {
+            return Ok(());
+        }
+        state.applied = None;
         load(&rules)?;
         // A step further and no more: then nobody else has changed anything in between.
-        let after = generation()?;
+        let after = nftables::generation()?;
         if next(before) == after {
-            *applied = Some(Applied { rules, generation: after });
+            state.applied = Some(Applied { rules, generation: after });
         }
         Ok(())
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has this machine pass packets on.
+fn pass_on() -> io::Result<()> {
+    if fs::read_to_string(FORWARD)?.trim() == "0" { fs::write(FORWARD, "1") } else { Ok(()) }
 }
 
 /// The generation after `generation`: nought is passed over.
@@ -60,8 +109,6 @@ fn next(generation: u32) -> u32 {
 
 /// Has the packet filter take `rules`, all of them or none. Blocks.
 pub(super) fn load(rules: &str) -> io::Result<()> {
-    let memory =
-        |name: &str| Ok::<_, io::Error>(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?));
     let (mut input, mut said) = (memory("berth-rules")?, memory("berth-nft")?);
     input.write_all(rules.as_bytes())?;
     input.rewind()?;
@@ -71,68 +118,27 @@ pub(super) fn load(rules: &str) -> io::Result<()> {
     if status.success() {
         return Ok(());
     }
-    let mut words = String::new();
-    said.rewind()?;
-    said.read_to_string(&mut words)?;
+    let words = read_back(&mut said)?;
     Err(io::Error::other(format!("nft ended with {status}: {}", words.trim())))
 }
 
-/// The generation of the filter of the network that the calling thread is in.
-fn generation() -> io::Result<u32> {
-    let kind = SocketType::RAW;
-    let socket: OwnedFd = socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, Some(NETFILTER))?;
-    rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0))?;
-    let length = u32::try_from(HEAD).expect("it is a small number");
-    let head = [
-        &length.to_ne_bytes()[..],
-        &GET_GENERATION.to_ne_bytes(),
-        &REQUEST.to_ne_bytes(),
-        &1_u32.to_ne_bytes(),
-        &[0; 8],
-    ];
-    send(&socket, &head.concat(), SendFlags::empty())?;
-    let mut answer = [0; 1_024];
-    let (_, length) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    let said = answer.get(..length).unwrap_or_default();
-    parse(said).ok_or_else(|| io::Error::other("the packet filter does not tell its generation"))
+fn memory(name: &str) -> io::Result<File> {
+    Ok(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
-/// The generation that the kernel's answer tells.
-fn parse(answer: &[u8]) -> Option<u32> {
-    if u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?) != NEW_GENERATION {
-        return None;
-    }
-    let mut rest = answer.get(HEAD..)?;
-    loop {
-        let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
-        if kind == GENERATION {
-            return Some(u32::from_be_bytes(rest.get(4..8)?.try_into().ok()?));
-        }
-        rest = rest.get(length.max(4).next_multiple_of(4)..)?;
-    }
+fn read_back(memory: &mut File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    memory.rewind()?;
+    memory.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
-    fn a_generation_is_found_among_other_attributes() {
-        let head = [&[0; 4][..], &NEW_GENERATION.to_ne_bytes(), &[0; 14]].concat();
-        let name = [&7_u16.to_ne_bytes()[..], &3_u16.to_ne_bytes(), b"nft", &[0]].concat();
-        let number = [&8_u16.to_ne_bytes()[..], &GENERATION.to_ne_bytes(), &9_u32.to_be_bytes()].concat();
-        assert_eq!(parse(&[&head[..], &name, &number].concat()), Some(9));
-        assert_eq!(parse(&[&head[..], &name].concat()), None);
+    fn a_generation_follows_another() {
         assert_eq!((next(7), next(u32::MAX)), (8, 1));
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_makes_the_parser_panic(answer: Vec<u8>) {
-            parse(&answer);
-        }
     }
 }

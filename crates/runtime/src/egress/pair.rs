@@ -2,22 +2,22 @@
 //!
 //! Everything that is made for an instance hangs on its network: with the last process and the last socket in it the kernel removes the pair,
 //! and with the pair the route here. So nothing has to be cleaned up, whoever was killed when. What stays is the table of the platform in the
-//! packet filter, which is the same for all instances and made anew at a start before which anybody has changed the filter.
+//! packet filter, which is the same for all instances and put back by the [`guard`](super::guard) when somebody takes it out.
 //!
 //! Neither side has an address of a subnet: the instance has one of its own that a route here leads to, and sends everything to a gateway that is
 //! nobody. Both sides know the other's hardware address from the beginning.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use berth_clock::{Clock, random_bytes};
 use berth_process::Mark;
 use berth_shim::netlink::{End, Mac, Netlink};
 
 use super::filter::{self, Filter};
+use super::guard::Guard;
 use super::{LINK_PREFIX, rules};
 use crate::layout::short;
 use crate::namespace;
@@ -34,8 +34,8 @@ const MAC_HERE: Mac = [0x02, 0xBE, 0x47, 0, 0, 1];
 /// The platform's part of the pairs.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    table: String,
-    filter: Filter,
+    filter: Arc<Filter>,
+    _guard: Guard,
 }
 
 impl Pair {
@@ -49,62 +49,60 @@ impl Pair {
         let table = format!("berth_{}", safe.collect::<String>());
         // Another table than the platform's, whose instances may be running.
         let tried = format!("{table}_try");
-        filter::load(&(rules::table(&tried, &BTreeSet::new()) + &rules::removal(&tried)))?;
-        Ok(Self { table, filter: Filter::default() })
-    }
-
-    /// Makes the rules as they have to be, whatever they are - somebody may have emptied the whole filter since - and has this machine pass packets on.
-    fn apply(&self) -> io::Result<()> {
-        const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-        self.filter.hold(rules::table(&self.table, &rules::nameservers(&rules::resolv_conf())))?;
-        if fs::read_to_string(FORWARD)?.trim() == "0" {
-            fs::write(FORWARD, "1")?;
-        }
-        Ok(())
+        filter::load(&(rules::table(&tried, &[].into()) + &rules::removal(&tried)))?;
+        let filter = Arc::new(Filter::new(table));
+        Ok(Self { _guard: Guard::start(&filter)?, filter })
     }
 
     /// Takes the rules away.
     pub(crate) fn close(&self) -> io::Result<()> {
-        filter::load(&rules::removal(&self.table))
+        self.filter.release()
+    }
+
+    /// Has the rules be there if an instance of one of these tokens has a way out: whoever made it may have been gone when somebody took them
+    /// away. Blocks.
+    pub(crate) fn adopt(&self, tokens: impl Iterator<Item = Mark>) -> io::Result<()> {
+        let here = Netlink::open()?;
+        let mut names = tokens.map(link_of);
+        if names.any(|name| here.index(&name).is_ok()) { self.filter.hold() } else { Ok(()) }
     }
 
     /// A network with a way out for the instance of `token`. It is there as long as somebody holds it or is in it. Blocks.
     pub(crate) fn network(&self, token: Mark, clock: &dyn Clock) -> io::Result<OwnedFd> {
         let (network, there) = namespace::in_new_network(Netlink::open)?;
-        self.lay(network.as_fd(), there, token, clock)?;
+        self.filter.hold()?;
+        lay(&link_of(token), network.as_fd(), there, clock)?;
         Ok(network)
     }
 
     /// Gives a network that somebody else made, and that has a loopback and nothing else, a way out for the instance of `token`. Blocks.
     pub(crate) fn lead_out(&self, network: BorrowedFd<'_>, token: Mark, clock: &dyn Clock) -> io::Result<()> {
-        self.lay(network, namespace::netlink_of(network)?, token, clock)
+        self.filter.hold()?;
+        lay(&link_of(token), network, namespace::netlink_of(network)?, clock)
     }
+}
 
-    /// Lays the pair of interfaces between here and `network`.
-    fn lay(
-        &self,
-        network: BorrowedFd<'_>,
-        mut there: Netlink,
-        token: Mark,
-        clock: &dyn Clock,
-    ) -> io::Result<()> {
-        self.apply()?;
-        let mut here = Netlink::open()?;
-        let name = format!("{LINK_PREFIX}{}", short(token));
-        let [.., third, fourth] = random_bytes::<4>(clock);
-        let mac = [0x02, 0xBE, 0x47, 1, third, fourth];
-        let (ours, theirs) = (End { name: &name, mac: MAC_HERE }, End { name: "eth0", mac });
-        here.add_pair(&ours, &theirs, network)?;
-        let index = here.index(&name)?;
-        here.raise(index)?;
-        let inside = there.index(theirs.name)?;
-        there.raise(inside)?;
-        let address = lease(&mut here, index, clock)?;
-        here.add_neighbour(index, address, mac)?;
-        there.add_address(inside, address)?;
-        there.add_neighbour(inside, GATEWAY, MAC_HERE)?;
-        there.add_default_route(inside, GATEWAY)
-    }
+/// What the interface here of the instance of `token` is called.
+fn link_of(token: Mark) -> String {
+    format!("{LINK_PREFIX}{}", short(token))
+}
+
+/// Lays the pair of interfaces between here, where it is called `name`, and `network`.
+fn lay(name: &str, network: BorrowedFd<'_>, mut there: Netlink, clock: &dyn Clock) -> io::Result<()> {
+    let mut here = Netlink::open()?;
+    let [.., third, fourth] = random_bytes::<4>(clock);
+    let mac = [0x02, 0xBE, 0x47, 1, third, fourth];
+    let (ours, theirs) = (End { name, mac: MAC_HERE }, End { name: "eth0", mac });
+    here.add_pair(&ours, &theirs, network)?;
+    let index = here.index(name)?;
+    here.raise(index)?;
+    let inside = there.index(theirs.name)?;
+    there.raise(inside)?;
+    let address = lease(&mut here, index, clock)?;
+    here.add_neighbour(index, address, mac)?;
+    there.add_address(inside, address)?;
+    there.add_neighbour(inside, GATEWAY, MAC_HERE)?;
+    there.add_default_route(inside, GATEWAY)
 }
 
 /// An address that no other instance of this machine has, whichever platform it is of: the route to it is there once or not at all.

@@ -24,7 +24,12 @@ const DEPTH: usize = 4;
 impl Inner {
     pub(super) async fn adopt_all(self: Arc<Self>) -> Result<Vec<Observed>, RuntimeError> {
         let inner = Arc::clone(&self);
-        let records = blocking(move || inner.records()).await?;
+        let records = blocking(move || -> Result<_, RuntimeError> {
+            let records = inner.records()?;
+            inner.keep_rules(&records);
+            Ok(records)
+        });
+        let records = records.await?;
         let mut known: BTreeSet<String> = records.iter().map(|record| short(record.token)).collect();
         // Instances that were started meanwhile are none of ours to clean up after.
         known.extend(self.entries().values().map(|entry| short(entry.token)));
@@ -64,6 +69,15 @@ impl Inner {
             pair.close().map_err(during("removing the rules of the packet filter"))?;
         }
         Ok(())
+    }
+
+    /// Has the rules about instances with a way out be in the packet filter, if there are such instances. Those run whether they are or not.
+    fn keep_rules(&self, records: &[StartRecord]) {
+        if let Ok(WayOut::Pair(pair)) = &self.way_out
+            && let Err(error) = pair.adopt(records.iter().map(|record| record.token))
+        {
+            tracing::error!(%error, "the rules about instances could not be put into the packet filter");
+        }
     }
 
     async fn adopt(self: Arc<Self>, record: StartRecord) -> Result<Option<Observed>, RuntimeError> {

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use berth_runtime::{
     InstanceSpec, Network, OWN_PORT, Observed, PlainRuntime, PortWish, Restart, Runtime as _,
@@ -226,7 +227,47 @@ fn an_app_without_egress_reaches_nothing() {
     });
 }
 
-/// Somebody empties the packet filter, as a firewall's restart does: the next start makes the rules anew. While nobody does they are left alone.
+/// Waits until `is_so`.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        // wait: for a thread of the runtime, which hears of it from the kernel
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+fn rules_are_there() -> bool {
+    nft("list tables").contains("table inet berth_")
+}
+
+/// Somebody empties the packet filter, as a firewall's restart does, and resets whether packets are passed on, as `sysctl --system` does. What runs
+/// keeps its way out, and gets no further; nothing has to be started for that.
+#[test]
+fn rules_that_somebody_removed_are_put_back_while_an_instance_runs() {
+    on_a_machine(async |world, runtime| {
+        runtime.adopt_all().await.unwrap();
+        let served = serve(&world, &runtime).await;
+        let before = nft("-s list ruleset");
+        nft("flush ruleset");
+        until(rules_are_there).await;
+        assert_eq!(nft("-s list ruleset"), before);
+        std::fs::write(FORWARD, "0").unwrap();
+        until(|| std::fs::read_to_string(FORWARD).unwrap().trim() == "1").await;
+        // Whoever should have noticed may be away: the next one looks.
+        drop(runtime);
+        nft("flush ruleset");
+        let runtime = world.runtime();
+        assert!(!rules_are_there());
+        runtime.adopt_all().await.unwrap();
+        assert_eq!(nft("-s list ruleset"), before);
+        runtime.stop(&served.id, stop_within(100)).await.unwrap();
+        runtime.end_all().unwrap();
+        assert!(!rules_are_there());
+    });
+}
+
+/// Somebody changes the packet filter: the next start makes the rules anew. While nobody does they are left alone.
 #[test]
 fn rules_that_somebody_removed_are_there_again_at_the_next_start() {
     on_a_machine(async |world, runtime| {
