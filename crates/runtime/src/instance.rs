@@ -261,7 +261,7 @@ pub struct Capabilities {
     pub freezes: bool,
     /// Whether an instance can have a network of its own: it was tried.
     pub own_network: bool,
-    /// Why an instance in such a network has no way out, when that is so.
+    /// Why an instance in such a network has no way out, when that is so, with what to do about it.
     pub no_egress: Option<String>,
     /// Whether instances reach other apps of their project by name.
     pub names: bool,

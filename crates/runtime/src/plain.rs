@@ -170,7 +170,7 @@ impl PlainRuntime {
 
     fn assemble(layout: Layout, clock: Arc<dyn Clock>, parts: Parts) -> Result<Self, RuntimeError> {
         let inner = Inner {
-            way_out: network::way_out(&parts, &layout.platform),
+            way_out: network::way_out(&parts, &layout.platform, &clock),
             own_network: parts.own_network,
             serves_names: parts.names,
             names: Mutex::default(),
@@ -410,7 +410,7 @@ impl Runtime for PlainRuntime {
             cgroup: self.inner.cgroups.as_ref().map(Cgroups::kind),
             freezes: self.inner.cgroups.is_some() || containers.is_some(),
             own_network: self.inner.own_network,
-            no_egress: self.inner.way_out.as_ref().err().cloned(),
+            no_egress: network::no_egress(&self.inner),
             names: self.inner.serves_names,
         }
     }

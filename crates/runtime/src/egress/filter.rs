@@ -39,6 +39,15 @@ impl Filter {
         Self { table, state: Mutex::default() }
     }
 
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Whether the table has to be there.
+    pub(super) fn holds(&self) -> bool {
+        self.state().holds
+    }
+
     /// Has the rules be in the filter as they have to be from now on, whatever they are, and this machine pass packets on. nft takes longer than
     /// all the rest of a start, so it is not asked while the filter is of the generation that it had when they were put in. Blocks.
     pub(super) fn hold(&self) -> io::Result<()> {
@@ -99,7 +108,12 @@ impl Filter {
 
 /// Has this machine pass packets on.
 fn pass_on() -> io::Result<()> {
-    if fs::read_to_string(FORWARD)?.trim() == "0" { fs::write(FORWARD, "1") } else { Ok(()) }
+    if passes_on()? { Ok(()) } else { fs::write(FORWARD, "1") }
+}
+
+/// Whether this machine passes packets on.
+pub(super) fn passes_on() -> io::Result<bool> {
+    Ok(fs::read_to_string(FORWARD)?.trim() != "0")
 }
 
 /// The generation after `generation`: nought is passed over.
@@ -109,11 +123,25 @@ fn next(generation: u32) -> u32 {
 
 /// Has the packet filter take `rules`, all of them or none. Blocks.
 pub(super) fn load(rules: &str) -> io::Result<()> {
+    nft(&["-f", "-"], rules, None)
+}
+
+/// All that is in the packet filter, in nft's words. Blocks.
+pub(super) fn listed() -> io::Result<String> {
+    let mut out = memory("berth-ruleset")?;
+    nft(&["-s", "list", "ruleset"], "", Some(out.try_clone()?))?;
+    read_back(&mut out)
+}
+
+fn nft(args: &[&str], given: &str, out: Option<File>) -> io::Result<()> {
     let (mut input, mut said) = (memory("berth-rules")?, memory("berth-nft")?);
-    input.write_all(rules.as_bytes())?;
+    input.write_all(given.as_bytes())?;
     input.rewind()?;
-    let launch = Launch::new(Program::Nft).args(["-f", "-"]).dir("/");
-    let launch = launch.stdin(Stdio::Fd(input.into())).stderr(Stdio::Fd(said.try_clone()?.into()));
+    let launch = Launch::new(Program::Nft).args(args.iter().copied()).dir("/");
+    let mut launch = launch.stdin(Stdio::Fd(input.into())).stderr(Stdio::Fd(said.try_clone()?.into()));
+    if let Some(out) = out {
+        launch = launch.stdout(Stdio::Fd(out.into()));
+    }
     let status = launch.start().map_err(io::Error::other)?.wait()?;
     if status.success() {
         return Ok(());

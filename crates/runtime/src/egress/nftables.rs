@@ -18,6 +18,9 @@ const NEW_TABLE: u16 = 10 << 8;
 const GET_TABLE: u16 = 10 << 8 | 1;
 const NEW_GENERATION: u16 = 10 << 8 | 15;
 const GET_GENERATION: u16 = 10 << 8 | 16;
+const NEW_OBJECT: u16 = 10 << 8 | 18;
+const GET_OBJECT: u16 = 10 << 8 | 19;
+const COUNTER: u32 = 1;
 /// The groups that hear of the filter's changes, and of what is said of interfaces, among it whether packets are passed on.
 const FILTER_GROUP: u32 = 1 << 6;
 const FORWARDING_GROUP: u32 = 1 << 23;
@@ -36,6 +39,15 @@ pub(super) fn generation() -> io::Result<u32> {
 /// Whether the table `name` is there.
 pub(super) fn has_table(name: &str) -> io::Result<bool> {
     Ok(ask(GET_TABLE, NEW_TABLE, &text(1, name))?.is_some())
+}
+
+/// How many packets the counter `name` of `table` has seen.
+pub(super) fn packets(table: &str, name: &str) -> io::Result<u64> {
+    let what = [text(1, table), text(2, name), put(3, &COUNTER.to_be_bytes())].concat();
+    let answer = ask(GET_OBJECT, NEW_OBJECT, &what)?;
+    let counted = answer.as_deref().and_then(|answer| attribute(attribute(answer, 4)?, 2));
+    let counted = counted.and_then(|number| Some(u64::from_be_bytes(number.get(..8)?.try_into().ok()?)));
+    counted.ok_or_else(|| io::Error::other(format!("the packet filter does not tell its counter {name}")))
 }
 
 /// Asks, and gives the attributes of the answer, a message of the kind `wanted`; `None` where there is no such thing.
@@ -108,6 +120,14 @@ pub(super) struct Changes {
     forwarding: OwnedFd,
 }
 
+/// What may have been changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Changed {
+    pub(super) filter: bool,
+    /// Whether packets are passed on. Also told when an interface goes.
+    pub(super) forwarding: bool,
+}
+
 impl Changes {
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self {
@@ -117,7 +137,7 @@ impl Changes {
     }
 
     /// Waits until something was changed, for at most `limit`. `None` once the other end of `end` is closed.
-    pub(super) fn wait(&self, end: BorrowedFd<'_>, limit: Option<&Timespec>) -> io::Result<Option<()>> {
+    pub(super) fn wait(&self, end: BorrowedFd<'_>, limit: Option<&Timespec>) -> io::Result<Option<Changed>> {
         let readable = PollFlags::IN;
         let mut polled = [
             PollFd::from_borrowed_fd(end, readable),
@@ -126,17 +146,17 @@ impl Changes {
         ];
         match rustix::event::poll(&mut polled, limit) {
             Ok(_) => {}
-            Err(Errno::INTR) => return Ok(Some(())),
+            Err(Errno::INTR) => return Ok(Some(Changed { filter: false, forwarding: false })),
             Err(error) => return Err(error.into()),
         }
-        let [ended, ..] = polled.map(|it| !it.revents().is_empty());
+        let [ended, filter, forwarding] = polled.map(|it| !it.revents().is_empty());
         if ended {
             return Ok(None);
         }
         // What was said is of no interest: how it is now is asked.
         passed_over(&self.filter)?;
         passed_over(&self.forwarding)?;
-        Ok(Some(()))
+        Ok(Some(Changed { filter, forwarding }))
     }
 }
 
@@ -183,11 +203,18 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_is_found_in_what_is_nested() {
+        let data = [put(1, &84_u64.to_be_bytes()), put(2, &3_u64.to_be_bytes())].concat();
+        let bytes = [text(1, "berth_x"), put(4 | 0x8000, &data)].concat();
+        assert_eq!(attribute(attribute(&bytes, 4).unwrap(), 2), Some(&3_u64.to_be_bytes()[..]));
+    }
+
+    #[test]
     fn what_is_not_there_is_no_failure_and_what_is_refused_is() {
         let refused = |error: i32| told(&answer(ERROR, &error.to_ne_bytes()), NEW_TABLE).unwrap_err().kind();
         assert_eq!(refused(-2), io::ErrorKind::NotFound);
         assert_eq!(refused(-1), io::ErrorKind::PermissionDenied);
-        assert!(told(&answer(NEW_GENERATION, &[]), NEW_TABLE).is_err());
+        assert!(told(&answer(NEW_OBJECT, &[]), NEW_TABLE).is_err());
     }
 
     proptest! {

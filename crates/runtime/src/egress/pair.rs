@@ -17,7 +17,7 @@ use berth_process::Mark;
 use berth_shim::netlink::{End, Mac, Netlink};
 
 use super::filter::{self, Filter};
-use super::guard::Guard;
+use super::guard::{Guard, Kept};
 use super::{LINK_PREFIX, rules};
 use crate::layout::short;
 use crate::namespace;
@@ -34,29 +34,38 @@ const MAC_HERE: Mac = [0x02, 0xBE, 0x47, 0, 0, 1];
 /// The platform's part of the pairs.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    filter: Arc<Filter>,
+    kept: Arc<Kept>,
     _guard: Guard,
 }
 
 impl Pair {
-    /// The way out of the platform's instances, after a try of the packet filter that leaves nothing. Blocks.
+    /// The way out of the platform's instances, after a try of it that leaves nothing. Blocks.
     ///
     /// # Errors
     /// Why no instance can have a way out here.
-    pub(crate) fn open(platform: &str) -> io::Result<Self> {
+    pub(crate) fn open(platform: &str, clock: &Arc<dyn Clock>) -> io::Result<Self> {
         let safe =
             platform.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte) } else { '_' });
         let table = format!("berth_{}", safe.collect::<String>());
+        let kept = Arc::new(Kept::new(Filter::new(table.clone()), Arc::clone(clock)));
+        let guard = Guard::start(&kept)?;
         // Another table than the platform's, whose instances may be running.
         let tried = format!("{table}_try");
-        filter::load(&(rules::table(&tried, &[].into()) + &rules::removal(&tried)))?;
-        let filter = Arc::new(Filter::new(table));
-        Ok(Self { _guard: Guard::start(&filter)?, filter })
+        filter::load(&rules::table(&tried, &[].into()))?;
+        let outcome = kept.look(&tried);
+        filter::load(&rules::removal(&tried))?;
+        outcome?;
+        Ok(Self { kept, _guard: guard })
+    }
+
+    /// What in this machine's packet filter drops what instances send, and what helps, when that is so.
+    pub(crate) fn blocked(&self) -> Option<String> {
+        self.kept.blocked()
     }
 
     /// Takes the rules away.
     pub(crate) fn close(&self) -> io::Result<()> {
-        self.filter.release()
+        self.kept.filter.release()
     }
 
     /// Has the rules be there if an instance of one of these tokens has a way out: whoever made it may have been gone when somebody took them
@@ -64,20 +73,20 @@ impl Pair {
     pub(crate) fn adopt(&self, tokens: impl Iterator<Item = Mark>) -> io::Result<()> {
         let here = Netlink::open()?;
         let mut names = tokens.map(link_of);
-        if names.any(|name| here.index(&name).is_ok()) { self.filter.hold() } else { Ok(()) }
+        if names.any(|name| here.index(&name).is_ok()) { self.kept.filter.hold() } else { Ok(()) }
     }
 
     /// A network with a way out for the instance of `token`. It is there as long as somebody holds it or is in it. Blocks.
     pub(crate) fn network(&self, token: Mark, clock: &dyn Clock) -> io::Result<OwnedFd> {
         let (network, there) = namespace::in_new_network(Netlink::open)?;
-        self.filter.hold()?;
+        self.kept.filter.hold()?;
         lay(&link_of(token), network.as_fd(), there, clock)?;
         Ok(network)
     }
 
     /// Gives a network that somebody else made, and that has a loopback and nothing else, a way out for the instance of `token`. Blocks.
     pub(crate) fn lead_out(&self, network: BorrowedFd<'_>, token: Mark, clock: &dyn Clock) -> io::Result<()> {
-        self.filter.hold()?;
+        self.kept.filter.hold()?;
         lay(&link_of(token), network, namespace::netlink_of(network)?, clock)
     }
 }
@@ -88,7 +97,12 @@ fn link_of(token: Mark) -> String {
 }
 
 /// Lays the pair of interfaces between here, where it is called `name`, and `network`.
-fn lay(name: &str, network: BorrowedFd<'_>, mut there: Netlink, clock: &dyn Clock) -> io::Result<()> {
+pub(super) fn lay(
+    name: &str,
+    network: BorrowedFd<'_>,
+    mut there: Netlink,
+    clock: &dyn Clock,
+) -> io::Result<()> {
     let mut here = Netlink::open()?;
     let [.., third, fourth] = random_bytes::<4>(clock);
     let mac = [0x02, 0xBE, 0x47, 1, third, fourth];

@@ -5,7 +5,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 
-use super::{LINK_PREFIX, POOL};
+use super::{LINK_PREFIX, POOL, TRY_PREFIX};
+
+/// Counts what is sent over an interface for a try, once our own rules let it pass.
+pub(super) const TRIED: &str = "tried";
+/// Counts what of it everybody else's rules let pass, too.
+pub(super) const PASSED: &str = "passed";
 
 /// Addresses that nothing sends to: those that mean this machine, the services that tell a cloud's machine its secrets (on link-local addresses and,
 /// at Alibaba, Azure and Oracle, on others), other instances, and what is no single machine.
@@ -22,10 +27,14 @@ pub(super) const BLOCKED: [&str; 9] = [
 ];
 
 /// The table of the platform. What an app must not reach refuses at once, so that it does not wait for what never comes. It is the same, whatever was there before: one transaction makes it, empties it and fills it.
+///
+/// That a chain accepts what is passed on ends that chain alone: those of other tables are asked, too, and any of them may drop it. What a try
+/// sends is counted before them and after them, and dropped in the end. It is dropped in a chain of its own, so that another platform's has counted it by then.
 pub(super) fn table(name: &str, resolvers: &BTreeSet<Ipv4Addr>) -> String {
     let blocked = BLOCKED.join(", ");
     let removal = removal(name);
     let ours = format!("iifname \"{LINK_PREFIX}*\"");
+    let of_a_try = format!("iifname \"{TRY_PREFIX}*\"");
     let mut dns = String::new();
     if !resolvers.is_empty() {
         let resolvers: Vec<String> = resolvers.iter().map(ToString::to_string).collect();
@@ -35,6 +44,12 @@ pub(super) fn table(name: &str, resolvers: &BTreeSet<Ipv4Addr>) -> String {
     }
     format!(
         "{removal}table inet {name} {{
+  counter {TRIED} {{
+    packets 0 bytes 0
+  }}
+  counter {PASSED} {{
+    packets 0 bytes 0
+  }}
   chain input {{
     type filter hook input priority mangle; policy accept;
 {dns}    {ours} reject with icmpx admin-prohibited
@@ -48,6 +63,15 @@ pub(super) fn table(name: &str, resolvers: &BTreeSet<Ipv4Addr>) -> String {
 {dns}    meta nfproto ipv6 reject with icmpx admin-prohibited
     ip saddr != {POOL} drop
     ip daddr {{ {blocked} }} reject with icmpx admin-prohibited
+    {of_a_try} counter name {TRIED}
+  }}
+  chain last {{
+    type filter hook forward priority 1000; policy accept;
+    {of_a_try} counter name {PASSED}
+  }}
+  chain nowhere {{
+    type filter hook forward priority 1001; policy accept;
+    {of_a_try} drop
   }}
   chain leave {{
     type nat hook postrouting priority srcnat; policy accept;

@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 
+use berth_clock::Clock;
 use berth_routing::names;
 use berth_shim::config::{Internal, Network};
 use berth_shim::way_out as config;
@@ -53,14 +55,23 @@ pub(super) fn dial_listener(
 }
 
 /// Prepares the way out of instances' networks; else says why there is none.
-pub(super) fn way_out(parts: &Parts, platform: &str) -> Result<WayOut, String> {
+pub(super) fn way_out(parts: &Parts, platform: &str, clock: &Arc<dyn Clock>) -> Result<WayOut, String> {
     if !parts.own_network {
         return Err("instances have no networks of their own".to_owned());
     }
     match (rustix::process::geteuid().is_root(), &parts.containers) {
-        (true, _) => Pair::open(platform).map(WayOut::Pair).map_err(|error| error.to_string()),
+        (true, _) => Pair::open(platform, clock).map(WayOut::Pair).map_err(|error| error.to_string()),
         (false, None) => Slirp::open(&parts.shim).map(WayOut::Slirp),
         (false, Some(_)) => Err("only root can make one for containers".to_owned()),
+    }
+}
+
+/// Why an instance that may connect to others gets to nobody, when that is so.
+pub(super) fn no_egress(inner: &Inner) -> Option<String> {
+    match &inner.way_out {
+        Ok(WayOut::Pair(pair)) => pair.blocked(),
+        Ok(WayOut::Slirp(_)) => None,
+        Err(why) => Some(why.clone()),
     }
 }
 

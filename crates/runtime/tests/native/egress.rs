@@ -267,6 +267,35 @@ fn rules_that_somebody_removed_are_put_back_while_an_instance_runs() {
     });
 }
 
+/// As ufw, firewalld and Docker have it: another table drops or refuses what is passed on. Ours cannot let it pass, so that it is told.
+#[test]
+fn a_firewall_that_drops_what_instances_send_is_told_with_what_helps() {
+    on_a_machine(async |world, runtime| {
+        let target = [format!("{SERVER}:80")];
+        let chain = "add chain ip fw FORWARD { type filter hook forward priority 0 ; policy";
+        for (policy, rule) in [("drop", None), ("accept", Some("add rule ip fw FORWARD reject"))] {
+            nft("add table ip fw");
+            nft(&format!("{chain} {policy} ; }}"));
+            rule.map(nft);
+            let told = |runtime: &PlainRuntime| runtime.capabilities().no_egress;
+            // A platform that starts now knows it at once, without any instance, and leaves nothing of its try.
+            let another = World::new();
+            let why = told(&another.runtime()).expect("it is told");
+            assert!(why.starts_with("the packet filter's ip fw FORWARD drop"), "{why}");
+            assert!(!nft("list tables").contains("_try"));
+            let tried = try_all(&world, &runtime, Egress::Internet, &target).await;
+            assert_eq!(reached(&tried), [""; 0]);
+            until(|| told(&runtime).as_ref() == Some(&why)).await;
+            // Somebody mends it; nothing has to be started anew.
+            nft("delete table ip fw");
+            until(|| told(&runtime).is_none()).await;
+            let tried = try_all(&world, &runtime, Egress::Internet, &target).await;
+            assert_eq!(reached(&tried), target);
+        }
+        runtime.end_all().unwrap();
+    });
+}
+
 /// Somebody changes the packet filter: the next start makes the rules anew. While nobody does they are left alone.
 #[test]
 fn rules_that_somebody_removed_are_there_again_at_the_next_start() {

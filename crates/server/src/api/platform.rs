@@ -56,7 +56,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, principal: Principal) ->
         isolation_words: words(capabilities.isolation, capabilities.users).to_owned(),
         names: capabilities.names,
         network: network(&capabilities),
-        isolation_missing: capabilities.missing.into_iter().filter(|_| owner).collect(),
+        isolation_missing: if owner { missing(&capabilities) } else { Vec::new() },
         limits: capabilities.limits.into_iter().map(str::to_owned).collect(),
         cgroups: capabilities.cgroup.map(|kind| kind.to_string()),
         build_processes: api.machine.build_processes(),
@@ -114,6 +114,13 @@ fn network(capabilities: &Capabilities) -> String {
     }
 }
 
+/// What keeps instances from more, a sentence each.
+fn missing(capabilities: &Capabilities) -> Vec<String> {
+    let no_egress = capabilities.no_egress.as_ref().filter(|_| capabilities.own_network);
+    let no_egress = no_egress.map(|why| format!("instances have no way out: {why}"));
+    capabilities.missing.iter().cloned().chain(no_egress).collect()
+}
+
 #[utoipa::path(post, path = route::PLATFORM_DOWN, tag = "platform", responses((status = 202, body = PlatformDown)),
     params(("Idempotency-Key" = String, Header)))]
 pub(super) async fn down(
@@ -124,4 +131,32 @@ pub(super) async fn down(
     let instances: usize = api.desk.read(|state| state.apps.values().map(|app| app.instances.len()).sum());
     api.machine.ask_down();
     Ok((StatusCode::ACCEPTED, Json(PlatformDown { instances: u32::try_from(instances).unwrap_or(u32::MAX) })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_out_that_is_not_there_is_told_with_what_is_missing() {
+        let why = "ufw drops what instances send; `ufw route allow in on bv+` lets them out";
+        let capabilities = Capabilities {
+            backend: "native",
+            daemon: None,
+            isolation: Isolation::Full,
+            missing: vec!["no limits on memory".to_owned()],
+            limits: Vec::new(),
+            users: true,
+            cgroup: None,
+            freezes: false,
+            own_network: true,
+            no_egress: Some(why.to_owned()),
+            names: true,
+        };
+        assert!(network(&capabilities).ends_with(&format!("without a way out: {why}")));
+        let told = ["no limits on memory".to_owned(), format!("instances have no way out: {why}")];
+        assert_eq!(missing(&capabilities), told);
+        let shared = Capabilities { own_network: false, ..capabilities };
+        assert_eq!(missing(&shared).len(), 1);
+    }
 }
