@@ -19,7 +19,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -221,16 +221,30 @@ impl Repository {
     /// # Errors
     /// When there is none, or somebody has it.
     pub fn upload(&self, id: &str) -> Result<Upload> {
+        let (path, file) = self.opened(id)?;
+        self.held(path, file)
+    }
+
+    /// The file of an upload, which somebody else may have.
+    fn opened(&self, id: &str) -> Result<(PathBuf, File)> {
         if !is_upload(id) {
             return Err(HostedError::NoUpload);
         }
         let path = self.path.join(UPLOADS).join(id);
-        let file = match OpenOptions::new().read(true).append(true).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(HostedError::NoUpload),
-            file => file.map_err(failed(&path, "opened"))?,
-        };
+        match OpenOptions::new().read(true).append(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(HostedError::NoUpload),
+            file => Ok((path.clone(), file.map_err(failed(&path, "opened"))?)),
+        }
+    }
+
+    /// Keeps others from it.
+    fn held(&self, path: PathBuf, file: File) -> Result<Upload> {
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_locked| HostedError::Busy)?;
+        // Whoever had it until now may have made a blob of this very file, and to a blob nothing is added.
+        if !is_at(&file, &path)? {
+            return Err(HostedError::NoUpload);
+        }
         let length = file.metadata().map_err(failed(&path, "looked at"))?.len();
         Ok(Upload { repository: self.clone(), path, file, length })
     }
@@ -386,6 +400,16 @@ fn is_upload(id: &str) -> bool {
 
 fn is_there(path: &Path) -> Result<bool> {
     path.try_exists().map_err(failed(path, "looked at"))
+}
+
+/// Whether a path leads to a file that is open, and not to another one or nowhere.
+fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let own = file.metadata().map_err(failed(path, "looked at"))?;
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(path, "looked at")(error)),
+        Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
+    }
 }
 
 /// Writes a file whole or not at all.

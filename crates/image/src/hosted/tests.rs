@@ -81,6 +81,27 @@ fn bytes_of_another_digest_are_thrown_away() {
 }
 
 #[test]
+fn nothing_is_added_to_what_became_a_blob_meanwhile() {
+    let (_root, hosted) = hosted(Bounds::default());
+    let shop = hosted.repository("a/b/shop");
+    shop.begin(ID).unwrap();
+    // Opened before it was finished, and held only after it.
+    let (path, file) = shop.opened(ID).unwrap();
+    let mut first = shop.upload(ID).unwrap();
+    first.append(b"hello").unwrap();
+    let digest = Digest::of(b"hello");
+    first.finish(&digest).unwrap();
+    assert!(matches!(shop.held(path, file), Err(HostedError::NoUpload)));
+    // No more is one held that was thrown away, whatever was begun in its place.
+    shop.begin(ID).unwrap();
+    let (path, file) = shop.opened(ID).unwrap();
+    shop.upload(ID).unwrap().cancel().unwrap();
+    shop.begin(ID).unwrap();
+    assert!(matches!(shop.held(path, file), Err(HostedError::NoUpload)));
+    assert_eq!(shop.blob(&digest).unwrap().unwrap().1, 5);
+}
+
+#[test]
 fn a_manifest_stands_only_with_all_its_parts() {
     let (_root, hosted) = hosted(Bounds::default());
     let shop = hosted.repository("a/b/shop");
