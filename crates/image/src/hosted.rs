@@ -9,7 +9,8 @@
 //!
 //! Every repository has its own blobs: one that could be had because another tenant has it too would tell that it does. A blob that is
 //! mounted from a repository of the same owner is a hard link. What has a digest for a name was verified, synced and moved into place, so a
-//! crash leaves whole things and uploads that a [`Hosted::sweep`] removes. The rules are those of the OCI distribution specification 1.1.
+//! crash leaves whole things, and uploads and names with a dot before them, which a [`Hosted::sweep`] removes. The rules are those of the
+//! OCI distribution specification 1.1.
 
 mod manifest;
 mod sweep;
@@ -21,13 +22,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
 pub use self::manifest::{Held, Named};
-pub use self::sweep::{Kept, Removed};
+pub use self::sweep::{Failed, Kept, Removed};
 use crate::digest::Digest;
 
 const BLOBS: &str = "blobs";
@@ -130,6 +132,8 @@ struct Inside {
     bounds: Bounds,
     /// The bytes of each repository that was asked for since we started.
     used: Mutex<BTreeMap<String, u64>>,
+    /// How many names were made for what is written or on its way out.
+    fresh: AtomicU64,
 }
 
 /// One repository.
@@ -144,7 +148,7 @@ impl Hosted {
     /// The repositories below `root`, which is made with the first of them.
     #[must_use]
     pub fn new(root: PathBuf, bounds: Bounds) -> Self {
-        Self { inside: Arc::new(Inside { root, bounds, used: Mutex::default() }) }
+        Self { inside: Arc::new(Inside { root, bounds, used: Mutex::default(), fresh: AtomicU64::new(0) }) }
     }
 
     /// The repository of this name, which must be a path of plain names. It need not exist.
@@ -152,6 +156,22 @@ impl Hosted {
     pub fn repository(&self, name: &str) -> Repository {
         debug_assert!(name.split('/').all(|part| !part.is_empty() && !part.starts_with('.')), "{name}");
         Repository { hosted: self.clone(), name: name.to_owned(), path: self.inside.root.join(name) }
+    }
+
+    /// A name that is none of a tag or digest, and that we gave to nothing else.
+    fn fresh(&self, what: &str) -> String {
+        format!(".{what}-{}", self.inside.fresh.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A file that is nobody else's: a control before us may have left some of these names, and one that hands over to us use them yet.
+    fn fresh_file(&self, folder: &Path) -> Result<(PathBuf, File)> {
+        loop {
+            let path = folder.join(self.fresh("new"));
+            match File::create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                file => return Ok((path.clone(), file.map_err(failed(&path, "made"))?)),
+            }
+        }
     }
 }
 
@@ -260,7 +280,7 @@ impl Repository {
 
     /// Counts bytes that are about to be written, if there is room for them.
     fn take(&self, bytes: u64) -> Result<()> {
-        let Inside { bounds, root, used } = &*self.hosted.inside;
+        let Inside { bounds, root, used, .. } = &*self.hosted.inside;
         let disk = rustix::fs::statvfs(root).map_err(|error| failed(root, "looked at")(error.into()))?;
         if disk.f_bavail.saturating_mul(disk.f_frsize) < bounds.reserve.saturating_add(bytes) {
             return Err(HostedError::DiskFull);
@@ -286,6 +306,19 @@ impl Repository {
         if let Some(count) = used.get_mut(&self.name) {
             *count = count.saturating_sub(bytes);
         }
+    }
+
+    /// Writes a file whole or not at all. Two who write it at once write one each, and the later one stays.
+    fn write_whole(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<()> {
+        let folder = self.path.join(folder);
+        let (fresh, mut file) = self.hosted.fresh_file(&folder)?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        if let Err(error) = written.and_then(|()| fs::rename(&fresh, folder.join(name))) {
+            // One that cannot be removed either is swept.
+            drop(fs::remove_file(&fresh));
+            return Err(failed(&fresh, "written")(error));
+        }
+        sync(&folder)
     }
 
     /// The bytes of all its files.
@@ -410,18 +443,6 @@ fn is_at(file: &File, path: &Path) -> Result<bool> {
         Err(error) => Err(failed(path, "looked at")(error)),
         Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
     }
-}
-
-/// Writes a file whole or not at all.
-fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let (fresh, target) = (folder.join(format!(".{name}")), folder.join(name));
-    let written = File::create(&fresh).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(failed(&fresh, "written"))?;
-    fs::rename(&fresh, &target).map_err(failed(&fresh, "moved"))?;
-    sync(folder)
 }
 
 /// Has the names in a folder survive a loss of power.

@@ -6,7 +6,7 @@ use std::io;
 
 use serde::Deserialize;
 
-use super::{HostedError, MANIFESTS, Repository, Result, TAGS, failed, is_there, write_whole};
+use super::{HostedError, MANIFESTS, Repository, Result, TAGS, failed, is_there};
 use crate::digest::Digest;
 use crate::manifest::MANIFEST_MAX;
 use crate::reference::is_tag;
@@ -136,9 +136,9 @@ impl Repository {
         let mut whole = format!("{media_type}\n").into_bytes();
         whole.extend_from_slice(bytes);
         self.take(whole.len() as u64)?;
-        write_whole(&self.path.join(MANIFESTS), &found.hex(), &whole)?;
+        self.write_whole(MANIFESTS, &found.hex(), &whole)?;
         if let Named::Tag(tag) = named {
-            write_whole(&self.path.join(TAGS), tag, found.to_string().as_bytes())?;
+            self.write_whole(TAGS, tag, found.to_string().as_bytes())?;
         }
         Ok(found)
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
-use super::{BLOBS, FOLDERS, Hosted, MANIFESTS, Repository, Result, TAGS, UPLOADS, failed};
+use super::{BLOBS, FOLDERS, Hosted, HostedError, MANIFESTS, Repository, Result, TAGS, UPLOADS, failed};
 use crate::digest::Digest;
 
 /// How long what nothing names stays: a push sends blobs first and what names them last, and may take its time.
@@ -15,6 +15,9 @@ const GRACE: Duration = Duration::from_secs(24 * 3_600);
 
 /// The repositories that stay, each with the manifests that are needed there whatever its tags say.
 pub type Kept = BTreeMap<String, BTreeSet<Digest>>;
+
+/// The repositories that could not be looked after, and why.
+pub type Failed = Vec<(String, HostedError)>;
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,20 +31,19 @@ pub struct Removed {
 impl Hosted {
     /// Looks after the repositories `names`, which were there before `kept` was made: one that came since is nobody's to remove. Removes
     /// those that are not kept; and in those that are, what neither a tag nor a kept manifest needs and what was left of uploads,
-    /// once it is a day old by `now`. What is pushed again meanwhile is new.
-    ///
-    /// # Errors
-    /// When a repository cannot be read or written; those before it are done.
-    pub fn sweep(&self, names: &[String], kept: &Kept, now: SystemTime) -> Result<Removed> {
-        let mut removed = Removed::default();
+    /// once it is a day old by `now`. What is pushed again meanwhile is new. One repository that cannot be read or written keeps no other
+    /// from being looked after.
+    pub fn sweep(&self, names: &[String], kept: &Kept, now: SystemTime) -> (Removed, Failed) {
+        let (mut removed, mut failed) = (Removed::default(), Failed::new());
         for name in names {
             let repository = self.repository(name);
-            match kept.get(name) {
-                Some(manifests) => repository.sweep(manifests, now, &mut removed)?,
-                None => repository.remove(&mut removed)?,
-            }
+            let done = match kept.get(name) {
+                Some(manifests) => repository.sweep(manifests, now, &mut removed),
+                None => repository.remove(&mut removed),
+            };
+            failed.extend(done.err().map(|error| (name.clone(), error)));
         }
-        Ok(removed)
+        (removed, failed)
     }
 
     /// The names of all repositories.
@@ -86,6 +88,13 @@ impl Repository {
                 if !needed.contains(&name) && is_old(&path, now) {
                     remove(&path, removed)?;
                 }
+            }
+        }
+        // Of tags those that were never written whole.
+        for name in self.names(TAGS)?.into_iter().filter(|name| name.starts_with('.')) {
+            let path = self.path.join(TAGS).join(name);
+            if is_old(&path, now) {
+                remove(&path, removed)?;
             }
         }
         self.forget();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::*;
 
+/// How long what nothing names stays.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 const ID: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "00000000000000000000000000000000";
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -184,26 +186,75 @@ fn a_sweep_takes_what_nobody_needs_and_nothing_else() {
     shop.begin(ID).unwrap();
     let now = fs::metadata(root.path().join("a/b/shop/uploads")).unwrap().modified().unwrap();
     let shop_alone = ["a/b/shop".to_owned()];
-    let later = now + 2 * Duration::from_secs(24 * 3_600);
+    let later = now + 2 * DAY;
     let kept = |manifests: &[Digest]| {
         Kept::from([("a/b/shop".to_owned(), manifests.iter().copied().collect::<BTreeSet<_>>())])
     };
     let names = hosted.names().unwrap();
     let late = hosted.repository("a/b/late");
     push(&late, b"y");
-    let removed = hosted.sweep(&names, &kept(&[first]), now).unwrap();
+    let (removed, failed) = hosted.sweep(&names, &kept(&[first]), now);
+    assert!(failed.is_empty(), "{failed:?}");
     assert_eq!(
         (removed.files, root.path().join("a/b/gone").try_exists().unwrap()),
         (1, false),
         "it is young"
     );
-    hosted.sweep(&shop_alone, &kept(&[first]), later).unwrap();
+    hosted.sweep(&shop_alone, &kept(&[first]), later);
     for digest in [config, layer, other] {
         assert!(shop.blob(&digest).unwrap().is_some());
     }
     assert!(shop.blob(&spare).unwrap().is_none() && shop.upload(ID).is_err());
-    hosted.sweep(&shop_alone, &kept(&[]), later).unwrap();
+    hosted.sweep(&shop_alone, &kept(&[]), later);
     assert!(shop.manifest(&Named::Digest(first)).unwrap().is_none() && shop.blob(&layer).unwrap().is_none());
     assert!(shop.manifest(&Named::Digest(second)).unwrap().is_some() && shop.blob(&other).unwrap().is_some());
     assert_eq!(hosted.names().unwrap(), ["a/b/late", "a/b/shop"], "what came later is not touched");
+}
+
+#[test]
+fn who_writes_the_same_manifest_or_tag_at_once_writes_a_file_of_his_own() {
+    let (root, hosted) = hosted(Bounds::default());
+    let shop = hosted.repository("a/b/shop");
+    let bytes = image(&push(&shop, b"config"), &[]);
+    let digest = Digest::of(&bytes);
+    // What others write just now, and what a crash left, under whatever name.
+    let folders = [("tags", "v1".to_owned()), ("manifests", digest.hex())];
+    let others: Vec<PathBuf> = folders
+        .iter()
+        .flat_map(|(folder, name)| {
+            [format!(".{name}"), ".new-0".to_owned(), ".new-1".to_owned()]
+                .map(|it| root.path().join("a/b/shop").join(folder).join(it))
+        })
+        .collect();
+    for path in &others {
+        fs::write(path, b"half").unwrap();
+    }
+    assert_eq!(shop.put_manifest(&tag("v1"), OCI, &bytes).unwrap(), digest);
+    for path in &others {
+        assert_eq!(fs::read(path).unwrap(), b"half", "{path:?}");
+    }
+    assert_eq!(shop.manifest(&tag("v1")).unwrap().unwrap().bytes, bytes);
+    let names = hosted.names().unwrap();
+    let kept = Kept::from([("a/b/shop".to_owned(), BTreeSet::new())]);
+    let now = fs::metadata(&others[0]).unwrap().modified().unwrap();
+    hosted.sweep(&names, &kept, now);
+    assert!(others.iter().all(|path| path.try_exists().unwrap()), "they may be under way");
+    let (_, failed) = hosted.sweep(&names, &kept, now + 2 * DAY);
+    assert!(failed.is_empty() && others.iter().all(|path| !path.try_exists().unwrap()), "{failed:?}");
+    assert_eq!(shop.manifest(&tag("v1")).unwrap().unwrap().bytes, bytes);
+}
+
+#[test]
+fn a_repository_that_cannot_be_read_keeps_no_other_from_being_swept() {
+    let (root, hosted) = hosted(Bounds::default());
+    let [first, second] = ["a/b/first", "a/b/second"].map(|name| hosted.repository(name));
+    let (spare, other) = (push(&first, b"spare"), push(&second, b"spare"));
+    fs::write(root.path().join("a/b/first/tags/v1"), b"no digest").unwrap();
+    let names = hosted.names().unwrap();
+    let kept: Kept = names.iter().map(|name| (name.clone(), BTreeSet::new())).collect();
+    let now = fs::metadata(root.path().join("a/b/first/tags/v1")).unwrap().modified().unwrap();
+    let (removed, failed) = hosted.sweep(&names, &kept, now + 2 * DAY);
+    assert_eq!((removed.files, failed.len(), failed[0].0.as_str()), (1, 1, "a/b/first"), "{failed:?}");
+    assert!(first.blob(&spare).unwrap().is_some(), "who knows what needs it");
+    assert!(second.blob(&other).unwrap().is_none());
 }

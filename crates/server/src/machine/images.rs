@@ -265,8 +265,11 @@ impl Machine {
         });
         let (hosted, now) = (self.hosted.clone(), UNIX_EPOCH + Duration::from_millis(self.clock.now().0));
         match tokio::task::spawn_blocking(move || hosted.sweep(&names, &kept, now)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => events::could_not("sweep the registry", &error),
+            Ok((_, failed)) => {
+                for (repository, error) in failed {
+                    events::could_not(&format!("sweep the repository {repository}"), &in_full(&error));
+                }
+            }
             Err(error) => events::could_not("sweep the registry", &error),
         }
     }
