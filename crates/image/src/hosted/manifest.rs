@@ -81,9 +81,9 @@ impl Names {
         Ok(read)
     }
 
-    fn blobs(&self) -> impl Iterator<Item = Digest> {
-        let all = self.config.iter().chain(&self.layers).chain(&self.blobs);
-        all.filter(|it| it.urls.is_empty()).map(|it| it.digest)
+    /// All that it needs, wherever it is: what may stay away and was pushed all the same is needed, too.
+    fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        self.config.iter().chain(&self.layers).chain(&self.blobs)
     }
 
     fn manifests(&self) -> impl Iterator<Item = Digest> {
@@ -116,9 +116,9 @@ impl Repository {
         if media_type.is_empty() || media_type.len() > MEDIA_TYPE_MAX || !plain {
             return Err(HostedError::Manifest("its media type is none".to_owned()));
         }
-        for blob in names.blobs() {
-            if self.blob(&blob)?.is_none() {
-                return Err(HostedError::Missing(blob));
+        for blob in names.blobs().filter(|it| it.urls.is_empty()) {
+            if self.blob(&blob.digest)?.is_none() {
+                return Err(HostedError::Missing(blob.digest));
             }
         }
         for digest in names.manifests() {
@@ -211,7 +211,7 @@ impl Repository {
             if manifests.insert(digest) {
                 let names = Names::read(&held.bytes)?;
                 open.extend(names.manifests());
-                blobs.extend(names.blobs());
+                blobs.extend(names.blobs().map(|it| it.digest));
             }
         }
         Ok((manifests, blobs))

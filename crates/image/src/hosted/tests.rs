@@ -258,3 +258,17 @@ fn a_repository_that_cannot_be_read_keeps_no_other_from_being_swept() {
     assert!(first.blob(&spare).unwrap().is_some(), "who knows what needs it");
     assert!(second.blob(&other).unwrap().is_none());
 }
+
+#[test]
+fn what_is_elsewhere_too_need_not_be_pushed_and_stays_where_it_was() {
+    let (root, hosted) = hosted(Bounds::default());
+    let shop = hosted.repository("a/b/shop");
+    let (pushed, away) = (push(&shop, b"windows"), Digest::of(b"more windows"));
+    let layer = |digest| format!(r#"{{"digest":"{digest}","size":1,"urls":["https://example.com/x"]}}"#);
+    let bytes = format!(r#"{{"schemaVersion":2,"layers":[{},{}]}}"#, layer(pushed), layer(away));
+    shop.put_manifest(&tag("v1"), OCI, bytes.as_bytes()).unwrap();
+    let now = fs::metadata(root.path().join("a/b/shop/tags/v1")).unwrap().modified().unwrap();
+    let kept = Kept::from([("a/b/shop".to_owned(), BTreeSet::new())]);
+    hosted.sweep(&hosted.names().unwrap(), &kept, now + 2 * DAY);
+    assert!(shop.blob(&pushed).unwrap().is_some());
+}
