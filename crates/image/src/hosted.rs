@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use sha2::{Digest as _, Sha256};
 
 pub use self::manifest::{Held, Named};
@@ -204,19 +204,23 @@ impl Repository {
         let (source, target) =
             (from.path.join(BLOBS).join(digest.hex()), self.path.join(BLOBS).join(digest.hex()));
         let Ok(found) = fs::metadata(&source) else { return Ok(false) };
-        self.make()?;
+        let _held = self.hold(FlockOperation::LockShared)?;
         if is_there(&target)? {
-            return Ok(true);
+            return date(&target).map(|()| true);
         }
         self.take(found.len())?;
-        match fs::hard_link(&source, &target) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.give_back(found.len()),
-            Err(error) => {
-                self.give_back(found.len());
-                return Err(failed(&target, "linked")(error));
-            }
-            Ok(()) => sync(&self.path.join(BLOBS))?,
+        if let Err(error) = fs::hard_link(&source, &target) {
+            self.give_back(found.len());
+            return match error.kind() {
+                io::ErrorKind::AlreadyExists => Ok(true),
+                // It was swept there since we looked.
+                io::ErrorKind::NotFound => Ok(false),
+                _ => Err(failed(&target, "linked")(error)),
+            };
         }
+        // It is as old as the other repository's, and would be swept before what is to name it comes.
+        date(&target)?;
+        sync(&self.path.join(BLOBS))?;
         Ok(true)
     }
 
@@ -267,6 +271,32 @@ impl Repository {
         }
         let length = file.metadata().map_err(failed(&path, "looked at"))?.len();
         Ok(Upload { repository: self.clone(), path, file, length })
+    }
+
+    /// Whether a blob is there, and stays as if it were pushed now.
+    fn has_still(&self, path: &Path) -> Result<bool> {
+        let _held = self.hold(FlockOperation::LockShared)?;
+        let is_there = is_there(path)?;
+        if is_there {
+            date(path)?;
+        }
+        Ok(is_there)
+    }
+
+    /// Holds the repository while the file that is given lives: shared by who relies on what is there, alone by who removes. It is the
+    /// kernel's lock, since two controls may be at work while one takes over from the other.
+    fn hold(&self, how: FlockOperation) -> Result<File> {
+        let path = self.path.join(MANIFESTS);
+        loop {
+            self.make()?;
+            let folder = File::open(&path).map_err(failed(&path, "opened"))?;
+            let held = rustix::io::retry_on_intr(|| rustix::fs::flock(&folder, how));
+            held.map_err(|error| failed(&path, "locked")(error.into()))?;
+            // Whoever held it until now may have removed all of it.
+            if is_at(&folder, &path)? {
+                return Ok(folder);
+            }
+        }
     }
 
     /// Makes its folders.
@@ -393,9 +423,11 @@ impl Upload {
         }
         let folder = self.repository.path.join(BLOBS);
         let target = folder.join(digest.hex());
-        if is_there(&target)? {
+        if self.repository.has_still(&target)? {
             return self.cancel();
         }
+        // Not as old as its last byte, which may have come long ago.
+        date(&self.path)?;
         self.file.sync_all().map_err(failed(&self.path, "written"))?;
         fs::rename(&self.path, &target).map_err(failed(&self.path, "moved"))?;
         sync(&folder)
@@ -443,6 +475,16 @@ fn is_at(file: &File, path: &Path) -> Result<bool> {
         Err(error) => Err(failed(path, "looked at")(error)),
         Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
     }
+}
+
+/// Dates a file now.
+fn date(path: &Path) -> Result<()> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+    };
+    let dated = rustix::fs::utimensat(CWD, path, &times, AtFlags::empty());
+    dated.map_err(|error| failed(path, "written")(error.into()))
 }
 
 /// Has the names in a folder survive a loss of power.

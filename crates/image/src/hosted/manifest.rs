@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
+use rustix::fs::FlockOperation;
 use serde::Deserialize;
 
 use super::{HostedError, MANIFESTS, Repository, Result, TAGS, failed, is_there};
@@ -70,6 +71,13 @@ struct Descriptor {
     urls: Vec<String>,
 }
 
+/// What somebody needs of a repository.
+#[derive(Debug, Default)]
+pub(super) struct Needed {
+    pub(super) manifests: BTreeSet<Digest>,
+    pub(super) blobs: BTreeSet<Digest>,
+}
+
 impl Names {
     fn read(bytes: &[u8]) -> Result<Self> {
         let read: Self =
@@ -116,6 +124,8 @@ impl Repository {
         if media_type.is_empty() || media_type.len() > MEDIA_TYPE_MAX || !plain {
             return Err(HostedError::Manifest("its media type is none".to_owned()));
         }
+        // What is found from here on stays found until the manifest stands, which is what keeps it.
+        let _held = self.hold(FlockOperation::LockShared)?;
         for blob in names.blobs().filter(|it| it.urls.is_empty()) {
             if self.blob(&blob.digest)?.is_none() {
                 return Err(HostedError::Missing(blob.digest));
@@ -126,7 +136,6 @@ impl Repository {
                 return Err(HostedError::Missing(digest));
             }
         }
-        self.make()?;
         if let Named::Tag(tag) = named {
             let most = self.hosted.inside.bounds.tags;
             if !is_there(&self.path.join(TAGS).join(tag))? && self.tags()?.len() >= most {
@@ -202,19 +211,20 @@ impl Repository {
         }
     }
 
-    /// Everything that the manifests named by `roots` need: manifests and blobs.
-    pub(super) fn reachable(&self, roots: BTreeSet<Digest>) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>)> {
-        let (mut manifests, mut blobs) = (BTreeSet::new(), BTreeSet::new());
+    /// Adds to what is needed all that the manifests named by `roots` need, and those themselves.
+    pub(super) fn reach(&self, roots: BTreeSet<Digest>, needed: &mut Needed) -> Result<()> {
         let mut open: Vec<Digest> = roots.into_iter().collect();
         while let Some(digest) = open.pop() {
-            let Some(held) = self.manifest(&Named::Digest(digest))? else { continue };
-            if manifests.insert(digest) {
-                let names = Names::read(&held.bytes)?;
-                open.extend(names.manifests());
-                blobs.extend(names.blobs().map(|it| it.digest));
+            if needed.manifests.contains(&digest) {
+                continue;
             }
+            let Some(held) = self.manifest(&Named::Digest(digest))? else { continue };
+            let names = Names::read(&held.bytes)?;
+            needed.manifests.insert(digest);
+            needed.blobs.extend(names.blobs().map(|it| it.digest));
+            open.extend(names.manifests());
         }
-        Ok((manifests, blobs))
+        Ok(())
     }
 
     /// What its tags mean.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
 
 use super::*;
 
 /// How long what nothing names stays.
 const DAY: Duration = Duration::from_secs(24 * 3_600);
+const HOUR: Duration = Duration::from_secs(3_600);
 const ID: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "00000000000000000000000000000000";
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -26,6 +28,31 @@ fn push(repository: &Repository, bytes: &[u8]) -> Digest {
     upload.append(bytes).unwrap();
     upload.finish(&digest).unwrap();
     digest
+}
+
+/// Dates everything that is in a folder of a repository a month back, and gives the time that it is.
+fn age(repository: &Repository, folders: &[&str]) -> SystemTime {
+    let now = fs::metadata(&repository.path).unwrap().modified().unwrap();
+    for path in folders.iter().map(|folder| repository.path.join(folder)) {
+        for entry in fs::read_dir(path).unwrap() {
+            File::open(entry.unwrap().path()).unwrap().set_modified(now - 30 * DAY).unwrap();
+        }
+    }
+    now
+}
+
+/// Keeps nothing but what tags mean, in all repositories.
+fn tags_alone(hosted: &Hosted) -> (Vec<String>, Kept) {
+    let names = hosted.names().unwrap();
+    let kept = names.iter().map(|name| (name.clone(), BTreeSet::new())).collect();
+    (names, kept)
+}
+
+fn sweep(hosted: &Hosted, now: SystemTime) -> Removed {
+    let (names, kept) = tags_alone(hosted);
+    let (removed, failed) = hosted.sweep(&names, &kept, now);
+    assert!(failed.is_empty(), "{failed:?}");
+    removed
 }
 
 fn image(config: &Digest, layers: &[Digest]) -> Vec<u8> {
@@ -205,7 +232,7 @@ fn a_sweep_takes_what_nobody_needs_and_nothing_else() {
         assert!(shop.blob(&digest).unwrap().is_some());
     }
     assert!(shop.blob(&spare).unwrap().is_none() && shop.upload(ID).is_err());
-    hosted.sweep(&shop_alone, &kept(&[]), later);
+    hosted.sweep(&shop_alone, &kept(&[]), later + 2 * DAY);
     assert!(shop.manifest(&Named::Digest(first)).unwrap().is_none() && shop.blob(&layer).unwrap().is_none());
     assert!(shop.manifest(&Named::Digest(second)).unwrap().is_some() && shop.blob(&other).unwrap().is_some());
     assert_eq!(hosted.names().unwrap(), ["a/b/late", "a/b/shop"], "what came later is not touched");
@@ -234,13 +261,11 @@ fn who_writes_the_same_manifest_or_tag_at_once_writes_a_file_of_his_own() {
         assert_eq!(fs::read(path).unwrap(), b"half", "{path:?}");
     }
     assert_eq!(shop.manifest(&tag("v1")).unwrap().unwrap().bytes, bytes);
-    let names = hosted.names().unwrap();
-    let kept = Kept::from([("a/b/shop".to_owned(), BTreeSet::new())]);
     let now = fs::metadata(&others[0]).unwrap().modified().unwrap();
-    hosted.sweep(&names, &kept, now);
+    sweep(&hosted, now);
     assert!(others.iter().all(|path| path.try_exists().unwrap()), "they may be under way");
-    let (_, failed) = hosted.sweep(&names, &kept, now + 2 * DAY);
-    assert!(failed.is_empty() && others.iter().all(|path| !path.try_exists().unwrap()), "{failed:?}");
+    sweep(&hosted, now + 2 * DAY);
+    assert!(others.iter().all(|path| !path.try_exists().unwrap()));
     assert_eq!(shop.manifest(&tag("v1")).unwrap().unwrap().bytes, bytes);
 }
 
@@ -250,8 +275,7 @@ fn a_repository_that_cannot_be_read_keeps_no_other_from_being_swept() {
     let [first, second] = ["a/b/first", "a/b/second"].map(|name| hosted.repository(name));
     let (spare, other) = (push(&first, b"spare"), push(&second, b"spare"));
     fs::write(root.path().join("a/b/first/tags/v1"), b"no digest").unwrap();
-    let names = hosted.names().unwrap();
-    let kept: Kept = names.iter().map(|name| (name.clone(), BTreeSet::new())).collect();
+    let (names, kept) = tags_alone(&hosted);
     let now = fs::metadata(root.path().join("a/b/first/tags/v1")).unwrap().modified().unwrap();
     let (removed, failed) = hosted.sweep(&names, &kept, now + 2 * DAY);
     assert_eq!((removed.files, failed.len(), failed[0].0.as_str()), (1, 1, "a/b/first"), "{failed:?}");
@@ -268,7 +292,106 @@ fn what_is_elsewhere_too_need_not_be_pushed_and_stays_where_it_was() {
     let bytes = format!(r#"{{"schemaVersion":2,"layers":[{},{}]}}"#, layer(pushed), layer(away));
     shop.put_manifest(&tag("v1"), OCI, bytes.as_bytes()).unwrap();
     let now = fs::metadata(root.path().join("a/b/shop/tags/v1")).unwrap().modified().unwrap();
-    let kept = Kept::from([("a/b/shop".to_owned(), BTreeSet::new())]);
-    hosted.sweep(&hosted.names().unwrap(), &kept, now + 2 * DAY);
+    sweep(&hosted, now + 2 * DAY);
     assert!(shop.blob(&pushed).unwrap().is_some());
+}
+
+#[test]
+fn what_was_named_stays_a_day_from_when_nothing_names_it() {
+    let (_root, hosted) = hosted(Bounds::default());
+    let shop = hosted.repository("a/b/shop");
+    let (config, layer) = (push(&shop, b"config"), push(&shop, b"layer"));
+    let digest = shop.put_manifest(&tag("v1"), OCI, &image(&config, &[layer])).unwrap();
+    let now = age(&shop, &FOLDERS);
+    assert_eq!(sweep(&hosted, now), Removed::default());
+    shop.untag("v1").unwrap();
+    assert_eq!(sweep(&hosted, now + DAY - HOUR), Removed::default());
+    assert!(shop.manifest(&Named::Digest(digest)).unwrap().is_some());
+    assert_eq!(sweep(&hosted, now + DAY + HOUR).files, 3);
+    assert!(shop.manifest(&Named::Digest(digest)).unwrap().is_none());
+}
+
+#[test]
+fn what_is_pushed_or_mounted_again_is_new() {
+    let (_root, hosted) = hosted(Bounds::default());
+    let [shop, blog] = ["a/b/shop", "a/b/blog"].map(|name| hosted.repository(name));
+    let [mounted, pushed, late] = [b"mounted", b"pushed.", b"late..."].map(|bytes| push(&shop, bytes));
+    let now = age(&shop, &[BLOBS]);
+    assert!(blog.mount(&shop, &mounted).unwrap());
+    push(&shop, b"pushed.");
+    // All of it came yesterday, and only now it is said what it is.
+    blog.begin(ID).unwrap();
+    blog.upload(ID).unwrap().append(b"late...").unwrap();
+    age(&blog, &[UPLOADS]);
+    blog.upload(ID).unwrap().finish(&late).unwrap();
+    assert_eq!(sweep(&hosted, now).files, 1);
+    assert!(blog.blob(&mounted).unwrap().is_some() && blog.blob(&late).unwrap().is_some());
+    assert!(shop.blob(&pushed).unwrap().is_some() && shop.blob(&late).unwrap().is_none());
+}
+
+#[test]
+fn the_manifests_of_an_index_that_is_to_come_stay_with_what_they_need() {
+    let (_root, hosted) = hosted(Bounds::default());
+    let shop = hosted.repository("a/b/shop");
+    let (config, layer) = (push(&shop, b"config"), push(&shop, b"layer"));
+    // A client that finds them there sends them no more.
+    let now = age(&shop, &[BLOBS]);
+    let bytes = image(&config, &[layer]);
+    let digest = shop.put_manifest(&Named::Digest(Digest::of(&bytes)), OCI, &bytes).unwrap();
+    assert_eq!(sweep(&hosted, now), Removed::default());
+    assert!(shop.blob(&config).unwrap().is_some() && shop.blob(&layer).unwrap().is_some());
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{{"digest":"{digest}","size":1}}]}}"#);
+    shop.put_manifest(&tag("all"), INDEX, index.as_bytes()).unwrap();
+    shop.untag("all").unwrap();
+    assert_eq!(sweep(&hosted, now + DAY + HOUR).files, 4, "what nobody came to name goes");
+}
+
+/// Waits until a thread waits for a lock. Says whether it did, and did not end without.
+fn waits<T>(thread: &JoinHandle<T>) -> bool {
+    let own = format!(" {} ", std::process::id());
+    loop {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        if locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&own)) {
+            return true;
+        }
+        if thread.is_finished() {
+            return false;
+        }
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn an_image_that_was_taken_has_its_layers_whatever_is_swept_meanwhile() {
+    let (_root, hosted) = hosted(Bounds::default());
+    let shop = hosted.repository("a/b/shop");
+    let (config, layer, spare) = (push(&shop, b"config"), push(&shop, b"layer"), push(&shop, b"spare"));
+    let now = age(&shop, &[BLOBS]);
+    let put = |tag: Named, layer: Digest| {
+        let (shop, bytes) = (shop.clone(), image(&config, &[layer]));
+        move || shop.put_manifest(&tag, OCI, &bytes)
+    };
+    // A sweep begins, and waits for who pushes.
+    let pushing = shop.hold(FlockOperation::LockShared).unwrap();
+    let all = hosted.clone();
+    let sweeping = thread::spawn(move || sweep(&all, now));
+    assert!(waits(&sweeping));
+    put(tag("v1"), layer)().unwrap();
+    drop(pushing);
+    assert_eq!(sweeping.join().unwrap().files, 1);
+    assert!(shop.blob(&layer).unwrap().is_some() && shop.blob(&spare).unwrap().is_none());
+    // Who pushes waits for a sweep, and finds what that left.
+    let sweeping = shop.hold(FlockOperation::LockExclusive).unwrap();
+    let pushing = thread::spawn(put(tag("v2"), layer));
+    assert!(waits(&pushing));
+    fs::remove_file(shop.path.join(BLOBS).join(layer.hex())).unwrap();
+    drop(sweeping);
+    assert!(matches!(pushing.join().unwrap(), Err(HostedError::Missing(it)) if it == layer));
+    // Also where it left nothing.
+    let sweeping = shop.hold(FlockOperation::LockExclusive).unwrap();
+    let pushing = thread::spawn(put(tag("v3"), layer));
+    assert!(waits(&pushing));
+    fs::remove_dir_all(&shop.path).unwrap();
+    drop(sweeping);
+    assert!(matches!(pushing.join().unwrap(), Err(HostedError::Missing(it)) if it == config));
 }
