@@ -12,6 +12,7 @@
 //! crash leaves whole things, and uploads and names with a dot before them, which a [`Hosted::sweep`] removes. The rules are those of the
 //! OCI distribution specification 1.1.
 
+mod abandoned;
 mod manifest;
 mod sweep;
 #[cfg(test)]
@@ -224,18 +225,19 @@ impl Repository {
         Ok(true)
     }
 
-    /// Begins an upload; `id` is one that nobody guesses.
+    /// Begins an upload; `id` is one that nobody guesses. Where there are as many as there may be, those that were abandoned make room.
     ///
     /// # Errors
     /// When there are too many, or it cannot be made.
     pub fn begin(&self, id: &str) -> Result<()> {
         self.make()?;
-        let folder = self.path.join(UPLOADS);
         let most = self.hosted.inside.bounds.uploads;
-        if fs::read_dir(&folder).map_err(failed(&folder, "listed"))?.count() >= most {
-            return Err(HostedError::TooMuch(format!("there are {most} uploads under way already")));
+        while self.names(UPLOADS)?.len() >= most {
+            if !self.part_with_abandoned()? {
+                return Err(HostedError::TooMuch(format!("there are {most} uploads under way already")));
+            }
         }
-        let path = folder.join(id);
+        let path = self.path.join(UPLOADS).join(id);
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         made.map(drop).map_err(failed(&path, "made"))
     }
@@ -270,7 +272,7 @@ impl Repository {
             return Err(HostedError::NoUpload);
         }
         let length = file.metadata().map_err(failed(&path, "looked at"))?.len();
-        Ok(Upload { repository: self.clone(), path, file, length })
+        Ok(Upload { repository: self.clone(), path, file, length, at_once: false })
     }
 
     /// Whether a blob is there, and stays as if it were pushed now.
@@ -308,13 +310,25 @@ impl Repository {
         Ok(())
     }
 
-    /// Counts bytes that are about to be written, if there is room for them.
+    /// Counts bytes that are about to be written, if there is room for them. Uploads that were abandoned make some.
     fn take(&self, bytes: u64) -> Result<()> {
-        let Inside { bounds, root, used, .. } = &*self.hosted.inside;
+        let Inside { bounds, root, .. } = &*self.hosted.inside;
         let disk = rustix::fs::statvfs(root).map_err(|error| failed(root, "looked at")(error.into()))?;
         if disk.f_bavail.saturating_mul(disk.f_frsize) < bounds.reserve.saturating_add(bytes) {
             return Err(HostedError::DiskFull);
         }
+        while !self.count(bytes)? {
+            if !self.part_with_abandoned()? {
+                let most = bounds.repository >> 20;
+                return Err(HostedError::TooMuch(format!("a repository has {most} MiB at most")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts bytes unless they are too many.
+    fn count(&self, bytes: u64) -> Result<bool> {
+        let Inside { bounds, used, .. } = &*self.hosted.inside;
         let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
         let count = match used.get_mut(&self.name) {
             Some(count) => count,
@@ -323,12 +337,11 @@ impl Repository {
                 used.entry(self.name.clone()).or_insert(found)
             }
         };
-        if count.saturating_add(bytes) > bounds.repository {
-            let most = bounds.repository >> 20;
-            return Err(HostedError::TooMuch(format!("a repository has {most} MiB at most")));
+        let fits = count.saturating_add(bytes) <= bounds.repository;
+        if fits {
+            *count += bytes;
         }
-        *count += bytes;
-        Ok(())
+        Ok(fits)
     }
 
     fn give_back(&self, bytes: u64) {
@@ -373,9 +386,17 @@ pub struct Upload {
     path: PathBuf,
     file: File,
     length: u64,
+    at_once: bool,
 }
 
 impl Upload {
+    /// The same, thrown away when it is dropped unfinished: nobody was told where to go on with it.
+    #[must_use]
+    pub fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
+    }
+
     /// How many bytes came so far.
     #[must_use]
     pub fn length(&self) -> u64 {
@@ -430,6 +451,7 @@ impl Upload {
         date(&self.path)?;
         self.file.sync_all().map_err(failed(&self.path, "written"))?;
         fs::rename(&self.path, &target).map_err(failed(&self.path, "moved"))?;
+        self.at_once = false;
         sync(&folder)
     }
 
@@ -437,7 +459,12 @@ impl Upload {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn cancel(self) -> Result<()> {
+    pub fn cancel(mut self) -> Result<()> {
+        self.at_once = false;
+        self.remove()
+    }
+
+    fn remove(&self) -> Result<()> {
         fs::remove_file(&self.path).map_err(failed(&self.path, "removed"))?;
         self.repository.give_back(self.length);
         Ok(())
@@ -454,6 +481,15 @@ impl Upload {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(&self.path, "read")(error)),
             }
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.at_once {
+            // One that cannot be removed is abandoned, as others are.
+            drop(self.remove());
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::FlockOperation;
 
+use super::abandoned::is_older;
 use super::manifest::Needed;
 use super::{BLOBS, FOLDERS, Hosted, HostedError, MANIFESTS, Repository, Result, TAGS, UPLOADS, failed};
 use crate::digest::Digest;
@@ -86,10 +87,10 @@ impl Hosted {
 
 impl Repository {
     fn sweep(&self, kept: &BTreeSet<Digest>, now: SystemTime, removed: &mut Removed) -> Result<()> {
-        for name in self.names(UPLOADS)? {
-            let path = self.path.join(UPLOADS).join(name);
-            if is_old(&path, now) {
-                remove(&path, removed)?;
+        for id in self.names(UPLOADS)? {
+            if let Some(bytes) = self.part_with(&id, GRACE, now)? {
+                removed.files += 1;
+                removed.bytes += bytes;
             }
         }
         let needed = self.needed(kept, now)?;
@@ -118,7 +119,7 @@ impl Repository {
         let named = needed.manifests.clone();
         let all = self.names(MANIFESTS)?.into_iter();
         let all = all.filter_map(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
-        let young = all.filter(|digest| !is_old(&self.path.join(MANIFESTS).join(digest.hex()), now));
+        let young = all.filter(|digest| !is_older(&self.path.join(MANIFESTS).join(digest.hex()), GRACE, now));
         self.reach(young.collect(), &mut needed)?;
         let names = |all: BTreeSet<Digest>| all.iter().map(Digest::hex).collect();
         Ok(Staying { named, manifests: names(needed.manifests), blobs: names(needed.blobs) })
@@ -137,7 +138,7 @@ impl Repository {
                     _ => !name.starts_with('.'),
                 };
                 let path = self.path.join(folder).join(name);
-                if !stays && is_old(&path, now) {
+                if !stays && is_older(&path, GRACE, now) {
                     found.push(path);
                 }
             }
@@ -189,11 +190,6 @@ impl Repository {
     fn forget(&self) {
         self.hosted.inside.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
     }
-}
-
-fn is_old(path: &Path, now: SystemTime) -> bool {
-    let changed = fs::metadata(path).and_then(|found| found.modified());
-    changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age > GRACE))
 }
 
 fn remove(path: &Path, removed: &mut Removed) -> Result<()> {

@@ -395,3 +395,69 @@ fn an_image_that_was_taken_has_its_layers_whatever_is_swept_meanwhile() {
     drop(sweeping);
     assert!(matches!(pushing.join().unwrap(), Err(HostedError::Missing(it)) if it == config));
 }
+
+#[test]
+fn uploads_that_were_abandoned_make_room_and_those_in_use_do_not() {
+    let (_root, hosted) = hosted(Bounds { uploads: 3, ..Bounds::default() });
+    let shop = hosted.repository("a/b/shop");
+    let [first, second, third, fourth] = ["1", "2", "3", "4"].map(|digit| digit.repeat(32));
+    for id in [&first, &second, &third] {
+        shop.begin(id).unwrap();
+    }
+    assert!(matches!(shop.begin(&fourth), Err(HostedError::TooMuch(_))), "they are young");
+    let now = age(&shop, &[UPLOADS]);
+    // The oldest is somebody's, and the youngest is younger than the other.
+    let held = shop.upload(&first).unwrap();
+    let date = |id: &str, time| File::open(shop.path.join(UPLOADS).join(id)).unwrap().set_modified(time);
+    date(&third, now - HOUR).unwrap();
+    shop.begin(&fourth).unwrap();
+    assert!(matches!(shop.upload(&second), Err(HostedError::NoUpload)));
+    drop(shop.upload(&third).unwrap());
+    shop.begin(&second).unwrap();
+    assert!(matches!(shop.upload(&third), Err(HostedError::NoUpload)));
+    assert!(matches!(shop.begin(&third), Err(HostedError::TooMuch(_))));
+    drop(held);
+    shop.begin(&third).unwrap();
+    assert_eq!(shop.names(UPLOADS).unwrap().len(), 3);
+}
+
+#[test]
+fn what_was_sent_of_abandoned_uploads_makes_room_for_blobs() {
+    let (_root, hosted) = hosted(Bounds { repository: 16, reserve: 0, ..Bounds::default() });
+    let shop = hosted.repository("a/b/shop");
+    for id in [OTHER, ID] {
+        shop.begin(id).unwrap();
+        shop.upload(id).unwrap().append(b"01234567").unwrap();
+    }
+    let mut upload = shop.upload(ID).unwrap();
+    assert!(matches!(upload.append(b"8"), Err(HostedError::TooMuch(_))), "the other one is young");
+    age(&shop, &[UPLOADS]);
+    upload.append(b"89abcdef").unwrap();
+    assert!(matches!(shop.upload(OTHER), Err(HostedError::NoUpload)));
+    assert!(matches!(upload.append(b"x"), Err(HostedError::TooMuch(_))), "its own stays");
+    upload.finish(&Digest::of(b"0123456789abcdef")).unwrap();
+}
+
+#[test]
+fn an_upload_that_nobody_goes_on_with_is_thrown_away_when_it_ends() {
+    let (_root, hosted) = hosted(Bounds { repository: 6, reserve: 0, ..Bounds::default() });
+    let shop = hosted.repository("a/b/shop");
+    let begin = || {
+        shop.begin(ID).unwrap();
+        shop.upload(ID).unwrap().at_once()
+    };
+    let mut upload = begin();
+    upload.append(b"hello").unwrap();
+    drop(upload);
+    assert!(shop.names(UPLOADS).unwrap().is_empty());
+    let mut upload = begin();
+    upload.append(b"hello").unwrap();
+    assert!(upload.finish(&Digest::of(b"other")).is_err());
+    let mut upload = begin();
+    upload.append(b"hello").unwrap();
+    upload.finish(&Digest::of(b"hello")).unwrap();
+    assert!(shop.names(UPLOADS).unwrap().is_empty() && shop.blob(&Digest::of(b"hello")).unwrap().is_some());
+    let mut upload = begin();
+    assert!(matches!(upload.append(b"12"), Err(HostedError::TooMuch(_))), "each was counted once");
+    upload.append(b"1").unwrap();
+}

@@ -483,6 +483,30 @@ async fn a_repository_is_there_for_those_alone_who_may_see_its_app() {
 }
 
 #[tokio::test]
+async fn a_blob_that_is_sent_at_once_and_fails_leaves_no_upload() {
+    let stage = Stage::new().await;
+    stage.submit(Command::App { app: "default/default/shop".parse().unwrap(), wish: Wish::Create }).await;
+    let uploads = stage._dir.path().join("registry/default/default/shop/uploads");
+    let left = || std::fs::read_dir(&uploads).map_or(0, Iterator::count);
+    let post = async |digest: &str, body: Body| {
+        let request = Request::post(format!("/v2/shop/blobs/uploads/?digest={digest}")).body(body).unwrap();
+        let answer = stage.send(request, Peer::Local { uid: OWNER, gid: OWNER, pid: None }).await;
+        answer.status.as_u16()
+    };
+    let digest = |bytes: &[u8]| {
+        let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        format!("sha256:{}", hex::encode(sha256.as_ref()))
+    };
+    let hello = digest(b"hello");
+    let broken = [Ok("hel"), Err(std::io::Error::other("it broke off"))];
+    let broken = Body::from_stream(futures_util::stream::iter(broken));
+    assert_eq!((post(&digest(b"other"), Body::from("hello")).await, left()), (400, 0));
+    assert_eq!((post(&hello, broken).await, left()), (400, 0));
+    assert_eq!((post("sha256:hello", Body::from("hello")).await, left()), (400, 0));
+    assert_eq!((post(&hello, Body::from("hello")).await, left()), (201, 0));
+}
+
+#[tokio::test]
 async fn whoever_follows_a_settled_release_is_told_the_whole_story_and_its_end() {
     let stage = Stage::new().await;
     failed_release(&stage).await;

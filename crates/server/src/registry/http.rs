@@ -156,18 +156,20 @@ impl Asked<'_> {
                 return Ok(made(app, "blobs", &mount));
             }
         }
+        let digest = self.query.digest("digest")?;
         let id = hex::encode(random_bytes::<16>(&*self.api.clock));
-        let (there, name) = (repository.clone(), id.clone());
-        blocking(move || there.begin(&name)).await?;
-        match self.query.digest("digest")? {
-            Some(digest) => {
-                let upload = blocking(move || repository.upload(&id)).await?;
-                let upload = receive(upload, body).await?;
-                blocking(move || upload.finish(&digest)).await?;
-                Ok(made(app, "blobs", &digest))
-            }
-            None => Ok(under_way(StatusCode::ACCEPTED, app, &id, 0)),
-        }
+        let name = id.clone();
+        let Some(digest) = digest else {
+            blocking(move || repository.begin(&name)).await?;
+            return Ok(under_way(StatusCode::ACCEPTED, app, &id, 0));
+        };
+        let upload = blocking(move || {
+            repository.begin(&name)?;
+            Ok(repository.upload(&name)?.at_once())
+        });
+        let upload = receive(upload.await?, body).await?;
+        blocking(move || upload.finish(&digest)).await?;
+        Ok(made(app, "blobs", &digest))
     }
 
     async fn progress(&self, app: &AppId, id: String) -> Answer {
