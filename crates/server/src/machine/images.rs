@@ -12,7 +12,7 @@ use berth_clock::Clock;
 use berth_contract::{Code, Problem};
 use berth_control::command::Deploy;
 use berth_control::event::{Artifact, Failure, Image, ImageCheck};
-use berth_control::state::{App, Life, Release};
+use berth_control::state::{App, Life, Release, State};
 use berth_control::world::Build;
 use berth_control::{format, healthcheck};
 use berth_image::hosted::Kept;
@@ -259,10 +259,7 @@ impl Machine {
             Ok(Err(error)) => return events::could_not("list the registry", &error),
             Err(error) => return events::could_not("list the registry", &error),
         };
-        let kept: Kept = self.desk.read(|state| {
-            let alive = state.apps.values().filter(|app| app.life == Life::Alive);
-            alive.map(|app| (app.id.to_string(), pinned(app))).collect()
-        });
+        let kept = self.desk.read(kept);
         let (hosted, now) = (self.hosted.clone(), UNIX_EPOCH + Duration::from_millis(self.clock.now().0));
         match tokio::task::spawn_blocking(move || hosted.sweep(&names, &kept, now)).await {
             Ok((_, failed)) => {
@@ -295,16 +292,38 @@ impl Machine {
     }
 }
 
-/// The manifests and indexes of images that releases of an app need which may run or be rolled back to.
-fn pinned(app: &App) -> BTreeSet<Digest> {
+/// The repositories of apps that live, each with what releases need of it: those of its own app, and of others that were given its images.
+fn kept(state: &State) -> Kept {
+    let alive = || state.apps.values().filter(|app| app.life == Life::Alive);
+    let mut kept: Kept = alive().map(|app| (app.id.to_string(), BTreeSet::new())).collect();
+    for (of, digest) in alive().flat_map(|app| pinned(app)) {
+        if let Some(digests) = kept.get_mut(&of.to_string()) {
+            digests.insert(digest);
+        }
+    }
+    kept
+}
+
+/// The manifests and indexes of images that releases of an app need which may run or be rolled back to, or are to be pulled yet, with the
+/// app in whose repository each is. That is one of the app's project, since no other is opened to it; at which address our registry was
+/// when the release was submitted is not asked.
+fn pinned(app: &App) -> Vec<(AppId, Digest)> {
     let kept = berth_control::invariant::kept_artifacts(app);
-    let artifacts = app.releases.values().filter_map(|release| release.artifact.as_ref());
-    let images = artifacts.filter(|it| kept.contains(&it.id)).filter_map(|it| it.image.as_deref());
-    let names = images.flat_map(|image| {
-        let reference = image.reference.parse::<Reference>().ok();
-        [image.manifest.parse().ok(), reference.and_then(|it| it.digest().copied())]
-    });
-    names.flatten().collect()
+    let mut pinned = Vec::new();
+    for release in app.releases.values() {
+        let artifact = release.artifact.as_ref().filter(|it| kept.contains(&it.id));
+        let built = artifact.and_then(|it| it.image.as_deref());
+        let built = built.map(|image| (image.reference.as_str(), image.manifest.parse().ok()));
+        let wanted = release.manifest.build.image.as_deref().filter(|_| !release.phase.is_settled());
+        for (name, manifest) in built.into_iter().chain(wanted.map(|name| (name, None))) {
+            let Ok(reference) = name.parse::<Reference>() else { continue };
+            let of = registry::app_of(reference.repository());
+            let Some(of) = of.filter(|of| of.project_id() == app.id.project_id()) else { continue };
+            let digests = [manifest, reference.digest().copied()].into_iter().flatten();
+            pinned.extend(digests.map(|digest| (of.clone(), digest)));
+        }
+    }
+    pinned
 }
 
 /// Why a release of an image is not started: a program out of an image expects the image's files around it.
@@ -417,7 +436,71 @@ pub(super) fn failure(error: &ImageError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use berth_control::event::{Event, Reason, ReleaseSubmitted, Stream};
+    use berth_control::fold::Stamp;
+
     use super::*;
+
+    #[test]
+    fn what_a_release_needs_is_kept_in_the_repository_that_it_is_from() {
+        let mut state = State::default();
+        let stamp = Stamp { position: 1, at: Timestamp(1), actor: "test".to_owned() };
+        let [shop, staging, blog, other] =
+            ["default/default/shop", "default/default/shop-staging", "default/default/blog", "a/b/other"]
+                .map(|id| id.parse::<AppId>().unwrap());
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        let image = |repository: &str, text: &str| format!("127.0.0.1:7070/{repository}@{}", digest(text));
+        let mut submit = |app: &AppId, number, name: String, built: Option<&str>| {
+            let mut manifest = Manifest::default();
+            manifest.build.image = Some(name.clone());
+            let artifact = built.map(|text| Artifact {
+                id: text.to_owned(),
+                image: Some(Box::new(Image {
+                    reference: name,
+                    manifest: digest(text).to_string(),
+                    ..Image::default()
+                })),
+                ..Artifact::default()
+            });
+            let number = ReleaseNumber(number);
+            let submitted = ReleaseSubmitted {
+                number,
+                reason: Reason::Deploy,
+                tree: "t".to_owned(),
+                manifest,
+                artifact,
+                config: BTreeMap::new(),
+                secrets: BTreeMap::new(),
+                description: None,
+                commit: None,
+            };
+            state.apply(&Stream::App(app.clone()), &Event::ReleaseSubmitted(Box::new(submitted)), &stamp);
+        };
+        // An index of which one manifest was pulled; one that is pulled just now; one that no release needs.
+        submit(&shop, 1, image("shop-staging", "index"), Some("manifest"));
+        submit(&shop, 2, image("default/default/shop:v2", "next"), None);
+        submit(&blog, 1, image("blog", "failed"), None);
+        // Nothing is had from repositories of another project, and nothing of ours is elsewhere.
+        submit(&blog, 2, image("a/b/other", "strange"), None);
+        submit(&blog, 3, format!("shop@{}", digest("hub")), None);
+        submit(&other, 1, image("shop", "strange"), None);
+        let failure = Failure::new("build_failed", "it does not build");
+        let failed = Event::ReleaseFailed { number: ReleaseNumber(1), failure };
+        state.apply(&Stream::App(blog.clone()), &failed, &stamp);
+        for app in [&shop, &staging, &blog, &other] {
+            let app = state.apps.entry(app.clone()).or_insert_with(|| Arc::new(App::new(app.clone())));
+            Arc::make_mut(app).life = Life::Alive;
+        }
+        let mut expected: Kept =
+            [&shop, &staging, &blog, &other].map(|app| (app.to_string(), BTreeSet::new())).into();
+        expected.insert(staging.to_string(), [digest("index"), digest("manifest")].into());
+        expected.insert(shop.to_string(), [digest("next")].into());
+        assert_eq!(kept(&state), expected);
+        // What is destroyed goes, whoever was given its images.
+        Arc::make_mut(state.apps.get_mut(&staging).unwrap()).life = Life::Destroyed;
+        expected.remove(&staging.to_string());
+        assert_eq!(kept(&state), expected);
+    }
 
     #[test]
     fn a_check_is_asked_by_edge_or_run_and_what_it_leaves_open_is_filled_in() {
