@@ -171,7 +171,12 @@ impl EdgeLink {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let last = last.filter(|it| it.format <= Snapshot::FORMAT).unwrap_or_default();
+        let last = last.filter(|it| it.format <= Snapshot::FORMAT);
+        if let Some(last) = &last {
+            // A control that ended between a snapshot and this left keys that nothing names.
+            shelf.keep(last);
+        }
+        let last = last.unwrap_or_default();
         let newest = Newest::new(last).map_err(io::Error::other)?;
         let durable = newest.snapshot.generation;
         let ports = newest.ports().map(|port| (port, durable)).collect();

@@ -138,8 +138,9 @@ fn a_host_gets_its_certificate_keeps_it_over_kills_and_has_it_renewed() {
     assert!(renewed, "{}\n{}", certs(&platform), platform.cli(["timeline", "--all"]).stdout);
     assert_eq!(failed, Vec::<String>::new());
     assert_eq!(certs(&platform)["certificates"].as_array().unwrap().len(), 1, "the old one is gone");
-    let files = std::fs::read_dir(platform.home().join("routing/certificates")).unwrap().count();
-    assert_eq!(files, 1, "and its key with it");
+    // Control knows of it before the routing that names it is on disk.
+    let files = || std::fs::read_dir(platform.home().join("routing/certificates")).unwrap().count();
+    assert!(wait_until(PATIENCE, || files() == 1), "and its key with it: {}", files());
     let told = platform.cli(["certs"]).ok().stdout;
     assert!(told.contains("shop.example.com") && told.contains("valid") && told.contains("Pebble"), "{told}");
     let _removed = shop.verb(&["domains", "remove", "shop.example.com"]).ok();
