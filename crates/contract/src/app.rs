@@ -261,6 +261,9 @@ pub struct Instance {
     pub restarts: u32,
     /// How its program last ended.
     pub exit: Option<Exit>,
+    /// How many of its processes the kernel has killed because memory ran out, also those that its program outlived, where that is counted.
+    #[serde(default)]
+    pub oom_kills: u64,
 }
 
 /// How a program ended.

@@ -135,6 +135,8 @@ pub struct Observed {
     pub dropped_lines: u64,
     /// How it stands with its checks; `None` when it has none.
     pub checked: Option<Checked>,
+    /// How many of its processes the kernel has killed because memory ran out, where that is counted.
+    pub oom_kills: u64,
 }
 
 impl Observed {

@@ -61,6 +61,8 @@ pub struct Status {
     pub dropped: u64,
     /// How it stands with its checks; `None` when it has none.
     pub checked: Option<Checked>,
+    /// How many processes the kernel has killed in its control group because memory ran out, where that is counted.
+    pub oom_kills: u64,
 }
 
 /// What an app does.
@@ -406,6 +408,7 @@ fn encode_status(status: &Status) -> Vec<u8> {
     if let Some(checked) = &status.checked {
         put(&mut out, 8, &checked.encode());
     }
+    put_u64(&mut out, 9, status.oom_kills);
     out
 }
 
@@ -422,6 +425,7 @@ fn decode_status(bytes: &[u8]) -> Result<Status, Malformed> {
             (6, field) => status.dropped = tlv::number(field)?,
             (7, field) => status.exits.push(decode_exit(field)?),
             (8, field) => status.checked = Some(Checked::decode(field)?),
+            (9, field) => status.oom_kills = tlv::number(field)?,
             _ => {}
         }
     }
@@ -517,6 +521,7 @@ mod tests {
                 exit_count,
                 exits,
                 dropped,
+                oom_kills: dropped / 2,
                 checked: (dropped > 9).then(Checked::default),
             },
         )

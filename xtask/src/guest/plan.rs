@@ -42,6 +42,7 @@ const INSTANCES: &[&str] = &[
     "the_suite_is_whole",
     "limits::processes_are_limited",
     "limits::memory_is_limited",
+    "limits::a_child_that_ran_out",
     "limits::runtimes_find_their_limits",
     "freezing::it_stands_still",
     "freezing::it_can_be_stopped",

@@ -227,10 +227,21 @@ pub(super) fn instances_table(list: &InstanceList, now: Timestamp) -> Table {
             number(instance.port.map(u32::from)).into(),
             instance.started_at.map_or("-".to_owned(), |at| figures::ago(now, at)).into(),
             instance.restarts.to_string().into(),
-            instance.exit.map_or(String::new(), |exit| ended(exit, now)).into(),
+            last_exit(instance, now).into(),
         ]);
     }
     table
+}
+
+/// How its program last ended, and that processes of it were killed for want of memory where that says nothing of it.
+fn last_exit(instance: &Instance, now: Timestamp) -> String {
+    let exit = instance.exit.map(|exit| ended(exit, now));
+    let is_told = instance.exit.is_some_and(|exit| exit.oom);
+    let killed = (instance.oom_kills > 0 && !is_told).then(|| match instance.oom_kills {
+        1 => "1 child out of memory".to_owned(),
+        count => format!("{count} children out of memory"),
+    });
+    exit.into_iter().chain(killed).collect::<Vec<_>>().join("; ")
 }
 
 fn ended(exit: Exit, now: Timestamp) -> String {

@@ -183,7 +183,7 @@ fn progress(stage: &str, failure: &str) -> String {
 }
 
 const INSTANCES: &str = r#"{"instances":[
-{"id":"default/default/shop/web.7","process":"web","release":4,"state":"ready","started_at":1795233690000,"pid":4711,"port":20007,"restarts":0,"exit":null},
+{"id":"default/default/shop/web.7","process":"web","release":4,"state":"ready","started_at":1795233690000,"pid":4711,"port":20007,"restarts":0,"exit":null,"oom_kills":2},
 {"id":"default/default/shop/worker.8","process":"worker","release":4,"state":"backoff","started_at":null,"pid":null,"port":null,"restarts":3,"exit":{"status":null,"signal":9,"at":1795233780000}},
 {"id":"default/default/shop/worker.9","process":"worker","release":4,"state":"ready","started_at":1795233690000,"pid":4712,"port":null,"restarts":1,"exit":{"status":null,"signal":9,"at":1795233680000,"oom":true}}]}"#;
 const TIMELINE: &str = r#"{"entries":[{"position":40,"at":1795233000000,"app":"default/default/shop","actor":"user:alice","correlation":"c1","kind":"release_submitted","text":"v4 submitted","data":{}},

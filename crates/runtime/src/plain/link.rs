@@ -172,6 +172,7 @@ impl Inner {
             restarts: 0,
             dropped_lines: 0,
             checked: None,
+            oom_kills: 0,
         };
         let entry = Arc::new(Entry {
             token: record.token,
@@ -264,6 +265,7 @@ impl Link {
             observed.restarts = status.restarts;
             observed.dropped_lines = status.dropped;
             observed.checked = status.checked;
+            observed.oom_kills = status.oom_kills;
         });
         for exit in fresh {
             self.announce(RuntimeEvent::Exited { id: self.id.clone(), exit });

@@ -1,7 +1,7 @@
 //! How much of the machine an instance may take. The bombs are small, and each has a bound of its own below what would hurt the machine,
 //! should a limit not hold.
 
-use berth_runtime::{InstanceSpec, Resources};
+use berth_runtime::{InstanceSpec, InstanceState, Resources};
 
 use super::Bench;
 
@@ -36,6 +36,20 @@ pub(super) async fn one_that_ran_out_is_started_again(bench: Bench) {
     bench.runtime().start(spec.clone()).await.unwrap();
     let observed = bench.until(&spec.id, |observed| observed.exit_count >= 2).await;
     assert!(observed.exits.iter().all(|exit| exit.oom == Some(true)), "{observed:?}");
+    bench.end(&spec.id).await;
+}
+
+pub(super) async fn a_child_that_ran_out_is_told_while_its_program_lives(bench: Bench) {
+    let memory = Resources { memory: Some(64 * MIB), ..Resources::default() };
+    // Nothing is printed after it, which would have the shim look anyway.
+    let script = format!("({BOMB}); while :; do sleep 1000; done");
+    let spec = InstanceSpec { resources: memory, ..bench.service(&script) };
+    bench.runtime().start(spec.clone()).await.unwrap();
+    let observed = bench.until(&spec.id, |observed| observed.oom_kills > 0).await;
+    assert_eq!((observed.oom_kills, observed.exit_count), (1, 0), "{observed:?}");
+    assert!(matches!(observed.state, InstanceState::Running { .. }), "{observed:?}");
+    let told = bench.line(&spec.id, "memory ran out").await;
+    assert_eq!(told, "[memory ran out: the kernel ended a process of this instance]");
     bench.end(&spec.id).await;
 }
 

@@ -412,6 +412,7 @@ behaviours! {
         processes_are_limited [Need::Limit("pids")],
         memory_is_limited_and_running_out_is_told [Need::Limit("memory")],
         one_that_ran_out_is_started_again [Need::Limit("memory")],
+        a_child_that_ran_out_is_told_while_its_program_lives [Need::Limit("memory")],
         runtimes_find_their_limits [Need::Namespaces, Need::Limit("memory"), Need::Limit("cpu")],
         room_is_limited [Need::Room],
     }

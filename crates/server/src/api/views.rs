@@ -135,8 +135,22 @@ fn trouble(api: &Api, app: &KnownApp) -> Option<String> {
     let newest = app.releases.values().next_back()?;
     match &newest.failure {
         Some(failure) => Some(format!("{} failed: {}.", newest.number, failure.summary)),
-        None => super::cron::trouble(app),
+        None => out_of_memory(api, app).or_else(|| super::cron::trouble(app)),
     }
+}
+
+/// That memory ran out in an instance that serves, which went on without what the kernel killed, or was started again.
+fn out_of_memory(api: &Api, app: &KnownApp) -> Option<String> {
+    let lives = api.machine.lives(&app.id);
+    let (ordinal, killed, instance) = lives.iter().find_map(|(ordinal, lived)| {
+        let instance = app.instances.get(ordinal).filter(|it| app.serving == Some(it.release))?;
+        (lived.oom_kills > 0).then_some((ordinal, lived.oom_kills, instance))
+    })?;
+    let what = if killed == 1 { "a process".to_owned() } else { format!("{killed} processes") };
+    Some(format!(
+        "Memory ran out in instance {ordinal}: the kernel has killed {what} of it. `resources.{}.memory` in berth.toml says how much it may have.",
+        instance.process
+    ))
 }
 
 /// A release.
@@ -258,6 +272,7 @@ pub(super) fn instances(api: &Api, app: &KnownApp) -> Vec<Instance> {
                     unhealthy: exit.unhealthy,
                     oom: exit.oom == Some(true),
                 }),
+                oom_kills: lived.oom_kills,
             }
         })
         .collect();
@@ -287,6 +302,7 @@ fn runs(api: &Api, app: &KnownApp) -> impl Iterator<Item = Instance> {
             port: None,
             restarts: 0,
             exit: None,
+            oom_kills: 0,
         }
     })
 }

@@ -38,8 +38,9 @@ impl Machine {
         // Secrets that do not open were given to no instance.
         let secrets = environment::secrets(app, release, &self.vault).unwrap_or_default();
         let mask = Mask::new(&secrets.into_values().collect::<Vec<_>>());
-        let lines =
-            batch.records.iter().map(|(_, record)| String::from_utf8_lossy(&record.body).into_owned());
+        // How many lines are missing is a number, and no line.
+        let records = batch.records.iter().filter(|(_, record)| record.dropped().is_none());
+        let lines = records.map(|(_, record)| String::from_utf8_lossy(&record.body).into_owned());
         lines.map(|line| mask.hide(line)).collect()
     }
 

@@ -45,13 +45,15 @@ pub(super) struct Unwritten {
     more: u64,
 }
 
-/// When an instance last started and ended.
+/// When an instance last started and ended, and what it cost.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lived {
     /// The process id of its program and since when that runs, while it does.
     pub running: Option<(u32, Timestamp)>,
     /// When its program last ended.
     pub ended: Option<Timestamp>,
+    /// How many of its processes the kernel has killed because memory ran out.
+    pub oom_kills: u64,
 }
 
 /// The code of an instance that could not be started for a reason that has none of its own.
@@ -232,7 +234,8 @@ impl Machine {
                 InstanceState::Running { pid, since } => Some((pid, since)),
                 _ => None,
             };
-            (it.id.ordinal, Lived { running, ended: it.exits.last().map(|exit| Timestamp(exit.at)) })
+            let ended = it.exits.last().map(|exit| Timestamp(exit.at));
+            (it.id.ordinal, Lived { running, ended, oom_kills: it.oom_kills })
         };
         self.runtime.list_app(app).into_iter().filter(|it| !is_one_off(&it.id)).map(lived).collect()
     }

@@ -20,6 +20,7 @@ mod internal;
 mod keeper;
 mod log;
 mod lookup;
+mod memory;
 mod network;
 mod sandbox;
 mod supervise;

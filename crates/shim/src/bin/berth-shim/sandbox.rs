@@ -46,12 +46,6 @@ pub(crate) fn report() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((report, inside))
 }
 
-/// How often the kernel has killed in the app's group because memory ran out.
-pub(crate) fn oom_kills(counter: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(counter).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-}
-
 /// Tries what a sandbox takes, each thing in a process of its own, and writes a line for each to standard output: its name and the
 /// number of the error, nought when it worked. What a machine allows is found out in no other way than by trying.
 pub(crate) fn probe() -> io::Result<()> {

@@ -20,6 +20,7 @@ use crate::exec::Exec;
 use crate::internal::Internal;
 use crate::keeper::Keeper;
 use crate::log::Log;
+use crate::memory::Memory;
 use crate::network;
 use crate::sandbox;
 use crate::sweep::{own_starttime, sweep};
@@ -53,6 +54,15 @@ enum Phase {
     Ended,
 }
 
+/// What has happened, beside what is looked at in any case.
+#[derive(Debug, Default)]
+struct Woken {
+    /// Somebody asks for sockets of the instance's network.
+    asked: bool,
+    /// The kernel says something of the group's memory.
+    memory: bool,
+}
+
 struct Shim {
     config: StartConfig,
     starttime: u64,
@@ -80,8 +90,8 @@ struct Shim {
     restarts: u64,
     exit_count: u64,
     exits: Vec<Exit>,
-    /// How often the kernel has killed in the app's group for want of memory, as far as that was told.
-    oom_kills: u64,
+    /// Watches for kills for want of memory, where those are counted.
+    memory: Option<Memory>,
     /// Lines dropped as the clients know it, and when they were told.
     told: (u64, u64),
     buffer: Vec<u8>,
@@ -132,7 +142,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         restarts: 0,
         exit_count: 0,
         exits: Vec::new(),
-        oom_kills: 0,
+        memory: config.sandbox.as_ref().and_then(|sandbox| Memory::watch(sandbox.oom_counter.as_deref()?)),
         told: (0, now),
         buffer: Vec::new(),
         config,
@@ -148,10 +158,15 @@ impl Shim {
         let (now, wall) = (system::steady(), system::wall());
         let life = self.advance(now);
         let log = self.log.tick(now, wall);
-        let asked = self.wait(listener, signals, [life, log].into_iter().flatten().min())?;
-        if asked && let Some(dialer) = &mut self.dialer {
+        let memory = self.memory.as_ref().and_then(|memory| memory.look_in(now));
+        let woken = self.wait(listener, signals, [life, log, memory].into_iter().flatten().min())?;
+        if woken.asked
+            && let Some(dialer) = &mut self.dialer
+        {
             dialer.serve();
         }
+        let killed = self.memory.as_mut().map_or(0, |memory| memory.fresh(woken.memory, system::steady()));
+        self.killed(killed);
         if system::told_to_end(signals) {
             self.leave = true;
             self.stop(self.config.stop_signal, self.config.kill_after);
@@ -289,11 +304,23 @@ impl Shim {
         self.exited(exit);
     }
 
-    /// Whether the kernel has killed in the app's group for want of memory since that was last asked.
+    /// Whether the kernel has killed in the app's group for want of memory since the app last exited.
     fn ran_out_of_memory(&mut self) -> Option<bool> {
-        let counter = self.config.sandbox.as_ref()?.oom_counter.as_deref()?;
-        let kills = sandbox::oom_kills(counter)?;
-        Some(std::mem::replace(&mut self.oom_kills, kills) < kills)
+        let (ran_out, fresh) = self.memory.as_mut()?.exited(system::steady());
+        self.killed(fresh);
+        Some(ran_out)
+    }
+
+    /// Says in the log that the kernel has killed so many processes.
+    fn killed(&mut self, count: u64) {
+        let what = match count {
+            0 => return,
+            1 => "a process".to_owned(),
+            count => format!("{count} processes"),
+        };
+        let line = format!("[memory ran out: the kernel ended {what} of this instance]");
+        self.log.say(&line, system::wall());
+        self.clients.iter_mut().for_each(|client| client.stale = true);
     }
 
     fn exited(&mut self, exit: Exit) {
@@ -371,8 +398,8 @@ impl Shim {
         self.pipes = [None, None];
     }
 
-    /// Waits until something happens. Whether somebody asks for sockets.
-    fn wait(&self, listener: &UnixListener, signals: &OwnedFd, timeout: Option<u64>) -> io::Result<bool> {
+    /// Waits until something happens.
+    fn wait(&self, listener: &UnixListener, signals: &OwnedFd, timeout: Option<u64>) -> io::Result<Woken> {
         let mut polled = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
         polled.extend(self.pipes.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         if let Phase::Running { app, .. } = &self.phase {
@@ -383,15 +410,20 @@ impl Shim {
             PollFd::new(client, PollFlags::IN | more)
         }));
         polled.extend(self.beside.polled());
-        let own = polled.len();
+        let memory = polled.len();
+        polled.extend(self.memory.as_ref().and_then(Memory::polled));
+        let dialer = polled.len();
         polled.extend(self.dialer.iter().flat_map(Dialer::polled));
         let timeout = timeout.map(|millis| Timespec {
             tv_sec: i64::try_from(millis / 1_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(millis % 1_000).unwrap_or(0) * 1_000_000,
         });
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
-            Ok(_) => Ok(polled.iter().skip(own).any(|polled| !polled.revents().is_empty())),
-            Err(rustix::io::Errno::INTR) => Ok(false),
+            Ok(_) => {
+                let any = |of: &[PollFd<'_>]| of.iter().any(|polled| !polled.revents().is_empty());
+                Ok(Woken { asked: any(&polled[dialer..]), memory: any(&polled[memory..dialer]) })
+            }
+            Err(rustix::io::Errno::INTR) => Ok(Woken::default()),
             Err(error) => Err(error.into()),
         }
     }
@@ -492,6 +524,7 @@ impl Shim {
             exits: self.exits.clone(),
             dropped: self.log.dropped,
             checked: self.beside.checked().cloned(),
+            oom_kills: self.memory.as_ref().map_or(0, Memory::kills),
         }
     }
 }
