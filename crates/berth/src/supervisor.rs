@@ -236,7 +236,8 @@ fn supervise_until_down(
     let log = RoleLog::open(&home.logs(), "supervisor").map_err(UpError::system("open its log"))?;
     log.bound().map_err(UpError::system("bound its log"))?;
     logs::log_to(log.writer().map_err(UpError::system("open its log"))?);
-    if place == Place::StandIn {
+    // One that a stand-in was upgraded to has a fallback.
+    if place == Place::StandIn && fallback.is_none() {
         tracing::warn!("the program that was to take over ended without a word; the one before it stands in");
     }
     let platform = home.platform.platform.clone();

@@ -11,14 +11,17 @@ use berth_server::config::SupervisorRequest;
 use super::launch::{RoleKind, Started};
 use super::requests::Requests;
 
-/// When a role that died is started again: at once, then after 100 ms, doubling to 5 s; from the start again after it lived
+/// When a role that died is started again: at once five times, then after 100 ms, doubling to 5 s; from the start again after it lived
 /// for 10 s.
+///
+/// Five times, because nobody but the supervisor has the listeners while there is no edge: should it end in a wait, whoever connects is refused.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Backoff {
     deaths: u32,
 }
 
 impl Backoff {
+    const AT_ONCE: u32 = 5;
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(5);
     const FORGIVEN: Duration = Duration::from_secs(10);
@@ -29,10 +32,10 @@ impl Backoff {
             self.deaths = 0;
         }
         self.deaths = self.deaths.saturating_add(1);
-        match self.deaths {
-            1 => Duration::ZERO,
+        match self.deaths.checked_sub(Self::AT_ONCE + 1) {
+            None => Duration::ZERO,
             // 100 ms doubled seven times is beyond the longest.
-            deaths => (Self::FIRST * (1 << (deaths - 2).min(7))).min(Self::LONGEST),
+            Some(waits) => (Self::FIRST * (1 << waits.min(7))).min(Self::LONGEST),
         }
     }
 }
@@ -156,10 +159,12 @@ mod tests {
     fn restarts_come_slower_and_slower_until_the_role_has_lived() {
         let mut backoff = Backoff::default();
         let short = Duration::from_secs(1);
-        let waits: Vec<u128> = (0..9).map(|_| backoff.after(short).as_millis()).collect();
-        assert_eq!(waits, [0, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
-        assert_eq!(backoff.after(Duration::from_secs(10)), Duration::ZERO);
-        assert_eq!(backoff.after(short), Duration::from_millis(100));
+        let waits: Vec<u128> = (0..13).map(|_| backoff.after(short).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 0, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        let again: Vec<u128> = [10, 1, 1, 1, 1, 1]
+            .map(|seconds| backoff.after(Duration::from_secs(seconds)).as_millis())
+            .to_vec();
+        assert_eq!(again, [0, 0, 0, 0, 0, 100]);
         for _ in 0..100 {
             backoff.after(short);
         }
