@@ -75,6 +75,22 @@ fn one_that_fails_a_tenth_of_its_requests_is_taken_back_by_itself() {
 }
 
 #[test]
+fn one_that_fails_all_of_its_requests_is_taken_back_by_itself() {
+    let platform = Platform::start(Options::default());
+    let shop = Actor::new(&platform, "shop", &manifest("serve", "[20]", "60s"));
+    let _first = shop.deploy().ok();
+    // Its one instance is not passed over, or it would be found as good as the old one, by whose answers its visitors got.
+    shop.change(&manifest("flaky 1", "[20]", "60s"));
+    let (second, all, bad) = visited(&platform, || shop.deploy());
+    assert_eq!(second.status, 1, "{}", second.stdout);
+    assert!(second.stdout.contains("rollout_worse"), "{}", second.stdout);
+    assert!(bad > 0 && bad * 2 < all, "{bad} of {all}");
+    let (_, all, bad) =
+        visited(&platform, || (0..50).for_each(|_| assert_eq!(ask(&platform, "").text(), "v1")));
+    assert_eq!(bad, 0, "of {all}");
+}
+
+#[test]
 fn one_that_is_as_good_takes_over_though_control_is_killed_on_the_way() {
     let platform = Platform::start(Options::default());
     let shop = Actor::new(&platform, "shop", &manifest("serve", "[30, 60]", "4s"));

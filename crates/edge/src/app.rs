@@ -1,5 +1,6 @@
 //! One app of the snapshot in use: which of its instances takes a request, and how many it had.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -111,14 +112,23 @@ impl App {
 
     /// Decides at `now` which instances are passed over because requests to them fail, and says what is new.
     pub(crate) fn pass_over(&self, now: Duration, told: &impl Fn(&InstanceId, Decision)) {
-        let open = self.routed.iter().filter(|backend| backend.circuit.is_open()).count();
-        if open == 0 {
+        if !self.routed.iter().any(|backend| backend.circuit.is_open()) {
             return;
         }
-        let outliers = are_outliers(open, self.routed.len());
+        // While releases share the requests each is looked at by itself: that all of a new one's instances fail is what it is to be taken back for, and who
+        // passes them over sees no more of it.
+        let mut releases: BTreeMap<Option<usize>, Vec<&Backend>> = BTreeMap::new();
         for backend in &self.routed {
-            if let Some(decision) = backend.circuit.decide(outliers, now) {
-                told(&backend.instance, decision);
+            let place = self.split.as_ref().and_then(|split| split.place_of(backend.instance.ordinal));
+            releases.entry(place).or_default().push(backend.as_ref());
+        }
+        for instances in releases.into_values() {
+            let open = instances.iter().filter(|backend| backend.circuit.is_open()).count();
+            let outliers = are_outliers(open, instances.len());
+            for backend in instances {
+                if let Some(decision) = backend.circuit.decide(outliers, now) {
+                    told(&backend.instance, decision);
+                }
             }
         }
     }

@@ -77,9 +77,13 @@ impl Split {
 
     /// Where a request is counted that went to `lease`; nowhere when it named the release itself.
     pub(crate) fn tally_of(&self, visit: Visit, lease: &InFlight) -> Option<&Arc<Tally>> {
-        let ordinal = lease.backend().instance.ordinal;
-        let place = self.shares.iter().position(|share| share.instances.contains(&ordinal))?;
+        let place = self.place_of(lease.backend().instance.ordinal)?;
         self.tallies.get(place).filter(|_| visit.pin.is_none())
+    }
+
+    /// Which of the shares this instance is in.
+    pub(crate) fn place_of(&self, ordinal: u64) -> Option<usize> {
+        self.shares.iter().position(|share| share.instances.contains(&ordinal))
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use berth_routing::Role;
+use berth_routing::{Role, Share};
+use berth_spec::ReleaseNumber;
 
 use crate::world::{Instance, World, nobody, shop};
 
@@ -68,6 +69,31 @@ fn a_lone_instance_is_never_passed_over() {
         assert_eq!(world.get("shop.localhost", "/").status, 500);
     }
     assert_eq!(calls.load(SeqCst), 30);
+}
+
+#[test]
+fn a_new_release_of_which_all_fails_goes_on_getting_its_share() {
+    let ((old, _), (new, calls)) = (answering("200 OK"), answering("500 No"));
+    let mut shared = shop(1, &[(old, Role::Routed), (new, Role::Routed)]);
+    for app in shared.apps.values_mut() {
+        let share = |release, instance| Share {
+            release: ReleaseNumber(release),
+            percent: 50,
+            instances: [instance].into(),
+        };
+        app.shares = vec![share(2, 2), share(1, 1)];
+    }
+    let world = World::serving(&shared);
+    // Or nobody would learn that it fails: whoever compares the two sees what it is sent.
+    let mut failures = 0;
+    for asked in 0..5_000 {
+        failures += usize::from(world.get("shop.localhost", "/").status == 500);
+        if failures == 100 {
+            assert!((120..400).contains(&asked), "{asked}");
+            break;
+        }
+    }
+    assert_eq!((failures, calls.load(SeqCst)), (100, 100));
 }
 
 #[test]
