@@ -110,7 +110,10 @@ impl ResponseBody {
     /// Its text, where edge answers itself, which is gone then.
     pub(crate) fn take_own(&mut self) -> Option<Bytes> {
         match &mut self.source {
-            Source::Own(text) => Some(text.take().unwrap_or_default()),
+            Source::Own(text) => {
+                self.record.iter_mut().for_each(Record::sends_no_body);
+                Some(text.take().unwrap_or_default())
+            }
             Source::App { .. } => None,
         }
     }

@@ -123,7 +123,8 @@ impl Cache {
         let mut store = locked(&self.store);
         let variants = store.get(name);
         let fits = |it: &&Arc<Stored>| it.selecting.selects(headers) && (it.freshness.for_all || !asks.known);
-        match variants.iter().find(fits) {
+        // The newest of those that fit (RFC 9111, 4): an app that names what an answer depends on only where it matters has older ones for all.
+        match variants.iter().rev().find(fits) {
             Some(it) if asks.takes(&it.freshness, it.age(now)) => Found::Fresh(Arc::clone(it)),
             Some(it) => Found::Stale(Arc::clone(it)),
             None if variants.is_empty() => Found::Nothing,

@@ -65,9 +65,13 @@ pub(crate) async fn forward(
     before: Tried,
 ) -> Response<ResponseBody> {
     let speaks_grpc = request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers());
+    let asks_upgrade = request.headers().contains_key(header::UPGRADE);
     let mut response = match prepare(worker, origin, &mut request) {
-        Err(response) => *response,
-        Ok(Prepared { host, mut record, accept, client, asks_upgrade, hsts }) => {
+        Err(mut response) => {
+            finish_head(worker, &mut response, asks_upgrade, 0);
+            *response
+        }
+        Ok(Prepared { host, mut record, accept, client, hsts }) => {
             let accept = accept.as_ref();
             let admitted = target_of(origin, &host).and_then(|target| {
                 let admitted = worker.admit_rate(&target, origin, &request, &mut record);
@@ -103,7 +107,6 @@ struct Prepared {
     accept: Option<HeaderValue>,
     /// The client's side of another protocol, and which that is to be.
     client: Option<(OnUpgrade, HeaderValue)>,
-    asks_upgrade: bool,
     /// See [`Before::Go`].
     hsts: u32,
 }
@@ -139,14 +142,13 @@ fn prepare(
     }
     let protocol =
         headers::wished_protocol(request.headers()).filter(|_| request.version() == Version::HTTP_11);
-    let asks_upgrade = request.headers().contains_key(header::UPGRADE);
     let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut *request));
     headers::to_app(request.headers_mut(), &host, origin, record.id());
     if let Some(protocol) = &protocol {
         headers::set_upgrade(request.headers_mut(), protocol.clone());
     }
     let accept = accept_of(request).cloned();
-    Ok(Prepared { host, record, accept, client: client.zip(protocol), asks_upgrade, hsts })
+    Ok(Prepared { host, record, accept, client: client.zip(protocol), hsts })
 }
 
 /// In which form a client wants to be refused. What one of gRPC is told is made of the text.

@@ -62,7 +62,10 @@ fn code(status: StatusCode) -> u8 {
 /// Makes an answer of edge's own into one that a client of gRPC reads: a head that is trailers too. An app's answer is not touched.
 pub(crate) fn speak(response: &mut Response<ResponseBody>) {
     let status = response.status();
-    let Some(text) = response.body_mut().take_own().filter(|_| status.as_u16() >= 400) else { return };
+    if status.as_u16() < 400 {
+        return;
+    }
+    let Some(text) = response.body_mut().take_own() else { return };
     let code = code(status);
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();

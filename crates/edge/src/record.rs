@@ -191,6 +191,11 @@ impl Record {
         self.counters.as_ref().is_none_or(|counters| counters.may_repeat())
     }
 
+    /// What was to be its body is told otherwise.
+    pub(crate) fn sends_no_body(&mut self) {
+        self.bytes = 0;
+    }
+
     pub(crate) fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }

@@ -153,7 +153,7 @@ pub struct AppCounts {
     /// Requests that edge could not hand to any instance.
     pub unserved: u64,
     /// Whether a client did something that keeps the app awake: asked for something, waits for an answer, takes one, or sends something on
-    /// a connection that stands open. A version that does not know of it never lets an app sleep.
+    /// a connection that stands open. What is answered out of the cache, or refused, does not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub busy: bool,
     /// The same by release, while they are shared between releases. A version that does not know it compares nothing.

@@ -85,7 +85,9 @@ fn steers(name: &str) -> bool {
     const WORDS: [&str; 10] =
         ["host", "url", "uri", "path", "rewrite", "override", "scheme", "proto", "port", "prefix"];
     let ours = matches!(name, "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-for");
-    name.starts_with("x-") && !ours && WORDS.iter().any(|word| name.contains(word))
+    // Servers that hand headers on as variables make one name of `Accept_Encoding` and `Accept-Encoding`: what such an answer depends on is not what it says.
+    let folds = name.contains('_');
+    folds || name.starts_with("x-") && !ours && WORDS.iter().any(|word| name.contains(word))
 }
 
 /// For how long an answer may be used, and by whom.
@@ -341,6 +343,7 @@ mod tests {
             ("x-http-method-override", "DELETE"),
             ("x-host", "evil.example"),
             ("x-forwarded-scheme", "http"),
+            ("accept_encoding", "gzip"),
         ] {
             assert_eq!(asks(&[line]), None, "{line:?}");
         }

@@ -214,6 +214,22 @@ fn another_release_never_gives_what_is_of_the_one_before() {
 }
 
 #[test]
+fn of_what_fits_the_newest_is_given() {
+    // One that names what its answer depends on where that matters, and not else, as rack-cors does.
+    let (instance, _) = answering(|head| match head.to_lowercase().contains("origin: ") {
+        true => answer("200 OK", &format!("{FRESH}vary: origin\r\n"), "for one"),
+        false => answer("200 OK", FRESH, "for all"),
+    });
+    let world = serving(&instance);
+    let one = "origin: https://one.example\r\n";
+    assert_eq!(get(&world, "/", "").body, "for all");
+    assert_eq!(get(&world, "/", one).body, "for all", "it says nothing else");
+    assert_eq!(get(&world, "/", &format!("{one}cache-control: no-cache\r\n")).body, "for one");
+    assert_eq!(get(&world, "/", one).body, "for one");
+    assert_eq!(get(&world, "/", "").body, "for all");
+}
+
+#[test]
 fn what_a_request_changes_is_forgotten() {
     let (instance, seen) = answering(|head| match head.split(' ').next().unwrap() {
         "GET" => answer("200 OK", FRESH, "page"),

@@ -5,6 +5,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use berth_edge::ExitReason;
 use berth_routing::wire::{FromEdge, Health};
 use berth_routing::{ProbePath, Role};
 use berth_spec::Millis;
@@ -311,7 +312,7 @@ fn what_may_have_been_done_is_not_done_twice() {
 
 #[test]
 fn a_client_of_grpc_is_answered_so_that_it_understands() {
-    let world = edge(&crate::world::with_hold(framed(1, &[]), 0), |_| {});
+    let mut world = edge(&crate::world::with_hold(framed(1, &[]), 0), |_| {});
     within(async {
         let caller = Caller::connect(&world).await;
         let (head, data, said) = caller.unary("/buy", b"x".to_vec()).await;
@@ -334,9 +335,12 @@ fn a_client_of_grpc_is_answered_so_that_it_understands() {
             "any other client gets what it knows"
         );
     });
-    // Its log has what it stands for.
+    // The log has what it stands for, and no page that was not sent.
+    world.tell_to_stop();
+    assert_eq!(world.ended(), ExitReason::Drained);
     let log = world.log_text();
-    assert!(log.is_empty() || log.contains(" 503 ") || log.contains("503"), "{log}");
+    assert!(log.contains(" shop.localhost POST /buy HTTP/2 503 0 "), "{log}");
+    assert!(log.contains(" blog.localhost POST / HTTP/2 404 0 "), "{log}");
 }
 
 #[test]

@@ -149,6 +149,13 @@ fn a_host_with_a_certificate_is_shown_it_and_sent_there() {
     let there = format!("https://shop.example.com:{}/a%20b?c=d", world.secure.port());
     assert_eq!((sent.status, sent.header("location")), (308, Some(&*there)));
     assert!(sent.header("strict-transport-security").is_none(), "a word by plain HTTP is anybody's");
+    assert_eq!(sent.header("connection"), None);
+    // Nothing is read after such a request as strictly as before it, so nothing may come.
+    let mut client = world.client();
+    let asked = client
+        .request("GET / HTTP/1.1\r\nHost: shop.example.com\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    assert_eq!((asked.status, asked.header("connection")), (308, Some("close")));
+    assert!(client.response(true).is_none(), "it is over");
     assert_eq!(world.get("shop.localhost", "/").status, 200);
 
     snapshot.generation.0 = 3;

@@ -6,7 +6,7 @@ use berth_control::event::Ordinal;
 use berth_control::state::App;
 use berth_routing::Generation;
 use berth_routing::wire::AppCounts;
-use berth_spec::{AppId, InstanceId, Millis};
+use berth_spec::{AppId, Gate, InstanceId, Millis};
 
 use super::EdgeLink;
 use crate::desk::Desk;
@@ -14,23 +14,30 @@ use crate::desk::Desk;
 /// Edge tells once a second of those who do something. What it has told holds until it would have told again, and a little longer.
 const TOLD_EVERY: Millis = Millis(1_500);
 
+fn is_wanted(app: &App, count: &AppCounts) -> bool {
+    count.unserved > 0 && app.gate == Gate::Open
+}
+
 impl EdgeLink {
-    /// Takes note of who keeps apps awake. An app that sleeps and whose requests were not served is wanted: an edge of an older version does
-    /// not say so itself.
+    /// Takes note of who keeps apps awake: clients who want something of the app itself, and not of what is stored of it. An app that sleeps and
+    /// whose requests were not served is wanted: an edge of an older version does not say so itself. Not while it is paused or under maintenance,
+    /// when nobody is served on purpose.
     pub(super) fn note_activity(&self, counts: &[AppCounts], desk: &Desk) {
         let now = self.clock.monotonic();
         for count in counts {
             let Some(app) = desk.app(&count.app) else { continue };
             self.with(|known| {
-                known.stirred.insert(count.app.clone(), now);
-                if let Some(asleep) = app.asleep.filter(|_| count.unserved > 0) {
+                if count.busy {
+                    known.stirred.insert(count.app.clone(), now);
+                }
+                if let Some(asleep) = app.asleep.filter(|_| is_wanted(&app, count)) {
                     let wanted = Generation(asleep.position);
                     for process in known.edges.values_mut() {
                         process.wanted.insert(app.id.clone(), wanted);
                     }
                 }
             });
-            if app.asleep.is_some() && count.unserved > 0 {
+            if app.asleep.is_some() && is_wanted(&app, count) {
                 desk.changed().add(count.app.clone());
             }
         }

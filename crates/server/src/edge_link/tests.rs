@@ -202,6 +202,22 @@ async fn what_edge_says_does_not_grow_without_end() {
 }
 
 #[tokio::test]
+async fn who_asks_for_what_is_stored_keeps_no_app_awake() {
+    let stage = Stage::new().await;
+    let pid = std::process::id();
+    let edge = (pid, stage.link.greet(pid, living(pid)));
+    let counts = |busy| {
+        let counts =
+            AppCounts { app: shop(), by_class: [0, 9, 0, 1, 0], unserved: 0, busy, releases: vec![] };
+        FromEdge::Counts { apps: vec![counts] }
+    };
+    stage.hear(edge, counts(false));
+    assert_eq!(stage.link.idle(&shop()), None);
+    stage.hear(edge, counts(true));
+    assert!(stage.link.idle(&shop()).is_some());
+}
+
+#[tokio::test]
 async fn snapshots_are_sent_after_a_hello_and_coalesce() {
     let stage = Stage::new().await;
     let mut peer = stage.connect().await;
