@@ -31,7 +31,7 @@ use engine::Engine;
 pub struct DockerfileRequest {
     /// For which app.
     pub app: AppId,
-    /// What the image is called in the storage of a daemon while it is there: `berth/build:shop-7`.
+    /// What the image is called in the storage of a daemon while it is there, a name of its own for each build: `berth/build:8c2f…`.
     pub name: String,
     /// From which tree; it and its chunks are in the tenant's store.
     pub tree: TreeId,
@@ -98,12 +98,25 @@ impl Builder {
     }
 }
 
+/// Whether engines take a Dockerfile of this name for one that is to be preprocessed first (buildah-build(1)).
+fn is_preprocessed(path: &str) -> bool {
+    path.to_ascii_lowercase().ends_with(".in")
+}
+
 impl Inside {
     fn order(&self, request: DockerfileRequest, log: Arc<Log>) -> Result<(Engine, Order), BuildError> {
         let store = Arc::new(ChunkStore::open(&self.config.chunks, &request.app.tenant)?);
         let tree = store.get_tree(&request.tree)?;
         if tree.node(&request.path).is_none() {
             return Err(BuildError::Outcome(format!("the source has no {}", request.path)));
+        }
+        // buildah and Podman, whose builder is buildah's, run a file of such a name through the machine's C preprocessor, in their own rights: its `#include`
+        // reads whatever they may, and what is no instruction is printed.
+        if is_preprocessed(&request.path) {
+            return Err(BuildError::Outcome(format!(
+                "`{}` would be run through a C preprocessor, which may read any file of the machine: give the Dockerfile a name that does not end in `.in`",
+                request.path
+            )));
         }
         addresses::check(&store, &tree, &request.path, request.offline)?;
         let engine = self.config.engines.find(request.secrets.keys().next().map(String::as_str))?;

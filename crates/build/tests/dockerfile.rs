@@ -44,6 +44,7 @@ struct Yard {
 
 /// A source and what to do with it.
 struct Order {
+    path: &'static str,
     files: Vec<(&'static str, String)>,
     target: Option<String>,
     args: BTreeMap<String, String>,
@@ -55,7 +56,14 @@ impl Order {
     fn new(dockerfile: &str) -> Self {
         let dockerfile = dockerfile.replace("SH ", "RUN [\"/bin/busybox\", \"sh\", \"-c\", ");
         let files = vec![("Dockerfile", dockerfile)];
-        Self { files, target: None, args: BTreeMap::new(), secrets: BTreeMap::new(), offline: true }
+        Self {
+            path: "Dockerfile",
+            files,
+            target: None,
+            args: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            offline: true,
+        }
     }
 }
 
@@ -126,7 +134,7 @@ impl Yard {
             app: self.app.clone(),
             name: format!("berth/build:test-{}", std::process::id()),
             tree: store.put_tree(packed.tree()).unwrap(),
-            path: "Dockerfile".to_owned(),
+            path: order.path.to_owned(),
             masked: order.secrets.values().cloned().collect(),
             target: order.target,
             args: order.args,
@@ -284,6 +292,19 @@ async fn an_argument_is_the_dockerfiles_and_not_the_engines(yard: Yard) {
     assert!(!said.contains("ld.so"), "{said}");
 }
 
+async fn one_that_a_preprocessor_would_read_is_refused(yard: Yard) {
+    let word = "of-the-machine-7714";
+    let secret = yard.dir.path().join("secret");
+    fs::write(&secret, word).unwrap();
+    let mut order = Order::new("FROM scratch\n");
+    let text = format!("FROM scratch\n#include \"{}\"\n", secret.display());
+    order.files.push(("Dockerfile.in", text));
+    order.path = "Dockerfile.in";
+    let (built, said) = yard.build(order).await;
+    let BuildError::Outcome(message) = built.unwrap_err() else { panic!("{said}") };
+    assert!(message.contains("C preprocessor") && !said.contains(word), "{message} {said}");
+}
+
 async fn a_command_that_fails_is_told_by_its_line(yard: Yard) {
     let order = Order::new(
         "FROM scratch\nCOPY busybox /bin/busybox\nSH \"echo about to fail; exit 37\"]\nCMD [\"/x\"]\n",
@@ -382,6 +403,7 @@ by_each_engine! {
     a_stage_gives_what_is_copied_from_it_and_nothing_else: |_| {};
     a_secret_is_in_the_command_that_mounts_it_and_in_no_layer: |_| {};
     an_argument_is_the_dockerfiles_and_not_the_engines: |_| {};
+    one_that_a_preprocessor_would_read_is_refused: |_| {};
     a_command_that_fails_is_told_by_its_line: |_| {};
     a_build_that_takes_too_long_is_ended_with_its_commands: |config| config.timeout = berth_spec::Millis::from_secs(8);
     a_command_has_no_network_where_the_manifest_says_so: |_| {};

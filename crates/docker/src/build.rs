@@ -24,6 +24,8 @@ const MEMORY: i32 = i32::MAX;
 const CPU_SHARES: i32 = 512;
 /// How often it is asked whether the build is to go on.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// After how many bytes of an archive it is asked whether there is room for more.
+const ASK_AFTER: usize = 64 << 20;
 /// Says to Podman that commands have a network of their own, where Docker has them in one anyway, and that nothing leads out of it.
 const OWN_NETWORK: &str = r#"[{"Name":"network","Host":false}]"#;
 const PODMANS_NONE: &str = "1";
@@ -202,23 +204,39 @@ impl Engine {
         wait(building)?
     }
 
-    /// The image `name` as an archive, in a file without a name in the folder `scratch`.
+    /// The image `name` as an archive, in a file without a name in the folder `scratch`; nothing when there is no room for all of it: `has_room` is asked
+    /// after each 64 MiB.
     ///
     /// # Errors
     /// When the daemon refuses, or the file cannot be written.
-    pub fn save(&self, name: &str, scratch: &Path) -> Result<File, EngineError> {
+    pub fn save(
+        &self,
+        name: &str,
+        scratch: &Path,
+        has_room: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<File>, EngineError> {
         let mut file = nameless(scratch).map_err(during("making an archive"))?;
         let saving = async {
             let mut pieces = std::pin::pin!(self.client().export_image(name));
+            let mut unasked = 0;
             while let Some(piece) = pieces.next().await {
-                file.write_all(&piece.map_err(asking("saving an image"))?)
-                    .map_err(during("writing an archive"))?;
+                let piece = piece.map_err(asking("saving an image"))?;
+                unasked += piece.len();
+                if unasked >= ASK_AFTER {
+                    unasked = 0;
+                    if !has_room() {
+                        return Ok(false);
+                    }
+                }
+                file.write_all(&piece).map_err(during("writing an archive"))?;
             }
-            Ok(())
+            Ok(true)
         };
-        wait(saving)??;
+        if !wait(saving)?? {
+            return Ok(None);
+        }
         file.rewind().map_err(during("reading an archive"))?;
-        Ok(file)
+        Ok(Some(file))
     }
 }
 

@@ -8,6 +8,7 @@
 mod beneath;
 mod config;
 mod digest;
+mod disk;
 mod error;
 pub mod hosted;
 mod load;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::config;
 use crate::digest::Digest;
+use crate::disk;
 use crate::error::{ImageError, failed};
 use crate::manifest::{CONFIG_MAX, LAYERS_MAX, MANIFEST_MAX};
 use crate::pull::Pulled;
@@ -81,7 +82,7 @@ impl Store {
             let (at, size) = find(&places, name).ok_or_else(|| absent("layer of that name"))?;
             if self.layer(diff_id, ownership)?.is_none() {
                 let part = self.part(&mut archive, at, size)?;
-                self.put_layer(part, None, diff_id, ownership, &AtomicBool::new(false))?;
+                self.put_layer((part, None), diff_id, ownership, false, &AtomicBool::new(false))?;
             }
             layers.push(serde_json::json!({
                 "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id.to_string(), "size": size,
@@ -113,6 +114,7 @@ impl Store {
         let mut copy = || -> io::Result<File> {
             let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
             let mut part = File::from(rustix::fs::open(&folder, flags, Mode::RUSR | Mode::WUSR)?);
+            disk::leaves(&part, self.limits().reserve, size)?;
             archive.seek(SeekFrom::Start(at))?;
             if io::copy(&mut archive.take(size), &mut part)? != size {
                 return Err(io::ErrorKind::UnexpectedEof.into());

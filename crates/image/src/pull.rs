@@ -1,5 +1,6 @@
 //! An image from its registry into the store: nothing is believed, and nothing is fetched or unpacked twice.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +14,7 @@ use crate::manifest::{Descriptor, Document, Manifest};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Fetched, Registries};
-use crate::store::{Image, Pin, Store};
+use crate::store::{Image, Parts, Pin, Store};
 use crate::unpack::Ownership;
 
 /// How many indexes may lie within one another: a list of lists is allowed, and nobody makes one.
@@ -30,6 +31,9 @@ pub struct Wanted {
     pub platform: Platform,
     /// Whom its files belong to.
     pub ownership: Ownership,
+    /// The images that whoever wants it has already, by the digests of their manifests or indexes. What stands here of others is another's: a digest, which
+    /// anybody may have read somewhere, gives nobody what its registry would not.
+    pub had: BTreeSet<Digest>,
 }
 
 /// How a pull gets on.
@@ -93,9 +97,10 @@ impl Store {
         progress: &(dyn Fn(Step) + Sync),
     ) -> Result<Pulled, ImageError> {
         let mut pins = Vec::new();
-        let (top, manifest, documents) = self.find(registries, wanted, &mut pins).await?;
+        let own = self.parts_of(&wanted.had);
+        let (top, manifest, documents) = self.find(registries, wanted, &own, &mut pins).await?;
         let digest = documents.last().map_or(top, |fetched| fetched.digest);
-        let config = match self.document(&manifest.config.digest)? {
+        let config = match self.own_document(&manifest.config.digest, &own)? {
             Some(config) => config,
             None => registries.small_blob(&wanted.reference, &manifest.config).await?,
         };
@@ -113,7 +118,7 @@ impl Store {
         let _ends = CancelOnDrop(Arc::clone(&cancelled));
         let mut all: Vec<BoxFuture<'_, Result<(), ImageError>>> = Vec::new();
         for layer in &layers {
-            all.push(Box::pin(self.get(registries, wanted, layer, &cancelled, progress)));
+            all.push(Box::pin(self.get(registries, wanted, (layer, &own), &cancelled, progress)));
         }
         futures_util::stream::iter(all).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         // In this order: what has a manifest is whole.
@@ -131,6 +136,7 @@ impl Store {
         &self,
         registries: &Registries,
         wanted: &Wanted,
+        own: &Parts,
         pins: &mut Vec<Pin>,
     ) -> Result<(Digest, Manifest, Vec<Fetched>), ImageError> {
         let mut documents: Vec<Fetched> = Vec::new();
@@ -142,7 +148,8 @@ impl Store {
             }
             let stored = match reference.digest() {
                 Some(digest) => {
-                    self.document(digest)?.map(|bytes| Fetched { digest: *digest, bytes, content_type: None })
+                    let own = self.own_document(digest, own)?;
+                    own.map(|bytes| Fetched { digest: *digest, bytes, content_type: None })
                 }
                 None => None,
             };
@@ -175,32 +182,40 @@ impl Store {
         Err(ImageError::invalid("its index holds an index that holds an index, and so on"))
     }
 
+    /// A document that stands, where whoever asks has it.
+    fn own_document(&self, digest: &Digest, own: &Parts) -> Result<Option<Vec<u8>>, ImageError> {
+        if own.has_document(digest) { self.document(digest) } else { Ok(None) }
+    }
+
     /// Has one layer stand.
     async fn get(
         &self,
         registries: &Registries,
         wanted: &Wanted,
-        layer: &Layer,
+        (layer, own): (&Layer, &Parts),
         cancelled: &Arc<AtomicBool>,
         progress: &(dyn Fn(Step) + Sync),
     ) -> Result<(), ImageError> {
         // Always in this order, so that no two wait for each other.
         let layer_turn = self.turn(format!("layer {} {:?}", layer.diff_id, wanted.ownership)).await;
-        if self.layer(&layer.diff_id, wanted.ownership)?.is_some() {
+        let stands = self.layer(&layer.diff_id, wanted.ownership)?;
+        // One that stands and is another's is fetched as if it did not, which only who may have it can do.
+        if stands.is_some_and(|it| it.for_all || own.has_layer(&layer.diff_id)) {
             progress(Step::Had(layer.diff_id));
             return Ok(());
         }
         let blob_turn = self.turn(format!("blob {}", layer.sent.digest)).await;
         let path = self.download(&layer.sent.digest);
-        registries.blob(&wanted.reference, &layer.sent, &path).await?;
+        registries.blob(&wanted.reference, &layer.sent, &path, self.limits().reserve).await?;
         progress(Step::Unpacking(layer.diff_id));
         let (store, diff_id, ownership) = (self.clone(), layer.diff_id, wanted.ownership);
+        let for_all = registries.is_for_all(&wanted.reference);
         let cancelled = Arc::clone(cancelled);
         let unpacking = tokio::task::spawn_blocking(move || {
             // Whoever drops the pull does not end this thread at once, and nobody else may have its file before it ends.
             let _turns = (layer_turn, blob_turn);
             let file = std::fs::File::open(&path).map_err(failed(&path, "opened"))?;
-            let done = store.put_layer(file, Some(&path), &diff_id, ownership, &cancelled);
+            let done = store.put_layer((file, Some(&path)), &diff_id, ownership, for_all, &cancelled);
             // Whole as it is, it is of no more use: what it holds is unpacked, or is not what it should be.
             if done.is_err() && path.try_exists().map_err(failed(&path, "read"))? {
                 std::fs::remove_file(&path).map_err(failed(&path, "removed"))?;

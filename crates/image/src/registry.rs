@@ -222,6 +222,11 @@ impl Registries {
         Err(last.expect("a reference has a registry"))
     }
 
+    /// Whether everybody may have what is pulled by this name: nobody is told who we are for it.
+    pub(crate) fn is_for_all(&self, reference: &Reference) -> bool {
+        self.sources(reference).iter().all(|source| self.config.credentials.of(&source.registry).is_none())
+    }
+
     /// Where it is looked for: mirrors first, the registry itself last, whose word counts when none has it.
     fn sources(&self, reference: &Reference) -> Vec<Source> {
         let own = reference.registry();

@@ -78,6 +78,32 @@ struct Note {
     entries: u64,
     bytes: u64,
     devices: u64,
+    /// Whether it came from a registry that gives it to everybody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    for_all: bool,
+}
+
+/// A layer that stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    /// The bytes of its files.
+    pub(crate) bytes: u64,
+    /// Whether everybody may have it.
+    pub(crate) for_all: bool,
+}
+
+/// What some images are made of, as `folder/hex`.
+#[derive(Debug, Default)]
+pub(crate) struct Parts(BTreeSet<String>);
+
+impl Parts {
+    pub(crate) fn has_document(&self, digest: &Digest) -> bool {
+        self.0.contains(&format!("{BLOBS}/{}", digest.hex()))
+    }
+
+    pub(crate) fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.0.contains(&format!("{LAYERS}/{}", diff_id.hex()))
+    }
 }
 
 /// Keeps what it names from sweeps for as long as it lives.
@@ -140,8 +166,8 @@ impl Store {
         let config::Document { config, diff_ids, .. } = config::Document::read(&bytes)?;
         let (mut layers, mut bytes) = (Vec::new(), 0_u64);
         for diff_id in diff_ids.iter().rev() {
-            let Some(note) = self.layer(diff_id, ownership)? else { return Ok(None) };
-            bytes = bytes.saturating_add(note);
+            let Some(layer) = self.layer(diff_id, ownership)? else { return Ok(None) };
+            bytes = bytes.saturating_add(layer.bytes);
             layers.push(self.layer_dir(diff_id, ownership).join("tree"));
         }
         Ok(Some(Image { manifest: *manifest, config, layers, bytes }))
@@ -183,6 +209,18 @@ impl Store {
             self.remove(folder, &name)?;
         }
         Ok(swept)
+    }
+
+    /// What these images, digests of manifests or indexes, are made of. One that is damaged is made of nothing: its parts are fetched again.
+    pub(crate) fn parts_of(&self, images: &BTreeSet<Digest>) -> Parts {
+        let mut parts = BTreeSet::new();
+        for digest in images {
+            let mut of = BTreeSet::new();
+            if self.needs(digest, &mut of, 0).is_ok() {
+                parts.append(&mut of);
+            }
+        }
+        Parts(parts)
     }
 
     /// What an image needs, as `folder/hex`.
@@ -238,41 +276,49 @@ impl Store {
         Ok(digest)
     }
 
-    /// The bytes of a layer, when it stands.
-    pub(crate) fn layer(&self, diff_id: &Digest, ownership: Ownership) -> Result<Option<u64>, ImageError> {
+    /// A layer, when it stands.
+    pub(crate) fn layer(
+        &self,
+        diff_id: &Digest,
+        ownership: Ownership,
+    ) -> Result<Option<Standing>, ImageError> {
         let dir = self.layer_dir(diff_id, ownership);
         match dir.try_exists().map_err(failed(&dir, "read"))? {
-            true => note(&dir).map(|note| Some(note.bytes)).map_err(failed(&dir, "read")),
+            true => {
+                let Note { bytes, for_all, .. } = note(&dir).map_err(failed(&dir, "read"))?;
+                Ok(Some(Standing { bytes, for_all }))
+            }
             false => Ok(None),
         }
     }
 
-    /// Unpacks the compressed layer `from` and keeps it, if it is the one that is meant. Blocks. What fails leaves nothing. The file
-    /// `spent` is removed once nothing of it is needed any more.
+    /// Unpacks the compressed layer `from` and keeps it, if it is the one that is meant; `for_all` says whether everybody may have it. Where it stands already
+    /// this only finds out that it is that one. Blocks. What fails leaves nothing. The file `spent` is removed once nothing of it is needed any more.
     pub(crate) fn put_layer(
         &self,
-        from: File,
-        spent: Option<&Path>,
+        (from, spent): (File, Option<&Path>),
         diff_id: &Digest,
         ownership: Ownership,
+        for_all: bool,
         cancelled: &AtomicBool,
     ) -> Result<(), ImageError> {
         let name = self.fresh("new");
-        let done = self.make_layer(&name, (from, spent), diff_id, ownership, cancelled);
-        if done.is_err() {
+        let done = self.make_layer(&name, (from, spent), diff_id, (ownership, for_all), cancelled);
+        if !matches!(done, Ok(true)) {
             self.remove(LAYERS, &name)?;
         }
-        done
+        done.map(drop)
     }
 
+    /// Gives whether it has its place now, and had none before.
     fn make_layer(
         &self,
         name: &str,
         (from, spent): (File, Option<&Path>),
         diff_id: &Digest,
-        ownership: Ownership,
+        (ownership, for_all): (Ownership, bool),
         cancelled: &AtomicBool,
-    ) -> Result<(), ImageError> {
+    ) -> Result<bool, ImageError> {
         let (dir, place) = (self.path(LAYERS, name), self.layer_dir(diff_id, ownership));
         let tree = dir.join("tree");
         for path in [&dir, &tree] {
@@ -290,15 +336,28 @@ impl Store {
         if let Some(spent) = spent {
             fs::remove_file(spent).map_err(failed(spent, "removed"))?;
         }
-        let note = Note { entries: unpacked.entries, bytes: unpacked.bytes, devices: unpacked.devices };
+        let note =
+            Note { entries: unpacked.entries, bytes: unpacked.bytes, devices: unpacked.devices, for_all };
+        let note = serde_json::to_vec(&note).expect("plain data has a JSON");
+        if place.try_exists().map_err(failed(&place, "read"))? {
+            if for_all {
+                let told = || {
+                    fs::write(dir.join("layer.json"), &note)?;
+                    fs::rename(dir.join("layer.json"), place.join("layer.json"))
+                };
+                told().map_err(failed(&place, "written"))?;
+            }
+            return Ok(false);
+        }
         let write = || {
-            fs::write(dir.join("layer.json"), serde_json::to_vec(&note)?)?;
+            fs::write(dir.join("layer.json"), &note)?;
             // One call for many files; the disk may hold others' writes back, which are synced with them.
             rustix::fs::syncfs(&root)?;
             fs::rename(&dir, &place)?;
             File::open(self.inside.root.join(LAYERS))?.sync_all()
         };
-        write().map_err(failed(&place, "written"))
+        write().map_err(failed(&place, "written"))?;
+        Ok(true)
     }
 
     fn layer_dir(&self, diff_id: &Digest, ownership: Ownership) -> PathBuf {

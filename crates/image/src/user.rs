@@ -30,7 +30,7 @@ pub struct ImageUser {
 }
 
 /// Looks up `user` of an image's configuration, `user[:group]` with names or numbers, in the image's layers, the topmost first. Nothing is
-/// root. A number needs no entry; a name does.
+/// root. A number needs no entry, and neither does root by its name; another name does.
 ///
 /// # Errors
 /// When a name is not there, a number is too large, or a file cannot be read: `image_invalid`.
@@ -40,8 +40,14 @@ pub fn resolve(layers: &[PathBuf], user: &str) -> Result<ImageUser, ImageError> 
         None => (user, None),
     };
     let user = if user.is_empty() { "0" } else { user };
-    let number = number(user)?;
-    let passwd = lines(layers, "passwd")?;
+    let number = if user == "root" { Some(0) } else { number(user)? };
+    // Of one who is known by his number they tell only more: images of Nix's have links there, which lead to other layers.
+    let needs_group = group.is_some_and(|group| !group.bytes().all(|it| it.is_ascii_digit()));
+    let told = |name: &str, needed: bool| match lines(layers, name) {
+        Err(_unreadable) if !needed => Ok(Vec::new()),
+        lines => lines,
+    };
+    let passwd = told("passwd", number.is_none())?;
     // name:password:uid:gid:comment:home:shell
     let entry = passwd.iter().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
         fields.first() == Some(&user)
@@ -58,7 +64,7 @@ pub fn resolve(layers: &[PathBuf], user: &str) -> Result<ImageUser, ImageError> 
         Some(uid) => uid,
         None => id(field(2)).ok_or_else(|| missing("user", user))?,
     };
-    let groups = lines(layers, "group")?;
+    let groups = told("group", needs_group)?;
     // name:password:gid:members
     let groups: Vec<Vec<&str>> = groups.iter().map(|line| line.split(':').collect()).collect();
     let gid_of = |fields: &Vec<&str>| id(fields.get(2).copied());
@@ -207,8 +213,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layer = dir.path().join("layer");
         fs::create_dir_all(layer.join("etc")).unwrap();
-        symlink("/etc/passwd", layer.join("etc/passwd")).unwrap();
-        assert!(resolve(std::slice::from_ref(&layer), "root").is_err());
+        for name in ["passwd", "group"] {
+            symlink(format!("/etc/{name}"), layer.join("etc").join(name)).unwrap();
+        }
+        let of = |user: &str| resolve(std::slice::from_ref(&layer), user);
+        for name in ["daemon", "7:daemon", "root:daemon"] {
+            assert!(of(name).is_err(), "{name}");
+        }
+        // Whoever is known by his number needs no file, and nothing of the machine's tells more of him.
+        assert_eq!(of("root").unwrap(), ImageUser::default());
+        assert_eq!(of("").unwrap(), ImageUser::default());
+        assert_eq!(of("7:8").unwrap(), ImageUser { uid: 7, gid: 8, ..ImageUser::default() });
         fs::remove_dir_all(layer.join("etc")).unwrap();
         symlink("/etc", layer.join("etc")).unwrap();
         assert!(resolve(&[layer], "daemon").is_err());

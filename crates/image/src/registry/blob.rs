@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 use super::http::Fault;
 use super::{Ask, Registries, Source, Tries};
 use crate::digest::Digest;
+use crate::disk;
 use crate::error::{ImageError, failed};
 use crate::manifest::Descriptor;
 use crate::reference::Reference;
@@ -23,6 +24,9 @@ struct Part {
     file: BufWriter<File>,
     length: u64,
     hash: Sha256,
+    /// How many bytes stay free on the disk, and at which length that is looked at next.
+    reserve: u64,
+    look_at: u64,
 }
 
 impl Registries {
@@ -68,14 +72,15 @@ impl Registries {
     }
 
     /// Gets a blob into the file at `path`; what is in it already counts as the blob's beginning. On success the file holds the blob, and
-    /// what fails as not being the blob is removed.
+    /// what fails as not being the blob, or for want of a disk that has `reserve` bytes left, is removed.
     pub(crate) async fn blob(
         &self,
         reference: &Reference,
         blob: &Descriptor,
         path: &Path,
+        reserve: u64,
     ) -> Result<(), ImageError> {
-        let mut part = Part::open(path).await?;
+        let mut part = Part::open(path, reserve).await?;
         let mut last = None;
         for source in self.sources(reference) {
             match self.all_of(&source, blob, &mut part, path).await {
@@ -84,7 +89,12 @@ impl Registries {
                     part.restart(path).await?;
                     last = Some(error);
                 }
-                Err(error @ (ImageError::Io { .. } | ImageError::DiskFull(_))) => return Err(error),
+                Err(error @ ImageError::DiskFull(_)) => {
+                    // What others need more than who goes on with it later.
+                    part.restart(path).await?;
+                    return Err(error);
+                }
+                Err(error @ ImageError::Io { .. }) => return Err(error),
                 Err(error) => last = Some(error),
             }
         }
@@ -167,7 +177,7 @@ fn continues(header: Option<&str>, from: u64, size: u64) -> bool {
 }
 
 impl Part {
-    async fn open(path: &Path) -> Result<Self, ImageError> {
+    async fn open(path: &Path, reserve: u64) -> Result<Self, ImageError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).await;
         let mut file = file.map_err(failed(path, "opened"))?;
         let (mut length, mut hash) = (0, Sha256::new());
@@ -175,7 +185,8 @@ impl Part {
         loop {
             let read = file.read(&mut buffer).await.map_err(failed(path, "read"))?;
             if read == 0 {
-                return Ok(Self { file: BufWriter::with_capacity(WRITE, file), length, hash });
+                let file = BufWriter::with_capacity(WRITE, file);
+                return Ok(Self { file, length, hash, reserve, look_at: length });
             }
             hash.update(buffer.get(..read).unwrap_or_default());
             length += read as u64;
@@ -186,11 +197,15 @@ impl Part {
         use tokio::io::AsyncSeekExt as _;
         self.file.rewind().await.map_err(failed(path, "written"))?;
         self.file.get_ref().set_len(0).await.map_err(failed(path, "written"))?;
-        (self.length, self.hash) = (0, Sha256::new());
+        (self.length, self.hash, self.look_at) = (0, Sha256::new(), 0);
         Ok(())
     }
 
     async fn add(&mut self, piece: &[u8], path: &Path) -> Result<(), ImageError> {
+        if self.length >= self.look_at {
+            self.look_at = self.length + disk::LOOK;
+            disk::leaves(self.file.get_ref(), self.reserve, disk::LOOK).map_err(failed(path, "written"))?;
+        }
         self.file.write_all(piece).await.map_err(failed(path, "written"))?;
         self.hash.update(piece);
         self.length += piece.len() as u64;

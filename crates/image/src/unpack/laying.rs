@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::beneath;
 use crate::digest::Digest;
+use crate::disk;
 use crate::error::{ImageError, shown};
 use crate::unpack::archive::{Entry, Kind};
 use crate::unpack::meter::told;
@@ -20,8 +21,6 @@ use crate::unpack::{Limits, Ownership, Unpacked};
 const IDS: u64 = 65_536;
 /// How many bytes the paths of all folders may take in memory, where they wait for their times and modes.
 const FOLDERS_MAX: usize = 64 << 20;
-/// After how many written bytes the disk is looked at.
-const LOOK: u64 = 64 << 20;
 /// What a layer calls things that are gone.
 const WHITEOUT: &[u8] = b".wh.";
 /// What hides all that lower layers have in its folder.
@@ -345,11 +344,8 @@ impl<'a> Laying<'a> {
             return Err(ImageError::TooLarge(format!("the files of a layer are more than {most} bytes")));
         }
         if self.bytes >= self.looked {
-            self.looked = self.bytes + LOOK;
-            let disk = rustix::fs::fstatvfs(self.root).map_err(|error| failed(path, error))?;
-            if disk.f_bavail.saturating_mul(disk.f_frsize) < self.limits.reserve.saturating_add(size) {
-                return Err(failed(path, Errno::NOSPC));
-            }
+            self.looked = self.bytes + disk::LOOK;
+            disk::leaves(self.root, self.limits.reserve, size).map_err(|error| failed(path, error))?;
         }
         Ok(())
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use berth_image::registry::{Config, Credentials};
-use berth_image::{Digest, Limits, Registries, Step, Store};
+use berth_image::{Digest, Limits, Registries, Step, Store, Wanted};
 
 use crate::server::{HOST, Network, Reply, Sample};
 use crate::{pull_over, quick, wanted};
@@ -24,11 +24,26 @@ async fn an_image_is_pulled_once_and_stands() {
     let before = network.paths().len();
     let store = Store::open(pull.store.path(), Limits::default()).unwrap();
     let registries = Registries::over(quick(), Arc::<Network>::clone(&network));
-    let pinned = wanted(&format!("{HOST}/app@{digest}"));
+    let pinned = Wanted { had: [digest].into(), ..wanted(&format!("{HOST}/app@{digest}")) };
     // In a task of its own, as control pulls.
     let again = tokio::spawn(async move { store.pull(&registries, &pinned, &|_| ()).await });
     let again = again.await.unwrap().unwrap();
     assert_eq!((again.image, network.paths().len()), (pulled.image, before));
+}
+
+#[tokio::test]
+async fn what_would_fill_the_disk_is_not_fetched() {
+    let sample = Sample::new();
+    let network = Network::new(move |asked| sample.answer(asked)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { reserve: u64::MAX, ..Limits::default() };
+    let store = Store::open(dir.path(), limits).unwrap();
+    let registries = Registries::over(quick(), Arc::<Network>::clone(&network));
+    let full = store.pull(&registries, &wanted(&format!("{HOST}/app")), &|_| ()).await.unwrap_err();
+    assert_eq!(full.code(), "disk_full");
+    let sizes = fs::read_dir(dir.path().join("downloads")).unwrap();
+    let sizes: Vec<u64> = sizes.map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+    assert_eq!(sizes, [0], "nor is what there was of it kept");
 }
 
 #[tokio::test]
@@ -113,6 +128,43 @@ async fn who_we_are_is_said_to_the_token_service_and_the_registry_alone() {
     let registries = Registries::over(config, Arc::<Network>::clone(&network));
     store.pull(&registries, &wanted(&format!("{HOST}/app")), &|_| ()).await.unwrap();
     assert_eq!(network.paths().iter().filter(|path| path.starts_with("/token")).count(), 1);
+}
+
+#[tokio::test]
+async fn what_stands_of_another_is_had_by_nobody_who_may_not_have_it() {
+    let (sample, is_gone) = (Sample::new(), Arc::new(AtomicBool::new(false)));
+    let (digest, layer) = (Digest::of(&sample.manifest), Digest::of(&sample.layer).to_string());
+    let gone = Arc::clone(&is_gone);
+    let network = Network::new(move |asked| match gone.load(Ordering::Relaxed) {
+        true => Reply::status(404),
+        false => sample.answer(asked),
+    })
+    .await;
+    let registries = |config| Registries::over(config, Arc::<Network>::clone(&network));
+    let fetched = || network.paths().iter().filter(|path| path.ends_with(&layer)).count();
+    let mut known = quick();
+    known.credentials.add(HOST, "me", "secret".to_owned().into());
+    let (known, anybody) = (registries(known), registries(quick()));
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Limits::default()).unwrap();
+    let (other, own) = (
+        wanted(&format!("{HOST}/app@{digest}")),
+        Wanted { had: [digest].into(), ..wanted(&format!("{HOST}/app@{digest}")) },
+    );
+    store.pull(&known, &other, &|_| ()).await.unwrap();
+    assert_eq!(fetched(), 1);
+    // The registry says who may have it, not the digest; whoever it gives it to shares what stands.
+    is_gone.store(true, Ordering::Relaxed);
+    store.pull(&known, &other, &|_| ()).await.unwrap_err();
+    let again = store.pull(&known, &own, &|_| ()).await.unwrap();
+    assert_eq!((again.digest, fetched()), (digest, 1));
+    is_gone.store(false, Ordering::Relaxed);
+    store.pull(&anybody, &other, &|_| ()).await.unwrap();
+    assert_eq!(fetched(), 2);
+    // By now it is known to be everybody's.
+    store.pull(&known, &other, &|_| ()).await.unwrap();
+    assert_eq!(fetched(), 2);
+    assert_eq!(fs::read_dir(dir.path().join("layers")).unwrap().count(), 1);
 }
 
 #[tokio::test]

@@ -37,7 +37,12 @@ pub(crate) fn quick() -> Config {
 
 pub(crate) fn wanted(reference: &str) -> Wanted {
     let platform = Platform { architecture: "amd64".to_owned(), os: "linux".to_owned(), variant: None };
-    Wanted { reference: reference.parse().unwrap(), platform, ownership: Ownership::Own }
+    Wanted {
+        reference: reference.parse().unwrap(),
+        platform,
+        ownership: Ownership::Own,
+        had: BTreeSet::new(),
+    }
 }
 
 /// Pulls `app` from the registry that is called `host`.

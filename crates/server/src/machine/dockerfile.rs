@@ -88,9 +88,11 @@ impl Machine {
         let stated =
             release.manifest.build.args.iter().map(|(name, value)| (name.to_string(), value.clone()));
         let id = app.id.release(release.number);
+        // A daemon has one storage for all: whoever could guess the name would build on another's image, and the same one from a second platform be taken for it.
+        let name = hex::encode(berth_clock::random_bytes::<16>(&*self.clock));
         Ok(DockerfileRequest {
             app: app.id.clone(),
-            name: format!("berth/build:{}", id.to_string().replace('/', "-")),
+            name: format!("berth/build:{name}"),
             tree,
             path: path.to_owned(),
             // What is set for the app wins, as it does when the app runs.

@@ -139,11 +139,12 @@ impl Images {
         &self,
         app: &AppId,
         name: &str,
+        had: BTreeSet<Digest>,
         output: &BuildOutput,
     ) -> Result<(Image, ImageConfig, u64), ImageError> {
         let reference: Reference = name.parse()?;
         let (registries, platform) = (self.registries(app, &reference)?, Platform::current());
-        let wanted = Wanted { reference, platform, ownership: self.ownership() };
+        let wanted = Wanted { reference, platform, ownership: self.ownership(), had };
         let progress = |step: Step| output.push(&told(step));
         output.push(&format!("pulling {}", wanted.reference));
         let pulled = self.store.pull(&registries, &wanted, &progress).await?;
@@ -203,11 +204,17 @@ impl Machine {
         let (images, builder) = (self.images.clone(), self.builder.clone());
         let (jobs, desk, output) = (Arc::clone(&self.jobs), self.desk.clone(), self.jobs.output(&id));
         let gid = self.app_user(app.slot).map(|user| user.gid);
+        // What another project has is not had by its digest.
+        let project = app.id.project_id();
+        let had: BTreeSet<Digest> = self.desk.read(|state| {
+            let own = state.apps.values().filter(|it| it.id.project_id() == project);
+            own.flat_map(|app| had(app)).collect()
+        });
         let (app, wished) = (app.id.clone(), Wished::of(&release.manifest));
         tasks::run("a pull", async move {
             let making = async {
                 let (image, config, bytes) =
-                    images.pull(&app, &name, &output).await.map_err(|error| failure(&error))?;
+                    images.pull(&app, &name, had, &output).await.map_err(|error| failure(&error))?;
                 let processes = wished.processes(&config)?;
                 let description = serde_json::to_vec_pretty(&image).expect("plain data has a JSON");
                 let (manifest, why) =
@@ -324,6 +331,15 @@ fn pinned(app: &App) -> Vec<(AppId, Digest)> {
         }
     }
     pinned
+}
+
+/// The manifests and indexes of images that an app was given: those of releases that were made, whatever became of them, and not of one that asks for another's.
+fn had(app: &App) -> impl Iterator<Item = Digest> {
+    let artifacts = app.releases.values().filter_map(|release| release.artifact.as_ref());
+    artifacts.filter_map(|artifact| artifact.image.as_deref()).flat_map(|image| {
+        let reference = image.reference.parse::<Reference>().ok();
+        [image.manifest.parse().ok(), reference.and_then(|it| it.digest().copied())].into_iter().flatten()
+    })
 }
 
 /// Why a release of an image is not started: a program out of an image expects the image's files around it.
