@@ -13,12 +13,14 @@ use crate::network::host;
 
 /// The longest Dockerfile that is read, in bytes.
 const MAX: u64 = 4 << 20;
+/// How many links one may lead over.
+const LINKS: usize = 8;
 
 /// Refuses the Dockerfile at `path` if it fetches what it must not.
 pub(super) fn check(store: &ChunkStore, tree: &Tree, path: &str, offline: bool) -> Result<(), BuildError> {
     let refused = |why: String| BuildError::Outcome(format!("{path} {why}"));
-    let Some(Node::File { size, chunks, .. }) = tree.node(path) else {
-        return Err(refused("is a link: name the file that it leads to".to_owned()));
+    let Some(Node::File { size, chunks, .. }) = followed(tree, path) else {
+        return Err(refused("is a link that leads to no file of the source".to_owned()));
     };
     if *size > MAX {
         return Err(refused(format!("is larger than {} MiB", MAX >> 20)));
@@ -27,6 +29,29 @@ pub(super) fn check(store: &ChunkStore, tree: &Tree, path: &str, offline: bool) 
     let read = Content::new(store, chunks).read_to_end(&mut bytes);
     read.map_err(|error| refused(format!("cannot be read: {error}")))?;
     allowed(&String::from_utf8_lossy(&bytes), offline).map_err(BuildError::Outcome)
+}
+
+/// What is at `path`, or where the links there lead.
+fn followed<'a>(tree: &'a Tree, path: &str) -> Option<&'a Node> {
+    let mut path = path.to_owned();
+    for _link in 0..=LINKS {
+        match tree.node(&path)? {
+            Node::Link { target } => {
+                let mut steps: Vec<&str> = path.split('/').collect();
+                steps.pop();
+                for step in target.split('/') {
+                    match step {
+                        "." | "" => {}
+                        ".." => drop(steps.pop()),
+                        step => steps.push(step),
+                    }
+                }
+                path = steps.join("/");
+            }
+            file @ Node::File { .. } => return Some(file),
+        }
+    }
+    None
 }
 
 /// Whether everything that `ADD` fetches may be fetched, else why not.
@@ -127,7 +152,32 @@ fn is_number(label: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use berth_source::tree::Entry;
+
     use super::*;
+
+    #[test]
+    fn links_are_followed_within_the_source() {
+        let link = |path: &str, target: &str| Entry {
+            path: path.to_owned(),
+            node: Node::Link { target: target.to_owned() },
+        };
+        let file = Node::File { exec: false, size: 0, chunks: Vec::new() };
+        let tree = Tree::new(vec![
+            link("Dockerfile", "docker/prod"),
+            link("docker/prod", "../images/Dockerfile"),
+            link("docker/round", "round"),
+            link("lost", "nowhere"),
+            Entry { path: "images/Dockerfile".to_owned(), node: file.clone() },
+        ])
+        .unwrap();
+        for path in ["Dockerfile", "docker/prod", "images/Dockerfile"] {
+            assert_eq!(followed(&tree, path), Some(&file), "{path}");
+        }
+        for path in ["docker/round", "lost", "none"] {
+            assert_eq!(followed(&tree, path), None, "{path}");
+        }
+    }
 
     #[test]
     fn without_a_network_no_address_is_added() {
