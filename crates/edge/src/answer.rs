@@ -170,7 +170,7 @@ impl Reason {
 pub(crate) fn refuse(
     reason: Reason,
     accept: Option<&HeaderValue>,
-    mut record: Record,
+    mut record: Box<Record>,
 ) -> Response<ResponseBody> {
     let status = reason.status();
     record.refused(status.as_u16());
@@ -206,7 +206,7 @@ pub(crate) fn refuse(
 
 /// A body of `text`, whose length it says in `headers`. HEAD has the length alone (RFC 9110, 9.3.2): by HTTP/2 what follows it would be sent, and make
 /// the answer malformed.
-fn body(text: String, headers: &mut HeaderMap, mut record: Record) -> ResponseBody {
+fn body(text: String, headers: &mut HeaderMap, mut record: Box<Record>) -> ResponseBody {
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
     let text = if record.is_head() { Bytes::new() } else { Bytes::from(text) };
     record.add_bytes(text.len());
@@ -238,7 +238,7 @@ fn page(reason: Reason, accept: Option<&HeaderValue>, id: &str) -> (&'static str
 }
 
 /// What an ACME server looks for.
-pub(crate) fn prove(answer: String, mut record: Record) -> Response<ResponseBody> {
+pub(crate) fn prove(answer: String, mut record: Box<Record>) -> Response<ResponseBody> {
     record.refused(StatusCode::OK.as_u16());
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -248,7 +248,7 @@ pub(crate) fn prove(answer: String, mut record: Record) -> Response<ResponseBody
 }
 
 /// Sends a client on to `location`, with the method and the body that it came with.
-pub(crate) fn redirect(location: HeaderValue, mut record: Record) -> Response<ResponseBody> {
+pub(crate) fn redirect(location: HeaderValue, mut record: Box<Record>) -> Response<ResponseBody> {
     let status = StatusCode::PERMANENT_REDIRECT;
     record.refused(status.as_u16());
     let mut response = Response::new(ResponseBody::own(Bytes::new(), record));

@@ -44,7 +44,7 @@ impl Ending {
 pub(crate) struct ResponseBody {
     source: Source,
     /// `None` for the head of an upgraded connection, which is recorded when that has ended.
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     /// Shows the client's connection as busy.
     busy: Option<Busy>,
     /// There where the client speaks HTTP/2.
@@ -61,12 +61,12 @@ enum Source {
 }
 
 impl ResponseBody {
-    pub(crate) fn from_app(inner: AppBody, ending: Ending, record: Record) -> Self {
+    pub(crate) fn from_app(inner: AppBody, ending: Ending, record: Box<Record>) -> Self {
         let complete = inner.is_end_stream();
         Self::with(Source::App { inner, ending: Some(Box::new(ending)), complete }, Some(record))
     }
 
-    pub(crate) fn own(text: Bytes, record: Record) -> Self {
+    pub(crate) fn own(text: Bytes, record: Box<Record>) -> Self {
         Self::with(Source::Own(Some(text).filter(|text| !text.is_empty())), Some(record))
     }
 
@@ -83,7 +83,7 @@ impl ResponseBody {
         Self::with(Source::Own(None), None)
     }
 
-    fn with(source: Source, record: Option<Record>) -> Self {
+    fn with(source: Source, record: Option<Box<Record>>) -> Self {
         Self { source, record, busy: None, taking: None, rest: Bytes::new(), again: VecDeque::new() }
     }
 
@@ -93,7 +93,7 @@ impl ResponseBody {
     }
 
     /// What is noted of the request, for another answer than this one.
-    pub(crate) fn take_record(&mut self) -> Option<Record> {
+    pub(crate) fn take_record(&mut self) -> Option<Box<Record>> {
         self.record.take()
     }
 
@@ -111,7 +111,7 @@ impl ResponseBody {
     pub(crate) fn take_own(&mut self) -> Option<Bytes> {
         match &mut self.source {
             Source::Own(text) => {
-                self.record.iter_mut().for_each(Record::sends_no_body);
+                self.record.iter_mut().for_each(|record| record.sends_no_body());
                 Some(text.take().unwrap_or_default())
             }
             Source::App { .. } => None,
@@ -140,7 +140,7 @@ impl ResponseBody {
             None => true,
             Some(Ok(_)) => inner.is_end_stream(),
             Some(Err(_)) => {
-                self.record.iter_mut().for_each(Record::cut);
+                self.record.iter_mut().for_each(|record| record.cut());
                 false
             }
         };
@@ -150,7 +150,7 @@ impl ResponseBody {
             None => None,
         };
         if let Some(outcome) = said.or_else(|| complete.then_some(None)) {
-            ending.iter_mut().for_each(|ending| ending.judge(outcome, self.record.as_mut()));
+            ending.iter_mut().for_each(|ending| ending.judge(outcome, self.record.as_deref_mut()));
         }
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -213,7 +213,7 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let finished = self.record.as_mut().map(Record::finish);
+        let finished = self.record.as_mut().map(|record| record.finish());
         if let Source::App { inner, mut ending, complete } =
             std::mem::replace(&mut self.source, Source::Own(None))
             && let Some(ending) = ending.take()

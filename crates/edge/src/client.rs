@@ -26,7 +26,7 @@ use crate::fleet::Named;
 use crate::forward::{Tried, forward};
 use crate::http1::{self, ClientSocket, GivenUp};
 use crate::patience::{Patience, TooSlow, Waiting};
-use crate::taking::Streams;
+use crate::taking::{OfStreams, Streams};
 use crate::tls::H2;
 use crate::worker::Worker;
 
@@ -135,6 +135,11 @@ impl Client {
         &self.progress
     }
 
+    /// The streams of one that speaks HTTP/2.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
     /// Counts a request as being answered.
     pub(crate) fn busy(&self) -> Busy {
         Busy::new(&self.busy)
@@ -182,7 +187,7 @@ pub(crate) async fn serve<S: ClientSocket>(
     worker: &Rc<Worker>,
     client: Rc<Client>,
     socket: S,
-    origin: Origin,
+    origin: Rc<Origin>,
 ) {
     let mut given = GivenUp { socket, unread: Vec::new(), tried: Tried::default() };
     let closing = Cell::new(false);
@@ -202,7 +207,7 @@ async fn serve_by_hyper<S>(
     worker: &Rc<Worker>,
     client: Rc<Client>,
     given: GivenUp<S>,
-    origin: Origin,
+    origin: Rc<Origin>,
     closing: Cell<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -250,7 +255,7 @@ async fn serve_by_hyper<S>(
 pub(crate) async fn serve_secure(
     worker: &Rc<Worker>,
     client: Rc<Client>,
-    stream: TlsStream<TcpStream>,
+    stream: Box<TlsStream<TcpStream>>,
     peer: HeaderValue,
 ) {
     let session = stream.get_ref().1;
@@ -262,21 +267,21 @@ pub(crate) async fn serve_secure(
         Some(protocol) if protocol == ALPN_PROTOCOL => return,
         Some(protocol) => protocol == H2,
     };
-    let origin = Origin::Outside { peer, secure: Some(name) };
+    let origin = Rc::new(Origin::Outside { peer, secure: Some(name) });
     if frames {
         Box::pin(serve_frames(worker, client, stream, origin)).await;
     } else {
-        Box::pin(serve(worker, client, stream, origin)).await;
+        serve(worker, client, stream, origin).await;
     }
 }
 
 /// Serves a connection of HTTP/2 until it ends.
-pub(crate) async fn serve_frames<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Origin)
+pub(crate) async fn serve_frames<S>(worker: &Rc<Worker>, client: Rc<Client>, socket: S, origin: Rc<Origin>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = ClientStream::of_frames(socket, Arc::clone(&client.progress));
-    let (serving, served, origin) = (Rc::clone(worker), Rc::clone(&client), Rc::new(origin));
+    let (serving, served) = (Rc::clone(worker), Rc::clone(&client));
     let service = service_fn(move |request| {
         let (worker, client, origin) = (Rc::clone(&serving), Rc::clone(&served), Rc::clone(&origin));
         // Boxed: hyper moves a stream's future several times until its task has it, and what answers a request takes up kilobytes.
@@ -287,8 +292,7 @@ where
             Ok::<_, Infallible>(response)
         })
     });
-    let streams = OfStreams { worker: Rc::clone(worker), client: Rc::clone(&client) };
-    let connection = server::http2::Builder::new(streams)
+    let connection = server::http2::Builder::new(OfStreams::new(worker, &client))
         .max_header_list_size(FRAMES_HEAD_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
@@ -312,25 +316,9 @@ impl OnThread {
     }
 }
 
-impl<F: Future + 'static> Executor<F> for OnThread {
+impl<F: Future<Output = ()> + 'static> Executor<F> for OnThread {
     fn execute(&self, task: F) {
-        self.0.spawn(async move {
-            let _nobody_asks = task.await;
-        });
-    }
-}
-
-/// The same for a client's streams, each of which can be ended by itself.
-#[derive(Clone)]
-struct OfStreams {
-    worker: Rc<Worker>,
-    client: Rc<Client>,
-}
-
-impl<F: Future + 'static> Executor<F> for OfStreams {
-    fn execute(&self, task: F) {
-        let client = Rc::clone(&self.client);
-        self.worker.spawn(async move { client.streams.run(task).await });
+        self.0.spawn(task);
     }
 }
 

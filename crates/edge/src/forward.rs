@@ -4,7 +4,7 @@ mod errand;
 
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ pub(crate) async fn forward(
 /// A request whose head is as the app is to have it.
 struct Prepared {
     host: HeaderValue,
-    record: Record,
+    record: Box<Record>,
     accept: Option<HeaderValue>,
     /// The client's side of another protocol, and which that is to be.
     client: Option<(OnUpgrade, HeaderValue)>,
@@ -174,7 +174,7 @@ fn conclude<'w>(
     sent: Result<Answer, Reason>,
     caching: Option<Box<Caching>>,
     client: Option<(OnUpgrade, HeaderValue)>,
-    record: Record,
+    record: Box<Record>,
     accept: Option<&HeaderValue>,
 ) -> impl Future<Output = Response<ResponseBody>> + use<'w> {
     let (response, caching) = match sent {
@@ -311,7 +311,11 @@ async fn send(
             state.keep();
         }
         let limit = record.request_timeout(lease.backend());
-        let Some(outcome) = in_time(worker, channel.send(worker, request), &state, limit).await else {
+        let outcome = {
+            let sending = pin!(channel.send(worker, request));
+            in_time(worker, sending, &state, limit).await
+        };
+        let Some(outcome) = outcome else {
             worker.judge(lease.backend(), false);
             return Err(Reason::TimedOut);
         };
@@ -344,11 +348,10 @@ fn judge_head(worker: &Worker, lease: &InFlight, response: &Response<AppBody>) -
 /// and so tells the app.
 async fn in_time<F: Future>(
     worker: &Worker,
-    sent: F,
+    mut sent: Pin<&mut F>,
     request: &RequestState,
     limit: Option<Duration>,
 ) -> Option<F::Output> {
-    let mut sent = pin!(sent);
     let Some(limit) = limit else { return Some(sent.await) };
     let mut left = limit;
     loop {
@@ -369,7 +372,7 @@ fn finish(
     worker: &Rc<Worker>,
     answer: Answer,
     client: Option<(OnUpgrade, HeaderValue)>,
-    mut record: Record,
+    mut record: Box<Record>,
     accept: Option<&HeaderValue>,
 ) -> Response<ResponseBody> {
     let Answer { mut response, channel, request, mut lease, outcome_follows } = answer;

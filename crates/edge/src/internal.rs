@@ -229,7 +229,7 @@ impl Caller {
         }
         let own = worker.in_fleet(|fleet| fleet.address(&self.app)).unwrap_or(OWN);
         let Ok(peer) = HeaderValue::from_str(&own.to_string()) else { return };
-        let origin = Origin::Inside { peer, caller: self.name.clone(), target };
+        let origin = Rc::new(Origin::Inside { peer, caller: self.name.clone(), target });
         worker.serve(room, move |worker, client| async move {
             preface::serve(&worker, client, socket, origin).await;
         });

@@ -54,8 +54,9 @@ impl Record {
         origin: &Origin,
         started: Duration,
         (method, uri, version): (Method, Uri, Version),
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        // Boxed: it goes through a dozen hands.
+        Box::new(Self {
             worker: Rc::clone(worker),
             started,
             client: origin.peer().clone(),
@@ -75,7 +76,7 @@ impl Record {
             tally: None,
             began: None,
             finished: None,
-        }
+        })
     }
 
     pub(crate) fn id(&self) -> &RequestId {
@@ -206,7 +207,7 @@ impl Record {
     }
 
     /// Somebody else takes note of the request.
-    pub(crate) fn forget(mut self) {
+    pub(crate) fn forget(mut self: Box<Self>) {
         self.finished = Some(self.started);
     }
 

@@ -5,11 +5,17 @@
 //! was not asked since it last gave something is one whose client takes nothing.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+
+use crate::client::Client;
+use crate::worker::Worker;
 
 /// A piece of a body is at most so long, so that a client that takes little by little is seen to: hyper asks for the next one when all before
 /// it have gone. At a minute of patience this is the least that a client has to take in one.
@@ -78,22 +84,64 @@ impl Streams {
         });
     }
 
-    /// Runs `task`, which is all that belongs to one stream, until it ends or the stream is ended: to drop it resets the stream.
-    pub(crate) async fn run<F: Future>(&self, task: F) {
+    fn begin(&self) -> Rc<Taking> {
         let stream = Rc::new(Taking::default());
         self.open.borrow_mut().push(Rc::downgrade(&stream));
-        let mut task = pin!(task);
-        poll_fn(|cx| {
-            if stream.over.get() {
-                return Poll::Ready(());
+        stream
+    }
+}
+
+/// Runs the streams of one client on the thread that serves it.
+#[derive(Clone)]
+pub(crate) struct OfStreams {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+}
+
+impl OfStreams {
+    pub(crate) fn new(worker: &Rc<Worker>, client: &Rc<Client>) -> Self {
+        Self { worker: Rc::clone(worker), client: Rc::clone(client) }
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for OfStreams {
+    fn execute(&self, task: F) {
+        let (client, stream) = (Rc::clone(&self.client), self.client.streams().begin());
+        self.worker.spawn(StreamTask { client, stream, task });
+    }
+}
+
+pin_project! {
+    /// All that belongs to one stream. It ends with `task`, or when the stream is ended: to drop it resets the stream.
+    ///
+    /// Not an async block: that would have room for `task` three times, and there is one for every request.
+    struct StreamTask<F> {
+        client: Rc<Client>,
+        stream: Rc<Taking>,
+        #[pin]
+        task: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for StreamTask<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.stream.over.get() {
+            return Poll::Ready(());
+        }
+        {
+            let mut waker = this.stream.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
             }
-            *stream.waker.borrow_mut() = Some(cx.waker().clone());
-            *self.current.borrow_mut() = Some(Rc::clone(&stream));
-            let polled = task.as_mut().poll(cx);
-            *self.current.borrow_mut() = None;
-            polled.map(drop)
-        })
-        .await;
+        }
+        let current = &this.client.streams().current;
+        *current.borrow_mut() = Some(Rc::clone(this.stream));
+        let polled = this.task.poll(cx);
+        *current.borrow_mut() = None;
+        polled
     }
 }
 

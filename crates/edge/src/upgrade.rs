@@ -26,7 +26,7 @@ pub(crate) struct Tunnel {
 }
 
 /// Connects the two sides once the response with status 101 has been written, and gives that response's body.
-pub(crate) fn start(worker: &Rc<Worker>, tunnel: Tunnel, mut record: Record) -> ResponseBody {
+pub(crate) fn start(worker: &Rc<Worker>, tunnel: Tunnel, mut record: Box<Record>) -> ResponseBody {
     let guard = worker.tunnel_opened();
     worker.spawn(async move {
         let Tunnel { client, app, mut lease, is_websocket } = tunnel;

@@ -523,7 +523,8 @@ impl Worker {
         acceptor: Option<TlsAcceptor>,
     ) {
         let Some(acceptor) = acceptor else {
-            return preface::serve(self, client, socket, Origin::Outside { peer, secure: None }).await;
+            let origin = Rc::new(Origin::Outside { peer, secure: None });
+            return preface::serve(self, client, socket, origin).await;
         };
         if let Some(stream) = preface::shake_hands(self, socket, &peer, &acceptor).await {
             client::serve_secure(self, client, stream, peer).await;
@@ -534,16 +535,17 @@ impl Worker {
     pub(crate) fn serve<F: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
         room: impl Sized + 'static,
-        service: impl FnOnce(Rc<Self>, Rc<Client>) -> F,
+        service: impl FnOnce(Rc<Self>, Rc<Client>) -> F + 'static,
     ) {
         let number = self.next_client.get();
         self.next_client.set(number + 1);
         let client = Rc::new(Client::default());
         self.clients.borrow_mut().insert(number, Rc::clone(&client));
         let leaving = Leaving { worker: Rc::clone(self), number };
-        let service = service(Rc::clone(self), client);
+        let worker = Rc::clone(self);
         self.spawn(async move {
-            service.await;
+            // Made here: a future that an async block takes in from outside and awaits has its room there twice.
+            service(worker, client).await;
             drop((leaving, room));
         });
     }

@@ -181,7 +181,7 @@ fn conditions(stored: &HeaderMap) -> HeaderMap {
 }
 
 impl Hit {
-    pub(crate) fn answer(self, mut record: Record) -> Response<ResponseBody> {
+    pub(crate) fn answer(self, mut record: Box<Record>) -> Response<ResponseBody> {
         let Self { stored, age, status, head, unchanged } = self;
         let mut headers = stored.headers.clone();
         let body = if head || unchanged { Bytes::new() } else { stored.body.clone() };

@@ -58,7 +58,7 @@ pub(crate) struct Exchange<'c> {
 struct Sent {
     app: UpstreamStream,
     lease: InFlight,
-    record: Record,
+    record: Box<Record>,
     head: request::Head,
     /// Whether the connection served others before.
     reused: bool,

@@ -34,7 +34,8 @@ impl ClientSocket for TcpStream {
     }
 }
 
-impl ClientSocket for TlsStream<TcpStream> {
+/// Boxed: it has a kilobyte of its own, and each future that it passes through would have room for it.
+impl ClientSocket for Box<TlsStream<TcpStream>> {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (socket, session) = self.get_ref();
         // What was decrypted already is not in the socket any more.

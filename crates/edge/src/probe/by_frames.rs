@@ -40,10 +40,10 @@ type Tasks = RefCell<JoinSet<()>>;
 #[derive(Clone)]
 struct Here(Weak<Tasks>);
 
-impl<F: Future + 'static> Executor<F> for Here {
+impl<F: Future<Output = ()> + 'static> Executor<F> for Here {
     fn execute(&self, task: F) {
         if let Some(tasks) = self.0.upgrade() {
-            tasks.borrow_mut().spawn_local(async move { drop(task.await) });
+            tasks.borrow_mut().spawn_local(task);
         }
     }
 }
