@@ -22,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 use crate::Http1;
 use crate::access_log::Line;
 use crate::client_stream::{ClientStream, Progress};
+use crate::coalescing::{Coalescing, Settling};
 use crate::fleet::Named;
 use crate::forward::{Tried, forward};
 use crate::http1::{self, ClientSocket, GivenUp};
@@ -281,6 +282,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = ClientStream::of_frames(socket, Arc::clone(&client.progress));
+    let stream = Coalescing::new(stream, worker.buffers());
     let (serving, served) = (Rc::clone(worker), Rc::clone(&client));
     let service = service_fn(move |request| {
         let (worker, client, origin) = (Rc::clone(&serving), Rc::clone(&served), Rc::clone(&origin));
@@ -300,10 +302,10 @@ where
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(BUFFER_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
+        .serve_connection(TokioIo::new(stream.clone()), service);
+    let connection = pin!(Settling::new(connection, stream));
     // Whoever broke off, or spoke nonsense, hears of it by the frame that ends the connection.
-    let _ended = drive(&client, connection, |connection| connection.graceful_shutdown()).await;
+    let _ended = drive(&client, connection, |it| it.connection().graceful_shutdown()).await;
 }
 
 /// Runs what a connection does besides reading and writing on the thread that serves it.

@@ -28,7 +28,7 @@ use crate::forward::Tried;
 use crate::http1::exchange::{Exchange, Next};
 use crate::worker::Worker;
 
-pub(crate) use self::sockets::{Buffers, ClientSocket};
+pub(crate) use self::sockets::{BUFFER, Buffer, Buffers, ClientSocket};
 
 /// A connection that goes on elsewhere, and what came on it that was not answered.
 pub(crate) struct GivenUp<S> {

@@ -28,6 +28,7 @@ mod certificates;
 mod circuit;
 mod client;
 mod client_stream;
+mod coalescing;
 mod control_thread;
 mod dial;
 mod events;
