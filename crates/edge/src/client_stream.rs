@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http1::ClientSocket;
+use crate::http1::{ClientSocket, Pipe};
 use crate::strict::{Phase, Scanner};
 
 /// What passed on a client's connection, for the sweeper that ends the ones that are too slow.
@@ -165,6 +165,19 @@ impl<S: ClientSocket> ClientStream<S> {
     /// Comes true when reading may bring something.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_readable(cx)
+    }
+
+    /// Whether bytes go out as they are, so that a pipe can be emptied into it.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.socket.plain().is_some()
+    }
+
+    /// Writes what the client takes of what is in `pipe`.
+    pub(crate) fn poll_empty(&self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(socket) = self.socket.plain() else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        self.written(pipe.poll_empty(socket, cx))
     }
 }
 

@@ -10,6 +10,7 @@
 pub(crate) mod client;
 mod exchange;
 pub(crate) mod message;
+mod pipes;
 pub(crate) mod request;
 pub(crate) mod response;
 mod sockets;
@@ -28,6 +29,7 @@ use crate::forward::Tried;
 use crate::http1::exchange::{Exchange, Next};
 use crate::worker::Worker;
 
+pub(crate) use self::pipes::{Pipe, Pipes};
 pub(crate) use self::sockets::{BUFFER, Buffer, Buffers, ClientSocket};
 
 /// A connection that goes on elsewhere, and what came on it that was not answered.

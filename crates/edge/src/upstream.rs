@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use crate::backend::{Backend, Open};
 use crate::dial::Dialers;
 use crate::fleet::Fleet;
+use crate::http1::Pipe;
 use crate::request_body::RequestBody;
 
 /// What requests to one backend are sent on.
@@ -40,6 +41,16 @@ impl UpstreamStream {
     /// Comes true when reading may bring something.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_read_ready(cx)
+    }
+
+    /// Takes what there is into `pipe`, which is empty, at most `max` bytes.
+    pub(crate) fn poll_fill(
+        &self,
+        pipe: &mut Pipe,
+        max: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        pipe.poll_fill(&self.socket, max, cx)
     }
 
     /// Reads what there is.

@@ -33,7 +33,7 @@ use crate::client::{self, Client, Origin};
 use crate::dial::Dialers;
 use crate::fleet::{Fleet, Named};
 use crate::headers::RequestId;
-use crate::http1::Buffers;
+use crate::http1::{Buffers, Pipes};
 use crate::http2::Lines;
 use crate::limits::Limits;
 use crate::proxied;
@@ -137,6 +137,7 @@ pub(crate) struct Worker {
     /// Those of our own codec.
     streams: RefCell<Pool<UpstreamStream>>,
     buffers: Rc<Buffers>,
+    pipes: Rc<Pipes>,
     /// The date as heads have it, as of the last tick.
     date: Cell<Date>,
     spoken: Spoken,
@@ -193,6 +194,7 @@ impl Worker {
             pool: RefCell::default(),
             streams: RefCell::default(),
             buffers: Rc::default(),
+            pipes: Rc::default(),
             date: Cell::new(date(&*clock)),
             spoken,
             lines: RefCell::default(),
@@ -231,6 +233,10 @@ impl Worker {
 
     pub(crate) fn buffers(&self) -> &Rc<Buffers> {
         &self.buffers
+    }
+
+    pub(crate) fn pipes(&self) -> &Rc<Pipes> {
+        &self.pipes
     }
 
     /// The date for an answer that has none (RFC 9110, 6.6.1).

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use http::{Method, Version};
 use http_body_util::BodyExt as _;
@@ -275,18 +275,23 @@ impl<'c> Exchange<'c> {
             if let Poll::Ready(read) = poll_read(app, buffer, cx) {
                 return Poll::Ready(Ok(read));
             }
-            // Once its next request is here, or a part of it, nobody asks whether it waits for this one's answer.
-            if self.input.len() == self.request_len && self.input.len() < BUFFER {
-                let before = self.input.len();
-                match poll_read(stream, &mut self.input, cx) {
-                    Poll::Ready(Ok(_)) if self.input.len() > before => {}
-                    Poll::Ready(_) => return Poll::Ready(Err(Failure::Left)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-            Poll::Pending
+            self.poll_left(stream, cx).map(|()| Err(Failure::Left))
         })
         .await
+    }
+
+    /// Comes true when the client has left while an answer is waited for.
+    fn poll_left<S: ClientSocket>(&mut self, stream: &mut ClientStream<S>, cx: &mut Context<'_>) -> Poll<()> {
+        // Once its next request is here, or a part of it, nobody asks whether it waits for this one's answer.
+        if self.input.len() != self.request_len || self.input.len() >= BUFFER {
+            return Poll::Pending;
+        }
+        let before = self.input.len();
+        match poll_read(stream, &mut self.input, cx) {
+            Poll::Ready(Ok(_)) if self.input.len() > before => Poll::Pending,
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// Answers that there is no answer, or leaves the request to hyper where it may be sent again.
@@ -382,7 +387,12 @@ impl<'c> Exchange<'c> {
         };
         if body.is_long(LARGE_BUFFER / 4) {
             self.write(stream).await?;
-            buffer = self.worker.buffers().get_large().unwrap_or(buffer);
+            if stream.is_plain() {
+                self.splice(stream, &app, &mut body, &mut record).await?;
+            }
+            if !body.has_ended() {
+                buffer = self.worker.buffers().get_large().unwrap_or(buffer);
+            }
         }
         while !body.has_ended() {
             self.write(stream).await?;
@@ -413,6 +423,46 @@ impl<'c> Exchange<'c> {
         self.write(stream).await?;
         record.finish();
         Ok(closes)
+    }
+
+    /// Passes on what is left of a body whose length is known, from socket to socket (decision 0049); all of it, unless it cannot be done so.
+    async fn splice<S: ClientSocket>(
+        &mut self,
+        stream: &mut ClientStream<S>,
+        app: &UpstreamStream,
+        body: &mut Body,
+        record: &mut Record,
+    ) -> Result<(), Broken> {
+        let Body::Length(left) = body else { return Ok(()) };
+        let Some(mut pipe) = self.worker.pipes().get() else { return Ok(()) };
+        let mut began = false;
+        poll_fn(|cx| {
+            loop {
+                if !pipe.is_empty() {
+                    ready!(stream.poll_empty(&mut pipe, cx)).map_err(|_left| Broken)?;
+                } else if *left == 0 {
+                    return Poll::Ready(Ok(()));
+                } else if let Poll::Ready(filled) = app.poll_fill(&mut pipe, *left, cx) {
+                    match filled {
+                        Ok(count @ 1..) => {
+                            began = true;
+                            *left -= count as u64;
+                            record.add_bytes(count);
+                        }
+                        // A kind of socket that the kernel does not do it with.
+                        Err(_) if !began => return Poll::Ready(Ok(())),
+                        // It must not look complete.
+                        Ok(0) | Err(_) => {
+                            record.cut();
+                            return Poll::Ready(Err(Broken));
+                        }
+                    }
+                } else {
+                    return self.poll_left(stream, cx).map(|()| Err(Broken));
+                }
+            }
+        })
+        .await
     }
 
     /// Puts what belongs to the body among `bytes` into `out`, and says whether that is all of them.

@@ -26,11 +26,18 @@ const LARGE_LENT_MAX: usize = (16 << 20) / LARGE_BUFFER;
 pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Comes true when reading may bring something.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// The socket itself, where what is written to it goes out as it is.
+    fn plain(&self) -> Option<&TcpStream>;
 }
 
 impl ClientSocket for TcpStream {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
+    }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 }
 
@@ -40,6 +47,10 @@ impl ClientSocket for Box<TlsStream<TcpStream>> {
         let (socket, session) = self.get_ref();
         // What was decrypted already is not in the socket any more.
         if session.wants_read() { socket.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        None
     }
 }
 

@@ -1,11 +1,13 @@
 //! What becomes of an app's answers on their way: framing, heads, connections.
 
-use std::sync::Arc;
+use std::io::Read as _;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 
 use berth_routing::Role;
 
-use crate::world::{Call, Instance, World, read_until, shop};
+use crate::world::{Call, HANG, Instance, World, read_until, shop};
 
 const HOST: &str = "Host: shop.localhost\r\n";
 
@@ -173,4 +175,48 @@ fn a_mebibyte_comes_as_it_was_sent_and_the_connection_serves_on() {
         );
     }
     assert_eq!(connections.load(SeqCst), 1);
+}
+
+#[test]
+fn a_long_answer_that_breaks_off_does_so_for_its_client_alone() {
+    let (mut world, _) = answering(|call| {
+        let length = 4 << 20;
+        call.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n"));
+        let part = call.head.starts_with("GET /part ");
+        call.write(&if part { "x" } else { "y" }.repeat(if part { 3 << 20 } else { length }));
+        !part
+    });
+    let mut other = world.client();
+    for _ in 0..3 {
+        let mut client = world.client();
+        client.send(&format!("GET /part HTTP/1.1\r\n{HOST}\r\n"));
+        assert!(read_until(&mut client.stream, "\r\n\r\n").unwrap().starts_with("HTTP/1.1 200"));
+        let rest = client.rest();
+        assert!(rest.len() == 3 << 20 && rest.bytes().all(|byte| byte == b'x'), "{} bytes", rest.len());
+        let whole = other.request(&format!("GET /whole HTTP/1.1\r\n{HOST}\r\n")).body;
+        assert!(whole.len() == 4 << 20 && whole.bytes().all(|byte| byte == b'y'));
+    }
+    drop(other);
+    world.tell_to_stop();
+    world.ended();
+    let log = world.log_text();
+    let cut = |line: &&str| line.contains(" GET /part ") && line.contains(" 3145728 cut ");
+    assert_eq!(log.lines().filter(cut).count(), 3, "{log}");
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_a_long_answer_ends_it() {
+    let (told, ends) = channel();
+    let told = Mutex::new(told);
+    let (world, _) = answering(move |call| {
+        call.write("HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n");
+        call.write(&"x".repeat(1_000_000));
+        told.lock().unwrap().send(call.read_to_end()).unwrap();
+        false
+    });
+    let mut client = world.client();
+    client.send(&format!("GET / HTTP/1.1\r\n{HOST}\r\n"));
+    client.stream.read_exact(&mut [0; 1_000_000]).unwrap();
+    drop(client);
+    assert_eq!(ends.recv_timeout(HANG).unwrap(), b"");
 }
