@@ -1,5 +1,6 @@
 //! An ACME server of the tests' own: Pebble, Let's Encrypt's server for tests, with a DNS that says what the test wants.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -30,11 +31,16 @@ fn program(name: &str) -> Command {
     Command::new(name)
 }
 
+/// A port that nobody has. Below those that the kernel gives to whoever connects without asking for one, which other tests do all the while.
 fn free() -> SocketAddr {
-    // Both kinds, since DNS wants both; nobody else has asked for it since, as far as that can be known.
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a port");
-    let address = listener.local_addr().expect("it has an address");
-    if UdpSocket::bind(address).is_ok() { address } else { free() }
+    loop {
+        let port = 20_000 + RandomState::new().build_hasher().finish() % 12_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).expect("it is small")));
+        // Both kinds, since DNS wants both.
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// An authority, and a certificate of it for 127.0.0.1 with its key, as PEM.
@@ -54,6 +60,12 @@ impl AcmeServer {
     /// A server that looks for proofs at these ports of 127.0.0.1, and whose certificates are valid for so many seconds.
     #[must_use]
     pub fn start(http: u16, https: u16, validity: u64) -> Self {
+        // A port may be somebody else's by the time that it is asked for, which ends who asked.
+        let mut attempts = (0..5).map(|_| Self::attempt(http, https, validity));
+        attempts.find_map(|server| server).expect("Pebble comes up")
+    }
+
+    fn attempt(http: u16, https: u16, validity: u64) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let [directory, management, dns, dns_management] = [(); 4].map(|()| free());
         let at = |name: &str| folder.path().join(name).display().to_string();
@@ -95,12 +107,18 @@ impl AcmeServer {
                 // One nonce of a hundred is refused. The usual five are three in a row often enough for a test to meet them, where a client gives up.
                 .env("PEBBLE_WFE_NONCEREJECT", "1"),
         );
-        let server =
+        let mut server =
             Self { folder, children: vec![names, pebble], directory, management, dns: dns_management };
         let answers =
             || [directory, management, dns_management].into_iter().all(|at| TcpStream::connect(at).is_ok());
-        assert!(wait_until(PATIENCE, answers), "Pebble does not come up");
-        server
+        let waited = wait_until(PATIENCE, || answers() || server.has_ended());
+        assert!(waited, "Pebble does not come up");
+        (!server.has_ended()).then_some(server)
+    }
+
+    /// Whether one of the two has.
+    fn has_ended(&mut self) -> bool {
+        self.children.iter_mut().any(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
     /// The address of its directory.
