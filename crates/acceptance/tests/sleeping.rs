@@ -115,6 +115,21 @@ fn it_stands_still_and_wakes_for_a_hundred_at_once() {
 }
 
 #[test]
+fn who_asks_why_it_does_not_sleep_hears_of_the_release_that_is_kept_warm() {
+    let platform = Platform::start(Options::default());
+    let actor = Actor::new(&platform, "shop", &sleepy("").replace("warm = \"0s\"", "warm = \"1h\""));
+    let _deployed = actor.deploy().ok();
+    until_frozen(&actor);
+    let _changed = actor.verb(&["config", "set", "A=1"]).ok();
+    let why = actor.verb(&["why"]).ok().json();
+    let answer = why["answer"].as_str().expect("text");
+    assert!(
+        answer.contains("v2 of shop serves") && answer.contains("does not sleep while v1 is kept warm"),
+        "{why}"
+    );
+}
+
+#[test]
 fn it_is_stopped_and_starts_for_a_hundred_at_once() {
     let platform = Platform::start(Options::default());
     let actor = Actor::new(&platform, "shop", &sleepy("stop_after = \"0s\""));

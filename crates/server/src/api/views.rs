@@ -373,7 +373,12 @@ pub(super) fn state_in_words(api: &Api, app: &Arc<KnownApp>) -> String {
             format!("{serving} of {name} sleeps, since nobody asked for it: {how} until somebody does.")
         }
         (Some(serving), Life::Alive) => {
-            format!("{serving} of {} serves, with {} running.", app.id.app, counts.join(", "))
+            let sleeps = app.serving_release().is_some_and(|release| release.manifest.sleep().is_some());
+            let awake = match app.warm.filter(|_| sleeps) {
+                Some(warm) => format!(" It does not sleep while {warm} is kept warm, by `deploy.warm`."),
+                None => String::new(),
+            };
+            format!("{serving} of {} serves, with {} running.{awake}", app.id.app, counts.join(", "))
         }
     };
     match trouble(api, app) {
