@@ -196,7 +196,13 @@ pub fn detect(files: &dyn Files, manifest: &Manifest, app: &AppName) -> Result<D
     let view = View { files, manifest, app };
     let found = match manifest.build.builder {
         Some(builder) => named(&view, builder)?,
-        None => guessed(&view)?,
+        None => {
+            let mut found = guessed(&view)?;
+            if view.has("Dockerfile") {
+                found.why.push("its Dockerfile is not used: `build.dockerfile = \"Dockerfile\"` in berth.toml has it built".to_owned());
+            }
+            found
+        }
     };
     finish(&view, found)
 }

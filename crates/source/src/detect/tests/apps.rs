@@ -500,6 +500,7 @@ const OTHERS: &[App] = &[
     app("a start script", &[("start.sh", "#!/usr/bin/env bash\n")]),
     app("an executable start script", &[("bin/start*", "#!/bin/sh\n")]),
     app("a dockerfile alone", &[("Dockerfile", "FROM x\n")]),
+    app("a dockerfile beside a site", &[("Dockerfile", "FROM x\n"), ("index.html", "")]),
     App {
         name: "a Procfile in the language of one of two",
         files: &[("package.json", r#"{"dependencies":{"x":"1"}}"#), ("requirements.txt", "x\n")],
