@@ -160,8 +160,9 @@ impl<C: Future, S: AsyncWrite + Unpin> Future for Settling<C, S> {
         let this = self.project();
         let over = this.connection.poll(cx).is_ready();
         let mut inner = this.stream.0.borrow_mut();
-        // Without anything that waits the connection has flushed by itself.
-        let broken = inner.waiting.is_some() && matches!(inner.poll_settle(cx), Poll::Ready(Err(_)));
+        // Otherwise the connection has flushed by itself. What TLS has and the client does not is stuck, too: the connection was told that it had gone.
+        let is_due = inner.waiting.is_some() || inner.stuck;
+        let broken = is_due && matches!(inner.poll_settle(cx), Poll::Ready(Err(_)));
         if over || broken { Poll::Ready(()) } else { Poll::Pending }
     }
 }
@@ -222,6 +223,43 @@ mod tests {
         assert_eq!(turns(1_000, &[&[1; 1_500], &[2; 1_500]]).await, [1_000, 1_000, 1_000]);
         let long = turns(1_000, &[&[1; 1_500], &[2; BUFFER], &[3; 40_000], &[4; 5]]).await;
         assert!(long.len() >= 57, "{long:?}");
+    }
+
+    /// Takes all that is written at once, as TLS does, and sends it when it is flushed for the second time.
+    #[derive(Default)]
+    struct Holding {
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes < 2 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_tls_holds_back_goes_out_though_the_connection_asks_no_more() {
+        let stream = Coalescing::new(Holding::default(), &Rc::default());
+        let mut writer = stream.clone();
+        let once = async move {
+            writer.write_all(b"an answer").await.unwrap();
+            writer.flush().await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let mut connection = pin!(Settling::new(once, stream));
+        for flushes in [1, 2, 2] {
+            poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx).is_pending())).await;
+            assert_eq!(connection.stream.0.borrow().stream.flushes, flushes);
+        }
     }
 
     #[tokio::test]

@@ -129,5 +129,10 @@ mod tests {
             client::serve(worker, client, socket, origin)
         });
         assert!(plain <= 1 << 10 && secure <= 1 << 10, "{plain} and {secure} bytes");
+        type Accepted = (&'static Rc<Worker>, Rc<Client>, TcpStream, HeaderValue, Option<TlsAcceptor>);
+        let either = size_of_what_it_makes(|(worker, client, socket, peer, acceptor): Accepted| {
+            worker.serve_socket(client, socket, peer, acceptor)
+        });
+        assert!(either <= 3 << 9, "{either} bytes");
     }
 }

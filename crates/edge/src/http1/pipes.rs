@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 const ROOM: usize = 256 << 10;
 /// So many pipes are kept for what comes next. An empty one takes two descriptors and no memory to speak of.
 const KEPT_MAX: usize = 16;
-/// So many are on loan at most, 16 MiB, for the reason that there is with large buffers: who reads slowly keeps one for as long as it likes.
-const LENT_MAX: usize = (16 << 20) / ROOM;
+/// So many are on loan at most, 8 MiB, for the reason that there is with large buffers: who reads slowly keeps one for as long as it likes. The kernel counts the room of
+/// all pipes of a user who is not root, and gives him but small ones beyond 64 MiB (pipe(7)): eight threads have no more than that.
+const LENT_MAX: usize = (8 << 20) / ROOM;
 
 /// One thread's pipes that are not in use.
 #[derive(Debug, Default)]
