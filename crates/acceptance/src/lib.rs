@@ -7,6 +7,7 @@ mod acme;
 mod actor;
 mod api;
 mod binary;
+mod connections;
 mod forge;
 mod git;
 mod leaks;

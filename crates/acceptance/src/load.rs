@@ -23,7 +23,7 @@ pub use http2::Http2;
 pub use order::{Activation, Violation};
 pub use outcome::{Failed, Kill, Outcome, Sample};
 
-use outcome::Sent;
+use outcome::{Sent, Way};
 
 /// What to send, and how much of it.
 #[derive(Debug, Clone)]
@@ -153,8 +153,7 @@ impl Shared {
         let mut outcome = Outcome::default();
         let keep = number.is_multiple_of(2);
         let mut connection = None;
-        // Which connection an answer came over: one for each that was opened, never the same again.
-        let mut serial = 0_u64;
+        let mut over = Way::default();
         loop {
             let (ticket, due) = self.draw(started);
             if !self.wait_for(due) {
@@ -163,15 +162,12 @@ impl Shared {
             }
             let exchange = self.request(ticket, keep);
             let start = self.now();
-            let answer = self.exchange(&exchange, &mut connection, &mut serial);
+            let answer = self.exchange(&exchange, &mut connection, &mut over);
             if answer.is_err() || !keep {
                 connection = None;
             }
-            outcome.note(
-                Sent { kind: "HTTP/1.1", start, end: self.now(), number, serial },
-                &exchange,
-                answer,
-            );
+            let sent = Sent { kind: "HTTP/1.1", start, end: self.now(), number, over };
+            outcome.note(sent, &exchange, answer);
         }
     }
 
@@ -203,16 +199,24 @@ impl Shared {
         &self,
         exchange: &Exchange,
         kept: &mut Option<Connection>,
-        serial: &mut u64,
+        over: &mut Way,
     ) -> Result<String, Failure> {
         let connection = match kept {
             Some(connection) if !connection.was_ended() => connection,
             Some(_) | None => {
-                *serial += 1;
-                kept.insert(Connection::open(self.options.edge, self.options.patience)?)
+                *over = Way { serial: over.serial + 1, opened: None };
+                kept.insert(self.open(over)?)
             }
         };
         exchange.perform(connection)
+    }
+
+    /// Opens a connection, and notes which one it is.
+    fn open(&self, over: &mut Way) -> Result<Connection, Failure> {
+        let begun = self.now();
+        let connection = Connection::open(self.options.edge, self.options.patience)?;
+        over.opened = connection.port().map(|port| (port, begun));
+        Ok(connection)
     }
 
     /// Waits until `due`, or the end: says whether there is something to send.

@@ -1,5 +1,6 @@
 //! What of a platform can be killed, and the seeded chance that chooses when and whom.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use berth_spec::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use crate::connections;
 use crate::leaks::Process;
 use crate::platform::{PATIENCE, Platform};
 
@@ -69,6 +71,12 @@ impl Prey {
     fn catch(pid: u32, below: &[u32]) -> Option<Self> {
         let below = below.iter().filter_map(|pid| hold(*pid)).collect();
         Some(Self { pid, process: hold(pid)?, below })
+    }
+
+    /// Stops it for its last moments, and gives the clients' ports of the connections that it has accepted: those that die with it.
+    #[must_use]
+    pub fn stop(&self) -> BTreeSet<u16> {
+        connections::accepted(self.pid, &self.process)
     }
 
     /// Kills it, and waits until it and what dies with it have ended: until then their connections live.
@@ -137,7 +145,7 @@ fn is_of_instance(process: &Process) -> bool {
     words.next() == Some("berth-shim") && words.next().is_some_and(is_id)
 }
 
-fn hold(pid: u32) -> Option<OwnedFd> {
+pub(crate) fn hold(pid: u32) -> Option<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
     rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
 }

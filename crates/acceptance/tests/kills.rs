@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use berth_acceptance::load::{Activation, Kill, Load, Options as LoadOptions};
-use berth_acceptance::{Options, Platform, Source, wait_until};
+use berth_acceptance::{Options, Platform, Source, Victim, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -14,19 +14,21 @@ fn with_app() -> Platform {
     platform
 }
 
-/// Kills the one process of `role` and waits until another has taken its place and the platform answers.
-fn kill(platform: &Platform, load: &Load, role: &str) -> Kill {
-    let old = platform.role(role);
-    let [pid] = old.as_slice() else { panic!("{role}: {old:?}") };
+/// Kills the one process of a role and waits until another has taken its place and the platform answers.
+fn kill(platform: &Platform, load: &Load, role: Victim) -> Kill {
+    let old = platform.role(&role.to_string());
+    let prey = platform.prey(role).pop().unwrap_or_else(|| panic!("there is no {role}"));
+    assert_eq!(old, [prey.pid], "{role}");
     let at = load.now();
-    platform.kill(*pid);
+    let connections = prey.stop();
+    assert!(prey.kill(), "{role} had ended");
     let effect = load.now() - at;
     let back = || {
-        let new = platform.role(role);
+        let new = platform.role(&role.to_string());
         new.len() == 1 && new != old && platform.cli(["status"]).status == 0
     };
     assert!(wait_until(PATIENCE, back), "{role} does not return: {}", platform.log("supervisor"));
-    Kill { what: role.to_owned(), at, effect, refuses: false }
+    Kill { what: role.to_string(), at, effect, refuses: false, connections: Some(connections) }
 }
 
 /// Lets the load go on until it has sent some more.
@@ -45,7 +47,7 @@ fn nobody_notices_that_control_was_killed() {
     let load = Load::start(LoadOptions::new(platform.edge(), Source::APP));
     for _ in 0..3 {
         let_it_send(&load);
-        let _killed = kill(&platform, &load, "control");
+        let _killed = kill(&platform, &load, Victim::Control);
     }
     let_it_send(&load);
     let outcome = load.stop();
@@ -60,7 +62,7 @@ fn a_killed_edge_fails_what_it_was_answering_alone() {
     let mut kills = Vec::new();
     for _ in 0..3 {
         let_it_send(&load);
-        kills.push(kill(&platform, &load, "edge"));
+        kills.push(kill(&platform, &load, Victim::Edge));
     }
     let_it_send(&load);
     let outcome = load.stop();

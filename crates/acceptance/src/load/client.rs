@@ -128,6 +128,11 @@ impl Connection {
         Ok(Self { stream, rest: Vec::new(), served: 0, over: false })
     }
 
+    /// Its port on this side.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.stream.local_addr().ok().map(|address| address.port())
+    }
+
     /// Whether the other side has ended the connection while nothing was asked of it, or said that it will. It may at any time
     /// (RFC 9112, section 9.5), and a client that looks before it sends loses nothing by it. An end that crosses a request is a
     /// failure all the same.

@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Shared;
 use super::client::{Answer, Exchange, Failure};
-use super::outcome::{Outcome, Sent};
+use super::outcome::{Outcome, Sent, Way};
 
 /// What the server may send on a connection before it is read: more than all streams together, which wait for none of their neighbours.
 const WINDOW: u32 = 16 << 20;
@@ -52,10 +52,10 @@ struct Client {
     open: Mutex<Option<Opened>>,
 }
 
-/// A connection, by the number that no other one of its client has.
+/// A connection, and which one of its client's it is.
 #[derive(Clone)]
 struct Opened {
-    serial: u64,
+    way: Way,
     requests: SendRequest<Bytes>,
 }
 
@@ -115,18 +115,17 @@ impl Client {
                 return outcome;
             }
             let exchange = shared.request(ticket, true);
-            let (start, mut serial) = (shared.now(), 0);
-            let answer = timeout(shared.options.patience, self.exchange(&exchange, &mut serial)).await;
+            let (start, mut over) = (shared.now(), Way::default());
+            let answer = timeout(shared.options.patience, self.exchange(&exchange, &mut over)).await;
             let end = shared.now();
             let answer = answer.unwrap_or(Err(Failure::TimedOut));
-            outcome.note(Sent { kind: "HTTP/2", start, end, number, serial }, &exchange, answer);
+            outcome.note(Sent { kind: "HTTP/2", start, end, number, over }, &exchange, answer);
         }
     }
 
-    async fn exchange(&self, exchange: &Exchange, serial: &mut u64) -> Result<String, Failure> {
+    async fn exchange(&self, exchange: &Exchange, over: &mut Way) -> Result<String, Failure> {
         for _ in 0..SENDINGS {
-            let opened = self.opened(*serial, &exchange.host).await?;
-            *serial = opened.serial;
+            let opened = self.opened(over, &exchange.host).await?;
             // One that was ended while nothing was asked of it is no failure, as with HTTP/1.1.
             let Ok(requests) = opened.requests.ready().await else { continue };
             match perform(requests, exchange).await {
@@ -138,25 +137,31 @@ impl Client {
         Err(Failure::Wrong("no connection takes it".to_owned()))
     }
 
-    /// The connection, or another one where that with the number `useless` is still it.
-    async fn opened(&self, useless: u64, host: &str) -> Result<Opened, Failure> {
+    /// The connection, or another one where that is still it which was of no use; which one it is, is noted.
+    async fn opened(&self, over: &mut Way, host: &str) -> Result<Opened, Failure> {
         let mut open = self.open.lock().await;
-        let last = open.as_ref().map_or(0, |opened| opened.serial);
+        let last = open.as_ref().map_or(0, |opened| opened.way.serial);
         match &*open {
-            Some(opened) if last != useless => Ok(opened.clone()),
+            Some(opened) if last != over.serial => {
+                *over = opened.way;
+                Ok(opened.clone())
+            }
             Some(_) | None => {
-                let requests = self.connect(host).await?;
-                Ok(open.insert(Opened { serial: last + 1, requests }).clone())
+                *over = Way { serial: last + 1, opened: None };
+                let requests = self.connect(host, over).await?;
+                Ok(open.insert(Opened { way: *over, requests }).clone())
             }
         }
     }
 
-    async fn connect(&self, host: &str) -> Result<SendRequest<Bytes>, Failure> {
+    async fn connect(&self, host: &str, over: &mut Way) -> Result<SendRequest<Bytes>, Failure> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::ConnectionRefused => Failure::Refused,
             kind => Failure::Connect(kind),
         };
+        let begun = self.shared.now();
         let stream = TcpStream::connect(self.edge).await.map_err(failed)?;
+        over.opened = stream.local_addr().ok().map(|address| (address.port(), begun));
         stream.set_nodelay(true).map_err(failed)?;
         let name = ServerName::try_from(host.to_owned()).expect("a host is a name");
         let stream = self.connector.connect(name, stream).await.map_err(failed)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::client::{Connection, Failure, pattern};
-use super::outcome::{Outcome, Sent};
+use super::outcome::{Outcome, Sent, Way};
 
 /// The steps of a session, and how far they are apart: what the app has between two events, too.
 const STEPS: u32 = 20;
@@ -46,19 +46,20 @@ impl Session {
 /// One session after the other, until the load is stopped.
 pub(super) fn work(shared: &Arc<Shared>, session: Session, host: &str, number: u32) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut serial = 0;
+    let mut over = Way::default();
     while shared.wait_for(shared.now() + PACE) {
-        serial += 1;
+        over = Way { serial: over.serial + 1, opened: None };
         let start = shared.now();
-        let result = perform(shared, session, host, serial);
-        let sent = Sent { kind: session.name(), start, end: shared.now(), number, serial };
+        let result = perform(shared, session, host, &mut over);
+        let sent = Sent { kind: session.name(), start, end: shared.now(), number, over };
         outcome.note_session(sent, session.path(), result);
     }
     outcome
 }
 
-fn perform(shared: &Shared, session: Session, host: &str, serial: u64) -> Result<(), Failure> {
-    let mut connection = Connection::open(shared.options.edge, shared.options.patience)?;
+fn perform(shared: &Shared, session: Session, host: &str, over: &mut Way) -> Result<(), Failure> {
+    let mut connection = shared.open(over)?;
+    let serial = over.serial;
     // Where the load is stopped meanwhile, the rest of the session is not paced.
     let begun = shared.now();
     let until = |step: u32| shared.wait_for(begun + PACE * step);

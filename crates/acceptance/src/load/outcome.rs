@@ -1,6 +1,6 @@
 //! All that happened under a load, and what it means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Failed {
     pub end: Duration,
     /// The connection.
     pub connection: u64,
+    /// Its port on the client's side, and when it was begun to be opened; none where that did not succeed.
+    pub opened: Option<(u16, Duration)>,
     /// The method.
     pub method: String,
     /// The path.
@@ -47,8 +49,12 @@ impl Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { start, end, connection, method, path, failure } = self;
-        write!(f, "{method} {path} on connection {connection:x} from {start:?} to {end:?}: {failure}")
+        let Self { start, end, connection, opened, method, path, failure } = self;
+        write!(f, "{method} {path} on connection {connection:x}")?;
+        if let Some((port, opened)) = opened {
+            write!(f, " (port {port}, opened at {opened:?})")?;
+        }
+        write!(f, " from {start:?} to {end:?}: {failure}")
     }
 }
 
@@ -64,16 +70,28 @@ pub struct Kill {
     pub effect: Duration,
     /// Whether the listeners were lost with it: connections are refused until they are there again.
     pub refuses: bool,
+    /// The clients' ports of the connections that died with it, where those are known: then nothing else may fail, but these whenever
+    /// their client hears of it. An end that the kernel has sent is not always there yet when the process has ended.
+    pub connections: Option<BTreeSet<u16>>,
 }
 
 impl Kill {
-    /// Whether `failed` was in flight when this happened, or begun while its effects lasted. A refused connection is excused by nothing but
-    /// the loss of the listeners: they belong to the supervisor and to edge, and while one of them lives the kernel queues.
+    /// Whether `failed` was on a connection that died with this; where those are not known, or the listeners were lost, too: whether it was
+    /// in flight when this happened, or begun while its effects lasted. A refused connection is excused by nothing but the loss of the
+    /// listeners: they belong to the supervisor and to edge, and while one of them lives the kernel queues.
     #[must_use]
     pub fn explains(&self, failed: &Failed) -> bool {
-        (self.refuses || failed.failure != Failure::Refused)
-            && failed.start <= self.at + self.effect
-            && failed.end >= self.at
+        if failed.end < self.at || (failed.failure == Failure::Refused && !self.refuses) {
+            return false;
+        }
+        let over = self.at + self.effect;
+        let by_time = self.connections.is_none() || self.refuses;
+        (by_time && failed.start <= over)
+            || failed.opened.is_some_and(|(port, opened)| opened <= over && self.held(port))
+    }
+
+    fn held(&self, port: u16) -> bool {
+        self.connections.as_ref().is_some_and(|ports| ports.contains(&port))
     }
 }
 
@@ -86,13 +104,21 @@ pub(super) struct Sent {
     pub(super) end: Duration,
     /// The client that sent it, which has one request under way at a time.
     pub(super) number: u32,
-    /// Which of its connections.
+    pub(super) over: Way,
+}
+
+/// Which of a client's connections a request went over.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Way {
+    /// One for each that was opened, never the same again.
     pub(super) serial: u64,
+    /// Its port on the client's side, and when it was begun to be opened, once it was.
+    pub(super) opened: Option<(u16, Duration)>,
 }
 
 impl Sent {
     fn connection(&self) -> u64 {
-        (u64::from(self.number) << 32) | self.serial
+        (u64::from(self.number) << 32) | self.over.serial
     }
 }
 
@@ -135,9 +161,9 @@ impl Outcome {
     }
 
     fn fail(&mut self, sent: Sent, method: &str, path: &str, failure: Failure) {
-        let (connection, Sent { start, end, .. }) = (sent.connection(), sent);
+        let (connection, Sent { start, end, over: Way { opened, .. }, .. }) = (sent.connection(), sent);
         let (method, path) = (method.to_owned(), path.to_owned());
-        self.failed.push(Failed { start, end, connection, method, path, failure });
+        self.failed.push(Failed { start, end, connection, opened, method, path, failure });
     }
 
     pub(super) fn add(&mut self, part: Self) {
@@ -224,30 +250,61 @@ impl fmt::Display for Outcome {
 mod tests {
     use super::*;
 
-    fn failed(start: u64, end: u64, failure: Failure) -> Failed {
+    /// On a connection that was opened at 50 ms, from the port of that name.
+    fn failed(start: u64, end: u64, port: u16, failure: Failure) -> Failed {
         let ms = Duration::from_millis;
-        let (method, path) = ("GET".to_owned(), "/".to_owned());
-        Failed { start: ms(start), end: ms(end), connection: 1, method, path, failure }
+        let (method, path, opened) = ("GET".to_owned(), "/".to_owned(), Some((port, ms(50))));
+        Failed { start: ms(start), end: ms(end), connection: 1, opened, method, path, failure }
+    }
+
+    fn kill(effect: u64) -> Kill {
+        Kill {
+            what: "edge".to_owned(),
+            at: Duration::from_millis(100),
+            effect: Duration::from_millis(effect),
+            refuses: false,
+            connections: None,
+        }
     }
 
     #[test]
     fn only_what_was_in_flight_is_explained_and_never_a_refusal() {
         let mut outcome = Outcome::new(10, Duration::from_secs(1));
         outcome.failed = vec![
-            failed(0, 90, Failure::ClosedWithin),
-            failed(90, 110, Failure::ClosedWithin),
-            failed(120, 130, Failure::ClosedBefore { reused: true }),
-            failed(95, 105, Failure::Refused),
+            failed(0, 90, 1, Failure::ClosedWithin),
+            failed(90, 110, 1, Failure::ClosedWithin),
+            failed(120, 130, 1, Failure::ClosedBefore { reused: true }),
+            failed(95, 105, 1, Failure::Refused),
         ];
-        let kill = |effect| Kill {
-            what: "edge".to_owned(),
-            at: Duration::from_millis(100),
-            effect: Duration::from_millis(effect),
-            refuses: false,
-        };
         assert_eq!(outcome.unexplained(&[]).len(), 4);
         assert_eq!(outcome.unexplained(&[kill(0)]).len(), 3);
         assert_eq!(outcome.unexplained(&[kill(50)]).len(), 2);
         assert!(outcome.to_string().contains("2 x closed within the answer"));
+    }
+
+    #[test]
+    fn where_the_lost_connections_are_known_nothing_else_is_explained() {
+        let closed = Failure::ClosedBefore { reused: true };
+        let mut edge = Kill { connections: Some(BTreeSet::from([7])), ..kill(20) };
+        assert!(edge.explains(&failed(90, 110, 7, closed.clone())), "it was in flight");
+        assert!(edge.explains(&failed(300, 301, 7, closed.clone())), "its end came late");
+        assert!(!edge.explains(&failed(90, 110, 8, closed.clone())), "it was another process's");
+        assert!(!edge.explains(&failed(60, 99, 7, closed.clone())), "it had failed before");
+        assert!(!edge.explains(&failed(90, 110, 7, Failure::Refused)));
+        let again = Some((7, Duration::from_millis(121)));
+        assert!(
+            !edge.explains(&Failed { opened: again, ..failed(122, 130, 7, closed.clone()) }),
+            "a later one"
+        );
+        assert!(
+            !edge.explains(&Failed { opened: None, ..failed(90, 110, 7, closed.clone()) }),
+            "there was none"
+        );
+        edge.refuses = true;
+        assert!(
+            edge.explains(&failed(90, 110, 8, closed)),
+            "what nobody had accepted went with the listeners"
+        );
+        assert!(edge.explains(&failed(110, 115, 8, Failure::Refused)));
     }
 }

@@ -24,11 +24,15 @@ pub(crate) struct Killed {
     pub(crate) ended: Duration,
     /// Whether they were.
     pub(crate) lost: bool,
+    /// The clients' ports of an edge's connections.
+    pub(crate) connections: Option<BTreeSet<u16>>,
 }
 
 impl fmt::Display for Killed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} at {:?} for {:?}", self.victim, self.pid, self.at, self.ended - self.at)
+        write!(f, "{} {} at {:?} for {:?}", self.victim, self.pid, self.at, self.ended - self.at)?;
+        let Some(connections) = &self.connections else { return Ok(()) };
+        write!(f, " with {} connections", connections.len())
     }
 }
 
@@ -184,7 +188,8 @@ impl Record {
     }
 }
 
-/// What was in flight between the signal and the end may fail.
+/// What was on an edge's connections may fail, or in flight between the signal and the end where anything else was killed.
 fn as_excuse(kill: &Killed) -> Kill {
-    Kill { what: kill.to_string(), at: kill.at, effect: kill.ended - kill.at, refuses: kill.lost }
+    let (effect, connections) = (kill.ended - kill.at, kill.connections.clone());
+    Kill { what: kill.to_string(), at: kill.at, effect, refuses: kill.lost, connections }
 }

@@ -220,10 +220,11 @@ impl Soak {
         });
         let Some(prey) = self.chance.take(&mut prey) else { return false };
         let (pid, at) = (prey.pid, self.load.now());
+        let connections = (victim == Victim::Edge).then(|| prey.stop());
         if !prey.kill() {
             return false;
         }
-        self.record.kills.push(Killed { victim, pid, at, ended: self.load.now(), lost: false });
+        self.record.kills.push(Killed { victim, pid, at, ended: self.load.now(), lost: false, connections });
         if victim == Victim::Supervisor {
             let before = self.platform.log("supervisor");
             self.platform.start_again();
