@@ -25,16 +25,13 @@ const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrF
 pub(super) fn enter(view: &View, owner: (u32, u32), root_owner: (u32, u32)) -> io::Result<()> {
     // What is mounted from here on is nobody else's, and what others unmount does not stay busy here.
     rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
-    let root = lay(view, root_owner)?;
-    view.entries.iter().try_for_each(|entry| put(root.as_fd(), entry, owner))?;
+    let mut root = Root { top: lay(view, root_owner)?, last: None };
+    view.entries.iter().try_for_each(|entry| root.put(entry, owner))?;
     if view.read_only {
-        kernel::set_mount_attributes(
-            root.as_fd(),
-            u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
-            false,
-        )?;
+        let attributes = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+        kernel::set_mount_attributes(root.top.as_fd(), attributes, false)?;
     }
-    rustix::process::fchdir(&root)?;
+    rustix::process::fchdir(&root.top)?;
     // The old root ends up beneath the new one, and is let go of with all it has.
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
@@ -71,82 +68,144 @@ fn lay(view: &View, (uid, gid): (u32, u32)) -> io::Result<OwnedFd> {
     open(&view.place)
 }
 
-fn put(root: BorrowedFd<'_>, entry: &Entry, owner: (u32, u32)) -> io::Result<()> {
-    match entry {
-        Entry::Directory { path } => folder(root, path).map(drop),
-        Entry::File { path, text } => {
-            let (parent, name) = beside(root, path)?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            remove_link(&parent, name)?;
-            let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
-            io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
-        }
-        Entry::Link { path, to } => {
-            let (parent, name) = beside(root, path)?;
-            match rustix::fs::symlinkat(to.as_str(), &parent, name) {
-                Err(Errno::EXIST) => Ok(()),
-                other => Ok(other?),
+/// A root that is being built.
+struct Root {
+    top: OwnedFd,
+    /// The folder that something was last put into, and its path: most of what follows goes there as well.
+    last: Option<(String, OwnedFd)>,
+}
+
+impl Root {
+    fn put(&mut self, entry: &Entry, owner: (u32, u32)) -> io::Result<()> {
+        match entry {
+            Entry::Directory { path } => folder(self.top.as_fd(), path).map(drop),
+            Entry::File { path, text } => self.write(path, text),
+            Entry::Link { path, to } => {
+                let (parent, name) = self.beside(path)?;
+                match rustix::fs::symlinkat(to.as_str(), parent, name) {
+                    Err(Errno::EXIST) => Ok(()),
+                    other => Ok(other?),
+                }
             }
+            Entry::Bind { source, path, how } => self.bind(source, path, *how),
+            Entry::Memory { path, room, exec } => {
+                let noexec = if *exec { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NOEXEC };
+                self.mount(memory(*room, "1777", Some(owner), QUIET | noexec)?.as_fd(), path, true)
+            }
+            Entry::Processes { path } => {
+                let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+                self.mount(mounted("proc", &[], attributes)?.as_fd(), path, true)
+            }
+            Entry::Terminals { path } => {
+                let options = [("ptmxmode", "0666"), ("mode", "0620")];
+                let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+                self.mount(mounted("devpts", &options, attributes)?.as_fd(), path, true)
+            }
+            Entry::Mask { path } => self.cover(path, mask),
+            Entry::Freeze { path } => self.cover(path, freeze),
         }
-        Entry::Bind { source, path, how } => bind(root, source, path, *how),
-        Entry::Memory { path, room, exec } => {
-            let noexec = if *exec { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NOEXEC };
-            onto(memory(*room, "1777", Some(owner), QUIET | noexec)?.as_fd(), folder(root, path)?.as_fd())
+    }
+
+    /// Covers what is at `path`, if there is anything, by what `how` makes.
+    fn cover(&mut self, path: &str, how: fn(BorrowedFd<'_>) -> io::Result<OwnedFd>) -> io::Result<()> {
+        self.last = None;
+        let Some(there) = existing(self.top.as_fd(), path)? else { return Ok(()) };
+        onto(how(there.as_fd())?.as_fd(), there.as_fd())
+    }
+
+    fn write(&mut self, path: &str, text: &str) -> io::Result<()> {
+        let (parent, name) = self.beside(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o644);
+        let file = match rustix::fs::openat(parent, name, flags | OFlags::EXCL, mode) {
+            Err(Errno::EXIST) => {
+                remove_link(parent, name)?;
+                rustix::fs::openat(parent, name, flags | OFlags::TRUNC, mode)?
+            }
+            other => other?,
+        };
+        io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
+    }
+
+    fn bind(&mut self, source: &str, path: &str, how: BindMode) -> io::Result<()> {
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let copy = match rustix::mount::open_tree(CWD, source, flags) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) if how.optional => return Ok(()),
+            other => other?,
+        };
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+        if !how.devices {
+            attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
         }
-        Entry::Processes { path } => {
-            let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            onto(mounted("proc", &[], attributes)?.as_fd(), folder(root, path)?.as_fd())
+        if !how.writable {
+            attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
         }
-        Entry::Terminals { path } => {
-            let options = [("ptmxmode", "0666"), ("mode", "0620")];
-            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            onto(mounted("devpts", &options, attributes)?.as_fd(), folder(root, path)?.as_fd())
+        kernel::set_mount_attributes(copy.as_fd(), u64::from(attributes.bits()), true)?;
+        let is_folder = FileType::from_raw_mode(rustix::fs::fstat(&copy)?.st_mode).is_dir();
+        self.mount(copy.as_fd(), path, is_folder)
+    }
+
+    /// Moves a mount to `path`, where a folder or a file is made for it if there is none.
+    ///
+    /// Where one was made its name stands for it: the kernel follows no link there, should somebody who shares a volume have put one in its
+    /// place since. That spares two calls for each of dozens of mounts. What was there already is looked up within the root.
+    fn mount(&mut self, mount: BorrowedFd<'_>, path: &str, is_folder: bool) -> io::Result<()> {
+        let (parent, name) = self.beside(path)?;
+        let mode = Mode::from_raw_mode(if is_folder { 0o755 } else { 0o644 });
+        let made = if is_folder {
+            rustix::fs::mkdirat(parent, name, mode)
+        } else {
+            rustix::fs::mknodat(parent, name, FileType::RegularFile, mode, 0)
+        };
+        match made {
+            Ok(()) => {
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                return Ok(rustix::mount::move_mount(mount, "", parent, name, flags)?);
+            }
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
         }
-        Entry::Mask { path } => mask(root, path),
-        Entry::Freeze { path } => {
-            let Some(there) = existing(root, path)? else { return Ok(()) };
-            let flags =
-                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;
-            let copy = rustix::mount::open_tree(&there, "", flags | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-            let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
-            kernel::set_mount_attributes(copy.as_fd(), u64::from(attributes.bits()), true)?;
-            onto(copy.as_fd(), there.as_fd())
-        }
+        // What is there may be a link to the folder that is held, or to one above it.
+        self.last = None;
+        let top = self.top.as_fd();
+        let place = if is_folder { folder(top, path)? } else { file(top, path)? };
+        onto(mount, place.as_fd())
+    }
+
+    /// The folder that `path` is in, made if need be, and its name there.
+    fn beside<'a>(&mut self, path: &'a str) -> io::Result<(BorrowedFd<'_>, &'a str)> {
+        let (parent, name) = split(path)?;
+        let there = match self.last.take() {
+            Some((held, there)) if held == parent => there,
+            _ => folder(self.top.as_fd(), parent)?,
+        };
+        let (_, there) = &*self.last.insert((parent.to_owned(), there));
+        Ok((there.as_fd(), name))
     }
 }
 
-fn bind(root: BorrowedFd<'_>, source: &str, path: &str, how: BindMode) -> io::Result<()> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let copy = match rustix::mount::open_tree(CWD, source, flags) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) if how.optional => return Ok(()),
-        other => other?,
-    };
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-    if !how.devices {
-        attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
-    }
-    if !how.writable {
-        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
-    }
+/// The same again, which cannot be written to.
+fn freeze(there: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;
+    let copy = rustix::mount::open_tree(there, "", flags | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
     kernel::set_mount_attributes(copy.as_fd(), u64::from(attributes.bits()), true)?;
-    let is_folder = FileType::from_raw_mode(rustix::fs::fstat(&copy)?.st_mode).is_dir();
-    let place = if is_folder { folder(root, path)? } else { file(root, path)? };
-    onto(copy.as_fd(), place.as_fd())
+    Ok(copy)
 }
 
-fn mask(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
-    let Some(there) = existing(root, path)? else { return Ok(()) };
-    if FileType::from_raw_mode(rustix::fs::fstat(&there)?.st_mode).is_dir() {
+/// A folder or a file in which there is nothing.
+fn mask(there: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    if FileType::from_raw_mode(rustix::fs::fstat(there)?.st_mode).is_dir() {
         let nothing = Room { bytes: 4_096, inodes: 1 };
         let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
-        return onto(memory(nothing, "0555", None, attributes)?.as_fd(), there.as_fd());
+        return memory(nothing, "0555", None, attributes);
     }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let null = rustix::mount::open_tree(CWD, "/dev/null", flags)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     kernel::set_mount_attributes(null.as_fd(), u64::from(attributes.bits()), false)?;
-    onto(null.as_fd(), there.as_fd())
+    Ok(null)
 }
 
 /// A file system in memory, mounted nowhere yet.
@@ -204,20 +263,21 @@ fn look(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<O
     }
 }
 
-/// The folder at `path` within the root, made with those on the way to it if need be.
+/// The folder at `path` within the root, made with those on the way to it if need be; the root itself where that is empty.
 fn folder(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
-    if let Ok(there) = look(root, path, OFlags::PATH | OFlags::DIRECTORY) {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    if path.is_empty() {
+        return Ok(look(root, "/", flags)?);
+    }
+    if let Ok(there) = look(root, path, flags) {
         return Ok(there);
     }
-    if path.trim_matches('/').is_empty() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let (parent, name) = beside(root, path)?;
-    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+    let (parent, name) = split(path)?;
+    match rustix::fs::mkdirat(folder(root, parent)?, name, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(look(root, path, OFlags::PATH | OFlags::DIRECTORY)?)
+    Ok(look(root, path, flags)?)
 }
 
 /// The file at `path` within the root, made empty if need be.
@@ -225,26 +285,26 @@ fn file(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
     if let Some(there) = existing(root, path)? {
         return Ok(there);
     }
-    let (parent, name) = beside(root, path)?;
+    let (parent, name) = split(path)?;
+    let parent = folder(root, parent)?;
     // One that leads nowhere.
-    remove_link(&parent, name)?;
+    remove_link(parent.as_fd(), name)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     drop(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
     Ok(look(root, path, OFlags::PATH)?)
 }
 
-/// The folder that `path` is in, and its name there.
-fn beside<'a>(root: BorrowedFd<'_>, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
+/// The path of the folder that `path` is in, and its name there.
+fn split(path: &str) -> io::Result<(&str, &str)> {
     let (parent, name) = path.trim_end_matches('/').rsplit_once('/').ok_or(io::ErrorKind::InvalidInput)?;
     if matches!(name, "" | "." | "..") {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let parent = if parent.is_empty() { look(root, "/", OFlags::PATH)? } else { folder(root, parent)? };
     Ok((parent, name))
 }
 
 /// A link of an image in place of a file of ours would have us write elsewhere.
-fn remove_link(parent: &OwnedFd, name: &str) -> io::Result<()> {
+fn remove_link(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_symlink() => {
             Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
