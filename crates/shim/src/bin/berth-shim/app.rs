@@ -117,40 +117,98 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Failed> {
     Ok((ours, theirs))
 }
 
-impl App {
-    /// Starts the app, the `first` one or another. What it reads and writes is the app's alone afterwards.
-    pub(crate) fn start(
-        config: &StartConfig,
-        streams: Option<Streams>,
-        first: bool,
-    ) -> Result<(Self, Pipes), Failure> {
-        Self::fork(config, streams, first).map_err(|(step, errno)| Failure { step, errno })
+/// An app that is about to be started.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// Its init puts up what is to stand around it, and waits for the word.
+    Within { init: Init, failure: OwnedFd, pipes: Pipes },
+    /// Nothing is to be put up.
+    Outside(Option<Streams>),
+}
+
+impl Begun {
+    /// Begins the start of an app, the `first` one or another: what stands around it is put up while the caller sees to the rest. What it
+    /// reads and writes is the app's alone afterwards.
+    pub(crate) fn new(config: &StartConfig, streams: Option<Streams>, first: bool) -> Result<Self, Failure> {
+        let sandbox = config.sandbox.as_ref().and_then(|it| Some((it, it.view.as_ref()?)));
+        let Some((sandbox, view)) = sandbox else { return Ok(Self::Outside(streams)) };
+        let begin = || {
+            let child = Forked::prepare(config, streams)?;
+            // Init has entered the groups, whose files are not to be seen from within.
+            let (app, tell) = (|parent| child.become_app(parent, true), |failed| child.tell(failed));
+            let init = Init::begin(&plan(config, sandbox, view), first, &app, &tell)?;
+            let Forked { failure, pipes, .. } = child;
+            Ok(Self::Within { init, failure, pipes })
+        };
+        begin().map_err(failure)
     }
 
-    fn fork(config: &StartConfig, streams: Option<Streams>, first: bool) -> Result<(Self, Pipes), Failed> {
+    /// Starts it in `network`; in that of this process where none is given.
+    pub(crate) fn go(self, config: &StartConfig, network: Option<&OwnedFd>) -> Result<(App, Pipes), Failure> {
+        let streams = match self {
+            Self::Outside(streams) => streams,
+            Self::Within { mut init, failure: report, pipes } => {
+                let pid = init.go(network).map_err(failure)?;
+                return Ok((App { pid, failure: report, init: Some(init) }, pipes));
+            }
+        };
+        let fork = || {
+            let child = Forked::prepare(config, streams)?;
+            let parent = rustix::process::getpid();
+            let Some(pid) = system::fork().map_err(at(Step::Fork))? else {
+                child.tell(child.become_app(parent, false));
+                system::end_child(127);
+            };
+            Ok((App { pid, failure: child.failure, init: None }, child.pipes))
+        };
+        fork().map_err(failure)
+    }
+}
+
+fn failure((step, errno): Failed) -> Failure {
+    Failure { step, errno }
+}
+
+/// What the app's process has from before its fork.
+struct Forked<'a> {
+    config: &'a StartConfig,
+    texts: Texts,
+    streams: Streams,
+    /// Our ends.
+    pipes: Pipes,
+    failure: OwnedFd,
+    app_failure: OwnedFd,
+}
+
+impl<'a> Forked<'a> {
+    fn prepare(config: &'a StartConfig, streams: Option<Streams>) -> Result<Self, Failed> {
         let texts = Texts::of(&config.argv, &config.env, &config.dir)?;
         let (streams, pipes) = match streams {
             Some(streams) => (streams, [None, None]),
             None => Streams::logged(config)?,
         };
         let (failure, app_failure) = pipe()?;
-        let tell = |failed: Failed| {
-            // The shim reads it; when it is gone there is nobody to tell.
-            system::unheeded(rustix::io::write(&app_failure, &written(failed)));
-        };
-        let has_view = config.sandbox.as_ref().is_some_and(|sandbox| sandbox.view.is_some());
-        // Init has entered the groups, whose files are not to be seen from within.
-        let become_app = |parent| become_program(config, &texts, parent, &streams, (has_view, Reach::NONE));
-        if let Some((sandbox, view)) = config.sandbox.as_ref().and_then(|it| Some((it, it.view.as_ref()?))) {
-            let (init, pid) = Init::start(&plan(config, sandbox, view), first, &become_app, &tell)?;
-            return Ok((Self { pid, failure, init: Some(init) }, pipes));
-        }
-        let parent = rustix::process::getpid();
-        let Some(pid) = system::fork().map_err(at(Step::Fork))? else {
-            tell(become_app(parent));
-            system::end_child(127);
-        };
-        Ok((Self { pid, failure, init: None }, pipes))
+        Ok(Self { config, texts, streams, pipes, failure, app_failure })
+    }
+
+    fn become_app(&self, parent: Pid, is_within: bool) -> Failed {
+        become_program(self.config, &self.texts, parent, &self.streams, (is_within, Reach::NONE))
+    }
+
+    /// The shim reads it; when it is gone there is nobody to tell.
+    fn tell(&self, failed: Failed) {
+        system::unheeded(rustix::io::write(&self.app_failure, &written(failed)));
+    }
+}
+
+impl App {
+    /// Starts the app at once, the `first` one or another.
+    pub(crate) fn start(
+        config: &StartConfig,
+        streams: Option<Streams>,
+        first: bool,
+    ) -> Result<(Self, Pipes), Failure> {
+        Begun::new(config, streams, first)?.go(config, None)
     }
 
     /// The init of its pid namespace, if it has one: readable once it has told how the app ended.

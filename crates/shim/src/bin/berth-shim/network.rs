@@ -3,16 +3,16 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::system;
 
-/// Moves this process into a network of its own: into the one behind the descriptor `made`, which has a way out, or into a new one, in which
+/// Moves this process into a network of its own, and gives it: into the one behind the descriptor `made`, which has a way out, or into a new one, in which
 /// there is a loopback and nothing else. Whoever waits at a Unix socket by its path still finds us.
-pub(crate) fn enter(made: Option<RawFd>) -> io::Result<()> {
+pub(crate) fn enter(made: Option<RawFd>) -> io::Result<OwnedFd> {
     match made {
         Some(made) => {
             let network = Some(LinkNameSpaceType::Network);
@@ -25,7 +25,7 @@ pub(crate) fn enter(made: Option<RawFd>) -> io::Result<()> {
     // A kernel that does not have these, or a file system that is read-only, leaves them as they are.
     system::unheeded(fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
     system::unheeded(fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"));
-    Ok(())
+    Ok(fs::File::open("/proc/self/ns/net")?.into())
 }
 
 /// Moves this process into a new network, in which nothing is up.

@@ -11,7 +11,7 @@ use berth_shim::wire::{EXITS_KEPT, Exit, Failure, FromShim, Hello, PROTOCOL, Sta
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 
-use crate::app::{App, Pipes, Streams};
+use crate::app::{App, Begun, Pipes, Streams};
 use crate::backoff::Waits;
 use crate::beside::Beside;
 use crate::client::{self, Client, EXECS, Said};
@@ -68,8 +68,8 @@ struct Shim {
     starttime: u64,
     phase: Phase,
     pipes: Pipes,
-    /// What was inherited for the app, until it is started.
-    streams: Option<Streams>,
+    /// The first app, until it is started, and the network that it is started in where that is not the one that this process was born in.
+    begun: Option<(Result<Begun, Failure>, Option<OwnedFd>)>,
     /// Hands out sockets of the instance's network, where that is its own.
     dialer: Option<Dialer>,
     /// Keeps the way out, where an ordinary user's instance has one.
@@ -109,10 +109,10 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         sandbox::enter_user_namespace()?;
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    if config.network == Network::Own && !config.is_in_network {
-        // Before anything of the app is: it inherits the network, and no socket of another one.
-        network::enter(config.namespace)?;
-    }
+    // It needs no network to put up the root, and the app is not started before there is one.
+    let begun = Begun::new(&config, Streams::inherited(&config)?, true);
+    let own_network = config.network == Network::Own && !config.is_in_network;
+    let network = if own_network { Some(network::enter(config.namespace)?) } else { None };
     let laid = config.way_out.as_ref().map(Laid::make).transpose()?;
     // Before the app is started, which may call others at once.
     let internal = Internal::of(&config)?;
@@ -128,7 +128,7 @@ pub(crate) fn run(config: StartConfig) -> io::Result<()> {
         starttime: own_starttime(),
         phase: Phase::Waiting { until: now, wall: system::wall() },
         pipes: [None, None],
-        streams: Streams::inherited(&config)?,
+        begun: Some((begun, network)),
         dialer: Dialer::inherited(&config, internal)?,
         keeper,
         beside: Beside::new(&config),
@@ -262,7 +262,11 @@ impl Shim {
 
     fn start(&mut self, now: u64) {
         self.restarts += u64::from(self.exit_count > 0);
-        match App::start(&self.config, self.streams.take(), self.exit_count == 0) {
+        let started = match self.begun.take() {
+            Some((begun, network)) => begun.and_then(|begun| begun.go(&self.config, network.as_ref())),
+            None => App::start(&self.config, None, false),
+        };
+        match started {
             Ok((app, pipes)) => {
                 self.pipes = pipes;
                 self.beside.begin(now);

@@ -11,7 +11,7 @@ use berth_shim::wire::{Failure, Step};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
-use crate::app::{App, Streams};
+use crate::app::{App, Begun, Streams};
 use crate::keeper::Keeper;
 use crate::network;
 use crate::sandbox::{self, Init};
@@ -62,14 +62,13 @@ fn complete(config: &StartConfig) -> io::Result<Result<Reaped, Failure>> {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    if config.network == Network::Own {
-        network::enter(config.namespace)?;
-    }
+    let begun = Begun::new(config, Some(Streams::own()?), false);
+    let network = if config.network == Network::Own { Some(network::enter(config.namespace)?) } else { None };
     if let (Some(way), Some(keeper)) = (&config.way_out, &keeper) {
         // In time or not: a command that starts without it finds it later.
         let _is_up = Laid::make(way)?.lead_out(keeper)?;
     }
-    let app = match App::start(config, Some(Streams::own()?), false) {
+    let app = match begun.and_then(|begun| begun.go(config, network.as_ref())) {
         Ok((app, _no_pipes)) => app,
         Err(failure) => return Ok(Err(failure)),
     };

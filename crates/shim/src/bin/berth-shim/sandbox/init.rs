@@ -24,6 +24,8 @@ use crate::system::{self, Reaped};
 
 /// What the app says before anything else, so that the shim learns its pid from the kernel. Its namespaces come with it.
 const BEGUN: u8 = b'b';
+/// What init is told when the app is to be started. The network that it is to have comes with it, where that is not init's own.
+const GO: u8 = b'g';
 /// What init says when the app has ended.
 const ENDED: u8 = b'e';
 /// How long the app may take to begin. A folder on a dead network drive would keep the shim from being told to stop.
@@ -61,14 +63,14 @@ pub(crate) struct Plan<'a> {
 }
 
 impl Init {
-    /// Starts the init of a new namespace; `app` becomes the app in a process of its own there, and gives what failed. `tell` is told of
-    /// what fails, inside. Gives the app's pid, or init's when the app did not begin.
-    pub(crate) fn start(
+    /// Starts the init of a new namespace, which puts up the root and waits for [`Init::go`]; `app` becomes the app in a process of its own
+    /// there, and gives what failed. `tell` is told of what fails, inside.
+    pub(crate) fn begin(
         plan: &Plan<'_>,
         first: bool,
         app: &dyn Fn(Pid) -> Failed,
         tell: &dyn Fn(Failed),
-    ) -> Result<(Self, u32), Failed> {
+    ) -> Result<Self, Failed> {
         let (report, inside) = super::report().map_err(at(Step::Fork))?;
         let (lifeline, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(at(Step::Fork))?;
         // Where that is not to be had it enters by itself. So does whoever comes after a sweep: kernels from 6.14 to 6.18 at least take a child that is born into a
@@ -88,10 +90,20 @@ impl Init {
             system::end_child(127);
         };
         drop((inside, lifeline));
-        let begun = begun(&report).map_err(at(Step::Fork))?;
-        rustix::fs::fcntl_setfl(&report, rustix::fs::OFlags::NONBLOCK).map_err(at(Step::Fork))?;
-        let (app, namespaces) = begun.map_or((pid, None), |(app, namespaces)| (app, namespaces));
-        Ok((Self { pid, namespaces, report, _lifeline: held }, app))
+        Ok(Self { pid, namespaces: None, report, _lifeline: held })
+    }
+
+    /// Has it start the app in `network`; in the one that init was born in where none is given. Gives the app's pid, or init's when the
+    /// app did not begin.
+    pub(crate) fn go(&mut self, network: Option<&OwnedFd>) -> Result<u32, Failed> {
+        let attached: Vec<BorrowedFd<'_>> = network.iter().map(|network| network.as_fd()).collect();
+        // One that has ended has said why.
+        system::unheeded(join::send(&self.report, GO, &attached));
+        let begun = begun(&self.report).map_err(at(Step::Fork))?;
+        rustix::fs::fcntl_setfl(&self.report, OFlags::NONBLOCK).map_err(at(Step::Fork))?;
+        let Some((app, namespaces)) = begun else { return Ok(self.pid) };
+        self.namespaces = namespaces;
+        Ok(app)
     }
 
     /// How the app ended, once it has.
@@ -121,7 +133,11 @@ fn begun(report: &OwnedFd) -> io::Result<Option<(u32, Option<Namespaces>)>> {
         }
     }
     let mut message = [0; 32];
-    let (length, pid, attached) = join::receive(report, &mut message)?;
+    let (length, pid, attached) = match join::receive(report, &mut message) {
+        // It ended before it had heard the word.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        other => other?,
+    };
     let spoke = message.get(..length) == Some(&[BEGUN]);
     Ok(pid.filter(|_| spoke).map(|pid| (pid, Namespaces::of(attached))))
 }
@@ -151,6 +167,7 @@ impl Inside {
         kernel::unshare(UnshareFlags::NEWCGROUP).map_err(at(Step::Namespaces))?;
         rustix::system::sethostname(plan.view.hostname.as_bytes()).map_err(at(Step::Namespaces))?;
         root::enter(plan.view, plan.owner(), plan.root_owner()).map_err(at(Step::Root))?;
+        self.wait_for_word()?;
         let app = self.start_app(plan, app, tell)?;
         self.reap(plan.sandbox, app)
     }
@@ -166,6 +183,16 @@ impl Inside {
             Ok(0) => Ok(()),
             _ => Err((Step::Setup, libc::ESRCH)),
         }
+    }
+
+    /// Waits until the app is to be started, and goes into the network that it is to have: that is made while the root is put up.
+    fn wait_for_word(&self) -> Result<(), Failed> {
+        let mut message = [0; 1];
+        let (length, _, network) = join::receive(&self.report, &mut message).map_err(at(Step::Setup))?;
+        if message.get(..length) != Some(&[GO]) {
+            return Err((Step::Setup, libc::ESRCH));
+        }
+        network.iter().try_for_each(join::join).map_err(at(Step::Namespaces))
     }
 
     /// Starts the app, in a user namespace of its own if it is to have one. Gives its pid as it is seen here.

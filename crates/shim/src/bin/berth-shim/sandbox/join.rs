@@ -35,14 +35,7 @@ impl Namespaces {
         let own: io::Result<Vec<OwnedFd>> = KINDS.iter().chain([&USERS]).map(open).collect();
         let own = own.unwrap_or_default();
         let attached: Vec<BorrowedFd<'_>> = own.iter().map(OwnedFd::as_fd).collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KINDS.len() + 1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !attached.is_empty() {
-            let fits = control.push(SendAncillaryMessage::ScmRights(&attached));
-            debug_assert!(fits, "the space is for all of them");
-        }
-        sendmsg(to, &[IoSlice::new(&[word])], &mut control, SendFlags::NOSIGNAL)?;
-        Ok(())
+        send(to, word, &attached)
     }
 
     /// Those that came with a message; `None` when they are not all there.
@@ -68,8 +61,20 @@ impl Namespaces {
     }
 }
 
-fn join(namespace: &OwnedFd) -> io::Result<()> {
+pub(super) fn join(namespace: &OwnedFd) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), None)?)
+}
+
+/// Says `word` with what is attached to it, as many as an app has namespaces at most.
+pub(super) fn send(to: &OwnedFd, word: u8, attached: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KINDS.len() + 1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !attached.is_empty() {
+        let fits = control.push(SendAncillaryMessage::ScmRights(attached));
+        debug_assert!(fits, "the space is for all of them");
+    }
+    sendmsg(to, &[IoSlice::new(&[word])], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 /// A message on `socket`, its sender as we know him, and what is attached to it.
