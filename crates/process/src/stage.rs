@@ -54,7 +54,7 @@ impl Stage {
         match self.group {
             Group::Session => drop(rustix::process::setsid()?),
             Group::Own => rustix::process::setpgid(None, None)?,
-            Group::Inherited => {}
+            Group::Inherited | Group::ByItself => {}
         }
         if let Some(mask) = self.umask {
             rustix::process::umask(mask);

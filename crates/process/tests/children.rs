@@ -162,6 +162,20 @@ fn a_child_gets_what_it_was_told_and_nothing_else() {
 }
 
 #[test]
+fn a_child_that_sees_to_itself_is_left_as_it_is_and_given_nothing_else() {
+    let mut child = role("report").group(Group::ByItself).start().unwrap();
+    let text = read_until(&mut child, "group");
+    assert!(text.contains("group false"), "{text}");
+    assert!(child.wait().unwrap().success());
+    let limited = role("report").limits(Limits { core: Some(0), ..Limits::default() });
+    let mut inheriting = role("report");
+    let _number = inheriting.inherit(std::fs::File::open("/dev/zero").unwrap()).unwrap();
+    for launch in [limited, inheriting, role("report").no_new_privs(), role("report").die_with_parent()] {
+        assert!(launch.group(Group::ByItself).start().is_err(), "who would do it?");
+    }
+}
+
+#[test]
 fn as_root_a_tenants_program_runs_as_its_user_alone() {
     if !rustix::process::geteuid().is_root() {
         return;

@@ -1,14 +1,17 @@
-//! How a shim gets what it inherits when it is no child of whoever starts it, but the first process of a container.
+//! How a shim gets its descriptors: over a Unix socket, which is its standard input, or, where it is the first process of a container, at a
+//! path in there.
 //!
-//! A container inherits no descriptors. So its shim connects to a Unix socket that it finds in there, and is handed over that what a child
-//! would have inherited: each descriptor gets the number that the configuration knows it by, and the last one is the configuration itself.
-//! Nothing of it is in the container's description, which anybody reads who may ask the daemon.
+//! A container inherits none, and a child that does is one that has to do something between fork and exec, for which all tables of its
+//! parent's memory are copied. So each is handed over, and gets the number that the configuration knows it by; the last one is the
+//! configuration itself. Nothing of it is in a container's description, which anybody reads who may ask the daemon.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::dial;
 
+/// The word for a shim whose door is its standard input.
+pub const AT_INPUT: &str = "-";
 /// The number of the first descriptor; the others follow.
 pub const FIRST: i32 = 100;
 /// The most that are handed over.

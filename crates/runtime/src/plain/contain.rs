@@ -77,7 +77,7 @@ pub fn check_daemon() -> Result<(), RuntimeError> {
     Ok(())
 }
 
-/// What a shim in a container is handed.
+/// What a shim is handed.
 #[derive(Debug, Default)]
 pub(super) struct Parcel {
     descriptors: Vec<OwnedFd>,
@@ -86,6 +86,11 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
+    /// Hands it all over.
+    pub(super) fn hand(&self, to: impl AsFd) -> io::Result<()> {
+        door::hand(to, &self.descriptors)
+    }
+
     /// Puts a descriptor in, and gives its number there.
     pub(super) fn add(&mut self, descriptor: impl AsFd) -> io::Result<i32> {
         let number = door::FIRST + i32::try_from(self.descriptors.len()).map_err(io::Error::other)?;
@@ -184,7 +189,7 @@ impl Containers {
         &self,
         inner: &Inner,
         spec: &InstanceSpec,
-        parcel: Parcel,
+        mut parcel: Parcel,
     ) -> Result<Identity, RuntimeError> {
         let path = inner.layout.door(spec.token).map_err(during("naming a socket"))?;
         remove_file(&path).map_err(during("removing a socket"))?;
@@ -195,7 +200,7 @@ impl Containers {
         let (line, shim) = meet(&door).map_err(|error| self.not_met(spec, &container.name, &error))?;
         let network = File::open(format!("/proc/{}/ns/net", shim.pid));
         let network = network.map_err(during("opening a container's network"))?;
-        if let Some(beside) = parcel.beside {
+        if let Some(beside) = parcel.beside.take() {
             let joined = beside.join(network.as_fd());
             joined.map_err(during("leading a container's network to other apps"))?;
         }
@@ -205,7 +210,7 @@ impl Containers {
             let led = pair.lead_out(network.as_fd(), spec.token, &*inner.clock);
             led.map_err(during("making a way out of a container's network"))?;
         }
-        door::hand(&line, &parcel.descriptors).map_err(during("handing descriptors to a shim"))?;
+        parcel.hand(&line).map_err(during("handing descriptors to a shim"))?;
         remove_file(&path).map_err(during("removing a socket"))?;
         Ok(shim)
     }

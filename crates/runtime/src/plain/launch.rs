@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use berth_process::{Cgroup, Child, Group, Identity, Launch, Program};
+use berth_process::{Cgroup, Child, Group, Identity, Launch, Program, Stdio};
 use berth_shim::config::{AppUser, LogPolicy, Network, StartConfig};
+use berth_shim::door;
 use berth_spec::Command;
 use rustix::fs::MemfdFlags;
 
@@ -99,19 +99,19 @@ fn spawn(
     let quota = inner.policy.quota(spec);
     let cgroup = inner.cgroups.as_ref().map(|groups| groups.create_limited(&short(spec.token), &quota));
     let cgroup = cgroup.transpose().map_err(during("making a control group"))?;
-    let mut vessel = Vessel::of(inner, spec);
+    let mut vessel = Vessel::of(inner);
     let inherit = during("handing descriptors to a shim");
-    let listener = vessel.inherit(&listener).map_err(&inherit)?;
+    let listener = vessel.parcel.add(&listener).map_err(&inherit)?;
     if let Some(lease) = &lease {
-        vessel.inherit(&lease.holder).map_err(&inherit)?;
+        vessel.parcel.add(&lease.holder).map_err(&inherit)?;
     }
     let config = config(inner, spec)?;
     if config.internal.is_some() {
         inner.write_hosts(spec).map_err(during("writing the names of apps"))?;
     }
     let dial = network::dial_listener(&inner.layout, record, config.internal.is_some())?;
-    let dial = dial.map(|dial| vessel.inherit(&dial)).transpose().map_err(&inherit)?;
-    let streams = ends.map(|ends| ends.inherited(|end| vessel.inherit(end)));
+    let dial = dial.map(|dial| vessel.parcel.add(&dial)).transpose().map_err(&inherit)?;
+    let streams = ends.map(|ends| ends.inherited(|end| vessel.parcel.add(end)));
     let streams = streams.transpose().map_err(&inherit)?;
     let config = StartConfig {
         argv,
@@ -124,37 +124,24 @@ fn spawn(
         ..vessel.surround(inner, spec, cgroup.as_ref(), config)?
     };
     let config = memory_file(&config.encode()).map_err(during("writing a shim's configuration"))?;
-    let number = vessel.inherit(&config).map_err(&inherit)?;
-    let (shim, child) = vessel.start(inner, spec, number)?;
+    // It comes last, by which the shim knows it.
+    vessel.parcel.add(&config).map_err(&inherit)?;
+    let (shim, child) = vessel.start(inner, spec)?;
     record.shim = Some(shim);
     record.write(&inner.layout.instance(&spec.id)).map_err(during("writing start.json"))?;
     Ok(Launched { child, record: record.clone(), socket })
 }
 
-/// What a shim is started in.
-enum Vessel {
-    /// It is a child of ours.
-    Process(Box<Launch>),
-    /// It is the first process of a container.
-    Container(Parcel),
+/// What a shim is handed, wherever it is started.
+struct Vessel<'a> {
+    parcel: Parcel,
+    /// It is the first process of a container; a child of ours otherwise.
+    containers: Option<&'a Containers>,
 }
 
-impl Vessel {
-    fn of(inner: &Inner, spec: &InstanceSpec) -> Self {
-        if inner.containers.is_some() {
-            return Self::Container(Parcel::default());
-        }
-        let launch =
-            Launch::new(Program::Image(inner.shim.clone())).arg0("berth-shim").arg(spec.id.to_string());
-        Self::Process(Box::new(launch.mark(spec.token).group(Group::Session).dir("/")))
-    }
-
-    /// Has the shim inherit a descriptor, and gives its number there.
-    fn inherit(&mut self, descriptor: impl AsFd) -> io::Result<i32> {
-        match self {
-            Self::Process(launch) => launch.inherit(descriptor),
-            Self::Container(parcel) => parcel.add(descriptor),
-        }
+impl<'a> Vessel<'a> {
+    fn of(inner: &'a Inner) -> Self {
+        Self { parcel: Parcel::default(), containers: inner.containers.as_ref() }
     }
 
     /// Says in the configuration what is around the app.
@@ -165,47 +152,37 @@ impl Vessel {
         cgroup: Option<&Cgroup>,
         config: StartConfig,
     ) -> Result<StartConfig, RuntimeError> {
-        let inherit = during("handing descriptors to a shim");
-        match self {
-            Self::Process(launch) => {
-                let (root, tmp) = (inner.layout.root(&spec.id), inner.layout.tmp(&spec.id));
-                let hosts = config.internal.is_some().then(|| inner.layout.hosts(&spec.id));
-                let sandbox = inner.policy.sandbox(spec, &Places { root, tmp, cgroup, hosts })?;
-                let namespace = network::with_way_out(inner, spec)?;
-                let namespace = namespace.map(|made| launch.inherit(&made)).transpose().map_err(&inherit)?;
-                Ok(StartConfig { sandbox, namespace, ..config })
-            }
-            Self::Container(parcel) => {
-                let counter = inner.containers.as_ref().and_then(Containers::oom_counter);
-                let sandbox = Some(inner.policy.contained(spec, counter));
-                let log = File::open(inner.layout.log(&spec.id)).and_then(|folder| parcel.add(&folder));
-                // The folder itself is not in the container.
-                let log_dir = format!("/proc/self/fd/{}", log.map_err(&inherit)?);
-                let beside = config.internal.as_ref().map(|way| parcel.add_beside(way)).transpose();
-                let beside = beside.map_err(during("making a network beside a container's"))?;
-                let beside = beside.unwrap_or_default();
-                Ok(StartConfig { sandbox, log_dir, is_in_network: true, beside, ..config })
-            }
-        }
+        let handing = during("handing descriptors to a shim");
+        let Some(containers) = self.containers else {
+            let (root, tmp) = (inner.layout.root(&spec.id), inner.layout.tmp(&spec.id));
+            let hosts = config.internal.is_some().then(|| inner.layout.hosts(&spec.id));
+            let sandbox = inner.policy.sandbox(spec, &Places { root, tmp, cgroup, hosts })?;
+            let namespace = network::with_way_out(inner, spec)?;
+            let namespace = namespace.map(|made| self.parcel.add(&made)).transpose().map_err(&handing)?;
+            return Ok(StartConfig { sandbox, namespace, ..config });
+        };
+        let sandbox = Some(inner.policy.contained(spec, containers.oom_counter()));
+        let log = File::open(inner.layout.log(&spec.id)).and_then(|folder| self.parcel.add(&folder));
+        // The folder itself is not in the container.
+        let log_dir = format!("/proc/self/fd/{}", log.map_err(&handing)?);
+        let beside = config.internal.as_ref().map(|way| self.parcel.add_beside(way)).transpose();
+        let beside = beside.map_err(during("making a network beside a container's"))?;
+        let beside = beside.unwrap_or_default();
+        Ok(StartConfig { sandbox, log_dir, is_in_network: true, beside, ..config })
     }
 
-    /// Starts the shim, whose configuration has the number `config`. Gives it as it is known out here.
-    fn start(
-        self,
-        inner: &Inner,
-        spec: &InstanceSpec,
-        config: i32,
-    ) -> Result<(Identity, Option<Child>), RuntimeError> {
-        match (self, &inner.containers) {
-            (Self::Process(launch), _) => {
-                let child = (*launch).arg(config.to_string()).start()?;
-                Ok((child.identity().clone(), Some(child)))
-            }
-            (Self::Container(parcel), Some(containers)) => {
-                containers.start(inner, spec, parcel).map(|shim| (shim, None))
-            }
-            (Self::Container(_), None) => Err(RuntimeError::Invalid("nobody makes containers")),
+    /// Starts the shim. Gives it as it is known out here.
+    fn start(self, inner: &Inner, spec: &InstanceSpec) -> Result<(Identity, Option<Child>), RuntimeError> {
+        if let Some(containers) = self.containers {
+            return containers.start(inner, spec, self.parcel).map(|shim| (shim, None));
         }
+        let handing = during("handing descriptors to a shim");
+        let (ours, theirs) = UnixStream::pair().map_err(&handing)?;
+        self.parcel.hand(&ours).map_err(&handing)?;
+        let launch = Launch::new(Program::Image(inner.shim.clone())).arg0("berth-shim");
+        let launch = launch.arg(spec.id.to_string()).arg(door::AT_INPUT).stdin(Stdio::Fd(theirs.into()));
+        let child = launch.mark(spec.token).group(Group::ByItself).dir("/").start()?;
+        Ok((child.identity().clone(), Some(child)))
     }
 }
 

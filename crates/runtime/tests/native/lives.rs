@@ -41,6 +41,27 @@ async fn what_left_the_session_does_not_survive_its_shim() {
     end(&runtime, &started).await;
 }
 
+/// It is started without anything being done between fork and exec, so it sees to that itself.
+#[tokio::test]
+async fn a_shim_has_nothing_of_ours_open_and_a_session_of_its_own() {
+    // One that is not close-on-exec, as those are that a service manager has started us with.
+    let unsealed = std::fs::File::open("/dev/full").unwrap();
+    rustix::io::fcntl_setfd(&unsealed, rustix::io::FdFlags::empty()).unwrap();
+    let world = World::new();
+    let (runtime, spec) = (world.runtime(), world.spec("wait"));
+    let started = runtime.start(spec).await.unwrap();
+    let pid = started.shim.as_ref().unwrap().pid;
+    let open: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| Some(std::fs::read_link(entry.unwrap().path()).ok()?.display().to_string()))
+        .collect();
+    assert!(open.contains(&"/dev/null".to_owned()) && !open.contains(&"/dev/full".to_owned()), "{open:?}");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
+    assert_eq!(rustix::process::getsid(pid).ok(), pid);
+    drop(unsealed);
+    end(&runtime, &started).await;
+}
+
 /// How far apart the moments are at which a shim is killed. A start takes some milliseconds.
 const MOMENT: Duration = Duration::from_micros(400);
 const MOMENTS: u32 = 40;

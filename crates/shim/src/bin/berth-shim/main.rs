@@ -2,10 +2,10 @@
 //!
 //! One thread, one loop over poll(2): signals, the app's output, the clients of the socket. It starts the app, pumps
 //! its output into log segments, starts it again when it exits, and ends the whole tree when it is told to. Usage:
-//! `berth-shim <instance> <descriptor>`, the descriptor being that of a memory file with the start configuration; in a container
-//! `berth-shim <instance> <path>`, the path being that of the socket behind which it is handed all that; `berth-shim within <descriptor>`
-//! for one command, whose streams and end are the caller's; `berth-shim probe`, or `berth-shim lead-out <descriptor>`, to try what there can be.
-//! Other inherited descriptors (the lease of the instance's port) are merely held open, for as long as it lives.
+//! `berth-shim <instance> -`, its input being a socket over which it is handed its descriptors, the start configuration among them; in a
+//! container `berth-shim <instance> <path>`, the path being that of such a socket; `berth-shim within <descriptor>`, the descriptor being
+//! that of a configuration, for one command, whose streams and end are the caller's; `berth-shim probe`, or `berth-shim lead-out <descriptor>`, to try what there can be.
+//! Other descriptors (the lease of the instance's port) are merely held open, for as long as it lives.
 //!
 //! It asks the kernel for the time itself, and is exempt from the ban on that: it must link nothing of Berth's.
 
@@ -76,7 +76,9 @@ fn tell(outcome: Result<(), String>) -> ExitCode {
 
 fn read_config() -> Option<StartConfig> {
     let word = std::env::args().nth(2)?;
-    let number = if word.starts_with('/') {
+    let number = if word == door::AT_INPUT {
+        system::take_at_input().ok()?
+    } else if word.starts_with('/') {
         door::take(std::os::unix::net::UnixStream::connect(word).ok()?).ok()?
     } else {
         word.parse().ok()?

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use berth_shim::door;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -30,6 +31,15 @@ fn millis(clock: ClockId) -> u64 {
 /// Takes the inherited listening socket.
 pub(crate) fn listener(number: RawFd) -> io::Result<UnixListener> {
     inherited(number).map(UnixListener::from)
+}
+
+/// Takes what is handed over at the standard input, which then has nothing to read, and gives the number of the last descriptor. Whatever
+/// else was open in whoever started us is not ours.
+pub(crate) fn take_at_input() -> io::Result<RawFd> {
+    close_range(3, u32::MAX, 0)?;
+    let number = door::take(io::stdin())?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(number)
 }
 
 /// Takes an inherited descriptor; called once for each number.
@@ -166,8 +176,12 @@ pub(crate) fn reset_signals() {
 
 /// Has every descriptor from 3 on closed by the next exec.
 pub(crate) fn close_on_exec() -> io::Result<()> {
-    // SAFETY: takes no pointer, and only sets a flag on descriptors.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: takes no pointer. Whoever closes uses none of these descriptors after this.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -180,10 +194,7 @@ pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
         numbers.iter().map(|number| (number + 1, number.checked_sub(1))).chain([(0, Some(u32::MAX))])
     {
         if let Some(last) = last.filter(|last| *last >= first) {
-            // SAFETY: takes no pointer. Nothing in this process uses a descriptor after this but those that are kept.
-            if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            close_range(first, last, 0)?;
         }
         first = next;
     }
