@@ -56,6 +56,7 @@ async fn a_shim_has_nothing_of_ours_open_and_a_session_of_its_own() {
         .filter_map(|entry| Some(std::fs::read_link(entry.unwrap().path()).ok()?.display().to_string()))
         .collect();
     assert!(open.contains(&"/dev/null".to_owned()) && !open.contains(&"/dev/full".to_owned()), "{open:?}");
+    assert!(!open.iter().any(|path| path.contains("berth-shim-start")), "it has been read: {open:?}");
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
     assert_eq!(rustix::process::getsid(pid).ok(), pid);
     drop(unsealed);

@@ -84,6 +84,9 @@ fn read_config() -> Option<StartConfig> {
         word.parse().ok()?
     };
     let mut bytes = Vec::new();
+    // Opened anew, since whoever wrote it has left its place at the end.
     std::fs::File::open(format!("/proc/self/fd/{number}")).ok()?.read_to_end(&mut bytes).ok()?;
+    // It is memory, and we may live for years.
+    drop(system::inherited(number).ok()?);
     StartConfig::decode(&bytes).ok()
 }
