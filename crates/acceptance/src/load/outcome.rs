@@ -71,7 +71,7 @@ pub struct Kill {
     /// Whether the listeners were lost with it: connections are refused until they are there again.
     pub refuses: bool,
     /// The clients' ports of the connections that died with it, where those are known: then nothing else may fail, but these whenever
-    /// their client hears of it. An end that the kernel has sent is not always there yet when the process has ended.
+    /// their client hears of it. The end of one need not have reached the client yet when the process has ended.
     pub connections: Option<BTreeSet<u16>>,
 }
 
