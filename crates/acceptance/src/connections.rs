@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -53,7 +54,11 @@ fn stands_still(pid: u32) -> bool {
 
 /// Copies of the descriptors of its sockets.
 fn sockets(pid: u32, process: &OwnedFd) -> Vec<OwnedFd> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let descriptors = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(descriptors) => descriptors.flatten(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => panic!("the descriptors of {pid} cannot be looked at: {error}"),
+    };
     let sockets = descriptors.filter(|descriptor| {
         fs::read_link(descriptor.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
     });

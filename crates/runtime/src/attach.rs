@@ -162,15 +162,12 @@ impl AppEnds {
         [&self.input, &self.output, &self.errors].map(AsFd::as_fd)
     }
 
-    /// The numbers that they have in the shim, which inherits them by `inherit`.
-    pub(crate) fn inherited(
-        &self,
-        mut inherit: impl FnMut(&OwnedFd) -> io::Result<i32>,
-    ) -> io::Result<Streams> {
+    /// The numbers that they have in the shim, to which `add` hands them.
+    pub(crate) fn numbered(&self, mut add: impl FnMut(&OwnedFd) -> io::Result<i32>) -> io::Result<Streams> {
         Ok(Streams {
-            input: inherit(&self.input)?,
-            output: inherit(&self.output)?,
-            errors: inherit(&self.errors)?,
+            input: add(&self.input)?,
+            output: add(&self.output)?,
+            errors: add(&self.errors)?,
             terminal: self.terminal,
         })
     }

@@ -1,4 +1,4 @@
-//! What a shim is told at its start, through an inherited memory file.
+//! What a shim is told at its start, through a memory file.
 //!
 //! Not through its arguments or environment: those are on show in `/proc`, and an app's environment holds secrets.
 
@@ -67,7 +67,7 @@ pub struct AppUser {
     pub groups: Vec<u32>,
 }
 
-/// Where an app reads and writes, when that is not the log: inherited descriptors. The shim opens none by their numbers and lets go of
+/// Where an app reads and writes, when that is not the log: descriptors it was handed. The shim opens none by their numbers and lets go of
 /// them once the app has started, so that whoever holds the other ends sees when the app is done with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Streams {
@@ -137,23 +137,23 @@ pub struct StartConfig {
     pub stop_signal: i32,
     /// Milliseconds after which it is killed, in that case.
     pub kill_after: u64,
-    /// The inherited descriptor of the listening socket.
+    /// The descriptor of the listening socket.
     pub listener: i32,
     /// Where the app reads and writes; `None` for nothing and the log.
     pub streams: Option<Streams>,
     /// What stands around the app; `None` for nothing but its user and its limits.
     pub sandbox: Option<Sandbox>,
-    /// The inherited descriptor of the socket at which edge asks for sockets of the instance's network; only where that is its own.
+    /// The descriptor of the socket at which edge asks for sockets of the instance's network; only where that is its own.
     pub dial: Option<i32>,
     /// In which network it is.
     pub network: Network,
-    /// The inherited descriptor of the network that was made for it; it makes one itself when there is none.
+    /// The descriptor of the network that was made for it; it makes one itself when there is none.
     pub namespace: Option<i32>,
     /// Whether it is in its network from the beginning, as in a container.
     pub is_in_network: bool,
     /// The way to other apps; `None` for none. Only in a network of its own.
     pub internal: Option<Internal>,
-    /// The inherited descriptors of sockets in the network beside its own, where that was made for it; it makes one itself when there are none.
+    /// The descriptors of sockets in the network beside its own, where that was made for it; it makes one itself when there are none.
     pub beside: Vec<i32>,
     /// The way out that the shim itself makes; `None` for none. Only in a network of its own that nobody else made.
     pub way_out: Option<WayOut>,
@@ -353,7 +353,7 @@ fn decode_streams(bytes: &[u8]) -> Result<Streams, Malformed> {
         return Err(Malformed("the streams are not four numbers"));
     };
     if [input, output, errors].iter().any(|number| *number < 3) {
-        return Err(Malformed("a stream is none that was inherited"));
+        return Err(Malformed("a stream is none that was handed over"));
     }
     Ok(Streams { input, output, errors, terminal: terminal == 1 })
 }

@@ -1,7 +1,7 @@
 //! Instances in containers of Docker, for machines where somebody insists on one.
 //!
-//! A container is made for each instance, and its first process is the instance's shim. What the shim would inherit as our child it is handed
-//! through a socket ([`berth_shim::door`]): its configuration, so that no secret is in the container's description; the sockets at which control
+//! A container is made for each instance, and its first process is the instance's shim. It is handed what a child of ours is handed,
+//! through a socket that it finds in there ([`berth_shim::door`]): its configuration, so that no secret is in the container's description; the sockets at which control
 //! and edge reach it; the folder of its log. So logs, restarts, stops, the way in and the survival of control are the same as without
 //! containers, and so is the way out: the pair of interfaces and the rules are laid into the container's network, which begins with a loopback
 //! alone. What the daemon does is what it is there for: the root, the namespaces, the limits.

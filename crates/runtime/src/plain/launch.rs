@@ -100,19 +100,19 @@ fn spawn(
     let cgroup = inner.cgroups.as_ref().map(|groups| groups.create_limited(&short(spec.token), &quota));
     let cgroup = cgroup.transpose().map_err(during("making a control group"))?;
     let mut vessel = Vessel::of(inner);
-    let inherit = during("handing descriptors to a shim");
-    let listener = vessel.parcel.add(&listener).map_err(&inherit)?;
+    let handing = during("handing descriptors to a shim");
+    let listener = vessel.parcel.add(&listener).map_err(&handing)?;
     if let Some(lease) = &lease {
-        vessel.parcel.add(&lease.holder).map_err(&inherit)?;
+        vessel.parcel.add(&lease.holder).map_err(&handing)?;
     }
     let config = config(inner, spec)?;
     if config.internal.is_some() {
         inner.write_hosts(spec).map_err(during("writing the names of apps"))?;
     }
     let dial = network::dial_listener(&inner.layout, record, config.internal.is_some())?;
-    let dial = dial.map(|dial| vessel.parcel.add(&dial)).transpose().map_err(&inherit)?;
-    let streams = ends.map(|ends| ends.inherited(|end| vessel.parcel.add(end)));
-    let streams = streams.transpose().map_err(&inherit)?;
+    let dial = dial.map(|dial| vessel.parcel.add(&dial)).transpose().map_err(&handing)?;
+    let streams = ends.map(|ends| ends.numbered(|end| vessel.parcel.add(end)));
+    let streams = streams.transpose().map_err(&handing)?;
     let config = StartConfig {
         argv,
         check,
@@ -125,7 +125,7 @@ fn spawn(
     };
     let config = memory_file(&config.encode()).map_err(during("writing a shim's configuration"))?;
     // It comes last, by which the shim knows it.
-    vessel.parcel.add(&config).map_err(&inherit)?;
+    vessel.parcel.add(&config).map_err(&handing)?;
     let (shim, child) = vessel.start(inner, spec)?;
     record.shim = Some(shim);
     record.write(&inner.layout.instance(&spec.id)).map_err(during("writing start.json"))?;

@@ -48,7 +48,7 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// Takes over what was inherited for the app; `None` when its output goes to the log.
+    /// Takes over what was handed to us for the app; `None` when its output goes to the log.
     pub(crate) fn inherited(config: &StartConfig) -> io::Result<Option<Self>> {
         let Some(streams) = config.streams else { return Ok(None) };
         Ok(Some(Self {

@@ -28,7 +28,7 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Takes over what was inherited; `None` where the network is the machine's or nobody is to be let in.
+    /// Takes over what was handed to us; `None` where the network is the machine's or nobody is to be let in.
     pub(crate) fn inherited(config: &StartConfig, internal: Option<Internal>) -> io::Result<Option<Self>> {
         let Some(number) = config.dial else { return Ok(None) };
         let listener = system::listener(number)?;

@@ -68,7 +68,7 @@ impl Keeper {
 fn keep(shim: Pid, line: &OwnedFd, program: &[String]) -> io::Result<()> {
     rustix::thread::set_name(c"berth-way-out")?;
     end_with(shim)?;
-    // What the shim inherited is the app's, or edge's, or whoever's waits for a command to have ended.
+    // What the shim was handed is the app's, or edge's, or whoever's waits for a command to have ended.
     system::close_all_but(&[line.as_fd()])?;
     for _ in 0..3 {
         // The first three numbers, which are free now, and are the program's too.

@@ -28,7 +28,7 @@ fn millis(clock: ClockId) -> u64 {
     seconds * 1_000 + u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0)
 }
 
-/// Takes the inherited listening socket.
+/// Takes the listening socket, handed to us.
 pub(crate) fn listener(number: RawFd) -> io::Result<UnixListener> {
     inherited(number).map(UnixListener::from)
 }
@@ -42,12 +42,12 @@ pub(crate) fn take_at_input() -> io::Result<RawFd> {
     Ok(number)
 }
 
-/// Takes an inherited descriptor; called once for each number.
+/// Takes a descriptor, handed to us or inherited; called once for each number.
 pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     if number < 3 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: the descriptor was inherited for one purpose alone, and nothing else in the program takes it.
+    // SAFETY: the descriptor came for one purpose alone, and nothing else in the program takes it.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
     Ok(fd)
